@@ -1,0 +1,303 @@
+/**
+ * A small assembler for WebAssembly modules: kernels are written in TypeScript and emitted as bytes, so that no
+ * toolchain is needed.
+ *
+ * How to use it:
+ * ```ts
+ * import { assembler, f32x4, i32, v128 } from './assemble.ts';
+ *
+ * // One kernel: y[i] = a·x[i] for the units start ≤ u < end of 4 numbers each.
+ * const m = assembler();
+ * m.kernel('scale4', (f, { args, start, end }) => {
+ *   const x = f.let(i32.load(args, 0));                  // words written once by the caller
+ *   const y = f.let(i32.load(args, 4));
+ *   const a = f.let(v128.load32_splat(args, 8));
+ *   const u = f.local('i32');
+ *   f.for(u, start, end, 1, () => {
+ *     const at = f.let(i32.shl(u, 4));                   // `let`: a new local; expressions are code, not values
+ *     f.emit(v128.store(i32.add(y, at), f32x4.mul(a, v128.load(i32.add(x, at)))));
+ *   });
+ * });
+ * machine.addModule(m.bytes());
+ * ```
+ * - Instructions are functions that return code ({@link Expr} leaves a value, {@link Stmt} none); `f.emit(stmt)`,
+ *   `f.set(local, expr)`, `f.let(expr)` put it into the function. Numbers stand for constants.
+ * - Control flow: `f.for(i, from, to, step, body)` (unsigned compare: `to` must not go below 0; pointers are fine),
+ *   `f.while(condition, body)`, `f.if(condition, then, otherwise?)`, `f.block((exit) => … f.breakIf(exit, c))`.
+ * - `m.func(name, params, result, body)` makes a plain function and returns a handle for `call(handle, args)`;
+ *   functions must be made before they are called, imports (`m.importFunc`) before the first function.
+ * - Every module imports the one shared memory of the machine as `env.memory`.
+ * - The JS callbacks run while assembling: a JS `for` unrolls, `f.for` loops at run time.
+ *
+ * Source: WebAssembly core specification 2.0, chapter 5 (binary format).
+ */
+import { type Expr, i32, leb, type Num, operand, type Stmt, type ValType } from './instructions.ts';
+
+export * from './instructions.ts';
+
+const TYPE_BYTE: Record<ValType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+const VOID_BLOCK = 0x40;
+const op = { block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, brIf: 0x0d, return: 0x0f, call: 0x10 };
+
+/** a local variable or parameter; reading it is using it as an expression */
+export interface Local<T extends ValType> extends Expr<T> {
+  readonly index: number;
+}
+/** a place to break to; made by `block`, valid inside it */
+export interface Label {
+  readonly depth: number;
+}
+export interface Func<R extends ValType | 'void' = 'void'> {
+  readonly name: string;
+  readonly index: number;
+  readonly params: readonly ValType[];
+  readonly result: R;
+}
+type Params<P extends readonly ValType[]> = { readonly [K in keyof P]: P[K] extends ValType ? Local<P[K]> : never };
+type Called<R extends ValType | 'void'> = R extends ValType ? Expr<R> : Stmt;
+
+const makeLocal = <T extends ValType>(type: T, index: number): Local<T> => ({
+  type,
+  index,
+  code: [0x20, ...leb(index)],
+});
+
+/** Code that calls `func` with `args`: an expression of its result type, or a statement. */
+export const call = <R extends ValType | 'void'>(func: Func<R>, args: readonly Num<ValType>[]): Called<R> => {
+  if (args.length !== func.params.length)
+    throw new Error(`assembler: ${func.name} takes ${func.params.length} arguments, got ${args.length}`);
+  const code = args.flatMap((arg, i) => {
+    const type = func.params[i];
+    if (typeof arg !== 'number') {
+      if (arg.type !== type) throw new Error(`assembler: argument ${i} of ${func.name} is ${arg.type}, not ${type}`);
+      return [...arg.code];
+    }
+    if (type === 'v128') throw new Error(`assembler: argument ${i} of ${func.name} needs a v128 expression`);
+    return [...operand(type, arg)];
+  });
+  return { type: func.result, code: [...code, op.call, ...leb(func.index)] } as unknown as Called<R>;
+};
+
+/** Builds the body of one function. */
+export interface FunctionBuilder {
+  /** a new zeroed local */
+  local<T extends ValType>(type: T): Local<T>;
+  /** a new local holding `value` */
+  let<T extends ValType>(value: Expr<T>): Local<T>;
+  /** assigns */
+  set<T extends ValType>(local: Local<T>, value: T extends 'v128' ? Expr<T> : Num<T>): void;
+  /** local += step (i32) */
+  inc(local: Local<'i32'>, step: Num<'i32'>): void;
+  emit(...statements: readonly Stmt[]): void;
+  /** evaluates and throws the value away */
+  drop(value: Expr<ValType>): void;
+  /** for (i = from; i < to; i += step), unsigned; `to` and `step` are evaluated each time round */
+  for(i: Local<'i32'>, from: Num<'i32'>, to: Num<'i32'>, step: Num<'i32'>, body: () => void): void;
+  while(condition: Expr<'i32'>, body: () => void): void;
+  if(condition: Expr<'i32'>, then: () => void, otherwise?: () => void): void;
+  block(body: (exit: Label) => void): void;
+  break(label: Label): void;
+  breakIf(label: Label, condition: Expr<'i32'>): void;
+  return(value?: Expr<ValType>): void;
+}
+
+interface Body {
+  readonly builder: FunctionBuilder;
+  finish(): number[];
+}
+
+const functionBody = (paramCount: number): Body => {
+  const code: number[] = [];
+  const locals: ValType[] = [];
+  let depth = 0;
+  const push = (part: readonly number[]): void => {
+    for (const byte of part) code.push(byte);
+  };
+  const nested = (opcode: number, body: () => void): void => {
+    code.push(opcode, VOID_BLOCK);
+    depth++;
+    body();
+    depth--;
+    code.push(op.end);
+  };
+  const numeric = (type: ValType, x: Num<ValType>): readonly number[] => {
+    if (typeof x !== 'number') return x.code;
+    if (type === 'v128') throw new Error('assembler: a v128 local needs an expression');
+    return operand(type, x);
+  };
+  const assign = (local: Local<ValType>, value: Num<ValType>): void => {
+    push(numeric(local.type, value));
+    code.push(0x21, ...leb(local.index));
+  };
+  const builder: FunctionBuilder = {
+    local: (type) => {
+      locals.push(type);
+      return makeLocal(type, paramCount + locals.length - 1);
+    },
+    let: (value) => {
+      const local = builder.local(value.type);
+      assign(local, value);
+      return local;
+    },
+    set: assign,
+    inc: (local, step) => assign(local, i32.add(local, step)),
+    emit: (...statements) => {
+      for (const statement of statements) push(statement.code);
+    },
+    drop: (value) => {
+      push(value.code);
+      code.push(0x1a);
+    },
+    for: (i, from, to, step, body) => {
+      assign(i, from);
+      // Tested once before and then at the bottom: one branch per round.
+      builder.if(i32.lt_u(i, to), () =>
+        nested(op.loop, () => {
+          body();
+          builder.inc(i, step);
+          push(i32.lt_u(i, to).code);
+          code.push(op.brIf, 0);
+        }),
+      );
+    },
+    while: (condition, body) =>
+      builder.if(condition, () =>
+        nested(op.loop, () => {
+          body();
+          push(condition.code);
+          code.push(op.brIf, 0);
+        }),
+      ),
+    if: (condition, then, otherwise) => {
+      push(condition.code);
+      nested(op.if, () => {
+        then();
+        if (otherwise) {
+          code.push(op.else);
+          otherwise();
+        }
+      });
+    },
+    block: (body) => nested(op.block, () => body({ depth })),
+    break: (label) => {
+      code.push(op.br, ...leb(depth - label.depth));
+    },
+    breakIf: (label, condition) => {
+      push(condition.code);
+      code.push(op.brIf, ...leb(depth - label.depth));
+    },
+    return: (value) => {
+      if (value) push(value.code);
+      code.push(op.return);
+    },
+  };
+  const finish = (): number[] => {
+    const runs: [number, ValType][] = [];
+    for (const type of locals) {
+      const last = runs.at(-1);
+      if (last?.[1] === type) last[0]++;
+      else runs.push([1, type]);
+    }
+    const head = [...leb(runs.length), ...runs.flatMap(([count, type]) => [...leb(count), TYPE_BYTE[type]])];
+    const size = head.length + code.length + 1;
+    return leb(size).concat(head, code, [op.end]);
+  };
+  return { builder, finish };
+};
+
+export interface KernelParams {
+  /** address of the command's words */
+  readonly args: Local<'i32'>;
+  /** first unit */
+  readonly start: Local<'i32'>;
+  /** one past the last unit */
+  readonly end: Local<'i32'>;
+  /** this thread's scratch memory */
+  readonly scratch: Local<'i32'>;
+}
+
+export interface Assembler {
+  importFunc<P extends readonly ValType[], R extends ValType | 'void'>(name: string, params: P, result: R): Func<R>;
+  /** a function; exported under its name unless the name is empty */
+  func<const P extends readonly ValType[], R extends ValType | 'void'>(
+    name: string,
+    params: P,
+    result: R,
+    body: (f: FunctionBuilder, ...params: Params<P>) => void,
+  ): Func<R>;
+  /** an exported kernel, callable by name as a command of the machine */
+  kernel(name: string, body: (f: FunctionBuilder, params: KernelParams) => void): Func;
+  /** the finished module */
+  bytes(): Uint8Array<ArrayBuffer>;
+}
+
+const utf8 = (text: string): number[] => {
+  const bytes = [...new TextEncoder().encode(text)];
+  return [...leb(bytes.length), ...bytes];
+};
+const section = (id: number, items: readonly (readonly number[])[]): number[] => {
+  if (items.length === 0) return [];
+  const count = leb(items.length);
+  const size = items.reduce((sum, item) => sum + item.length, count.length);
+  const out = [id, ...leb(size), ...count];
+  for (const item of items) for (const byte of item) out.push(byte);
+  return out;
+};
+
+const MAX_PAGES = 65536;
+
+/**
+ * A new, empty module. It imports `env.memory` (shared by default, as the machine's memory is).
+ *
+ * @throws Error when a function is imported after one was defined, or an argument has the wrong type.
+ */
+export const assembler = ({ shared = true }: { readonly shared?: boolean } = {}): Assembler => {
+  const types: number[][] = [];
+  const imports: number[][] = [];
+  const functionTypes: number[][] = [];
+  const exports: number[][] = [];
+  const bodies: number[][] = [];
+  let count = 0;
+
+  const typeIndex = (params: readonly ValType[], result: ValType | 'void'): number => {
+    const results = result === 'void' ? [] : [TYPE_BYTE[result]];
+    const code = [0x60, ...leb(params.length), ...params.map((p) => TYPE_BYTE[p]), ...leb(results.length), ...results];
+    const known = types.findIndex((t) => t.length === code.length && t.every((b, i) => b === code[i]));
+    return known >= 0 ? known : types.push(code) - 1;
+  };
+  const limits = [shared ? 3 : 1, ...leb(0), ...leb(MAX_PAGES)];
+  imports.push([...utf8('env'), ...utf8('memory'), 2, ...limits]);
+
+  const build: Assembler = {
+    importFunc: (name, params, result) => {
+      if (bodies.length > 0) throw new Error(`assembler: import ${name} before the first function`);
+      imports.push([...utf8('env'), ...utf8(name), 0, ...leb(typeIndex(params, result))]);
+      return { name, index: count++, params, result };
+    },
+    func: (name, params, result, body) => {
+      const index = count++;
+      functionTypes.push(leb(typeIndex(params, result)));
+      const { builder, finish } = functionBody(params.length);
+      const locals = params.map((type, i) => makeLocal(type, i)) as unknown as Params<typeof params>;
+      body(builder, ...locals);
+      bodies.push(finish());
+      if (name !== '') exports.push([...utf8(name), 0, ...leb(index)]);
+      return { name, index, params, result };
+    },
+    kernel: (name, body) =>
+      build.func(name, ['i32', 'i32', 'i32', 'i32'], 'void', (f, args, start, end, scratch) =>
+        body(f, { args, start, end, scratch }),
+      ),
+    bytes: () =>
+      Uint8Array.from(
+        [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0].concat(
+          section(1, types),
+          section(2, imports),
+          section(3, functionTypes),
+          section(7, exports),
+          section(10, bodies),
+        ),
+      ),
+  };
+  return build;
+};
