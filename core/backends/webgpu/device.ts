@@ -1,0 +1,112 @@
+/**
+ * The one WebGPU device of a process. Dawn faults when its entry object is garbage-collected while in use, so that
+ * object stays in a module variable for the process's whole life; the device itself is opened once and closed by hand.
+ */
+import { create, globals } from 'webgpu';
+import { CoreError, LostDeviceError } from '../../ir/errors.ts';
+
+/** No WebGPU adapter on this machine. */
+export class NoAdapterError extends CoreError {
+  override name = 'NoAdapterError';
+}
+/** Dawn refused a call of ours: a fault of the program or a limit of the device that was not checked before. */
+export class DeviceError extends CoreError {
+  override name = 'DeviceError';
+}
+
+/** What kernels need to know about the adapter: software drivers run workgroups on a few cores, barriers are slow. */
+export type AdapterClass = 'cpu' | 'gpu';
+
+export interface Gpu {
+  readonly device: GPUDevice;
+  readonly adapter: string;
+  readonly class: AdapterClass;
+  readonly timestamps: boolean;
+  readonly limits: GPUSupportedLimits;
+  /** throws LostDeviceError or DeviceError when something went wrong since the last call */
+  check(): void;
+}
+
+/** Limits we take as large as the adapter offers; the defaults (128 MiB, 8 buffers) are below what models need. */
+const wanted = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupSizeY',
+  'maxComputeWorkgroupStorageSize',
+] as const;
+
+const softwareNames = /swiftshader|llvmpipe|lavapipe|softpipe|warp|basic render/i;
+
+let entry: GPU | undefined;
+let opened: Promise<Gpu> | undefined;
+
+/** The entry point of Dawn, created once. */
+export const gpuEntry = (): GPU => {
+  Object.assign(globalThis, globals);
+  entry ??= create([]);
+  return entry;
+};
+
+const open = async (): Promise<Gpu> => {
+  const adapter = await gpuEntry().requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter)
+    throw new NoAdapterError(
+      "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
+    );
+  const { vendor, architecture, description } = adapter.info;
+  const timestamps = adapter.features.has('timestamp-query');
+  const device = await adapter.requestDevice({
+    requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
+    requiredFeatures: timestamps ? ['timestamp-query'] : [],
+  });
+  const name = [description, vendor, architecture].find(Boolean) ?? 'unnamed adapter';
+  let failure: CoreError | undefined;
+  device.lost.then(
+    (info) => {
+      failure = new LostDeviceError(`the WebGPU device was lost (${info.reason}): ${info.message || name}`);
+      opened = undefined; // the next openDevice() asks for a new one
+    },
+    () => undefined,
+  );
+  device.addEventListener('uncapturederror', (event) => {
+    failure ??= new DeviceError(`WebGPU (${name}): ${event.error.message.split('\n', 1)[0]}`);
+  });
+  return {
+    device,
+    adapter: name,
+    class: adapter.info.isFallbackAdapter || softwareNames.test(`${description} ${architecture}`) ? 'cpu' : 'gpu',
+    timestamps,
+    limits: device.limits,
+    check() {
+      if (!failure) return;
+      const error = failure;
+      if (!(error instanceof LostDeviceError)) failure = undefined;
+      throw error;
+    },
+  };
+};
+
+/**
+ * Opens the device, or returns the one already open.
+ * @throws NoAdapterError with what to install
+ */
+export const openDevice = (): Promise<Gpu> => {
+  opened ??= open().catch((error: unknown) => {
+    opened = undefined;
+    throw error;
+  });
+  return opened;
+};
+
+/** Destroys the device so that the process can end. Programs and buffers made on it are dead afterwards. */
+export const closeDevice = async (): Promise<void> => {
+  const closing = opened;
+  opened = undefined;
+  if (!closing) return;
+  const { device } = await closing;
+  device.destroy();
+  await device.lost;
+};
