@@ -37,7 +37,18 @@ export * from './instructions.ts';
 
 const TYPE_BYTE: Record<ValType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 const VOID_BLOCK = 0x40;
-const op = { block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, brIf: 0x0d, return: 0x0f, call: 0x10 };
+const op = {
+  block: 0x02,
+  loop: 0x03,
+  if: 0x04,
+  else: 0x05,
+  end: 0x0b,
+  br: 0x0c,
+  brIf: 0x0d,
+  return: 0x0f,
+  call: 0x10,
+  callIndirect: 0x11,
+};
 
 /** a local variable or parameter; reading it is using it as an expression */
 export interface Local<T extends ValType> extends Expr<T> {
@@ -216,7 +227,29 @@ export interface KernelParams {
   readonly scratch: Local<'i32'>;
 }
 
+/** signature of functions called through the machine's table */
+export interface Signature<R extends ValType | 'void'> {
+  readonly typeIndex: number;
+  readonly result: R;
+}
+
+/** Code that calls entry `index` of the imported table; traps when its signature differs. */
+export const callIndirect = <R extends ValType | 'void'>(
+  signature: Signature<R>,
+  index: Num<'i32'>,
+  args: readonly Expr<ValType>[],
+): Called<R> => {
+  const code = args.flatMap((arg) => arg.code);
+  const at = operand('i32', index);
+  return {
+    type: signature.result,
+    code: [...code, ...at, op.callIndirect, ...leb(signature.typeIndex), 0],
+  } as unknown as Called<R>;
+};
+
 export interface Assembler {
+  /** imports the table of kernels as `env.table` and names a signature for {@link callIndirect} */
+  importTable<R extends ValType | 'void'>(params: readonly ValType[], result: R): Signature<R>;
   importFunc<P extends readonly ValType[], R extends ValType | 'void'>(name: string, params: P, result: R): Func<R>;
   /** a function; exported under its name unless the name is empty */
   func<const P extends readonly ValType[], R extends ValType | 'void'>(
@@ -244,14 +277,17 @@ const section = (id: number, items: readonly (readonly number[])[]): number[] =>
   return out;
 };
 
-const MAX_PAGES = 65536;
+/** 4 GiB, the end of 32-bit addresses */
+export const MAX_PAGES = 65536;
+/** without it (pages that are not cross-origin isolated) the machine runs on one thread */
+export const hasSharedMemory = typeof SharedArrayBuffer !== 'undefined';
 
 /**
  * A new, empty module. It imports `env.memory` (shared by default, as the machine's memory is).
  *
  * @throws Error when a function is imported after one was defined, or an argument has the wrong type.
  */
-export const assembler = ({ shared = true }: { readonly shared?: boolean } = {}): Assembler => {
+export const assembler = ({ shared = hasSharedMemory }: { readonly shared?: boolean } = {}): Assembler => {
   const types: number[][] = [];
   const imports: number[][] = [];
   const functionTypes: number[][] = [];
@@ -269,6 +305,10 @@ export const assembler = ({ shared = true }: { readonly shared?: boolean } = {})
   imports.push([...utf8('env'), ...utf8('memory'), 2, ...limits]);
 
   const build: Assembler = {
+    importTable: (params, result) => {
+      imports.push([...utf8('env'), ...utf8('table'), 1, 0x70, 0, ...leb(0)]);
+      return { typeIndex: typeIndex(params, result), result };
+    },
     importFunc: (name, params, result) => {
       if (bodies.length > 0) throw new Error(`assembler: import ${name} before the first function`);
       imports.push([...utf8('env'), ...utf8(name), 0, ...leb(typeIndex(params, result))]);

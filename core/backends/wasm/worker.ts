@@ -1,0 +1,54 @@
+/** Plain-JS source of a worker thread: evaluated as it is, so that it needs no TypeScript loader. */
+import { CONTROL, CONTROL_END, FAILURE_TEXT, WORKER_QUITS } from './driver.ts';
+
+/** what a worker is started with */
+export interface WorkerData {
+  readonly memory: WebAssembly.Memory;
+  readonly driver: WebAssembly.Module;
+  readonly scratch: number;
+}
+
+/**
+ * Modules with kernels arrive as messages. They are read without an event loop, when a command names a kernel that is
+ * not known yet: the main thread posts a module before it opens a command that uses it.
+ */
+export const workerSource = `'use strict';
+const { parentPort, receiveMessageOnPort, workerData } = require('node:worker_threads');
+const { memory, driver, scratch } = workerData;
+const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
+const env = { memory, table };
+const words = new Int32Array(memory.buffer, 0, ${CONTROL_END / 4});
+const { workerLoop } = new WebAssembly.Instance(driver, { env }).exports;
+const fail = (error) => {
+  const text = new TextEncoder().encode(String(error && error.message || error)).subarray(0, ${FAILURE_TEXT.bytes - 4});
+  new Uint8Array(memory.buffer, ${FAILURE_TEXT.address} + 4, text.length).set(text);
+  words[${FAILURE_TEXT.address / 4}] = text.length;
+  Atomics.store(words, ${CONTROL.failed / 4}, 1);
+  Atomics.sub(words, ${CONTROL.active / 4}, 1);
+};
+const learn = () => {
+  for (let message; (message = receiveMessageOnPort(parentPort)); ) {
+    const { exports } = new WebAssembly.Instance(message.message, { env });
+    for (const [name, fn] of Object.entries(exports)) {
+      env[name] = fn;
+      table.grow(1, fn);
+    }
+  }
+};
+// A worker that starts late joins at the next command: it takes the counter as seen before it is counted as ready.
+let seen = Atomics.load(words, ${CONTROL.open / 4});
+Atomics.add(words, ${CONTROL.ready / 4}, 1);
+Atomics.notify(words, ${CONTROL.ready / 4});
+for (;;) {
+  learn();
+  try {
+    if (workerLoop(seen, table.length, scratch) === ${WORKER_QUITS}) break;
+    // Back for a new kernel: the open command may be joined again.
+    seen = Atomics.load(words, ${CONTROL.open / 4}) - 1;
+  } catch (error) {
+    fail(error);
+    seen = Atomics.load(words, ${CONTROL.open / 4});
+  }
+}
+process.exit(0);
+`;
