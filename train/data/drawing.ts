@@ -50,5 +50,7 @@ export function valueNoise(random: Random, cells: number, size: number): Float64
 
 /** Adds normal noise of the given deviation and keeps the values inside 0..1. */
 export function finish(picture: Float64Array, random: Random, noise: number): Grey {
-  return Float32Array.from(picture, (value) => clip(value + random.normal(noise), 0, 1));
+  const pixels = new Float32Array(picture.length);
+  for (let at = 0; at < pixels.length; at++) pixels[at] = clip(picture[at]! + random.normal(noise), 0, 1);
+  return pixels;
 }

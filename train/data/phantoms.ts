@@ -124,6 +124,7 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
   const fine = valueNoise(random, 14, size);
   const picture = new Float64Array(size * size);
   const at = centres(size);
+  const slopes = at.map((u) => 0.3 * Math.max(Math.abs((u - shiftU) / scaleU) - 0.12, 0) ** 1.3);
   for (let row = 0; row < size; row++) {
     const v = (at[row]! - shiftV) / scaleV;
     const halfWidth = 0.24 + 0.64 * soft((v + 0.78) / 0.07);
@@ -145,7 +146,7 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
         body * (0.1 * bump(u / 0.085) * soft((v + 0.95) / 0.05) - 0.1 * bump(u / 0.035) * soft((-0.35 - v) / 0.04));
       if (x > 0.08 && v < 0.72) {
         // The strongest of the eight profiles is that of the nearest rib.
-        const slope = 0.3 * Math.max(x - 0.12, 0) ** 1.3;
+        const slope = slopes[column]!;
         const nearest = ribs.reduce(
           (least, rib) => Math.min(least, Math.abs(v - rib - slope)),
           Number.POSITIVE_INFINITY,
