@@ -1,0 +1,46 @@
+/**
+ * Atomic writing inside run folders. Reports and images of patients may be in there, so files are 0600 and folders
+ * 0700; the mechanism itself lives with the file formats, which need it too.
+ */
+import { mkdir } from 'node:fs/promises';
+import {
+  type AtomicOptions,
+  createFolderAtomic,
+  type Sink,
+  sweepTemporary,
+  syncFolder,
+  writeFileAtomic,
+} from '../../models/io/atomic.ts';
+import { asFileError } from '../../models/io/error.ts';
+
+export { sweepTemporary, syncFolder };
+
+/** Permission bits of everything in a run folder. */
+export const PRIVATE_FILE = 0o600;
+export const PRIVATE_FOLDER = 0o700;
+
+/**
+ * Writes a file of a run folder: temp file, fsync, rename, fsync folder.
+ * @throws FileError with path and cause; an older file stays as it was
+ */
+export async function writeRunFile(
+  file: string,
+  content: string | Uint8Array | ((write: Sink) => Promise<void>),
+  options: Omit<AtomicOptions, 'mode'> = {},
+): Promise<void> {
+  await writeFileAtomic(file, content, { ...options, mode: PRIVATE_FILE });
+}
+
+/** Makes a private folder (and its parents) unless it is there. @throws FileError with path and cause */
+export async function makeRunFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true, mode: PRIVATE_FOLDER });
+  } catch (error) {
+    throw asFileError(error, folder);
+  }
+}
+
+/** Makes a folder such as a checkpoint appear at once, filled. @throws FileError if it holds something already */
+export async function createRunFolder(folder: string, fill: (temporary: string) => Promise<void>): Promise<void> {
+  await createFolderAtomic(folder, fill, { mode: PRIVATE_FOLDER });
+}
