@@ -33,7 +33,7 @@ describe('captioned shapes', () => {
       if (attributes.shapes.length === 1) {
         const { x, y } = attributes.shapes[0]!;
         const place = caption.replace(/ on (a |vertical|horizontal).*/, '');
-        for (const side of ['left', 'right'] as const) expect(place.split(' ').includes(side)).toBe(x === side);
+        for (const side of ['left', 'right'] as const) expect(place.split(/\W/).includes(side)).toBe(x === side);
         for (const side of ['upper', 'lower'] as const) expect(place.includes(side)).toBe(y === side);
       }
     }
