@@ -1,0 +1,71 @@
+/**
+ * What every kernel of this backend is: WGSL text plus the numbers of one application of it. The text holds no sizes, so
+ * one pipeline serves all shapes of its kind; sizes, strides and constants travel in a small uniform block.
+ */
+import { helperText } from './math.ts';
+
+export interface Kernel {
+  readonly name: string;
+  readonly code: string;
+  /** the uniform block, 32-bit words */
+  readonly params: Uint32Array;
+  readonly groups: readonly [number, number, number];
+  /** bindings 1…reads are read-only, the next `writes` are written (binding 0 is the uniform block) */
+  readonly reads: number;
+  readonly writes: number;
+}
+
+/** Collects the words of a uniform block and names their places in WGSL. */
+export interface Params {
+  /** appends an unsigned or two's-complement word; returns its WGSL expression (u32) */
+  word(value: number): string;
+  /** appends a float; returns its WGSL expression (f32) */
+  float(value: number): string;
+  /** the words so far */
+  words(): Uint32Array;
+}
+
+const bits = new DataView(new ArrayBuffer(4));
+export const floatBits = (value: number): number => {
+  bits.setFloat32(0, value);
+  return bits.getUint32(0);
+};
+
+export const createParams = (): Params => {
+  const values: number[] = [];
+  const word = (value: number) => {
+    values.push(value);
+    const at = values.length - 1;
+    return `p[${at >> 2}].${'xyzw'[at & 3]}`;
+  };
+  return {
+    word,
+    float: (value) => `bitcast<f32>(${word(floatBits(value))})`,
+    words: () =>
+      Uint32Array.from({ length: Math.max(4, Math.ceil(values.length / 4) * 4) }, (_, i) => (values[i] ?? 0) >>> 0),
+  };
+};
+
+/** Declarations of a kernel's bindings and helpers, followed by its body. */
+export const assemble = (
+  params: Params,
+  reads: readonly { readonly name: string; readonly type: string }[],
+  writes: readonly { readonly name: string; readonly type: string }[],
+  body: string,
+): string => {
+  const size = params.words().length / 4;
+  const declare = (access: string, first: number) => (b: { readonly name: string; readonly type: string }, i: number) =>
+    `@group(0) @binding(${first + i}) var<storage, ${access}> ${b.name}: array<${b.type}>;\n`;
+  return [
+    `@group(0) @binding(0) var<uniform> p: array<vec4<u32>, ${size}>;\n`,
+    ...reads.map(declare('read', 1)),
+    ...writes.map(declare('read_write', 1 + reads.length)),
+    helperText(body),
+    body,
+  ].join('');
+};
+
+export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
+
+/** Workgroup counts for `n` groups: at most 65,535 per dimension; kernels rebuild the index as `x + y·65535`. */
+export const MAX_GROUPS = 65535;

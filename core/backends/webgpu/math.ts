@@ -1,0 +1,170 @@
+/**
+ * The elementwise table as WGSL, for single values and for vec4. WGSL's own transcendental functions may be as coarse as
+ * 2^-11 and its comparisons may drop NaN, so those are written out here (polynomials: Cephes, S. L. Moshier; erf:
+ * N. Juffa) and NaN is found by its bits.
+ */
+import type { DType } from '../../ir/dtype.ts';
+import type { ElementwiseName } from '../../ops/elementwise.ts';
+
+/** How many neighbouring elements a value of the kernel holds. */
+export type Width = 1 | 4;
+
+const scalarType: Readonly<Record<Exclude<DType, 'f64'>, string>> = {
+  f32: 'f32',
+  i32: 'i32',
+  u32: 'u32',
+  bool: 'bool',
+};
+
+/** WGSL type of a value in registers. @throws RangeError for f64, which GPUs lack */
+export const typeName = (dtype: DType, width: Width): string => {
+  if (dtype === 'f64') throw new RangeError('the webgpu backend computes in f32; f64 runs on the cpu backend only');
+  return width === 1 ? scalarType[dtype] : `vec4<${scalarType[dtype]}>`;
+};
+/** WGSL type of an element in memory: bool is kept as 0/1 in a u32. */
+export const storageType = (dtype: DType, width: Width): string => typeName(dtype === 'bool' ? 'u32' : dtype, width);
+
+const horner = (x: string, ...c: readonly string[]): string =>
+  c.slice(1).reduce((p, k) => `(${p} * ${x} + ${k})`, c[0]!);
+
+/** Helper functions by name; each may call the ones above it. `T` `U` `I` `B` stand for the types of one width. */
+const helpers: Readonly<Record<string, string>> = {
+  isNan: `fn isNan_W(x: T) -> B { return (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u); }`,
+  isFinite: `fn isFinite_W(x: T) -> B { return (bitcast<U>(x) & U(0x7f800000u)) != U(0x7f800000u); }`,
+  max: `fn max_W(a: T, b: T) -> T { return select(max(a, b), a + b, isNan_W(a) | isNan_W(b)); }`,
+  min: `fn min_W(a: T, b: T) -> T { return select(min(a, b), a + b, isNan_W(a) | isNan_W(b)); }`,
+  less: `fn less_W(a: T, b: T) -> B { return (a < b) & !(isNan_W(a) | isNan_W(b)); }`,
+  equal: `fn equal_W(a: T, b: T) -> B { return (a == b) & !(isNan_W(a) | isNan_W(b)); }`,
+  // e^x = 2^n · e^r with |r| <= ln2/2; 2^n in two factors so that neither overflows before the product does
+  exp: `fn exp_W(x: T) -> T {
+  let c = clamp(x, T(-104.0), T(89.0));
+  let n = round(c * 1.44269504);
+  let r = (c - n * 0.693359375) + n * 2.12194440e-4;
+  let y = ${horner('r', '1.9875691500e-4', '1.3981999507e-3', '8.3334519073e-3', '4.1665795894e-2', '1.6666665459e-1', '5.0000001201e-1')} * (r * r) + r + 1.0;
+  let h = floor(n * 0.5);
+  let s = bitcast<T>((I(h) + 127) << U(23u));
+  let t = bitcast<T>((I(n - h) + 127) << U(23u));
+  return select(y * s * t, x, isNan_W(x));
+}`,
+  // x = 2^e · (1 + m) with sqrt(1/2) <= 1 + m < sqrt(2); zero, negatives and non-finite values are set by bits
+  log: `fn log_W(x: T) -> T {
+  let tiny = x < T(1.17549435e-38);
+  let b = bitcast<U>(select(x, x * 8388608.0, tiny));
+  let f = bitcast<T>((b & U(0x007fffffu)) | U(0x3f000000u));
+  let low = f < T(0.707106781);
+  let m = select(f, f + f, low) - 1.0;
+  let e = T((b >> U(23u)) & U(0xffu)) - 126.0 - select(T(0.0), T(1.0), low) - select(T(0.0), T(23.0), tiny);
+  let z = m * m;
+  let y = ${horner('m', '7.0376836292e-2', '-1.1514610310e-1', '1.1676998740e-1', '-1.2420140846e-1', '1.4249322787e-1', '-1.6668057665e-1', '2.0000714765e-1', '-2.4999993993e-1', '3.3333331174e-1')} * m * z - e * 2.12194440e-4 - 0.5 * z;
+  let a = bitcast<U>(x);
+  let edge = bitcast<T>(a | select(select(U(0u), U(0x7fc00000u), x < T(0.0)), U(0xff800000u), x == T(0.0)));
+  return select((m + y) + e * 0.693359375, edge, (x <= T(0.0)) | !isFinite_W(x));
+}`,
+  // r = x - q·pi/2 in three parts (exact for |q| < 2^16), then the polynomial of the quadrant
+  quadrant: `fn quadrant_W(x: T, shift: i32) -> T {
+  let q = round(x * 0.636619772);
+  let r = ((x - q * 1.5703125) - q * 4.837512969970703e-4) - q * 7.549789954891882e-8;
+  let z = r * r;
+  let s = ${horner('z', '-1.9515295891e-4', '8.3321608736e-3', '-1.6666654611e-1')} * z * r + r;
+  let c = ${horner('z', '2.443315711809948e-5', '-1.388731625493765e-3', '4.166664568298827e-2')} * z * z - 0.5 * z + 1.0;
+  let k = I(q) + shift;
+  let y = select(s, c, (k & I(1)) == I(1));
+  return select(y, -y, (k & I(2)) == I(2));
+}`,
+  sin: 'fn sin_W(x: T) -> T { return quadrant_W(x, 0); }',
+  cos: 'fn cos_W(x: T) -> T { return quadrant_W(x, 1); }',
+  tanh: `fn tanh_W(x: T) -> T {
+  let z = x * x;
+  let small = ${horner('z', '-5.70498872745e-3', '2.06390887954e-2', '-5.37397155531e-2', '1.33314422036e-1', '-3.33332819422e-1')} * z * x + x;
+  let big = 1.0 - 2.0 / (exp_W(2.0 * abs(x)) + 1.0);
+  return select(small, sign(x) * big, abs(x) >= T(0.625));
+}`,
+  erf: `fn erf_W(x: T) -> T {
+  let t = abs(x);
+  let s = x * x;
+  let small = ${horner('s', '-5.96761703e-4', '4.99119423e-3', '-2.67681349e-2', '1.12819925e-1', '-3.76125336e-1', '1.28379166e-1')} * x + x;
+  let c = min(t, T(4.0));
+  let p = ${horner('(c * c)', '(-1.72853470e-5 * c + 3.83197126e-4)', '(-3.88396438e-3 * c + 2.42546219e-2)')};
+  let big = 1.0 - exp_W(${horner('c', 'p', '-1.06777877e-1', '-6.34846687e-1', '-1.28717512e-1')} * c - c);
+  return select(small, sign(x) * big, t > T(0.921875));
+}`,
+  sigmoid: 'fn sigmoid_W(x: T) -> T { return 1.0 / (1.0 + exp_W(-x)); }',
+};
+
+/** Text of the helpers named in `text`, and of those they call, for both widths where asked. */
+export const helperText = (text: string): string => {
+  const names = Object.keys(helpers).reverse();
+  let out = '';
+  for (const width of [1, 4] as const)
+    for (const name of names)
+      if (`${text}${out}`.includes(`${name}_${width}(`))
+        out = `${helpers[name]!.replaceAll('_W(', `_${width}(`).replace(/\b[TUIB]\b/g, (t) =>
+          typeName(({ T: 'f32', U: 'u32', I: 'i32', B: 'bool' } as const)[t as 'T'], width),
+        )}\n${out}`;
+  return out;
+};
+
+type Print = (x: readonly string[], width: Width, operand: DType) => string;
+const helper =
+  (name: string): Print =>
+  (x, width) =>
+    `${name}_${width}(${x.join(', ')})`;
+const infix =
+  (op: string): Print =>
+  ([a, b]) =>
+    `(${a} ${op} ${b})`;
+/** floats need the NaN-proof helper, integers the builtin */
+const byKind =
+  (float: Print, integer: Print): Print =>
+  (x, width, operand) =>
+    (operand === 'f32' ? float : integer)(x, width, operand);
+
+/** Every row of the elementwise table; a missing one is a type error. */
+const rows: Readonly<Record<ElementwiseName, Print>> = {
+  neg: ([x], _width, operand) => (operand === 'u32' ? `(~${x} + 1u)` : `(-${x})`),
+  exp: helper('exp'),
+  log: helper('log'),
+  sqrt: ([x]) => `sqrt(${x})`,
+  rsqrt: ([x]) => `inverseSqrt(${x})`,
+  recip: ([x]) => `(1.0 / ${x})`,
+  sin: helper('sin'),
+  cos: helper('cos'),
+  tanh: helper('tanh'),
+  erf: helper('erf'),
+  sigmoid: helper('sigmoid'),
+  floor: byKind(
+    ([x]) => `floor(${x})`,
+    ([x]) => x!,
+  ),
+  not: ([x]) => `(!${x})`,
+  isFinite: byKind(helper('isFinite'), ([x]) => `(${x} == ${x})`),
+  add: infix('+'),
+  sub: infix('-'),
+  mul: infix('*'),
+  div: infix('/'),
+  maximum: byKind(helper('max'), ([a, b]) => `max(${a}, ${b})`),
+  minimum: byKind(helper('min'), ([a, b]) => `min(${a}, ${b})`),
+  less: byKind(helper('less'), infix('<')),
+  equal: byKind(helper('equal'), infix('==')),
+  select: ([c, a, b]) => `select(${b}, ${a}, ${c})`,
+};
+
+/**
+ * The WGSL expression of one call.
+ * @throws RangeError when the function has no row
+ */
+export const printCall = (
+  fn: string,
+  args: readonly string[],
+  operands: readonly DType[],
+  dtype: DType,
+  width: Width,
+): string => {
+  if (fn === 'cast')
+    return dtype === 'bool'
+      ? `(${args[0]} != ${typeName(operands[0]!, width)}(0))`
+      : `${typeName(dtype, width)}(${args[0]})`;
+  const print = rows[fn as ElementwiseName];
+  if (!print) throw new RangeError(`the webgpu backend has no elementwise function "${fn}"`);
+  return print(args, width, operands[0]!);
+};
