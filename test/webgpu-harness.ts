@@ -2,13 +2,14 @@
 
 import { createPool, readback, upload } from '../core/backends/webgpu/buffers.ts';
 import type { Gpu } from '../core/backends/webgpu/device.ts';
-import type { Kernel } from '../core/backends/webgpu/kernel.ts';
+import { type Kernel, type Recipe, single } from '../core/backends/webgpu/kernel.ts';
 import { createPipelines } from '../core/backends/webgpu/pipelines.ts';
 import type { HostArray } from '../core/ir/dtype.ts';
 
 export interface Runner {
   /** results as raw 32-bit words, `elements[o]` of output o */
   run(kernel: Kernel, inputs: readonly HostArray[], elements: readonly number[]): Promise<ArrayBuffer[]>;
+  recipe(recipe: Recipe, inputs: readonly HostArray[], elements: readonly number[]): Promise<ArrayBuffer[]>;
   built(): number;
 }
 
@@ -16,40 +17,48 @@ export const createRunner = (gpu: Gpu): Runner => {
   const pool = createPool(gpu);
   const pipelines = createPipelines(gpu);
   const { device } = gpu;
-  return {
-    built: pipelines.built,
-    async run(kernel, inputs, elements) {
-      if (inputs.length !== kernel.reads || elements.length !== kernel.writes)
-        throw new Error(`${kernel.name} binds ${kernel.reads} inputs and ${kernel.writes} outputs`);
+  const recipe: Runner['recipe'] = async ({ launches, scratch }, inputs, elements) => {
+    const acquire = (bytes: readonly number[]) => bytes.map((b) => pool.acquire(b));
+    const buffers = {
+      input: acquire(inputs.map((x) => x.byteLength)),
+      output: acquire(elements.map((n) => 4 * n)),
+      scratch: acquire(scratch),
+    };
+    for (const [i, x] of inputs.entries()) upload(gpu, buffers.input[i]!, x);
+    const uniforms: GPUBuffer[] = [];
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const { kernel, operands } of launches) {
+      if (operands.length !== kernel.reads + kernel.writes) throw new Error(`${kernel.name}: wrong number of operands`);
       const uniform = device.createBuffer({
         size: kernel.params.byteLength,
         usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
       });
+      uniforms.push(uniform);
       device.queue.writeBuffer(uniform, 0, kernel.params.buffer as ArrayBuffer);
-      const buffers = [...inputs.map((x) => x.byteLength), ...elements.map((n) => 4 * n)].map((bytes) =>
-        pool.acquire(bytes),
-      );
-      for (const [i, x] of inputs.entries()) upload(gpu, buffers[i]!, x);
+      const bound = operands.map((o) => buffers[o.from][o.index]!);
       const group = device.createBindGroup({
         layout: pipelines.layout(kernel.reads, kernel.writes),
-        entries: [uniform, ...buffers].map((buffer, binding) => ({ binding, resource: { buffer } })),
+        entries: [uniform, ...bound].map((buffer, binding) => ({ binding, resource: { buffer } })),
       });
-      const encoder = device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
       pass.setPipeline(pipelines.get(kernel));
       pass.setBindGroup(0, group);
       pass.dispatchWorkgroups(...kernel.groups);
-      pass.end();
-      device.queue.submit([encoder.finish()]);
-      const outputs = buffers.slice(inputs.length);
-      const result = await readback(
-        gpu,
-        outputs.map((buffer, o) => ({ buffer, bytes: 4 * elements[o]! })),
-      );
-      for (const b of buffers) pool.release(b);
-      uniform.destroy();
-      return result;
-    },
+    }
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    const result = await readback(
+      gpu,
+      buffers.output.map((buffer, o) => ({ buffer, bytes: 4 * elements[o]! })),
+    );
+    for (const b of Object.values(buffers).flat()) pool.release(b);
+    for (const u of uniforms) u.destroy();
+    return result;
+  };
+  return {
+    built: pipelines.built,
+    recipe,
+    run: (kernel, inputs, elements) => recipe(single(kernel), inputs, elements),
   };
 };
 

@@ -69,3 +69,23 @@ export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
 
 /** Workgroup counts for `n` groups: at most 65,535 per dimension; kernels rebuild the index as `x + y·65535`. */
 export const MAX_GROUPS = 65535;
+
+/** Where a binding of a kernel comes from when an op needs more than one kernel. */
+export interface Operand {
+  readonly from: 'input' | 'output' | 'scratch';
+  readonly index: number;
+}
+/** The kernels of one op in order, with the bytes of the scratch buffers between them. */
+export interface Recipe {
+  readonly launches: readonly { readonly kernel: Kernel; readonly operands: readonly Operand[] }[];
+  readonly scratch: readonly number[];
+}
+
+const operands = (from: Operand['from'], n: number): Operand[] =>
+  Array.from({ length: n }, (_, index) => ({ from, index }));
+
+/** The recipe of an op that is one kernel reading its inputs and writing its outputs in order. */
+export const single = (kernel: Kernel): Recipe => ({
+  launches: [{ kernel, operands: [...operands('input', kernel.reads), ...operands('output', kernel.writes)] }],
+  scratch: [],
+});
