@@ -1,0 +1,45 @@
+/**
+ * Pictures into the page, as data addresses. Each is decoded and encoded again: only pixels travel, no text, EXIF
+ * or other metadata that a hospital's file may carry, and no file that merely calls itself a picture.
+ */
+import { readFile, stat } from 'node:fs/promises';
+import sharp from 'sharp';
+import type { Picture } from './summary.ts';
+
+/** Files above this are left out: the report shows samples, not archives. */
+const maxFileBytes = 32 * 2 ** 20;
+/** Longest side in the page, in pixels. */
+const maxSide = 512;
+
+/** A picture ready for `<img src>`, or the reason why there is none. */
+export type Embedded =
+  | { readonly src: string; readonly width: number; readonly height: number }
+  | { readonly missing: string };
+
+/** PNG or JPEG by content; sharp alone would also open an SVG that is named `.png`. */
+function isPngOrJpeg(bytes: Uint8Array): boolean {
+  const png = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+  return png.every((b, i) => bytes[i] === b) || (bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff);
+}
+
+async function load(picture: Picture): Promise<Uint8Array> {
+  if ('bytes' in picture) return picture.bytes;
+  const info = await stat(picture.path);
+  if (!info.isFile()) throw new Error('not a regular file');
+  if (info.size > maxFileBytes) throw new Error(`larger than ${maxFileBytes / 2 ** 20} MiB`);
+  return readFile(picture.path);
+}
+
+/** Decodes, shrinks where needed and encodes as PNG. Never throws: a report with a gap is better than none. */
+export async function embed(picture: Picture): Promise<Embedded> {
+  try {
+    const bytes = await load(picture);
+    if (!isPngOrJpeg(bytes)) return { missing: 'neither PNG nor JPEG' };
+    const image = sharp(bytes, { limitInputPixels: 64 * 2 ** 20, failOn: 'warning' });
+    const small = image.resize({ width: maxSide, height: maxSide, fit: 'inside', withoutEnlargement: true });
+    const { data, info } = await small.png({ compressionLevel: 9 }).toBuffer({ resolveWithObject: true });
+    return { src: `data:image/png;base64,${data.toString('base64')}`, width: info.width, height: info.height };
+  } catch (error) {
+    return { missing: error instanceof Error ? error.message.split('\n')[0]! : 'unreadable' };
+  }
+}

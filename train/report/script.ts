@@ -1,0 +1,105 @@
+/**
+ * The page's one script (allowed by its hash): hovering a cell of a rank map shows the module's history. It reads
+ * the JSON block `run-data` and writes text nodes only. Without it the cells keep their native tooltips.
+ */
+
+/** One test in the JSON block: step, ratio, expanded (0/1), FI before, FI with the candidate, rank after, key, expected ratio. */
+export type PackedTest = readonly [
+  step: number,
+  ratio: number | null,
+  expanded: 0 | 1,
+  fiOriginal: number | null,
+  fiExpanded: number | null,
+  rankAfter: number,
+  key: string,
+  expectedRatio: number | null,
+];
+
+/** A module in the JSON block: path, rank before the first test, final rank, ‖ΔW‖/‖W‖, tests. */
+export type PackedModule = readonly [
+  path: string,
+  start: number,
+  rank: number,
+  change: number | null,
+  tests: readonly PackedTest[],
+];
+
+export const script = `
+'use strict';
+(() => {
+  const data = JSON.parse(document.getElementById('run-data').textContent);
+  const modules = new Map(data.modules.map((m) => [m[0], m]));
+  const tip = document.getElementById('tip');
+  const svgNs = 'http://www.w3.org/2000/svg';
+  const add = (parent, name, text, attributes = {}, ns) => {
+    const node = ns ? document.createElementNS(ns, name) : document.createElement(name);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    if (text !== undefined) node.textContent = text;
+    parent.append(node);
+    return node;
+  };
+  const short = (v) => (v === null ? '–' : v !== 0 && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5) ? v.toExponential(2) : String(Number(v.toPrecision(3))));
+
+  // Rank after each test as a staircase: 240 x 46 pixels, discs where the module grew.
+  const sparkline = (start, tests) => {
+    const last = tests[tests.length - 1][0] || 1;
+    const top = Math.max(start, ...tests.map((t) => t[5]), 1);
+    const x = (step) => 2 + (step / last) * 216;
+    const y = (rank) => 44 - (rank / top) * 38;
+    const svg = add(tip, 'svg', undefined, { width: 240, height: 48, 'aria-hidden': 'true' }, svgNs);
+    let path = 'M' + x(0) + ',' + y(start);
+    for (const t of tests) path += 'H' + x(t[0]) + 'V' + y(t[5]);
+    add(svg, 'path', undefined, { d: path, class: 'line' }, svgNs);
+    for (const t of tests) if (t[2]) add(svg, 'circle', undefined, { cx: x(t[0]), cy: y(t[5]), r: 2.2, class: 'dot' }, svgNs);
+    add(svg, 'text', String(tests[tests.length - 1][5]), { x: 224, y: y(tests[tests.length - 1][5]) + 4, class: 'axis' }, svgNs);
+  };
+
+  const table = (tests) => {
+    const shown = tests.slice(-8);
+    const body = add(tip, 'table');
+    const head = add(body, 'tr');
+    for (const name of ['step', 'FI', 'FI with K', 'ratio', 'rank']) add(head, 'th', name, { class: 'n' });
+    for (const t of shown) {
+      const row = add(body, 'tr');
+      const expected = t[7] === null ? '' : ' (exp. ' + short(t[7]) + ')';
+      for (const text of [String(t[0]), short(t[3]), short(t[4]), short(t[1]) + expected, t[2] ? '→ ' + t[5] : String(t[5])]) add(row, 'td', text, { class: 'n' });
+    }
+    if (tests.length > shown.length) add(tip, 'div', 'last ' + shown.length + ' of ' + tests.length + ' tests', { class: 'muted' });
+  };
+
+  const show = (module, event) => {
+    tip.textContent = '';
+    const [path, start, rank, change, tests] = module;
+    add(tip, 'div', path, { class: 'path' });
+    const grown = tests.filter((t) => t[2]).length;
+    const ratio = change === null ? '' : ', ‖ΔW‖/‖W‖ ' + short(change);
+    add(tip, 'div', 'rank ' + rank + (tests.length > 0 ? ' (from ' + start + '; grew in ' + grown + ' of ' + tests.length + ' tests)' : '') + ratio, { class: 'muted' });
+    if (tests.length > 0) {
+      sparkline(start, tests);
+      table(tests);
+    }
+    tip.hidden = false;
+    const gap = 14;
+    const left = event.clientX + gap + tip.offsetWidth > innerWidth ? event.clientX - gap - tip.offsetWidth : event.clientX + gap;
+    const top = event.clientY + gap + tip.offsetHeight > innerHeight ? event.clientY - gap - tip.offsetHeight : event.clientY + gap;
+    tip.style.left = Math.max(4, left) + 'px';
+    tip.style.top = Math.max(4, top) + 'px';
+  };
+
+  for (const cell of document.querySelectorAll('[data-module]')) {
+    const title = cell.querySelector('title');
+    if (!title || !modules.has(cell.getAttribute('data-module'))) continue;
+    cell.setAttribute('aria-label', title.textContent);
+    title.remove();
+  }
+  const over = (event) => {
+    const cell = event.target.closest ? event.target.closest('[data-module]') : null;
+    const module = cell && modules.get(cell.getAttribute('data-module'));
+    if (module) show(module, event);
+    else tip.hidden = true;
+  };
+  document.addEventListener('pointermove', over);
+  document.addEventListener('pointerdown', over);
+  document.addEventListener('scroll', () => { tip.hidden = true; }, true);
+})();
+`;
