@@ -1,0 +1,68 @@
+/** What a backend is: a place for bytes and a way to turn a graph into something that runs. */
+import type { DType, HostArray } from '../ir/dtype.ts';
+import type { Op, Tensor } from '../ir/tensor.ts';
+
+/** A simplified graph: composites the backend has no kernel for are already inlined. */
+export interface Graph {
+  /** leaves that `run` is given values for, in order */
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  /** all nodes (first results) except leaves, inputs first */
+  readonly order: readonly Tensor[];
+  /** `inputs` whose storage the program takes over: it may write there and must free what it does not return */
+  readonly donated: ReadonlySet<number>;
+}
+
+export interface KernelReport {
+  readonly name: string;
+  /** what it computes, as text */
+  readonly detail: string;
+  readonly flops: number;
+  /** bytes read and written at least */
+  readonly bytes: number;
+  /** milliseconds of the last profiled run */
+  readonly ms?: number;
+  /** path of the module that asked for it, where known */
+  readonly label?: string;
+}
+
+export interface Executable<S> {
+  /** Runs on the given storages; the results are new storages (or donated ones, reused). */
+  run(inputs: readonly S[]): readonly S[];
+  /** bytes of intermediate slots */
+  readonly workspaceBytes: number;
+  /** kernels in order; with times when `profile` ran before */
+  report(): readonly KernelReport[];
+  /** runs once with a clock at every kernel */
+  profile(inputs: readonly S[]): Promise<readonly S[]>;
+  /** gives the program's own memory back; it must not run afterwards */
+  release(): void;
+}
+
+export interface MemoryReport {
+  /** bytes of all live storages and program workspaces */
+  readonly liveBytes: number;
+  /** largest liveBytes so far */
+  readonly peakBytes: number;
+  /** number of live storages */
+  readonly storages: number;
+}
+
+export type BackendName = 'cpu' | 'wasm' | 'webgpu' | 'gpujs';
+
+export interface Backend<S = unknown> {
+  readonly name: BackendName;
+  /** the machine or adapter behind it, in words */
+  readonly device: string;
+  supports(dtype: DType): boolean;
+  /** true: this composite runs as one kernel here; false: its body is inlined */
+  hasKernel(op: Op): boolean;
+  store(values: HostArray, dtype: DType): S;
+  load(storage: S): Promise<HostArray>;
+  free(storage: S): void;
+  build(graph: Graph): Executable<S>;
+  memory(): MemoryReport;
+  /** ops that run on another backend because this one cannot express them */
+  readonly fallbacks: readonly string[];
+  close(): Promise<void>;
+}

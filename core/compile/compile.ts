@@ -1,0 +1,198 @@
+/** compile(f): trace once per shape, simplify, hand to the backend, replay. evaluate(tree): the same for a loose graph. */
+import type { Backend, Executable, Graph, KernelReport } from '../backends/backend.ts';
+import { CoreError } from '../ir/errors.ts';
+import { hole, type Tensor, topo } from '../ir/tensor.ts';
+import { isNode, leaves, mapTree, type Tree, unflatten } from '../transforms/tree.ts';
+import { donate, isData, placedTensor, storageOn } from './data.ts';
+import { simplify } from './simplify.ts';
+
+export interface CompileOptions {
+  readonly backend: Backend;
+  /** positions of arguments whose storage the program takes over: `state = step(state, batch)` */
+  readonly donate?: readonly number[];
+  /** a name for messages and profiles */
+  readonly name?: string;
+}
+
+interface Program {
+  readonly executable: Executable<unknown>;
+  /** data tensors the function captured */
+  readonly captured: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  /** the result tree with output positions at its leaves */
+  readonly shape: unknown;
+  readonly traceMs: number;
+  readonly buildMs: number;
+}
+export interface Compiled<A extends readonly unknown[], R> {
+  (...args: A): R;
+  /** as a call, with a clock at every kernel; `report` then has times */
+  profile(...args: A): Promise<R>;
+  /** kernels, workspace and times of the program these arguments run; builds it when needed */
+  inspect(...args: A): {
+    readonly kernels: readonly KernelReport[];
+    readonly workspaceBytes: number;
+    readonly traceMs: number;
+    readonly buildMs: number;
+  };
+  /** number of programs built so far (one per tree structure and shapes) */
+  readonly programs: number;
+  /** gives back the workspaces of all programs but the last `keep` used ones */
+  trim(keep?: number): void;
+}
+
+const isTensor = (x: unknown): x is Tensor => typeof x === 'object' && x !== null && 'op' in x && 'outs' in x;
+
+/** Everything that makes a program another program: tree structure, shapes, dtypes, static values. */
+function signature(args: readonly unknown[]): string {
+  const parts: string[] = [];
+  const walk = (x: unknown): void => {
+    if (isTensor(x)) parts.push(x.dtype, x.shape.join('x'));
+    else if (isNode(x)) {
+      parts.push(Array.isArray(x) ? '[' : '{');
+      for (const [k, v] of Object.entries(x)) {
+        parts.push(k);
+        walk(v);
+      }
+      parts.push(';');
+    } else parts.push(typeof x, String(x));
+  };
+  for (const a of args) walk(a);
+  return parts.join(' ');
+}
+
+export function makeGraph(
+  outputs: readonly Tensor[],
+  args: readonly Tensor[],
+  donated: ReadonlySet<number>,
+  backend: Backend,
+): { graph: Graph; captured: Tensor[] } {
+  const finals = simplify(outputs, (op) => backend.hasKernel(op));
+  const order = topo(finals);
+  const isLeaf = (t: Tensor) => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
+  const known = new Set(args);
+  const captured = order.filter((t) => isLeaf(t) && !known.has(t));
+  for (const t of captured)
+    if (!isData(t))
+      throw new CoreError(
+        `a traced function let an argument of another trace escape: ${t.label ?? `${t.dtype}[${t.shape.join(', ')}]`}`,
+      );
+  for (const t of order)
+    for (const o of t.outs)
+      if (!backend.supports(o.dtype))
+        throw new CoreError(
+          `backend ${backend.name} has no ${o.dtype}: ${t.op.name} makes ${o.dtype}[${o.shape.join(', ')}]; use the cpu backend`,
+        );
+  return {
+    graph: { inputs: [...args, ...captured], outputs: finals, order: order.filter((t) => !isLeaf(t)), donated },
+    captured,
+  };
+}
+
+/**
+ * `compile(f, { backend })` → a function of the same type that runs as one program on the backend.
+ * Arguments are trees; tensor leaves may change their values freely, anything else (shapes, numbers, strings, structure)
+ * is static: a new value builds a new program.
+ * @throws DonatedError when a donated argument is used again.
+ * @example const step = compile((state, batch) => …, { backend, donate: [0] }); state = step(state, batch);
+ */
+export function compile<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  options: CompileOptions,
+): Compiled<A, R> {
+  const { backend } = options;
+  const name = options.name ?? (f.name || 'a compiled step');
+  const cache = new Map<string, Program>();
+
+  const trace = (args: A): Program => {
+    const start = performance.now();
+    const holes: Tensor[] = [];
+    const donated = new Set<number>();
+    const traced = args.map((arg, position) =>
+      mapTree((x: unknown, path) => {
+        if (!isTensor(x)) return x;
+        const h = hole(x, x.label ?? (path || `argument ${position}`));
+        if (options.donate?.includes(position)) donated.add(holes.length);
+        holes.push(h);
+        return h;
+      }, arg),
+    );
+    const result = f(...(traced as unknown as A));
+    const outputs: Tensor[] = [];
+    const shape = mapTree((x: unknown) => (isTensor(x) ? outputs.push(x) - 1 : x), result);
+    const { graph, captured } = makeGraph(outputs, holes, donated, backend);
+    const traceMs = performance.now() - start;
+    const executable = backend.build(graph);
+    return { executable, captured, outputs, shape, traceMs, buildMs: performance.now() - start - traceMs };
+  };
+
+  const lookup = (args: A): Program => {
+    const key = signature(args);
+    let program = cache.get(key);
+    if (!program) program = trace(args);
+    // most recently used last
+    cache.delete(key);
+    cache.set(key, program);
+    return program;
+  };
+
+  const storages = (program: Program, args: A): unknown[] => {
+    const given: Tensor[] = [];
+    for (const arg of args) mapTree((x: unknown) => void (isTensor(x) && given.push(x)), arg);
+    const all = [...given, ...program.captured].map((t) => storageOn(t, backend));
+    const handed = new Set<unknown>();
+    for (const [position, arg] of args.entries())
+      if (options.donate?.includes(position))
+        mapTree((x: unknown) => {
+          if (!isTensor(x)) return;
+          const s = storageOn(x, backend);
+          if (handed.has(s)) throw new CoreError(`${name}: one tensor stands at two places of a donated argument`);
+          handed.add(s);
+        }, arg);
+    for (const position of options.donate ?? [])
+      mapTree((x: unknown) => void (isTensor(x) && donate(x, backend, name)), args[position]);
+    return all;
+  };
+  const finish = (program: Program, results: readonly unknown[]): R => {
+    const tensors = program.outputs.map((o, i) => placedTensor(backend, results[i], o.shape, o.dtype));
+    return mapTree((x: unknown) => (typeof x === 'number' && program.outputs[x] ? tensors[x] : x), program.shape) as R;
+  };
+
+  const compiled = (...args: A): R => {
+    const program = lookup(args);
+    return finish(program, program.executable.run(storages(program, args)));
+  };
+  return Object.defineProperties(
+    Object.assign(compiled, {
+      profile: async (...args: A): Promise<R> => {
+        const program = lookup(args);
+        return finish(program, await program.executable.profile(storages(program, args)));
+      },
+      inspect: (...args: A) => {
+        const { executable, traceMs, buildMs } = lookup(args);
+        return { kernels: executable.report(), workspaceBytes: executable.workspaceBytes, traceMs, buildMs };
+      },
+      trim: (keep = 0) => {
+        for (const [key, program] of [...cache].slice(0, cache.size - keep)) {
+          program.executable.release();
+          cache.delete(key);
+        }
+      },
+    }),
+    { programs: { get: () => cache.size } },
+  ) as Compiled<A, R>;
+}
+
+/** Computes a tree of recipes: every tensor of the result holds values on the backend. */
+export function evaluate<P extends Tree<Tensor>>(tree: P, backend: Backend): P {
+  const outputs = leaves<Tensor>(tree);
+  if (outputs.every(isData)) return tree;
+  const { graph, captured } = makeGraph(outputs, [], new Set(), backend);
+  const executable = backend.build(graph);
+  const results = executable.run(captured.map((t) => storageOn(t, backend)));
+  executable.release();
+  return unflatten(
+    tree,
+    outputs.map((o, i) => placedTensor(backend, results[i], o.shape, o.dtype)),
+  );
+}

@@ -1,0 +1,135 @@
+/** Tensors that hold values: where their bytes live, how they get to a backend and back. No user-visible disposal. */
+import type { Backend } from '../backends/backend.ts';
+import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
+import { CoreError, DonatedError } from '../ir/errors.ts';
+import { dataOp, type LeafAttrs, leaf, type Shape, type Tensor } from '../ir/tensor.ts';
+import { sizeOf } from '../ir/view.ts';
+import { mapTree } from '../transforms/tree.ts';
+
+/** The bytes of one data tensor: on the host, on backends, or gone (donated). */
+class Cell {
+  host: HostArray | undefined;
+  readonly placed = new Map<Backend, unknown>();
+  donatedTo: string | undefined;
+  constructor(host?: HostArray) {
+    this.host = host;
+  }
+}
+
+const released = new FinalizationRegistry<{ backend: Backend; storage: unknown }>(({ backend, storage }) =>
+  backend.free(storage),
+);
+/** one registration per (cell, backend), so that a donated storage can be taken out again */
+const tokens = new WeakMap<Cell, Map<Backend, object>>();
+
+function adopt(cell: Cell, backend: Backend, storage: unknown): void {
+  cell.placed.set(backend, storage);
+  const token = {};
+  if (!tokens.has(cell)) tokens.set(cell, new Map());
+  tokens.get(cell)!.set(backend, token);
+  released.register(cell, { backend, storage }, token);
+}
+
+const cellOf = (t: Tensor): Cell => {
+  const cell = (t.attrs as LeafAttrs).storage;
+  if (!(cell instanceof Cell))
+    throw new CoreError(
+      `${t.label ?? 'this tensor'} is a recipe, not a value: evaluate it first (or read it inside compile)`,
+    );
+  return cell;
+};
+export const isData = (t: Tensor): boolean => (t.attrs as LeafAttrs).storage instanceof Cell;
+
+const inferred = (values: HostArray): DType =>
+  values instanceof Float32Array
+    ? 'f32'
+    : values instanceof Float64Array
+      ? 'f64'
+      : values instanceof Int32Array
+        ? 'i32'
+        : 'u32';
+
+/**
+ * A tensor from values: `tensor([1, 2, 3])`, `tensor(new Float32Array(6), [2, 3])`. Typed arrays are taken over, not
+ * copied: do not write to them afterwards.
+ * @throws CoreError when the number of values does not fit the shape.
+ */
+export function tensor(
+  values: HostArray | readonly number[] | number,
+  shape?: Shape,
+  dtype?: DType,
+  label?: string,
+): Tensor {
+  const list = typeof values === 'number' ? [values] : values;
+  const type = dtype ?? (ArrayBuffer.isView(list) ? inferred(list as HostArray) : 'f32');
+  const array =
+    ArrayBuffer.isView(list) && inferred(list as HostArray) === (type === 'bool' ? 'u32' : type)
+      ? (list as HostArray)
+      : fill(type, list as ArrayLike<number>);
+  const dims = shape ?? (typeof values === 'number' ? [] : [array.length]);
+  if (sizeOf(dims) !== array.length)
+    throw new CoreError(`tensor: ${array.length} values do not fill [${dims.join(', ')}]`);
+  return leaf(dataOp, { shape: dims, dtype: type, storage: new Cell(array) }, label);
+}
+function fill(type: DType, values: ArrayLike<number>): HostArray {
+  const out = dtypes[type].alloc(values.length);
+  for (let i = 0; i < values.length; i++) out[i] = values[i]!;
+  return out;
+}
+
+/** A data tensor around a storage a backend has made. */
+export function placedTensor(backend: Backend, storage: unknown, shape: Shape, dtype: DType): Tensor {
+  const cell = new Cell();
+  adopt(cell, backend, storage);
+  return leaf(dataOp, { shape, dtype, storage: cell });
+}
+
+/** The storage of a data tensor on a backend; uploads it once when it is not there yet. */
+export function storageOn(t: Tensor, backend: Backend): unknown {
+  const cell = cellOf(t);
+  if (cell.donatedTo)
+    throw new DonatedError(
+      `${t.label ?? `${t.dtype}[${t.shape.join(', ')}]`} was given to ${cell.donatedTo}; use that call's result instead`,
+    );
+  const there = cell.placed.get(backend);
+  if (there !== undefined) return there;
+  if (!cell.host)
+    throw new CoreError('this tensor lives on another backend: read it and make a new one, or call place');
+  const storage = backend.store(cell.host, t.dtype);
+  adopt(cell, backend, storage);
+  return storage;
+}
+
+/** Takes the storage out of the tensor: afterwards the program owns it. */
+export function donate(t: Tensor, backend: Backend, to: string): void {
+  const cell = cellOf(t);
+  const token = tokens.get(cell)?.get(backend);
+  if (token) released.unregister(token);
+  cell.placed.delete(backend);
+  cell.host = undefined;
+  cell.donatedTo = to;
+}
+
+/** The values of a data tensor, on the host. The returned array must not be written to. */
+export async function read(t: Tensor): Promise<HostArray> {
+  const cell = cellOf(t);
+  if (cell.donatedTo)
+    throw new DonatedError(
+      `${t.label ?? 'this tensor'} was given to ${cell.donatedTo}; use that call's result instead`,
+    );
+  if (cell.host) return cell.host;
+  const [backend, storage] = [...cell.placed][0]!;
+  return backend.load(storage);
+}
+/** The value of a scalar tensor. */
+export const readScalar = async (t: Tensor): Promise<number> => (await read(t))[0]!;
+
+/** Moves a tree of data tensors to a backend and drops the host copies: for big frozen weights. */
+export function place<P>(tree: P, backend: Backend): P {
+  return mapTree((t: Tensor) => {
+    const cell = cellOf(t);
+    storageOn(t, backend);
+    cell.host = undefined;
+    return t;
+  }, tree);
+}

@@ -1,0 +1,24 @@
+import { type Attrs, bind, type Composite, type Tensor } from '../ir/tensor.ts';
+import { div, exp, mul, sub } from '../ops/math.ts';
+import { max, sum } from '../ops/reduce.ts';
+
+/**
+ * softmax over the last axis     x[…, n] → y[…, n], rows sum to 1. The maximum is taken off first, so ±1e4 is safe.
+ * vjp  dx = y·(g − Σ g·y): needs only the output.
+ */
+export const softmaxOp: Composite<Attrs> = {
+  kind: 'composite',
+  name: 'softmax',
+  doc: 'normalised exponentials over the last axis',
+  formula: 'y = e^(x − max x) / Σ e^(x − max x)',
+  shape: ([x]) => ({ shape: x!.shape, dtype: x!.dtype }),
+  body([x]) {
+    const e = exp(sub(x!, max(x!, -1, true)));
+    return [div(e, sum(e, -1, true))];
+  },
+  vjp: ([g], _x, _attrs, [y]) => [mul(y!, sub(g!, sum(mul(g!, y!), -1, true)))],
+  batch: (_size, [x]) => [softmax(x!)],
+  flops: ([x]) => 5 * x!.shape.reduce((p, n) => p * n, 1),
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 3), pick(1, 5)] }], attrs: {} }),
+};
+export const softmax = (x: Tensor): Tensor => bind(softmaxOp, [x], {});

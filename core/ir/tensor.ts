@@ -1,0 +1,225 @@
+/**
+ * The whole intermediate representation: a Tensor is either data or a recipe (op, inputs, attrs). Tensors are
+ * immutable; programs are the directed acyclic graphs that hang below them. Nothing is computed here.
+ */
+
+import type { NdArray } from 'ndarray';
+import type { DType } from './dtype.ts';
+import { MissingRuleError } from './errors.ts';
+import type { View } from './view.ts';
+
+export type Shape = readonly number[];
+export interface OutSpec {
+  readonly shape: Shape;
+  readonly dtype: DType;
+}
+export type Attrs = object;
+/** Host arrays behind ndarray views: what the reference kernels read and write. */
+export type Nd = NdArray<Float32Array | Float64Array | Int32Array | Uint32Array>;
+
+export interface Tensor<D extends DType = DType> {
+  /** creation order; inputs always have smaller ids, so sorting by id is a topological sort */
+  readonly id: number;
+  readonly op: Op;
+  readonly inputs: readonly Tensor[];
+  readonly attrs: Attrs;
+  readonly shape: Shape;
+  readonly dtype: D;
+  /** all results of this application of the op, in order; `outs[index]` is this tensor */
+  readonly outs: readonly Tensor[];
+  readonly index: number;
+  /** a name for messages: a parameter's path, an argument's position */
+  readonly label?: string;
+}
+
+/** Random-input recipe for one operand of an op's test case. */
+export interface OperandSample {
+  readonly shape: Shape;
+  readonly dtype?: DType;
+  /** values are drawn from [lo, hi) (integers for integer dtypes); default [-2, 2) */
+  readonly range?: readonly [number, number];
+}
+export interface Sample<A> {
+  readonly operands: readonly OperandSample[];
+  readonly attrs: A;
+}
+/** uniform integer in [lo, hi] (both included) */
+export type Pick = (lo: number, hi: number) => number;
+
+interface OpCommon<A extends Attrs> {
+  readonly name: string;
+  /** one line on what it is */
+  readonly doc: string;
+  /** the formula, with named dimensions */
+  readonly formula: string;
+  /** shapes and dtypes of the results; throws a ShapeError that states the rule */
+  shape(inputs: readonly Tensor[], attrs: A): OutSpec | readonly OutSpec[];
+  /** floating-point operations of one evaluation (a multiply-add counts 2) */
+  flops?(inputs: readonly Tensor[], attrs: A): number;
+  /** a random valid application, for the test battery and `explain` */
+  sample(pick: Pick): Sample<A>;
+}
+
+/** Vector-Jacobian product: cotangents of the results → cotangents of the inputs (undefined = zero). */
+export type Vjp<A extends Attrs, R = readonly (Tensor | undefined)[]> = (
+  cotangents: readonly (Tensor | undefined)[],
+  inputs: readonly Tensor[],
+  attrs: A,
+  outs: readonly Tensor[],
+) => R;
+
+/** Batching rule: mapped inputs carry the batch as axis 0; all results must carry it as axis 0. */
+export type BatchRule<A extends Attrs> = (
+  size: number,
+  inputs: readonly Tensor[],
+  mapped: readonly boolean[],
+  attrs: A,
+) => readonly Tensor[];
+
+/** How the compiler may treat a primitive; it reads these fields and never asks for a name. */
+export type Form =
+  /** the same scalar function at every element; all shapes equal */
+  | { readonly kind: 'elementwise'; readonly js: (...x: number[]) => number }
+  /** a constant or coordinate, free to recompute anywhere */
+  | { readonly kind: 'fill' }
+  /** another view of the input's buffer; undefined when a copy is needed */
+  | { readonly kind: 'layout'; readonly view: (v: View, attrs: never) => View | undefined }
+  /** fold along axes, keeping them with size 1 */
+  | { readonly kind: 'reduce'; readonly combine: 'sum' | 'max' }
+  /** results are the inputs themselves; orders and separates, computes nothing */
+  | { readonly kind: 'identity' }
+  /** everything else: a kernel of its own */
+  | { readonly kind: 'kernel' }
+  /** leaves: program inputs, data, holes of a trace */
+  | { readonly kind: 'leaf' };
+
+export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
+  readonly kind: 'primitive';
+  readonly form: Form;
+  readonly vjp: Vjp<A> | 'nondifferentiable';
+  readonly batch: BatchRule<A>;
+  /** the definition, as plain loops over ndarray views; outputs arrive zeroed and contiguous */
+  cpu(inputs: readonly Nd[], attrs: A, outs: readonly Nd[]): void;
+}
+
+export interface Composite<A extends Attrs = Attrs> extends OpCommon<A> {
+  readonly kind: 'composite';
+  /** the meaning, in other ops; a backend without a kernel runs this */
+  body(inputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  /** closed form; where it is left out or answers undefined, the body is differentiated */
+  readonly vjp?: Vjp<A, readonly (Tensor | undefined)[] | undefined>;
+  /** where it is left out or answers undefined, the body is mapped */
+  readonly batch?: (...x: Parameters<BatchRule<A>>) => readonly Tensor[] | undefined;
+}
+
+// Attrs of an op are only ever handed back to that op, so storing ops of all attrs in one type is sound.
+export type Op = Primitive<never> | Composite<never> | Primitive | Composite;
+
+let nextId = 0;
+
+/** Applies an op: checks the shapes and returns its results as new nodes. */
+export function bindAll<A extends Attrs>(
+  op: Primitive<A> | Composite<A>,
+  inputs: readonly Tensor[],
+  attrs: A,
+): readonly Tensor[] {
+  const spec = op.shape(inputs, attrs);
+  const specs = (Array.isArray(spec) ? spec : [spec]) as readonly OutSpec[];
+  const outs: Tensor[] = [];
+  for (let index = 0; index < specs.length; index++)
+    outs.push({
+      id: nextId++,
+      op: op as unknown as Op,
+      inputs,
+      attrs,
+      shape: specs[index]!.shape,
+      dtype: specs[index]!.dtype,
+      outs,
+      index,
+    });
+  return outs;
+}
+
+export const bind = <A extends Attrs>(op: Primitive<A> | Composite<A>, inputs: readonly Tensor[], attrs: A): Tensor =>
+  bindAll(op, inputs, attrs)[0]!;
+
+/** The first result of the application a tensor belongs to: the identity of the node. */
+export const head = (t: Tensor): Tensor => t.outs[0]!;
+
+/** All nodes (heads) below `roots`, inputs first. Iterative: graphs are deep. */
+export function topo(roots: readonly Tensor[]): Tensor[] {
+  const seen = new Set<Tensor>();
+  const stack = roots.map(head);
+  while (stack.length > 0) {
+    const t = stack.pop()!;
+    if (seen.has(t)) continue;
+    seen.add(t);
+    for (const x of t.inputs) if (!seen.has(head(x))) stack.push(head(x));
+  }
+  return [...seen].sort((a, b) => a.id - b.id);
+}
+
+/** Re-applies the op of a node to other inputs. */
+export const rebind = (node: Tensor, inputs: readonly Tensor[]): readonly Tensor[] =>
+  bindAll(node.op as Primitive, inputs, node.attrs);
+
+/**
+ * Copies the graph below `roots`, replacing tensors by `env` (which is extended on the way).
+ * Nodes that do not depend on a replaced tensor are shared, not copied.
+ */
+export function substitute(roots: readonly Tensor[], env: Map<Tensor, Tensor>): Tensor[] {
+  for (const node of topo(roots)) {
+    if (node.outs.every((o) => env.has(o))) continue;
+    if (!node.inputs.some((x) => (env.get(x) ?? x) !== x)) continue;
+    const outs = rebind(
+      node,
+      node.inputs.map((x) => env.get(x) ?? x),
+    );
+    for (const [i, o] of node.outs.entries()) if (!env.has(o)) env.set(o, outs[i]!);
+  }
+  return roots.map((r) => env.get(r) ?? r);
+}
+
+const leafOp = (name: string, doc: string): Primitive<LeafAttrs> => ({
+  kind: 'primitive',
+  name,
+  doc,
+  formula: '',
+  form: { kind: 'leaf' },
+  shape: (_inputs, a) => ({ shape: a.shape, dtype: a.dtype }),
+  vjp: () => [],
+  batch: (): never => {
+    throw new MissingRuleError(`${name} has no inputs to map over`);
+  },
+  cpu: () => undefined,
+  sample: () => ({ operands: [], attrs: { shape: [], dtype: 'f32' } }),
+});
+export interface LeafAttrs {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** where the bytes are, for data leaves: owned by a backend (see backends/backend.ts) */
+  readonly storage?: unknown;
+}
+/** A tensor that holds values. */
+export const dataOp = leafOp('data', 'values in memory');
+/** A tensor that stands for a value still to be given: the argument of a trace. */
+export const holeOp = leafOp('hole', 'an argument of a traced function');
+
+export function leaf<D extends DType>(op: typeof dataOp, attrs: LeafAttrs & { dtype: D }, label?: string): Tensor<D> {
+  const outs: Tensor[] = [];
+  const t = {
+    id: nextId++,
+    op: op as unknown as Op,
+    inputs: [],
+    attrs,
+    shape: attrs.shape,
+    dtype: attrs.dtype,
+    outs,
+    index: 0,
+    ...(label ? { label } : {}),
+  };
+  outs.push(t);
+  return t;
+}
+export const hole = (like: OutSpec, label?: string): Tensor =>
+  leaf(holeOp, { shape: like.shape, dtype: like.dtype }, label);

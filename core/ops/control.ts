@@ -1,0 +1,49 @@
+/** Identities with a purpose: fresh names for differentiation, walls for gradients and for the optimiser. */
+import { type Attrs, bind, bindAll, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { flatten } from './elementwise.ts';
+import { expandTo, unsqueezeFront } from './layout.ts';
+
+const copyAll: Primitive['cpu'] = (inputs, _attrs, outs) => {
+  for (const [i, x] of inputs.entries()) (outs[i]!.data as Float64Array).set(flatten(x) as Float64Array);
+};
+
+/** alias: the same value as a new node. `grad` differentiates by aliases, so f may also close over the value itself. */
+export const aliasOp: Primitive<Attrs> = {
+  kind: 'primitive',
+  name: 'alias',
+  doc: 'the same value under another identity',
+  formula: 'y = x',
+  form: { kind: 'identity' },
+  shape: ([x]) => ({ shape: x!.shape, dtype: x!.dtype }),
+  vjp: ([g]) => [g],
+  batch: (_size, [x]) => [alias(x!)],
+  cpu: copyAll,
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }], attrs: {} }),
+};
+export const alias = (x: Tensor): Tensor => bind(aliasOp, [x], {});
+
+/** stopGradient: the same value, constant to differentiation. */
+export const stopGradientOp: Primitive<Attrs> = {
+  ...aliasOp,
+  name: 'stopGradient',
+  doc: 'the same value, constant to differentiation',
+  vjp: () => [undefined],
+  batch: (_size, [x]) => [stopGradient(x!)],
+};
+export const stopGradient = (x: Tensor): Tensor => bind(stopGradientOp, [x], {});
+
+/** barrier: the same values, but only after all of them exist, and never merged with equal nodes (rematerialisation). */
+export const barrierOp: Primitive<Attrs> = {
+  kind: 'primitive',
+  name: 'barrier',
+  doc: 'the same values, available only after all of them, never merged with equal nodes',
+  formula: 'y_i = x_i',
+  form: { kind: 'identity' },
+  shape: (inputs) => inputs.map((x) => ({ shape: x.shape, dtype: x.dtype })),
+  vjp: (gs) => gs,
+  batch: (size, inputs, mapped) =>
+    barrier(inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape])))),
+  cpu: copyAll,
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }, { shape: [2] }], attrs: {} }),
+};
+export const barrier = (xs: readonly Tensor[]): readonly Tensor[] => bindAll(barrierOp, xs, {});

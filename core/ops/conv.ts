@@ -1,0 +1,222 @@
+/**
+ * The convolution trio. All three are partial derivatives of one trilinear form
+ *   ⟨conv(x, w), g⟩ = Σ x[n, h·s+i−p, …, c]·w[i, j, c, o]·g[n, h, w, o]
+ * so each is bilinear and the derivatives of each are the other two: the set is closed under differentiation.
+ * Channels last: x[n,h,w,c], w[kh,kw,c/groups,o], y[n,h',w',o].
+ */
+import { shapeError } from '../ir/errors.ts';
+import { bind, type Nd, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { expandTo, permute, reshape, unsqueezeFront } from './layout.ts';
+
+export interface ConvAttrs {
+  readonly stride: readonly [number, number];
+  /** zeros put around the picture: [[top, bottom], [left, right]] */
+  readonly pad: readonly [readonly [number, number], readonly [number, number]];
+  readonly groups: number;
+}
+/** `size` is the spatial size of the result: [h, w] of x for convInput, [kh, kw] of w for convKernel. */
+export interface ConvSizedAttrs extends ConvAttrs {
+  readonly size: readonly [number, number];
+}
+
+const outSize = (n: number, k: number, s: number, p: readonly [number, number]): number =>
+  Math.floor((n + p[0] + p[1] - k) / s) + 1;
+
+/** Calls `at(x index, w index, y index)` for every product of the trilinear form. */
+function everyProduct(
+  xs: readonly number[],
+  ws: readonly number[],
+  ys: readonly number[],
+  a: ConvAttrs,
+  at: (x: readonly number[], w: readonly number[], y: readonly number[]) => void,
+): void {
+  const [n, h, w] = xs as [number, number, number];
+  const [kh, kw, cg] = ws as [number, number, number];
+  const [, oh, ow, o] = ys as [number, number, number, number];
+  const og = o / a.groups;
+  for (let b = 0; b < n; b++)
+    for (let y = 0; y < oh; y++)
+      for (let x = 0; x < ow; x++)
+        for (let i = 0; i < kh; i++) {
+          const yy = y * a.stride[0] + i - a.pad[0][0];
+          if (yy < 0 || yy >= h) continue;
+          for (let j = 0; j < kw; j++) {
+            const xx = x * a.stride[1] + j - a.pad[1][0];
+            if (xx < 0 || xx >= w) continue;
+            for (let f = 0; f < o; f++) {
+              const group = Math.floor(f / og);
+              for (let q = 0; q < cg; q++) at([b, yy, xx, group * cg + q], [i, j, q, f], [b, y, x, f]);
+            }
+          }
+        }
+}
+const offset = (t: Nd, index: readonly number[]): number =>
+  t.offset + index[0]! * t.stride[0]! + index[1]! * t.stride[1]! + index[2]! * t.stride[2]! + index[3]! * t.stride[3]!;
+/** accumulates in f64, writes once */
+function accumulate(out: Nd, run: (add: (at: number, v: number) => void) => void): void {
+  const total = new Float64Array(out.data.length);
+  run((at, v) => {
+    total[at] = total[at]! + v;
+  });
+  for (let i = 0; i < total.length; i++) out.data[i] = total[i]!;
+}
+const flops = (w: readonly number[], y: readonly number[]): number =>
+  2 * y.reduce((p, n) => p * n, 1) * w[0]! * w[1]! * w[2]!;
+
+const sampleSizes = (pick: (lo: number, hi: number) => number) => {
+  const groups = pick(1, 2);
+  const k = pick(1, 3);
+  const pad = [[pick(0, 1), pick(0, 1)] as const, [pick(0, 1), pick(0, 1)] as const] as const;
+  const a: ConvAttrs = { stride: [pick(1, 2), pick(1, 2)], pad, groups };
+  const x = [pick(1, 2), pick(k, 5), pick(k, 4), groups * pick(1, 2)];
+  const w = [k, k, x[3]! / groups, groups * pick(1, 2)];
+  const y = [x[0]!, outSize(x[1]!, k, a.stride[0], pad[0]), outSize(x[2]!, k, a.stride[1], pad[1]), w[3]!];
+  return { a, x, w, y };
+};
+
+// Batching: mapped pictures fold into n; mapped kernels over shared pictures fold into o (or c); both ⇒ more groups.
+const fold = (x: Tensor): Tensor => reshape(x, [x.shape[0]! * x.shape[1]!, ...x.shape.slice(2)]);
+const unfold = (x: Tensor, size: number): Tensor => reshape(x, [size, x.shape[0]! / size, ...x.shape.slice(1)]);
+/** [B,n,h,w,c] → [n,h,w,B·c] */
+const toChannels = (x: Tensor): Tensor =>
+  reshape(permute(x, [1, 2, 3, 0, 4]), [...x.shape.slice(1, 4), x.shape[0]! * x.shape[4]!]);
+/** [n,h,w,B·c] → [B,n,h,w,c] */
+const fromChannels = (x: Tensor, size: number): Tensor =>
+  permute(reshape(x, [...x.shape.slice(0, 3), size, x.shape[3]! / size]), [3, 0, 1, 2, 4]);
+const share = (x: Tensor, size: number, mapped: boolean): Tensor =>
+  mapped ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]);
+
+export const convOp: Primitive<ConvAttrs> = {
+  kind: 'primitive',
+  name: 'conv',
+  doc: '2-D convolution (cross-correlation), channels last',
+  formula: 'y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i−p, w·s+j−p, c]·w[i,j,c,o]',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [x, w] = inputs;
+    if (x!.shape.length !== 4 || w!.shape.length !== 4)
+      throw shapeError('conv', inputs, 'operands must be x[n,h,w,c] and w[kh,kw,c/groups,o]');
+    const [n, h, wd, c] = x!.shape as [number, number, number, number];
+    const [kh, kw, cg, o] = w!.shape as [number, number, number, number];
+    if (cg * a.groups !== c || o % a.groups !== 0)
+      throw shapeError(
+        'conv',
+        inputs,
+        `needs c = ${a.groups}·w.shape[2] and o divisible by ${a.groups} groups: c ${c}, w[2] ${cg}, o ${o}`,
+      );
+    const size = [outSize(h, kh, a.stride[0], a.pad[0]), outSize(wd, kw, a.stride[1], a.pad[1])] as const;
+    if (size[0] < 1 || size[1] < 1)
+      throw shapeError('conv', inputs, `kernel ${kh}×${kw} is larger than the padded picture`);
+    return { shape: [n, size[0], size[1], o], dtype: x!.dtype };
+  },
+  vjp: ([g], [x, w], a) => [
+    convInput(g!, w!, { ...a, size: [x!.shape[1]!, x!.shape[2]!] }),
+    convKernel(x!, g!, { ...a, size: [w!.shape[0]!, w!.shape[1]!] }),
+  ],
+  batch(size, [x, w], [xMapped, wMapped], a) {
+    if (!wMapped) return [unfold(bind(convOp, [fold(x!), w!], a), size)];
+    const wide = reshape(permute(w!, [1, 2, 3, 0, 4]), [...w!.shape.slice(1, 4), size * w!.shape[4]!]);
+    if (!xMapped && a.groups === 1) return [fromChannels(bind(convOp, [x!, wide], a), size)];
+    return [
+      fromChannels(
+        bind(convOp, [toChannels(share(x!, size, xMapped!)), wide], { ...a, groups: a.groups * size }),
+        size,
+      ),
+    ];
+  },
+  cpu([x, w], a, [y]) {
+    accumulate(y!, (add) =>
+      everyProduct(x!.shape, w!.shape, y!.shape, a, (xi, wi, yi) =>
+        add(offset(y!, yi), x!.data[offset(x!, xi)]! * w!.data[offset(w!, wi)]!),
+      ),
+    );
+  },
+  flops: ([x, w], a) =>
+    flops(w!.shape, [
+      x!.shape[0]!,
+      outSize(x!.shape[1]!, w!.shape[0]!, a.stride[0], a.pad[0]),
+      outSize(x!.shape[2]!, w!.shape[1]!, a.stride[1], a.pad[1]),
+      w!.shape[3]!,
+    ]),
+  sample(pick) {
+    const { a, x, w } = sampleSizes(pick);
+    return { operands: [{ shape: x }, { shape: w }], attrs: a };
+  },
+};
+
+export const convInputOp: Primitive<ConvSizedAttrs> = {
+  kind: 'primitive',
+  name: 'convInput',
+  doc: 'derivative of conv by its picture (a transposed convolution)',
+  formula: 'x[n,h,w,c] = Σ_{i,j,o} g[n, (h+p−i)/s, (w+p−j)/s, o]·w[i,j,c,o]',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [g, w] = inputs;
+    if (g!.shape.length !== 4 || w!.shape.length !== 4 || g!.shape[3] !== w!.shape[3])
+      throw shapeError('convInput', inputs, 'operands must be g[n,h,w,o] and w[kh,kw,c/groups,o]');
+    return { shape: [g!.shape[0]!, ...a.size, w!.shape[2]! * a.groups], dtype: g!.dtype };
+  },
+  // ⟨convInput(g, w), t⟩ = ⟨g, conv(t, w)⟩
+  vjp: ([t], [g, w], a) => [conv(t!, w!, a), convKernel(t!, g!, { ...a, size: [w!.shape[0]!, w!.shape[1]!] })],
+  batch(size, [g, w], [gMapped, wMapped], a) {
+    if (!wMapped) return [unfold(convInput(fold(g!), w!, a), size)];
+    const wide = reshape(permute(w!, [1, 2, 3, 0, 4]), [...w!.shape.slice(1, 4), size * w!.shape[4]!]);
+    return [
+      fromChannels(convInput(toChannels(share(g!, size, gMapped!)), wide, { ...a, groups: a.groups * size }), size),
+    ];
+  },
+  cpu([g, w], a, [x]) {
+    accumulate(x!, (add) =>
+      everyProduct(x!.shape, w!.shape, g!.shape, a, (xi, wi, yi) =>
+        add(offset(x!, xi), g!.data[offset(g!, yi)]! * w!.data[offset(w!, wi)]!),
+      ),
+    );
+  },
+  flops: ([g, w]) => flops(w!.shape, g!.shape),
+  sample(pick) {
+    const { a, x, w, y } = sampleSizes(pick);
+    return { operands: [{ shape: y }, { shape: w }], attrs: { ...a, size: [x[1]!, x[2]!] } };
+  },
+};
+
+export const convKernelOp: Primitive<ConvSizedAttrs> = {
+  kind: 'primitive',
+  name: 'convKernel',
+  doc: 'derivative of conv by its kernel',
+  formula: 'w[i,j,c,o] = Σ_{n,h,w} x[n, h·s+i−p, w·s+j−p, c]·g[n,h,w,o]',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [x, g] = inputs;
+    if (x!.shape.length !== 4 || g!.shape.length !== 4 || x!.shape[0] !== g!.shape[0])
+      throw shapeError('convKernel', inputs, 'operands must be x[n,h,w,c] and g[n,h,w,o] with equal n');
+    return { shape: [...a.size, x!.shape[3]! / a.groups, g!.shape[3]!], dtype: x!.dtype };
+  },
+  // ⟨convKernel(x, g), t⟩ = ⟨conv(x, t), g⟩
+  vjp: ([t], [x, g], a) => [convInput(g!, t!, { ...a, size: [x!.shape[1]!, x!.shape[2]!] }), conv(x!, t!, a)],
+  batch(size, [x, g], [xMapped, gMapped], a) {
+    // one kernel gradient per sample: samples become groups of channels
+    const y = convKernel(toChannels(share(x!, size, xMapped!)), toChannels(share(g!, size, gMapped!)), {
+      ...a,
+      groups: a.groups * size,
+    });
+    return [fromChannels(y, size)];
+  },
+  cpu([x, g], a, [w]) {
+    accumulate(w!, (add) =>
+      everyProduct(x!.shape, w!.shape, g!.shape, a, (xi, wi, yi) =>
+        add(offset(w!, wi), x!.data[offset(x!, xi)]! * g!.data[offset(g!, yi)]!),
+      ),
+    );
+  },
+  flops: ([x, g], a) => flops([...a.size, x!.shape[3]! / a.groups, g!.shape[3]!], g!.shape),
+  sample(pick) {
+    const { a, x, w, y } = sampleSizes(pick);
+    return { operands: [{ shape: x }, { shape: y }], attrs: { ...a, size: [w[0]!, w[1]!] } };
+  },
+};
+
+/** `conv(x[n,h,w,c], w[kh,kw,c/groups,o], attrs)` → [n,h',w',o]; cost 2·n·h'·w'·kh·kw·(c/groups)·o flop. */
+export const conv = (x: Tensor, w: Tensor, a: ConvAttrs): Tensor =>
+  bind(convOp, [x, w], { stride: a.stride, pad: a.pad, groups: a.groups });
+export const convInput = (g: Tensor, w: Tensor, a: ConvSizedAttrs): Tensor => bind(convInputOp, [g, w], a);
+export const convKernel = (x: Tensor, g: Tensor, a: ConvSizedAttrs): Tensor => bind(convKernelOp, [x, g], a);

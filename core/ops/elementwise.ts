@@ -1,0 +1,337 @@
+/**
+ * Elementwise primitives: one row each. A row is the whole op: the scalar function, its derivative, its domain for
+ * tests. Shapes must be equal here; the public functions (./math.ts) broadcast. A backend prints a row by its name
+ * (backends/wasm/math.ts, backends/webgpu/printWgsl.ts): a missing printer is a type error there.
+ */
+import type { DType } from '../ir/dtype.ts';
+import { isFloat } from '../ir/dtype.ts';
+import { shapeError } from '../ir/errors.ts';
+import { type Attrs, bind, type Nd, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
+import { full } from './fill.ts';
+import { expandTo, unsqueezeFront } from './layout.ts';
+
+type Scalar = (...x: number[]) => number;
+type Derivative = (g: Tensor, x: readonly Tensor[], y: Tensor) => readonly (Tensor | undefined)[];
+
+interface Row {
+  readonly doc: string;
+  readonly formula: string;
+  readonly js: Scalar;
+  /** cotangents of the inputs, or the reason why there are none */
+  readonly vjp: Derivative | 'nondifferentiable';
+  /** result dtype; default: that of the first operand */
+  readonly out?: 'bool';
+  /** dtypes of the operands in tests; default all f32 */
+  readonly operands?: readonly DType[];
+  /** the domain in tests */
+  readonly range?: readonly [number, number];
+}
+
+function elementwise<N extends string>(name: N, arity: number, row: Row): Primitive<Attrs> & { readonly name: N } {
+  return {
+    kind: 'primitive',
+    name,
+    doc: row.doc,
+    formula: row.formula,
+    form: { kind: 'elementwise', js: row.js },
+    shape(inputs) {
+      const [a] = inputs;
+      if (inputs.length !== arity) throw shapeError(name, inputs, `takes ${arity} operands`);
+      for (const x of inputs)
+        if (x.shape.length !== a!.shape.length || x.shape.some((n, i) => n !== a!.shape[i]))
+          throw shapeError(name, inputs, 'operands must have equal shapes');
+      const values = name === 'select' ? inputs.slice(1) : inputs;
+      if (values.some((x) => x.dtype !== values[0]!.dtype))
+        throw shapeError(name, inputs, 'operands must have equal dtypes');
+      return { shape: a!.shape, dtype: row.out ?? values[0]!.dtype };
+    },
+    vjp: row.vjp === 'nondifferentiable' ? 'nondifferentiable' : wrap(row.vjp),
+    batch(size, inputs, mapped) {
+      const op = table[name as unknown as ElementwiseName];
+      return [
+        bind(
+          op,
+          inputs.map((x, i) => (mapped[i] ? x : spread(x, size))),
+          {},
+        ),
+      ];
+    },
+    cpu(inputs, _attrs, [y]) {
+      const out = y!.data;
+      const flat = inputs.map(flatten);
+      for (let i = 0; i < out.length; i++) {
+        let v: number;
+        if (arity === 1) v = row.js(flat[0]![i]!);
+        else if (arity === 2) v = row.js(flat[0]![i]!, flat[1]![i]!);
+        else v = row.js(flat[0]![i]!, flat[1]![i]!, flat[2]![i]!);
+        out[i] = v;
+      }
+    },
+    flops: (inputs) => inputs[0]!.shape.reduce((a, b) => a * b, 1),
+    sample(pick) {
+      const shape = Array.from({ length: pick(0, 3) }, () => pick(1, 4));
+      const operand = (i: number) => {
+        const dtype = row.operands?.[i] ?? 'f32';
+        return {
+          shape,
+          dtype,
+          ...(dtype === 'bool' ? { range: [0, 2] as const } : row.range ? { range: row.range } : {}),
+        };
+      };
+      return { operands: Array.from({ length: arity }, (_, i) => operand(i)), attrs: {} };
+    },
+  };
+}
+
+const wrap =
+  (f: Derivative): Vjp<Attrs> =>
+  ([g], x, _attrs, [y]) =>
+    f(g!, x, y!);
+
+const spread = (x: Tensor, size: number): Tensor => expandTo(unsqueezeFront(x), [size, ...x.shape]);
+
+/** Row-major copy of a view (or the view's own data when it already is row-major). */
+export function flatten(x: Nd): ArrayLike<number> {
+  const n = x.size;
+  const { shape, stride, data } = x;
+  let step = 1;
+  let dense = true;
+  for (let i = shape.length - 1; i >= 0; i--) {
+    if (shape[i] !== 1 && stride[i] !== step) dense = false;
+    step *= shape[i]!;
+  }
+  if (dense) return x.offset === 0 && data.length === n ? data : data.subarray(x.offset, x.offset + n);
+  const out = new (data.constructor as Float64ArrayConstructor)(n);
+  const index = new Array<number>(shape.length).fill(0);
+  let at = x.offset;
+  for (let i = 0; i < n; i++) {
+    out[i] = data[at]!;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += stride[axis]!;
+      if (++index[axis]! < shape[axis]!) break;
+      at -= stride[axis]! * shape[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return out;
+}
+
+type Unary =
+  | 'neg'
+  | 'exp'
+  | 'log'
+  | 'sqrt'
+  | 'rsqrt'
+  | 'recip'
+  | 'sin'
+  | 'cos'
+  | 'tanh'
+  | 'erf'
+  | 'sigmoid'
+  | 'floor'
+  | 'not'
+  | 'isFinite';
+type Binary = 'add' | 'sub' | 'mul' | 'div' | 'maximum' | 'minimum' | 'less' | 'equal';
+export type ElementwiseName = Unary | Binary | 'select';
+
+const call = (name: ElementwiseName, ...x: Tensor[]): Tensor => bind(table[name], x, {});
+const k = (like: Tensor, value: number): Tensor => full(like.shape, value, like.dtype);
+const half = (g: Tensor, mask: Tensor) => call('mul', g, mask);
+/** 1 where a wins, ½ where they tie, 0 where b wins: the symmetric sub-gradient */
+const winner = (a: Tensor, b: Tensor): Tensor =>
+  call('select', call('equal', a, b), k(a, 0.5), call('select', call('less', b, a), k(a, 1), k(a, 0)));
+
+const rows1: Readonly<Record<Unary, Row>> = {
+  neg: { doc: 'negation', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [call('neg', g)] },
+  exp: {
+    doc: 'exponential function',
+    formula: 'y = eˣ',
+    js: Math.exp as Scalar,
+    vjp: (g, _x, y) => [call('mul', g, y)],
+  },
+  log: {
+    doc: 'natural logarithm',
+    formula: 'y = ln x',
+    js: Math.log as Scalar,
+    vjp: (g, [x]) => [call('div', g, x!)],
+    range: [0.2, 3],
+  },
+  sqrt: {
+    doc: 'square root',
+    formula: 'y = √x',
+    js: Math.sqrt as Scalar,
+    vjp: (g, _x, y) => [call('div', call('mul', g, k(y, 0.5)), y)],
+    range: [0.2, 3],
+  },
+  rsqrt: {
+    doc: 'reciprocal square root',
+    formula: 'y = 1/√x',
+    js: (x) => 1 / Math.sqrt(x!),
+    vjp: (g, [x], y) => [call('mul', g, call('div', call('mul', k(y, -0.5), y), x!))],
+    range: [0.2, 3],
+  },
+  recip: {
+    doc: 'reciprocal',
+    formula: 'y = 1/x',
+    js: (x) => 1 / x!,
+    vjp: (g, _x, y) => [call('neg', call('mul', g, call('mul', y, y)))],
+    range: [0.3, 3],
+  },
+  sin: {
+    doc: 'sine of radians',
+    formula: 'y = sin x',
+    js: Math.sin as Scalar,
+    vjp: (g, [x]) => [call('mul', g, call('cos', x!))],
+  },
+  cos: {
+    doc: 'cosine of radians',
+    formula: 'y = cos x',
+    js: Math.cos as Scalar,
+    vjp: (g, [x]) => [call('neg', call('mul', g, call('sin', x!)))],
+  },
+  tanh: {
+    doc: 'hyperbolic tangent',
+    formula: 'y = tanh x',
+    js: Math.tanh as Scalar,
+    vjp: (g, _x, y) => [call('mul', g, call('sub', k(y, 1), call('mul', y, y)))],
+  },
+  erf: {
+    doc: 'error function',
+    formula: 'y = 2/√π ∫₀ˣ e^(−t²) dt',
+    js: erfJs as Scalar,
+    vjp: (g, [x]) => [
+      call('mul', g, call('mul', k(x!, 2 / Math.sqrt(Math.PI)), call('exp', call('neg', call('mul', x!, x!))))),
+    ],
+  },
+  sigmoid: {
+    doc: 'logistic function, (0, 1)',
+    formula: 'y = 1/(1 + e^(−x))',
+    js: (x) => 1 / (1 + Math.exp(-x!)),
+    // uses the output, so x need not be kept
+    vjp: (g, _x, y) => [call('mul', g, call('mul', y, call('sub', k(y, 1), y)))],
+  },
+  floor: { doc: 'largest integer not above x', formula: 'y = ⌊x⌋', js: Math.floor as Scalar, vjp: 'nondifferentiable' },
+  not: {
+    doc: 'logical negation',
+    formula: 'y = ¬x',
+    js: (x) => (x ? 0 : 1),
+    vjp: 'nondifferentiable',
+    operands: ['bool'],
+  },
+  isFinite: {
+    doc: 'neither NaN nor infinite (tested on the exponent bits: GPUs may optimise x ≠ x away)',
+    formula: 'y = |x| < ∞',
+    js: (x) => (Number.isFinite(x) ? 1 : 0),
+    vjp: 'nondifferentiable',
+    out: 'bool',
+  },
+};
+
+const rows2: Readonly<Record<Binary, Row>> = {
+  add: { doc: 'sum', formula: 'y = a + b', js: (a, b) => a! + b!, vjp: (g) => [g, g] },
+  sub: { doc: 'difference', formula: 'y = a − b', js: (a, b) => a! - b!, vjp: (g) => [g, call('neg', g)] },
+  mul: {
+    doc: 'product',
+    formula: 'y = a·b',
+    js: (a, b) => a! * b!,
+    vjp: (g, [a, b]) => [call('mul', g, b!), call('mul', g, a!)],
+  },
+  div: {
+    doc: 'quotient',
+    formula: 'y = a/b',
+    js: (a, b) => a! / b!,
+    vjp: (g, [, b], y) => [call('div', g, b!), call('neg', call('mul', call('div', g, b!), y))],
+    range: [0.3, 3],
+  },
+  maximum: {
+    doc: 'larger of two; the gradient is split at ties',
+    formula: 'y = max(a, b)',
+    js: (a, b) => Math.max(a!, b!),
+    vjp: (g, [a, b]) => [half(g, winner(a!, b!)), half(g, winner(b!, a!))],
+  },
+  minimum: {
+    doc: 'smaller of two; the gradient is split at ties',
+    formula: 'y = min(a, b)',
+    js: (a, b) => Math.min(a!, b!),
+    vjp: (g, [a, b]) => [half(g, winner(b!, a!)), half(g, winner(a!, b!))],
+  },
+  less: {
+    doc: 'comparison',
+    formula: 'y = a < b',
+    js: (a, b) => (a! < b! ? 1 : 0),
+    vjp: 'nondifferentiable',
+    out: 'bool',
+  },
+  equal: {
+    doc: 'comparison',
+    formula: 'y = a = b',
+    js: (a, b) => (a === b ? 1 : 0),
+    vjp: 'nondifferentiable',
+    out: 'bool',
+  },
+};
+
+const rows3: Readonly<Record<'select', Row>> = {
+  select: {
+    doc: 'a where the condition holds, b elsewhere',
+    formula: 'y = c ? a : b',
+    js: (c, a, b) => (c ? a! : b!),
+    vjp: (g, [c]) => [undefined, call('select', c!, g, k(g, 0)), call('select', c!, k(g, 0), g)],
+    operands: ['bool', 'f32', 'f32'],
+  },
+};
+
+type Table = { readonly [N in ElementwiseName]: Primitive<Attrs> & { readonly name: N } };
+
+const build = (rows: Readonly<Record<string, Row>>, arity: number) =>
+  Object.entries(rows).map(([name, row]) => [name, elementwise(name, arity, row)] as const);
+/** every elementwise primitive by name */
+export const table = Object.fromEntries([
+  ...build(rows1, 1),
+  ...build(rows2, 2),
+  ...build(rows3, 3),
+]) as unknown as Table;
+
+/** erf to double precision: Maclaurin series for |x| < 2.5, continued fraction of erfc beyond (W. J. Lentz). */
+export function erfJs(x: number): number {
+  const a = Math.abs(x);
+  if (a < 2.5) {
+    let term = x;
+    let sum = x;
+    for (let n = 1; n < 80; n++) {
+      term *= -(x * x) / n;
+      const add = term / (2 * n + 1);
+      sum += add;
+      if (Math.abs(add) < 1e-17 * Math.abs(sum)) break;
+    }
+    return (2 / Math.sqrt(Math.PI)) * sum;
+  }
+  if (a > 6) return Math.sign(x);
+  let f = 0;
+  for (let n = 60; n > 0; n--) f = n / 2 / (a + f);
+  const erfc = Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + f));
+  return Math.sign(x) * (1 - erfc);
+}
+
+/** Conversion between dtypes; floats are truncated towards zero, bool becomes 0/1. */
+export interface CastAttrs {
+  readonly to: DType;
+}
+export const castOp: Primitive<CastAttrs> = {
+  kind: 'primitive',
+  name: 'cast',
+  doc: 'conversion to another dtype; float → integer truncates towards zero',
+  formula: 'y = dtype(x)',
+  form: { kind: 'elementwise', js: (x) => x! },
+  shape: ([x], a) => ({ shape: x!.shape, dtype: a.to }),
+  vjp: ([g], [x]) => [isFloat(x!.dtype) ? cast(g!, x!.dtype) : undefined],
+  batch: (_size, [x], _mapped, a) => [bind(castOp, [x!], a)],
+  cpu([x], a, [y]) {
+    const flat = flatten(x!);
+    for (let i = 0; i < flat.length; i++)
+      y!.data[i] = a.to === 'bool' ? (flat[i] ? 1 : 0) : isFloat(a.to) ? flat[i]! : Math.trunc(flat[i]!);
+  },
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
+};
+/** `cast(x, 'i32')`: the same values in another dtype. */
+export const cast = (x: Tensor, to: DType): Tensor => (x.dtype === to ? x : bind(castOp, [x], { to }));

@@ -1,0 +1,134 @@
+/** Indexing along the first axis: gather reads rows, scatterAdd adds them up; each is the other's derivative. */
+import { shapeError } from '../ir/errors.ts';
+import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { flatten, table } from './elementwise.ts';
+import { full, iota } from './fill.ts';
+import { broadcastTo, expandTo, permute, reshape, unsqueezeFront } from './layout.ts';
+
+const tail = (t: Tensor, from: number): number[] => t.shape.slice(from) as number[];
+const spread = (t: Tensor, size: number, mapped: boolean): Tensor =>
+  mapped ? t : expandTo(unsqueezeFront(t), [size, ...t.shape]);
+/** ids of sample b point into block b of a table whose rows are all samples' rows */
+function offsetIds(ids: Tensor, rows: number): Tensor {
+  const first = bind(table.mul, [iota(ids.shape, 0, ids.dtype), fullLike(ids, rows)], {});
+  return bind(table.add, [ids, first], {});
+}
+const fullLike = (t: Tensor, value: number): Tensor => full(t.shape, value, t.dtype);
+
+/**
+ * gather: rows of a table     x[v, …d], ids[…i] → y[…i, …d]
+ * Ids outside [0, v) read zeros. @throws ShapeError when ids are not integers.
+ */
+export const gatherOp: Primitive<Attrs> = {
+  kind: 'primitive',
+  name: 'gather',
+  doc: 'rows of a table by number',
+  formula: 'y[i, …] = x[ids[i], …]',
+  form: { kind: 'kernel' },
+  shape(inputs) {
+    const [x, ids] = inputs;
+    if (x!.shape.length < 1 || (ids!.dtype !== 'i32' && ids!.dtype !== 'u32'))
+      throw shapeError('gather', inputs, 'operands must be x[v, …] and integer ids');
+    return { shape: [...ids!.shape, ...tail(x!, 1)], dtype: x!.dtype };
+  },
+  vjp: ([g], [x, ids]) => [scatterAdd(g!, ids!, x!.shape[0]!), undefined],
+  batch(size, [x, ids], [xMapped, idsMapped]) {
+    if (!xMapped) return [gather(x!, ids!)];
+    if (!idsMapped) {
+      // one set of ids for all tables: the batch rides along as a column axis
+      const y = gather(permute(x!, [1, 0, ...tail(x!, 2).map((_, i) => i + 2)]), ids!);
+      const n = ids!.shape.length;
+      return [permute(y, [n, ...ids!.shape.map((_, i) => i), ...tail(x!, 2).map((_, i) => n + 1 + i)])];
+    }
+    const v = x!.shape[1]!;
+    return [gather(reshape(x!, [size * v, ...tail(x!, 2)]), offsetIds(ids!, v))];
+  },
+  cpu([x, ids], _attrs, [y]) {
+    const flatX = flatten(x!);
+    const flatIds = flatten(ids!);
+    const v = x!.shape[0]!;
+    const d = v === 0 ? 0 : flatX.length / v;
+    for (let i = 0; i < flatIds.length; i++) {
+      const row = flatIds[i]!;
+      if (row >= 0 && row < v) for (let j = 0; j < d; j++) y!.data[i * d + j] = flatX[row * d + j]!;
+    }
+  },
+  sample(pick) {
+    const v = pick(2, 5);
+    return {
+      operands: [{ shape: [v, pick(1, 3)] }, { shape: [pick(1, 3), pick(1, 4)], dtype: 'i32', range: [0, v] }],
+      attrs: {},
+    };
+  },
+};
+
+export interface ScatterAttrs {
+  /** number of rows of the result */
+  readonly rows: number;
+}
+/** scatterAdd: rows added up by number     g[…i, …d], ids[…i] → y[v, …d]. Added in order of i: same bits every time. */
+export const scatterAddOp: Primitive<ScatterAttrs> = {
+  kind: 'primitive',
+  name: 'scatterAdd',
+  doc: 'rows added into a table by number',
+  formula: 'y[v, …] = Σ_{i: ids[i]=v} g[i, …]',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [g, ids] = inputs;
+    if (ids!.shape.some((n, i) => g!.shape[i] !== n))
+      throw shapeError('scatterAdd', inputs, 'operands must be g[…ids.shape, …d] and integer ids');
+    return { shape: [a.rows, ...tail(g!, ids!.shape.length)], dtype: g!.dtype };
+  },
+  vjp: ([t], [, ids]) => [gather(t!, ids!), undefined],
+  batch(size, [g, ids], [gMapped, idsMapped], a) {
+    if (!idsMapped && gMapped) {
+      const n = ids!.shape.length;
+      const rest = tail(g!, n + 1);
+      const columns = permute(g!, [...ids!.shape.map((_, i) => i + 1), 0, ...rest.map((_, i) => n + 1 + i)]);
+      const y = scatterAdd(columns, ids!, a.rows);
+      return [permute(y, [1, 0, ...rest.map((_, i) => i + 2)])];
+    }
+    const both = spread(ids!, size, idsMapped!);
+    const all = spread(g!, size, gMapped!);
+    const y = scatterAdd(all, offsetIds(both, a.rows), size * a.rows);
+    return [reshape(y, [size, a.rows, ...tail(y, 1)])];
+  },
+  cpu([g, ids], a, [y]) {
+    const flatG = flatten(g!);
+    const flatIds = flatten(ids!);
+    const d = flatIds.length === 0 ? 0 : flatG.length / flatIds.length;
+    for (let i = 0; i < flatIds.length; i++) {
+      const row = flatIds[i]!;
+      if (row >= 0 && row < a.rows) for (let j = 0; j < d; j++) y!.data[row * d + j]! += flatG[i * d + j]!;
+    }
+  },
+  sample(pick) {
+    const [v, n] = [pick(2, 5), pick(1, 5)];
+    return { operands: [{ shape: [n, pick(1, 3)] }, { shape: [n], dtype: 'i32', range: [0, v] }], attrs: { rows: v } };
+  },
+};
+
+/** `gather(table[v,d], ids[b,t])` → [b,t,d]: an embedding look-up. */
+export const gather = (x: Tensor, ids: Tensor): Tensor => bind(gatherOp, [x, ids], {});
+export const scatterAdd = (g: Tensor, ids: Tensor, rows: number): Tensor => bind(scatterAddOp, [g, ids], { rows });
+
+/** `take(x, ids, axis)`: slices of x along an axis by number, ids 1-D. */
+export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
+  const front = [axis, ...x.shape.map((_, i) => i).filter((i) => i !== axis)];
+  const y = gather(permute(x, front), ids);
+  return permute(
+    y,
+    front.map((_, i) => front.indexOf(i)),
+  );
+}
+/** `takeAlong(x, ids, axis)`: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather). */
+export function takeAlong(x: Tensor, ids: Tensor, axis: number): Tensor {
+  let flat: Tensor = full(ids.shape, 0, ids.dtype);
+  let step = 1;
+  for (let i = x.shape.length - 1; i >= 0; i--) {
+    const index = i === axis ? ids : iota(ids.shape, i, ids.dtype);
+    flat = bind(table.add, [flat, bind(table.mul, [index, fullLike(ids, step)], {})], {});
+    step *= x.shape[i]!;
+  }
+  return gather(reshape(x, [step]), broadcastTo(flat, ids.shape));
+}

@@ -1,0 +1,122 @@
+/**
+ * Explicit, counter-based randomness (Threefry-2x32-20; Salmon et al. 2011). A key is a u32[2] tensor; every number is a
+ * pure function of key and position, so it maps, differentiates, re-materialises and replays.
+ */
+import { shapeError } from '../ir/errors.ts';
+import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
+import { cast, flatten, table } from './elementwise.ts';
+import { full, iota } from './fill.ts';
+import { expandTo, reshape, slice, unsqueezeFront } from './layout.ts';
+
+const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
+/** One block of Threefry-2x32 with 20 rounds: key (k0, k1), counter (c0, c1) → two random words. */
+export function threefry(k0: number, k1: number, c0: number, c1: number): [number, number] {
+  const ks = [k0 >>> 0, k1 >>> 0, (k0 ^ k1 ^ 0x1bd11bda) >>> 0];
+  let x = (c0 + ks[0]!) >>> 0;
+  let y = (c1 + ks[1]!) >>> 0;
+  for (let round = 0; round < 20; round++) {
+    const r = rotations[round % 8]!;
+    x = (x + y) >>> 0;
+    y = (((y << r) | (y >>> (32 - r))) ^ x) >>> 0;
+    if (round % 4 === 3) {
+      const s = (round + 1) / 4;
+      x = (x + ks[s % 3]!) >>> 0;
+      y = (y + ks[(s + 1) % 3]! + s) >>> 0;
+    }
+  }
+  return [x, y];
+}
+
+export interface BitsAttrs {
+  /** words per key */
+  readonly count: number;
+  /** separates uses of one key (drawing, splitting, folding) */
+  readonly stream: number;
+}
+/** randomBits: key[…k, 2] u32, offset[…k] u32 → y[…k, count] u32; words 2i, 2i+1 are block (offset + i, stream). */
+export const randomBitsOp: Primitive<BitsAttrs> = {
+  kind: 'primitive',
+  name: 'randomBits',
+  doc: 'random words from a key (Threefry-2x32-20)',
+  formula: 'y[…, 2i…2i+1] = threefry(key, (offset + i, stream))',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [key, offset] = inputs;
+    const lead = key!.shape.slice(0, -1);
+    if (
+      key!.dtype !== 'u32' ||
+      key!.shape.at(-1) !== 2 ||
+      offset!.dtype !== 'u32' ||
+      lead.length !== offset!.shape.length
+    )
+      throw shapeError('randomBits', inputs, 'operands must be key u32[…, 2] and offset u32[…]');
+    return { shape: [...lead, a.count], dtype: 'u32' };
+  },
+  vjp: 'nondifferentiable',
+  batch: (size, inputs, mapped, a) => {
+    const all = inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape])));
+    return [bind(randomBitsOp, all, a)];
+  },
+  cpu([key, offset], a, [y]) {
+    const keys = flatten(key!);
+    const offsets = flatten(offset!);
+    for (let r = 0; r < offsets.length; r++)
+      for (let i = 0; i < a.count; i += 2) {
+        const [u, v] = threefry(keys[2 * r]!, keys[2 * r + 1]!, (offsets[r]! + i / 2) >>> 0, a.stream);
+        y!.data[r * a.count + i] = u;
+        if (i + 1 < a.count) y!.data[r * a.count + i + 1] = v;
+      }
+  },
+  sample: (pick) => ({
+    operands: [
+      { shape: [3, 2], dtype: 'u32', range: [0, 1e6] },
+      { shape: [3], dtype: 'u32', range: [0, 100] },
+    ],
+    attrs: { count: pick(1, 5), stream: pick(0, 2) },
+  }),
+};
+
+/** A random key: u32[2]. Use each key once; `split` or `fold` it to get more. */
+export type Key = Tensor;
+const bits = (key: Key, count: number, stream: number, offset?: Tensor): Tensor =>
+  bind(randomBitsOp, [key, offset ?? full(key.shape.slice(0, -1), 0, 'u32')], { count, stream });
+
+/** A key from an integer seed (53 bits are used). */
+export function key(seed: number): Key {
+  const low = seed >>> 0;
+  const high = Math.floor(seed / 2 ** 32) >>> 0;
+  return reshape(concatWords(high, low), [2]);
+}
+const concatWords = (a: number, b: number): Tensor =>
+  bind(
+    table.select,
+    [bind(table.equal, [iota([2], 0, 'u32'), full([2], 0, 'u32')], {}), full([2], a, 'u32'), full([2], b, 'u32')],
+    {},
+  );
+
+/** `split(key, n)`: n independent keys, u32[n, 2]. */
+export const split = (k: Key, n = 2): Tensor => reshape(bits(k, 2 * n, 1), [n, 2]);
+/** The keys of `split` one by one: `const [a, b] = keys(k, 2)`. */
+export const keys = (k: Key, n = 2): Key[] =>
+  Array.from({ length: n }, (_, i) => reshape(slice(split(k, n), { axis: 0, start: i, stop: i + 1 }), [2]));
+/** `fold(key, data)`: a new key from a key and a number (a step, an index); data may be a u32 scalar tensor. */
+export const fold = (k: Key, data: number | Tensor): Key =>
+  bits(k, 2, 2, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
+
+/** `uniform(key, shape)`: f32 in [0, 1), 23 random bits each. */
+export function uniform(k: Key, shape: Shape): Tensor {
+  const n = shape.reduce((p, q) => p * q, 1);
+  // the top 23 bits as an integer, exact in f32
+  const top = cast(bind(table.div, [bits(k, n, 0), full([n], 512, 'u32')], {}), 'f32');
+  return reshape(bind(table.mul, [top, full([n], 2 ** -23)], {}), shape);
+}
+/** `normal(key, shape)`: standard normal f32 (Box–Muller). */
+export function normal(k: Key, shape: Shape): Tensor {
+  const n = shape.reduce((p, q) => p * q, 1);
+  const u = uniform(k, [2, n]);
+  const u1 = bind(table.sub, [full([n], 1), reshape(slice(u, { axis: 0, start: 0, stop: 1 }), [n])], {}); // (0, 1]
+  const u2 = reshape(slice(u, { axis: 0, start: 1, stop: 2 }), [n]);
+  const radius = bind(table.sqrt, [bind(table.mul, [full([n], -2), bind(table.log, [u1], {})], {})], {});
+  const angle = bind(table.cos, [bind(table.mul, [full([n], 2 * Math.PI), u2], {})], {});
+  return reshape(bind(table.mul, [radius, angle], {}), shape);
+}

@@ -1,0 +1,101 @@
+/** Reductions: sum and max. The primitives keep reduced axes with size 1, so every rule is one line. */
+import { shapeError } from '../ir/errors.ts';
+import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
+import { cast, flatten, table } from './elementwise.ts';
+import { full } from './fill.ts';
+import { expandTo, reshape } from './layout.ts';
+
+export interface ReduceAttrs {
+  readonly axes: readonly number[];
+}
+
+function reduction(
+  name: 'sum' | 'max',
+  start: number,
+  combine: (a: number, b: number) => number,
+  rest: Pick<Primitive<ReduceAttrs>, 'doc' | 'formula' | 'vjp'>,
+): Primitive<ReduceAttrs> {
+  return {
+    kind: 'primitive',
+    name,
+    ...rest,
+    form: { kind: 'reduce', combine: name },
+    shape(inputs, a) {
+      const x = inputs[0]!;
+      if (a.axes.some((i) => i < 0 || i >= x.shape.length))
+        throw shapeError(name, inputs, `axes [${a.axes.join(', ')}] must lie within the operand`);
+      return { shape: x.shape.map((n, i) => (a.axes.includes(i) ? 1 : n)), dtype: x.dtype };
+    },
+    batch: (_size, [x], _mapped, a) => [bind(name === 'sum' ? sumOp : maxOp, [x!], { axes: a.axes.map((i) => i + 1) })],
+    cpu([x], a, [y]) {
+      // f64 accumulation, so that the reference is the more exact side of every comparison
+      const total = new Float64Array(y!.data.length).fill(start);
+      const flat = flatten(x!);
+      const strides = y!.shape.map((n, i) => (n === 1 && a.axes.includes(i) ? 0 : y!.stride[i]!));
+      const index = x!.shape.map(() => 0);
+      let at = 0;
+      for (let i = 0; i < flat.length; i++) {
+        total[at] = combine(total[at]!, flat[i]!);
+        for (let axis = index.length - 1; axis >= 0; axis--) {
+          at += strides[axis]!;
+          if (++index[axis]! < x!.shape[axis]!) break;
+          at -= strides[axis]! * x!.shape[axis]!;
+          index[axis] = 0;
+        }
+      }
+      for (let i = 0; i < total.length; i++) y!.data[i] = total[i]!;
+    },
+    flops: ([x]) => x!.shape.reduce((p, n) => p * n, 1),
+    sample: (pick) => ({
+      operands: [{ shape: [pick(1, 4), pick(1, 5), pick(1, 3)] }],
+      attrs: { axes: [[0], [1], [2], [0, 2], [0, 1, 2]][pick(0, 4)]! },
+    }),
+  };
+}
+
+export const sumOp = reduction('sum', 0, (a, b) => a + b, {
+  doc: 'sum along axes, kept with size 1',
+  formula: 'y = Σ_axes x',
+  vjp: ([g], [x]) => [expandTo(g!, x!.shape)],
+});
+export const maxOp = reduction('max', Number.NEGATIVE_INFINITY, Math.max, {
+  doc: 'maximum along axes, kept with size 1; the gradient is split among ties',
+  formula: 'y = max_axes x',
+  vjp([g], [x], a, [y]) {
+    const hit = cast(bind(table.equal, [x!, expandTo(y!, x!.shape)], {}), g!.dtype);
+    const share = bind(table.div, [g!, sumKeep(hit, a.axes)], {});
+    return [bind(table.mul, [hit, expandTo(share, x!.shape)], {})];
+  },
+});
+
+export const sumKeep = (x: Tensor, axes: readonly number[]): Tensor =>
+  axes.length === 0 ? x : bind(sumOp, [x], { axes });
+
+export type Axes = number | readonly number[] | undefined;
+const resolve = (x: Tensor, axes: Axes): number[] => {
+  const all = axes === undefined ? x.shape.map((_, i) => i) : typeof axes === 'number' ? [axes] : [...axes];
+  return all.map((a) => (a < 0 ? a + x.shape.length : a));
+};
+const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((_, i) => !axes.includes(i));
+
+/** `sum(x[2,3,4], -1)` → [2,3]; all axes when none is given; `keepdims` keeps them with size 1. */
+export function sum(x: Tensor, axes?: Axes, keepdims = false): Tensor {
+  const at = resolve(x, axes);
+  const y = sumKeep(x, at);
+  return keepdims ? y : reshape(y, drop(y.shape, at));
+}
+/** `max(x[2,3], 1)` → [2]. */
+export function max(x: Tensor, axes?: Axes, keepdims = false): Tensor {
+  const at = resolve(x, axes);
+  const y = at.length === 0 ? x : bind(maxOp, [x], { axes: at });
+  return keepdims ? y : reshape(y, drop(y.shape, at));
+}
+/** Arithmetic mean along axes. */
+export function mean(x: Tensor, axes?: Axes, keepdims = false): Tensor {
+  const at = resolve(x, axes);
+  const n = at.reduce((p, i) => p * x.shape[i]!, 1);
+  const y = sumKeep(x, at);
+  const scaled = bind(table.mul, [y, fullLike(y, 1 / n)], {});
+  return keepdims ? scaled : reshape(scaled, drop(y.shape, at));
+}
+const fullLike = (x: Tensor, value: number): Tensor => full(x.shape, value, x.dtype);

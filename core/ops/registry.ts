@@ -1,0 +1,50 @@
+/** The only list of all ops: the test battery, `explain` and the documentation walk it. */
+import { attentionGradOp, attentionOp } from '../fused/attention.ts';
+import { groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../fused/norm.ts';
+import { softmaxOp } from '../fused/softmax.ts';
+import type { Op } from '../ir/tensor.ts';
+import { checkpointOp } from '../transforms/checkpoint.ts';
+import { aliasOp, barrierOp, stopGradientOp } from './control.ts';
+import { convInputOp, convKernelOp, convOp } from './conv.ts';
+import { dotOp } from './dot.ts';
+import { castOp, table } from './elementwise.ts';
+import { fullOp, iotaOp } from './fill.ts';
+import { gatherOp, scatterAddOp } from './gather.ts';
+import { concatOp, expandOp, flipOp, padOp, permuteOp, reshapeOp, sliceOp } from './layout.ts';
+import { randomBitsOp } from './random.ts';
+import { maxOp, sumOp } from './reduce.ts';
+
+const all: readonly unknown[] = [
+  ...Object.values(table),
+  castOp,
+  sumOp,
+  maxOp,
+  reshapeOp,
+  permuteOp,
+  expandOp,
+  sliceOp,
+  flipOp,
+  padOp,
+  concatOp,
+  gatherOp,
+  scatterAddOp,
+  dotOp,
+  convOp,
+  convInputOp,
+  convKernelOp,
+  fullOp,
+  iotaOp,
+  randomBitsOp,
+  aliasOp,
+  stopGradientOp,
+  barrierOp,
+  softmaxOp,
+  layerNormOp,
+  layerNormGradOp,
+  groupNormOp,
+  groupNormGradOp,
+  attentionOp,
+  attentionGradOp,
+  checkpointOp,
+];
+export const registry: ReadonlyMap<string, Op> = new Map((all as readonly Op[]).map((op) => [op.name, op]));

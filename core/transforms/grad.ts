@@ -1,0 +1,95 @@
+/** Reverse-mode differentiation: one walk over the graph, from results to inputs. */
+import { isFloat } from '../ir/dtype.ts';
+import { MissingRuleError, ShapeError } from '../ir/errors.ts';
+import { type Composite, head, type Tensor, topo } from '../ir/tensor.ts';
+import { alias } from '../ops/control.ts';
+import { ones, zeros } from '../ops/fill.ts';
+import { add } from '../ops/math.ts';
+import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
+
+type Ct = Tensor | undefined;
+
+/** The nodes below `ys` that depend on one of `xs`, inputs first. */
+function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): Tensor[] {
+  const hot = new Set<Tensor>(xs.map(head));
+  const order: Tensor[] = [];
+  for (const node of topo(ys)) {
+    if (hot.has(node)) continue;
+    if (!node.inputs.some((x) => hot.has(head(x)))) continue;
+    hot.add(node);
+    order.push(node);
+  }
+  return order;
+}
+
+/**
+ * Cotangents of `xs` from cotangents of `ys`: every node asks its record's vjp, contributions are added.
+ * Cost: one visit per node; builds the backward graph, computes nothing.
+ */
+export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly Tensor[]): Ct[] {
+  const total = new Map<Tensor, Tensor>();
+  const give = (t: Tensor, g: Ct) => {
+    if (g) total.set(t, total.has(t) ? add(total.get(t)!, g) : g);
+  };
+  for (const [i, y] of ys.entries()) give(y, cts[i]);
+  for (const node of dependents(ys, xs).reverse()) {
+    const gs = node.outs.map((o) => total.get(o));
+    if (gs.every((g) => g === undefined)) continue;
+    const back = nodeVjp(node, gs);
+    for (const [i, x] of node.inputs.entries()) if (isFloat(x.dtype)) give(x, back[i]);
+  }
+  return xs.map((x) => total.get(x));
+}
+
+function nodeVjp(node: Tensor, gs: readonly Ct[]): readonly Ct[] {
+  const { op, inputs, attrs, outs } = node;
+  if (op.vjp === 'nondifferentiable')
+    throw new MissingRuleError(
+      `${op.name} has no derivative; wrap its argument in stopGradient if a constant is meant`,
+    );
+  const back = op.vjp?.(gs, inputs, attrs as never, outs);
+  if (back) return back;
+  // a composite without closed form: differentiate its body
+  const fresh = inputs.map(alias);
+  return pullback((op as Composite).body(fresh, attrs), gs, fresh);
+}
+
+/** `vjp(f, x)` → [f(x), pull]: pull maps a cotangent of the result to the cotangent of x. Trees in, trees out. */
+export function vjp<X extends Tree<Tensor>, Y extends Tree<Tensor>>(f: (x: X) => Y, x: X): [Y, (ct: Y) => X] {
+  const fresh = mapTree((t: Tensor) => alias(t), x) as X;
+  const y = f(fresh);
+  const pull = (ct: Y): X => {
+    const xs = leaves<Tensor>(fresh);
+    const back = pullback(leaves<Tensor>(y), leaves<Tensor>(ct), xs);
+    return unflatten(
+      x,
+      back.map((g, i) => g ?? zeros(xs[i]!.shape, xs[i]!.dtype)),
+    );
+  };
+  return [y, pull];
+}
+
+/**
+ * `valueAndGrad(f)(x, ...rest)` → [f(x, ...rest), ∂f/∂x] for a scalar f; x may be any tree.
+ * @throws ShapeError when f's result is not a scalar.
+ * @example const [loss, g] = valueAndGrad((w: Tensor) => mean(square(sub(dot(x, w), y))))(w);
+ */
+export function valueAndGrad<X extends Tree<Tensor>, R extends readonly unknown[]>(
+  f: (x: X, ...rest: R) => Tensor,
+): (x: X, ...rest: R) => [Tensor, X] {
+  return (x, ...rest) => {
+    const [y, pull] = vjp((fresh: X) => f(fresh, ...rest), x);
+    const value = y as Tensor;
+    if (value.shape.length !== 0)
+      throw new ShapeError(`grad: the function must return a scalar, not ${value.dtype}[${value.shape.join(', ')}]`);
+    return [value, pull(ones([], value.dtype))];
+  };
+}
+
+/** `grad(f)(x, ...rest)` → ∂f/∂x, a tree like x. */
+export function grad<X extends Tree<Tensor>, R extends readonly unknown[]>(
+  f: (x: X, ...rest: R) => Tensor,
+): (x: X, ...rest: R) => X {
+  const both = valueAndGrad(f);
+  return (x, ...rest) => both(x, ...rest)[1];
+}

@@ -1,0 +1,87 @@
+/** Automatic batching: one forward rewrite of the traced graph; every node asks its record's batching rule. */
+import { ShapeError } from '../ir/errors.ts';
+import { type Composite, hole, type Tensor, topo } from '../ir/tensor.ts';
+import { expandTo, permute, unsqueezeFront } from '../ops/layout.ts';
+import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
+
+/** The axis that carries the samples in an argument (for all its leaves), or null: shared by all samples. */
+export type InAxis = number | null;
+
+/** Rewrites the graph below `ys` so that `env` (unbatched → batched, axis 0) is mapped. */
+function rewrite(ys: readonly Tensor[], env: Map<Tensor, Tensor>, size: number): Tensor[] {
+  for (const node of topo(ys)) {
+    if (env.has(node)) continue;
+    const mapped = node.inputs.map((x) => env.has(x));
+    if (!mapped.includes(true)) continue;
+    const outs = batchNode(
+      node,
+      node.inputs.map((x) => env.get(x) ?? x),
+      mapped,
+      size,
+    );
+    for (const [i, o] of node.outs.entries()) env.set(o, outs[i]!);
+  }
+  return ys.map((y) => env.get(y) ?? expandTo(unsqueezeFront(y), [size, ...y.shape]));
+}
+
+function batchNode(
+  node: Tensor,
+  inputs: readonly Tensor[],
+  mapped: readonly boolean[],
+  size: number,
+): readonly Tensor[] {
+  const { op, attrs } = node;
+  const outs = op.batch?.(size, inputs, mapped, attrs as never);
+  if (outs) return outs;
+  // a composite without a rule for these inputs: map its body
+  const holes = node.inputs.map((x, i) => (mapped[i] ? hole(x) : x));
+  const env = new Map<Tensor, Tensor>();
+  for (const [i, h] of holes.entries()) if (mapped[i]) env.set(h, inputs[i]!);
+  return rewrite((op as Composite).body(holes, attrs), env, size);
+}
+
+const toFront = (t: Tensor, axis: number): Tensor =>
+  axis === 0 ? t : permute(t, [axis, ...t.shape.map((_, i) => i).filter((i) => i !== axis)]);
+const fromFront = (t: Tensor, axis: number): Tensor => {
+  if (axis === 0) return t;
+  const rest = t.shape.map((_, i) => i).slice(1);
+  return permute(t, [...rest.slice(0, axis), 0, ...rest.slice(axis)]);
+};
+
+/**
+ * `vmap(f, [0, null])(xs, shared)`: f over the samples of xs, as one batched computation. Nests to any depth.
+ * Per-sample gradients are `vmap(grad(loss), [null, 0])(params, samples)`.
+ * @throws ShapeError when the mapped axes differ in size.
+ */
+export function vmap<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor>>(
+  f: (...args: A) => Y,
+  inAxes: { readonly [K in keyof A]: InAxis },
+  outAxis = 0,
+): (...args: A) => Y {
+  return (...args) => {
+    let size = -1;
+    const env = new Map<Tensor, Tensor>();
+    const holes = args.map((arg, i) => {
+      const axis = inAxes[i] as InAxis;
+      if (axis === null) return arg;
+      return mapTree((t: Tensor, path) => {
+        const n = t.shape[axis];
+        if (n === undefined || (size >= 0 && n !== size))
+          throw new ShapeError(
+            `vmap: argument ${i}${path && ` (${path})`} has size ${n} on axis ${axis}, others have ${size}`,
+          );
+        size = n;
+        const h = hole({ shape: t.shape.filter((_, k) => k !== axis), dtype: t.dtype }, t.label);
+        env.set(h, toFront(t, axis));
+        return h;
+      }, arg);
+    }) as unknown as A;
+    if (size < 0) throw new ShapeError('vmap: at least one argument must be mapped (all in-axes are null)');
+    const y = f(...holes);
+    const outs = rewrite(leaves<Tensor>(y), env, size);
+    return unflatten(
+      y,
+      outs.map((t) => fromFront(t, outAxis)),
+    );
+  };
+}
