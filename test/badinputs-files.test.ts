@@ -1,46 +1,79 @@
-/** Every weights file of the bad-inputs folder gets its verdict. The folder is optional: SELORA_BADINPUTS or ../shared/badinputs. */
-import { existsSync, readFileSync } from 'node:fs';
+/**
+ * Weights files, configurations and model folders of the bad-inputs corpus get their verdicts. The corpus is optional
+ * (SELORA_BADINPUTS or ../shared/badinputs); io-safetensors.test.ts and io-base.test.ts hold cases of our own.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
-import { FileError } from '../models/io/error.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Base, openBase } from '../models/io/base.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
+import { checkWeights, type Spec } from '../models/io/weights.ts';
+import { PARTS } from '../models/names.ts';
 import { type BadCase, badInputs, expectRefusal } from './bad-inputs.ts';
 
 const corpus = badInputs();
+const casesOf = (...kinds: string[]) => corpus?.cases.filter((c) => kinds.includes(c.kind)) ?? [];
 
-describe.runIf(corpus !== undefined)('badinputs: safetensors', () => {
-  for (const bad of corpus?.cases.filter((c) => c.kind === 'safetensors') ?? []) {
-    it(`${bad.id}: ${bad.expect}`, async () => {
+/** Runs a case within its time limit and compares the outcome with its verdict. */
+async function judge<T>(bad: BadCase, open: () => Promise<T>): Promise<T | undefined> {
+  const before = performance.now();
+  const outcome = await open().then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
+  expect(performance.now() - before).toBeLessThan((bad.limits?.seconds ?? 60) * 1000);
+  expect(Object.getOwnPropertyNames(Object.prototype)).not.toContain('dtype');
+  if ('value' in outcome && bad.expect !== 'reject') return outcome.value;
+  if ('error' in outcome && bad.expect === 'accept') throw outcome.error;
+  expectRefusal(bad, 'error' in outcome ? outcome.error : undefined);
+  return undefined;
+}
+
+describe.runIf(corpus !== undefined)('bad inputs: safetensors', () => {
+  it.each(casesOf('safetensors').map((bad) => [bad.id, bad.expect, bad] as const))(
+    '%s: %s',
+    async (_id, _expect, bad) => {
       const file = path.join(corpus!.folder, bad.file!);
-      const before = performance.now();
-      const outcome = await readAll(file).catch((error: unknown) => error);
-      expect(performance.now() - before).toBeLessThan((bad.limits?.seconds ?? 60) * 1000);
-      if (bad.expect === 'reject' || (bad.expect === 'either' && outcome instanceof Error)) expectRefusal(bad, outcome);
-      else expectValues(bad, outcome);
-      expect(Object.getOwnPropertyNames(Object.prototype)).not.toContain('dtype');
-    });
-  }
+      const read = await judge(bad, async () => {
+        const opened = await openSafetensors(file);
+        const values = new Map<string, Float64Array>();
+        for (const name of opened.tensors.keys()) values.set(name, await opened.float64(name));
+        return { opened, values };
+      });
+      for (const [name, wanted] of Object.entries(read === undefined ? {} : (bad.value?.tensors ?? {}))) {
+        expect(read!.opened.tensors.get(name)).toMatchObject({ dtype: wanted.dtype, shape: wanted.shape });
+        expect([...read!.values.get(name)!]).toEqual(wanted.data.map((x) => expect.closeTo(Number(x), 12)));
+      }
+    },
+  );
 });
 
-type Read = ReadonlyMap<string, { dtype: string; shape: readonly number[]; data: readonly number[] }>;
+describe.runIf(corpus !== undefined)('bad inputs: configurations and layouts', () => {
+  let scratch: string;
+  let good: Base;
+  beforeAll(async () => {
+    scratch = mkdtempSync(path.join(tmpdir(), 'selora-bad-'));
+    good = await openBase(path.join(corpus!.folder, 'model-base'));
+  });
+  afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-async function readAll(file: string): Promise<Read> {
-  const opened = await openSafetensors(file);
-  const out = new Map<string, { dtype: string; shape: readonly number[]; data: readonly number[] }>();
-  for (const [name, { dtype, shape }] of opened.tensors) {
-    out.set(name, { dtype, shape, data: [...(await opened.float64(name))] });
-  }
-  return out;
-}
-
-function expectValues(bad: BadCase, outcome: unknown): void {
-  if (outcome instanceof Error) throw outcome;
-  for (const [name, wanted] of Object.entries(bad.value?.tensors ?? {})) {
-    const got = (outcome as Read).get(name);
-    expect(got).toEqual({
-      dtype: wanted.dtype,
-      shape: wanted.shape,
-      data: wanted.data.map((x) => expect.closeTo(Number(x), 12)),
-    });
-  }
-}
+  it.each(casesOf('config', 'layout').map((bad) => [bad.id, bad.expect, bad] as const))(
+    '%s: %s',
+    async (id, _expect, bad) => {
+      const folder = execFileSync('node', [path.join(corpus!.folder, 'materialise.mjs'), id, path.join(scratch, id)], {
+        encoding: 'utf8',
+      }).trim();
+      await judge(bad, async () => {
+        const base = await openBase(folder);
+        for (const part of PARTS) {
+          // The names and shapes that the untouched model has are what its configuration builds.
+          const spec: Spec = new Map([...good.parts[part].weights].map(([name, weight]) => [name, weight.shape]));
+          checkWeights(base.parts[part], spec);
+          for (const weight of base.parts[part].weights.values()) await weight.read();
+        }
+      });
+    },
+  );
+});

@@ -1,0 +1,172 @@
+/**
+ * Opens a base model: a folder in the diffusers layout, or an original single-file checkpoint.
+ * Reading order: `openBase`, then `part.ts` (weight files of a folder), `ldm.ts` (single file), `weights.ts`.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
+import {
+  checkTogether,
+  type ModelConfigs,
+  modelIndexSchema,
+  parseConfig,
+  parseScheduler,
+  textEncoderSchema,
+  unetSchema,
+  vaeSchema,
+} from '../config.ts';
+import { PARTS, type Part } from '../names.ts';
+import { SD15_MODEL_INDEX, SD15_SCHEDULER, SD15_TEXT_ENCODER, SD15_UNET, SD15_VAE } from '../sd15.ts';
+import { asFileError, FileError, systemCode } from './error.ts';
+import { type Json, readJson } from './json.ts';
+import { openLdm } from './ldm.ts';
+import { openPart } from './part.ts';
+import { readTokenizer, type TokenizerFiles } from './tokenizer-files.ts';
+import type { WeightSource } from './weights.ts';
+
+/** The JSON files of a model as they are, keys in the files' own order. */
+export type ConfigFiles = {
+  readonly modelIndex: Json;
+  readonly unet: Json;
+  readonly vae: Json;
+  readonly textEncoder: Json;
+  readonly scheduler: Json;
+};
+
+export type Base = {
+  readonly path: string;
+  readonly configs: ModelConfigs;
+  readonly configFiles: ConfigFiles;
+  /** Undefined for a single file opened without a folder: CLIP's own vocabulary is meant. */
+  readonly tokenizer: TokenizerFiles | undefined;
+  readonly parts: Readonly<Record<Part, WeightSource>>;
+  /** SHA-256 (hex) over names, sizes and bytes of the weight files. Read once, at the first call. */
+  readonly hash: () => Promise<string>;
+};
+
+export type OpenOptions = {
+  /** For a single file: a folder with the configurations (and tokenizer) that belong to it. Default: SD 1.5's own. */
+  readonly configFolder?: string;
+};
+
+/**
+ * Opens a base model. Reads configurations and headers; weights are read when asked for.
+ * Names and shapes are then checked with `checkWeights(base.parts.unet, spec)`.
+ * @throws FileError naming file and field
+ * @example const base = await openBase('models/small-base'); await base.parts.unet.get('conv_in.weight').read()
+ */
+export async function openBase(location: string, options: OpenOptions = {}): Promise<Base> {
+  const info = await stat(location).catch((error) => {
+    throw asFileError(error, location);
+  });
+  return info.isDirectory() ? openFolder(location) : openSingleFile(location, options);
+}
+
+async function openFolder(folder: string): Promise<Base> {
+  const there = await Promise.all(['model_index.json', ...PARTS].map((name) => exists(path.join(folder, name))));
+  if (!there.includes(true)) {
+    throw new FileError(folder, '', 'is not a model: no model_index.json, unet, vae and text_encoder in it');
+  }
+  const { configs, configFiles } = await readConfigs(folder);
+  const tokenizer = await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder.vocab_size);
+  const unet = await openPart(path.join(folder, 'unet'), 'unet');
+  const vae = await openPart(path.join(folder, 'vae'), 'vae');
+  const text = await openPart(path.join(folder, 'text_encoder'), 'text_encoder');
+  const files = [unet, vae, text].flatMap((part) => part.files);
+  return {
+    path: folder,
+    configs,
+    configFiles,
+    tokenizer,
+    parts: { unet: unet.source, vae: vae.source, text_encoder: text.source },
+    hash: once(() => hashFiles(files.map((file) => [path.relative(folder, file).split(path.sep).join('/'), file]))),
+  };
+}
+
+async function openSingleFile(file: string, options: OpenOptions): Promise<Base> {
+  const folder = options.configFolder;
+  const { configs, configFiles } = folder === undefined ? SD15 : await readConfigs(folder);
+  const tokenizer =
+    folder === undefined
+      ? undefined
+      : await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder.vocab_size);
+  const parts = await openLdm(file, configs);
+  return { path: file, configs, configFiles, tokenizer, parts, hash: once(() => hashFiles([['checkpoint', file]])) };
+}
+
+type Configured = { readonly configs: ModelConfigs; readonly configFiles: ConfigFiles };
+
+/** Checked configurations from their JSON. */
+function configured(files: ConfigFiles, file: (name: string) => string): Configured {
+  parseConfig(modelIndexSchema, files.modelIndex, file('model_index.json'));
+  const configs: ModelConfigs = {
+    unet: parseConfig(unetSchema, files.unet, file('unet/config.json')),
+    vae: parseConfig(vaeSchema, files.vae, file('vae/config.json')),
+    textEncoder: parseConfig(textEncoderSchema, files.textEncoder, file('text_encoder/config.json')),
+    scheduler: parseScheduler(files.scheduler, file('scheduler/scheduler_config.json')),
+  };
+  checkTogether(configs, (part) => file(`${part}/config.json`));
+  return { configs, configFiles: files };
+}
+
+const SD15: Configured = configured(
+  {
+    modelIndex: SD15_MODEL_INDEX,
+    unet: SD15_UNET,
+    vae: SD15_VAE,
+    textEncoder: SD15_TEXT_ENCODER,
+    scheduler: SD15_SCHEDULER,
+  },
+  (name) => `SD 1.5's ${name}`,
+);
+
+/** The configurations of a folder in the diffusers layout; the weights need not be there. */
+export async function readConfigs(folder: string): Promise<Configured> {
+  const file = (name: string) => path.join(folder, name);
+  const read = (name: string) => readJson(file(name));
+  const files: ConfigFiles = {
+    modelIndex: (await exists(file('model_index.json'))) ? await read('model_index.json') : SD15_MODEL_INDEX,
+    unet: await read('unet/config.json'),
+    vae: await read('vae/config.json'),
+    textEncoder: await read('text_encoder/config.json'),
+    scheduler: await read('scheduler/scheduler_config.json'),
+  };
+  return configured(files, file);
+}
+
+async function exists(file: string): Promise<boolean> {
+  try {
+    await stat(file);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return false;
+    throw asFileError(error, file);
+  }
+}
+
+/** The value of the first call, for ever; a failed call is tried again. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let value: Promise<T> | undefined;
+  return () => {
+    value ??= make().catch((error) => {
+      value = undefined;
+      throw error;
+    });
+    return value;
+  };
+}
+
+/** SHA-256 over label, size and bytes of every file, in the order of the labels. */
+async function hashFiles(files: readonly (readonly [string, string])[]): Promise<string> {
+  const hash = createHash('sha256');
+  for (const [label, file] of [...files].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    try {
+      hash.update(`${label}\n${(await stat(file)).size}\n`);
+      for await (const chunk of createReadStream(file, { highWaterMark: 4 << 20 })) hash.update(chunk);
+    } catch (error) {
+      throw asFileError(error, file);
+    }
+  }
+  return hash.digest('hex');
+}

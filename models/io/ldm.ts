@@ -1,0 +1,63 @@
+/**
+ * The original single-file checkpoint (`v1-5-pruned-emaonly.safetensors` and its kin): all three networks in one file
+ * under the names of the code it was trained with. It holds no configuration and no tokenizer.
+ */
+import type { UNetConfig, VaeConfig } from '../config.ts';
+import { LDM_PREFIX, ldmNames, PARTS, type Part } from '../names.ts';
+import { FileError } from './error.ts';
+import { checkPositionIds, withoutKernel } from './part.ts';
+import { openSafetensors } from './safetensors.ts';
+import { conversionHint } from './safetensors-header.ts';
+import { type Weight, type WeightSource, weightOf, weightSource } from './weights.ts';
+
+/** Other families, by a name that only their files hold. */
+const OTHERS: readonly (readonly [string, string])[] = [
+  ['conditioner.', 'a Stable Diffusion XL checkpoint'],
+  ['cond_stage_model.model.', 'a Stable Diffusion 2 checkpoint'],
+  ['model.diffusion_model.joint_blocks.', 'a Stable Diffusion 3 checkpoint'],
+  ['model.diffusion_model.double_blocks.', 'a Flux checkpoint'],
+];
+
+/**
+ * Opens a single-file checkpoint; headers only. Schedule tables, EMA copies and other extras are left out.
+ * @throws FileError for pickles (never opened), other model families and files with one network only
+ */
+export async function openLdm(
+  file: string,
+  configs: { readonly unet: UNetConfig; readonly vae: VaeConfig },
+): Promise<Readonly<Record<Part, WeightSource>>> {
+  if (/\.(ckpt|pt|pth|bin|pkl)$/i.test(file)) throw new FileError(file, '', conversionHint(file));
+  const opened = await openSafetensors(file);
+  const stored = [...opened.tensors.keys()];
+  const other = OTHERS.find(([prefix]) => stored.some((name) => name.startsWith(prefix)));
+  if (other !== undefined) throw new FileError(file, 'tensors', `this is ${other[1]}, expected Stable Diffusion 1.5`);
+  const lacking = PARTS.find((part) => !stored.some((name) => name.startsWith(LDM_PREFIX[part])));
+  if (lacking !== undefined) {
+    throw new FileError(
+      file,
+      'tensors',
+      `no ${LDM_PREFIX[lacking]}* (${lacking}): expected a full single-file checkpoint, or give the model's folder`,
+    );
+  }
+  const names = ldmNames(configs);
+  const weights: Record<Part, Weight[]> = { unet: [], vae: [], text_encoder: [] };
+  for (const name of stored) {
+    const mapped = names.fromLdm(name);
+    if (mapped === undefined) {
+      // Inside a network's prefix nothing is an extra: let the check of the names report it.
+      const part = PARTS.find((p) => name.startsWith(LDM_PREFIX[p]));
+      if (part !== undefined && !/^first_stage_model\.loss\./.test(name)) weights[part].push(weightOf(opened, name));
+      continue;
+    }
+    const [part, modern] = mapped;
+    if (modern.endsWith('.position_ids')) {
+      await checkPositionIds(opened, name);
+      continue;
+    }
+    const attention = part === 'vae' && modern.includes('.attentions.');
+    const shape = attention ? withoutKernel(opened.tensors.get(name)!.shape) : undefined;
+    weights[part].push(weightOf(opened, name, modern, shape));
+  }
+  const source = (part: Part) => weightSource(`${file} (${part})`, weights[part]);
+  return { unet: source('unet'), vae: source('vae'), text_encoder: source('text_encoder') };
+}
