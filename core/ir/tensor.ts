@@ -78,8 +78,8 @@ export type BatchRule<A extends Attrs> = (
 
 /** How the compiler may treat a primitive; it reads these fields and never asks for a name. */
 export type Form =
-  /** the same scalar function at every element; all shapes equal */
-  | { readonly kind: 'elementwise'; readonly js: (...x: number[]) => number }
+  /** the same scalar function at every element; all shapes equal; cost in simple instructions (default 1) */
+  | { readonly kind: 'elementwise'; readonly js: (...x: number[]) => number; readonly cost?: number }
   /** a constant or coordinate, free to recompute anywhere */
   | { readonly kind: 'fill' }
   /** another view of the input's buffer; undefined when a copy is needed */

@@ -19,6 +19,8 @@ interface Row {
   readonly js: Scalar;
   /** cotangents of the inputs, or the reason why there are none */
   readonly vjp: Derivative | 'nondifferentiable';
+  /** in simple instructions; default 1 */
+  readonly cost?: number;
   /** result dtype; default: that of the first operand */
   readonly out?: 'bool';
   /** dtypes of the operands in tests; default all f32 */
@@ -33,7 +35,7 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
     name,
     doc: row.doc,
     formula: row.formula,
-    form: { kind: 'elementwise', js: row.js },
+    form: { kind: 'elementwise', js: row.js, cost: row.cost ?? 1 },
     shape(inputs) {
       const [a] = inputs;
       if (inputs.length !== arity) throw shapeError(name, inputs, `takes ${arity} operands`);
@@ -144,12 +146,14 @@ const winner = (a: Tensor, b: Tensor): Tensor =>
 const rows1: Readonly<Record<Unary, Row>> = {
   neg: { doc: 'negation', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [call('neg', g)] },
   exp: {
+    cost: 16,
     doc: 'exponential function',
     formula: 'y = eˣ',
     js: Math.exp as Scalar,
     vjp: (g, _x, y) => [call('mul', g, y)],
   },
   log: {
+    cost: 16,
     doc: 'natural logarithm',
     formula: 'y = ln x',
     js: Math.log as Scalar,
@@ -157,6 +161,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.2, 3],
   },
   sqrt: {
+    cost: 4,
     doc: 'square root',
     formula: 'y = √x',
     js: Math.sqrt as Scalar,
@@ -164,6 +169,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.2, 3],
   },
   rsqrt: {
+    cost: 4,
     doc: 'reciprocal square root',
     formula: 'y = 1/√x',
     js: (x) => 1 / Math.sqrt(x!),
@@ -171,6 +177,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.2, 3],
   },
   recip: {
+    cost: 4,
     doc: 'reciprocal',
     formula: 'y = 1/x',
     js: (x) => 1 / x!,
@@ -178,24 +185,28 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.3, 3],
   },
   sin: {
+    cost: 16,
     doc: 'sine of radians',
     formula: 'y = sin x',
     js: Math.sin as Scalar,
     vjp: (g, [x]) => [call('mul', g, call('cos', x!))],
   },
   cos: {
+    cost: 16,
     doc: 'cosine of radians',
     formula: 'y = cos x',
     js: Math.cos as Scalar,
     vjp: (g, [x]) => [call('neg', call('mul', g, call('sin', x!)))],
   },
   tanh: {
+    cost: 16,
     doc: 'hyperbolic tangent',
     formula: 'y = tanh x',
     js: Math.tanh as Scalar,
     vjp: (g, _x, y) => [call('mul', g, call('sub', k(y, 1), call('mul', y, y)))],
   },
   erf: {
+    cost: 16,
     doc: 'error function',
     formula: 'y = 2/√π ∫₀ˣ e^(−t²) dt',
     js: erfJs as Scalar,
@@ -204,6 +215,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     ],
   },
   sigmoid: {
+    cost: 16,
     doc: 'logistic function, (0, 1)',
     formula: 'y = 1/(1 + e^(−x))',
     js: (x) => 1 / (1 + Math.exp(-x!)),
@@ -237,6 +249,7 @@ const rows2: Readonly<Record<Binary, Row>> = {
     vjp: (g, [a, b]) => [call('mul', g, b!), call('mul', g, a!)],
   },
   div: {
+    cost: 4,
     doc: 'quotient',
     formula: 'y = a/b',
     js: (a, b) => a! / b!,

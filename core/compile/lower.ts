@@ -1,0 +1,275 @@
+/**
+ * Graph → kernels. Elementwise chains grow into clusters (one scalar program per point of an iteration space), layout ops
+ * become strided reads, everything else is a kernel of its own. The rules, in full:
+ *  1. Reductions and `kernel` ops are roots: their results are stored.
+ *  2. An elementwise node joins its consumers when all of them end up in one cluster, or when it is nearly free
+ *     (fills, and one-operand chains of cheap steps); it never joins across an `expand`, which would repeat it.
+ *  3. A cluster that would read more than `maxLoads` buffers stores its widest operand first.
+ *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
+ */
+import type { Graph } from '../backends/backend.ts';
+import type { DType } from '../ir/dtype.ts';
+import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { contiguousView, isContiguous, sizeOf, type View } from '../ir/view.ts';
+import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
+
+export interface Buffer {
+  readonly id: number;
+  readonly dtype: DType;
+  readonly elements: number;
+}
+export interface Operand {
+  readonly buffer: Buffer;
+  readonly view: View;
+}
+export interface ClusterKernel {
+  readonly kind: 'cluster';
+  readonly cluster: Cluster;
+  /** one per `cluster.inputs` */
+  readonly inputs: readonly Buffer[];
+  readonly outputs: readonly Buffer[];
+  readonly node: Tensor;
+}
+export interface OpKernel {
+  readonly kind: 'op';
+  readonly node: Tensor;
+  readonly inputs: readonly Operand[];
+  /** contiguous, one per result of the node */
+  readonly outputs: readonly Buffer[];
+}
+export type Kernel = ClusterKernel | OpKernel;
+
+export interface Lowered {
+  readonly kernels: readonly Kernel[];
+  /** one per graph input, contiguous */
+  readonly inputs: readonly Buffer[];
+  /** one per graph output, contiguous, each written by exactly one kernel */
+  readonly outputs: readonly Buffer[];
+}
+
+export interface LowerOptions {
+  /** may this operand of a kernel op be any strided view? Otherwise it is copied to row-major order. */
+  strided(op: Op, operand: number): boolean;
+  /** most buffers one cluster may read */
+  readonly maxLoads: number;
+}
+
+const form = (t: Tensor) => (t.op as Primitive).form;
+const isComposite = (t: Tensor): boolean => t.op.kind === 'composite';
+const kindOf = (t: Tensor): string => (isComposite(t) ? 'kernel' : form(t).kind);
+const expands = (t: Tensor): boolean => sizeOf(t.shape) > sizeOf(t.inputs[0]!.shape);
+
+/** Rule 2 and 3: which elementwise nodes are computed inside their consumers. */
+function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
+  const consumers = new Map<Tensor, { node: Tensor; expanded: boolean }[]>();
+  const outputs = new Set(graph.outputs);
+  for (const node of graph.order)
+    for (const x of node.inputs) (consumers.get(x) ?? consumers.set(x, []).get(x)!).push({ node, expanded: false });
+  /** consumers beyond layout ops; undefined when the value itself must exist */
+  const reached = (t: Tensor): { node: Tensor; expanded: boolean }[] | undefined => {
+    if (outputs.has(t)) return undefined;
+    const out: { node: Tensor; expanded: boolean }[] = [];
+    for (const c of consumers.get(t) ?? []) {
+      if (kindOf(c.node) === 'layout') {
+        const beyond = reached(c.node);
+        if (!beyond) return undefined;
+        for (const b of beyond) out.push({ node: b.node, expanded: b.expanded || expands(c.node) });
+      } else out.push(c);
+    }
+    return out;
+  };
+  const inlined = new Set<Tensor>();
+  const roots = new Map<Tensor, Set<Tensor>>();
+  for (const node of [...graph.order].reverse()) {
+    const kind = kindOf(node);
+    if (kind !== 'elementwise') {
+      roots.set(node, new Set([node]));
+      continue;
+    }
+    const uses = reached(node);
+    const own = new Set([node]);
+    roots.set(node, own);
+    if (
+      !uses ||
+      uses.length === 0 ||
+      uses.some((u) => u.expanded || !['elementwise', 'reduce'].includes(kindOf(u.node)))
+    )
+      continue;
+    const union = new Set(uses.flatMap((u) => [...roots.get(u.node)!]));
+    const operands = node.inputs.filter((x) => kindOf(x) !== 'fill').length;
+    if (union.size === 1 || (operands <= 1 && isCheap(node) && union.size <= 3)) {
+      inlined.add(node);
+      roots.set(node, union);
+    }
+  }
+  // rule 3
+  const loads = new Map<Tensor, number>();
+  const through = (t: Tensor): Tensor => (kindOf(t) === 'layout' ? through(t.inputs[0]!) : t);
+  const loadsOf = (x: Tensor): number => (kindOf(x) === 'fill' ? 0 : inlined.has(x) ? (loads.get(x) ?? 1) : 1);
+  for (const node of graph.order) {
+    const kind = kindOf(node);
+    if (kind !== 'elementwise' && kind !== 'reduce') continue;
+    const sources = [...new Set(node.inputs.map(through))];
+    let total = sources.reduce((n, x) => n + loadsOf(x), 0);
+    while (total > maxLoads) {
+      const widest = sources.filter((x) => inlined.has(x)).sort((a, b) => loadsOf(b) - loadsOf(a))[0];
+      if (!widest) break;
+      inlined.delete(widest);
+      total = sources.reduce((n, x) => n + loadsOf(x), 0);
+    }
+    loads.set(node, Math.max(1, total));
+  }
+  return inlined;
+}
+/** one or two machine instructions: cheaper to repeat than to store */
+const isCheap = (t: Tensor): boolean => {
+  const f = form(t);
+  return f.kind === 'elementwise' && (f.cost ?? 1) <= 1;
+};
+
+export function lower(graph: Graph, options: LowerOptions): Lowered {
+  const inlined = chooseInlined(graph, options.maxLoads);
+  const kernels: Kernel[] = [];
+  let nextBuffer = 0;
+  const newBuffer = (dtype: DType, elements: number): Buffer => ({ id: nextBuffer++, dtype, elements });
+  const stored = new Map<Tensor, Operand>();
+  const copies = new Map<string, Buffer>();
+
+  const inputs = graph.inputs.map((t) => {
+    const buffer = newBuffer(t.dtype, sizeOf(t.shape));
+    stored.set(t, { buffer, view: contiguousView(t.shape) });
+    return buffer;
+  });
+
+  /** rule 4: row-major copy of a view */
+  const copy = (o: Operand, node: Tensor): Buffer => {
+    const key = `${o.buffer.id}|${o.view.offset}|${o.view.shape}|${o.view.strides}`;
+    const known = copies.get(key);
+    if (known) return known;
+    const buffer = newBuffer(o.buffer.dtype, sizeOf(o.view.shape));
+    const cluster: Cluster = {
+      shape: o.view.shape,
+      inputs: [{ dtype: o.buffer.dtype, strides: o.view.strides, offset: o.view.offset }],
+      steps: [{ kind: 'load', input: 0, dtype: o.buffer.dtype }],
+      outputs: [0],
+    };
+    kernels.push({ kind: 'cluster', cluster, inputs: [o.buffer], outputs: [buffer], node });
+    copies.set(key, buffer);
+    return buffer;
+  };
+  const applyLayout = (o: Operand, layout: Tensor): Operand => {
+    const f = form(layout);
+    if (f.kind !== 'layout') throw new Error(`${layout.op.name} is not a layout op`);
+    const view = f.view(o.view, layout.attrs as never);
+    if (view) return { buffer: o.buffer, view };
+    const dense = { buffer: copy(o, layout), view: contiguousView(o.view.shape) };
+    return { buffer: dense.buffer, view: f.view(dense.view, layout.attrs as never)! };
+  };
+
+  /** where the value of t can be read; stores it first when it only exists as a recipe */
+  const resolve = (t: Tensor): Operand => {
+    const known = stored.get(t);
+    if (known) return known;
+    const operand =
+      kindOf(t) === 'layout'
+        ? applyLayout(resolve(t.inputs[0]!), t)
+        : { buffer: storeCluster(t), view: contiguousView(t.shape) };
+    stored.set(t, operand);
+    return operand;
+  };
+
+  /** one cluster that computes t (an elementwise, fill or reduce node) into a new buffer */
+  const storeCluster = (t: Tensor): Buffer => {
+    const reduce = kindOf(t) === 'reduce' ? t : undefined;
+    const space = reduce ? reduce.inputs[0]!.shape : t.shape;
+    const steps: ScalarStep[] = [];
+    const loads: { input: ClusterInput; buffer: Buffer }[] = [];
+    const memo = new Map<string, number>();
+    const push = (key: string, step: ScalarStep): number => {
+      const known = memo.get(key);
+      if (known !== undefined) return known;
+      memo.set(key, steps.push(step) - 1);
+      return steps.length - 1;
+    };
+    const load = (o: Operand): number => {
+      const key = `load ${o.buffer.id} ${o.view.offset} ${o.view.strides}`;
+      const known = memo.get(key);
+      if (known !== undefined) return known;
+      const input =
+        loads.push({
+          input: { dtype: o.buffer.dtype, strides: o.view.strides, offset: o.view.offset },
+          buffer: o.buffer,
+        }) - 1;
+      return push(key, { kind: 'load', input, dtype: o.buffer.dtype });
+    };
+    /** the step whose value is x, read through the layout ops of `path` (first applied first) */
+    const emit = (x: Tensor, path: readonly Tensor[], isRoot: boolean): number => {
+      const kind = kindOf(x);
+      if (!isRoot && stored.has(x)) return load(path.reduce(applyLayout, stored.get(x)!));
+      if (kind === 'layout') return emit(x.inputs[0]!, [x, ...path], false);
+      if (kind === 'fill') {
+        const a = x.attrs as { value?: number; axis?: number };
+        if (a.value !== undefined)
+          return push(`const ${a.value} ${x.dtype}`, { kind: 'const', value: a.value, dtype: x.dtype });
+        if (path.length === 0)
+          return push(`iota ${a.axis} ${x.dtype}`, { kind: 'iota', axis: a.axis!, dtype: x.dtype });
+        return load(path.reduce(applyLayout, resolve(x)));
+      }
+      if (kind === 'elementwise' && (isRoot || inlined.has(x))) {
+        const key = `${x.id} ${path.map((p) => p.id)}`;
+        const known = memo.get(key);
+        if (known !== undefined) return known;
+        const args = x.inputs.map((y) => emit(y, path, false));
+        return push(key, { kind: 'call', fn: x.op.name, args, dtype: x.dtype });
+      }
+      return load(path.reduce(applyLayout, resolve(x)));
+    };
+    const result = reduce ? emit(reduce.inputs[0]!, [], false) : emit(t, [], true);
+    const reduceForm = form(t);
+    const cluster: Cluster = {
+      shape: space,
+      inputs: loads.map((l) => l.input),
+      steps,
+      outputs: [result],
+      ...(reduce && reduceForm.kind === 'reduce'
+        ? { reduce: { op: reduceForm.combine, axes: (reduce.attrs as { axes: readonly number[] }).axes } }
+        : {}),
+    };
+    const buffer = newBuffer(t.dtype, sizeOf(t.shape));
+    kernels.push({ kind: 'cluster', cluster, inputs: loads.map((l) => l.buffer), outputs: [buffer], node: t });
+    return buffer;
+  };
+
+  for (const node of graph.order) {
+    const kind = kindOf(node);
+    if (kind === 'identity') {
+      for (const [i, o] of node.outs.entries()) stored.set(o, resolve(node.inputs[i]!));
+    } else if (kind === 'kernel') {
+      const operands = node.inputs.map((x, i): Operand => {
+        const o = resolve(x);
+        return options.strided(node.op, i) || (isContiguous(o.view) && o.view.offset === 0)
+          ? o
+          : { buffer: copy(o, node), view: contiguousView(o.view.shape) };
+      });
+      const outputs = node.outs.map((o) => newBuffer(o.dtype, sizeOf(o.shape)));
+      for (const [i, o] of node.outs.entries()) stored.set(o, { buffer: outputs[i]!, view: contiguousView(o.shape) });
+      kernels.push({ kind: 'op', node, inputs: operands, outputs });
+    } else if (kind === 'reduce' || (kind === 'elementwise' && !inlined.has(node))) resolve(node);
+  }
+
+  // every output is a buffer of its own
+  const taken = new Set<Buffer>(inputs);
+  const outputs = graph.outputs.map((t) => {
+    const o = resolve(t);
+    const whole = isContiguous(o.view) && o.view.offset === 0 && o.buffer.elements === sizeOf(t.shape);
+    let buffer = o.buffer;
+    if (!whole || taken.has(buffer)) {
+      copies.clear();
+      buffer = copy(o, head(t));
+      copies.clear();
+    }
+    taken.add(buffer);
+    return buffer;
+  });
+  return { kernels, inputs, outputs };
+}
