@@ -142,6 +142,7 @@ export function simulatedRun(): RunSummaryInput {
       dOut: 96,
       change: 0.02 + random() * (path.includes('ff') ? 0.7 : 0.25),
     })),
+    samplesNote: 'Base and adapted pictures start from the same noise; guidance 3, 20 DDIM steps.',
     phases: [
       { name: 'load base', seconds: 0.8, peakBytes: 61e6 },
       { name: 'encode pictures', seconds: 14.2, calls: 400, peakBytes: 180e6 },

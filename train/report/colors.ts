@@ -69,16 +69,17 @@ export const ramp: readonly Pair[] = Array.from({ length: rampSteps }, (_, i) =>
   };
 });
 
-/** Text on the lower and on the upper half of {@link ramp}. */
-export const onLow: Pair = { light: '#27303d', dark: '#d4dae3' };
-export const onHigh: Pair = { light: '#fdfdfe', dark: '#10151c' };
-/** From this step on, text is {@link onHigh}. */
-const flip = 8;
+/** Text on {@link ramp}: its lower steps, the middle (dark text on both grounds), its upper steps. */
+export const onLow: Pair = { light: '#141b25', dark: '#f3f5f8' };
+export const onMiddle: Pair = { light: '#0e141d', dark: '#080c12' };
+export const onHigh: Pair = { light: '#fefefe', dark: '#0a0e15' };
+/** First steps of the middle and of the upper part: where the other text colour has more contrast. */
+const [middle, upper] = [6, 9];
 
 /** Fill and text colour of step `i` of the scale. */
 export function rampStep(i: number): { readonly fill: string; readonly text: string } {
   const step = Math.min(rampSteps - 1, Math.max(0, Math.round(i)));
-  return { fill: ramp[step]!.light, text: (step < flip ? onLow : onHigh).light };
+  return { fill: ramp[step]!.light, text: (step < middle ? onLow : step < upper ? onMiddle : onHigh).light };
 }
 
 /** Position of `value` between `low` and `high` on the scale, 0 … 15; the lowest step where all are equal. */
@@ -87,9 +88,7 @@ export function rampIndex(value: number, low: number, high: number): number {
 }
 
 /** Style rules that turn every light colour of a chart into its dark counterpart (to be put under a dark media query). */
-export function darkRules(scope = ''): string {
-  const pairs = [...Object.values<Pair>(ground), ...series, ...ramp, onLow, onHigh];
-  return pairs
-    .map(({ light, dark }) => `${scope}[fill="${light}"]{fill:${dark}}${scope}[stroke="${light}"]{stroke:${dark}}`)
-    .join('');
+export function darkRules(): string {
+  const pairs = [...Object.values<Pair>(ground), ...series, ...ramp, onLow, onMiddle, onHigh];
+  return pairs.map(({ light, dark }) => `[fill="${light}"]{fill:${dark}}[stroke="${light}"]{stroke:${dark}}`).join('');
 }

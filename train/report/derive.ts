@@ -1,8 +1,8 @@
 /**
  * Sentences and figures that follow from the data, so that the head of the page cannot contradict its tables.
  */
-import { counted, duration, integer, number, percent } from './format.ts';
-import { type ModuleHistory, mean } from './history.ts';
+import { counted, duration, integer, methodName, number, percent } from './format.ts';
+import { difference, type ModuleHistory, mean } from './history.ts';
 import type { Fact, RunSummary } from './summary.ts';
 
 /** The row of the obedience table that belongs to this run's own method. */
@@ -120,30 +120,41 @@ export function headlines(s: RunSummary, histories: readonly ModuleHistory[]): r
   ];
 }
 
+/** `better`, `not better` or `level`, and whether the difference of two shares is within chance. */
+function judge(
+  a: { readonly right: number; readonly n: number },
+  b: { readonly right: number; readonly n: number },
+): string {
+  const [low, high] = difference(a.right, a.n, b.right, b.n);
+  if (low > 0) return 'better';
+  if (high < 0) return 'worse';
+  const sign = Math.sign(a.right / a.n - b.right / b.n);
+  return `${sign > 0 ? 'higher' : sign < 0 ? 'lower' : 'level'}, a difference within chance`;
+}
+
 /** Says plainly, for each other method, whether this run's method did better: one sentence per shared score. */
 export function comparisonSentences(s: RunSummary): readonly string[] {
+  const name = methodName(s.method);
   const own = ownScores(s);
   const score = own?.scores[0];
   const drawn = (s.obedience?.rows ?? []).flatMap((r) => {
     const other = r === own ? undefined : r.scores.find((x) => x.question === score?.question);
     if (score === undefined || other === undefined || other.n === 0 || score.n === 0) return [];
-    const verdict = compare(score.right / score.n, other.right / other.n);
-    return [
-      `${score.question}: ${own!.method} ${score.right} of ${score.n}, ${r.method} ${other.right} of ${other.n}: ${own!.method} is ${verdict}.`,
-    ];
+    const shares = `${name} ${score.right} of ${score.n}, ${methodName(r.method)} ${other.right} of ${other.n}`;
+    return [`${sentenceCase(score.question)}: ${shares}. ${name} is ${judge(score, other)}.`];
   });
   const lowest = best(s.validation?.rows ?? []);
   const losses = s.comparisons.flatMap((c) => {
     const other = best(c.validation);
     if (lowest === undefined || other === undefined) return [];
-    return [
-      `Validation loss: ${s.method} ${number(lowest.loss, 4)}, ${c.method} ${number(other.loss, 4)}: ${s.method} is ${compare(other.loss, lowest.loss)}.`,
-    ];
+    const verdict = lowest.loss < other.loss ? 'better' : lowest.loss > other.loss ? 'not better' : 'level';
+    const both = `${name} ${number(lowest.loss, 4)}, ${methodName(c.method)} ${number(other.loss, 4)}`;
+    return [`Lowest validation loss: ${both}. ${name} is ${verdict}.`];
   });
   return [...drawn, ...losses];
 }
 
-const compare = (a: number, b: number): string => (a > b ? 'better' : a < b ? 'not better' : 'level');
+const sentenceCase = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** The caller's warnings and those the data itself gives rise to, each once. */
 export function warnings(s: RunSummary): readonly string[] {

@@ -11,7 +11,8 @@ export function number(value: number | undefined, digits = 3): string {
       .toExponential(digits - 1)
       .replace('e+', 'e')
       .replace('-', '−');
-  return value.toPrecision(digits).replace('-', '−');
+  // Number drops trailing zeros: 1.10 is 1.1.
+  return String(Number(value.toPrecision(digits))).replace('-', '−');
 }
 
 /** Digits in groups of three with a thin space: `1 234 567`. */
@@ -50,4 +51,9 @@ export function bytes(value: number | undefined): string {
 /** `1 picture`, `3 pictures`. */
 export function counted(n: number, noun: string): string {
   return `${integer(n)} ${noun}${n === 1 ? '' : 's'}`;
+}
+
+/** Display name of a method: the paper's spelling for the two of them, others as given. */
+export function methodName(method: string): string {
+  return ({ selora: 'SeLoRA', lora: 'LoRA' } as Readonly<Record<string, string>>)[method.toLowerCase()] ?? method;
 }

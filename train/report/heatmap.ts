@@ -4,6 +4,7 @@
  */
 import * as Plot from '@observablehq/plot';
 import { ground, rampIndex, rampStep } from './colors.ts';
+import { extent } from './history.ts';
 import { type Grid, type Layout, layout, type Network } from './modules.ts';
 import { printable, printableLines } from './printable.ts';
 import { appendScale, draw, element, inline, type SvgElement, standalone } from './svg.ts';
@@ -11,6 +12,8 @@ import { appendScale, draw, element, inline, type SvgElement, standalone } from 
 /** What a map shows and says. */
 export interface MapOptions {
   readonly title: string;
+  /** Counts and means, in grey below the title. */
+  readonly subtitle: string;
   readonly description: string;
   /** Text in a cell. */
   readonly format: (value: number) => string;
@@ -25,6 +28,7 @@ export interface MapOptions {
 const cellWidth = 31;
 const cellHeight = 25;
 const left = 78;
+const top = 62;
 
 /** A cell ready to be drawn. */
 interface Drawn {
@@ -39,14 +43,6 @@ interface Drawn {
 
 /** Name of the last column, which averages each row. */
 const meanColumn = 'mean';
-
-/** Lowest and highest finite value, [0, 0] when there is none. */
-export function extent(values: Iterable<number>): readonly [number, number] {
-  const finite = [...values].filter(Number.isFinite);
-  return finite.length === 0
-    ? [0, 0]
-    : [finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))];
-}
 
 function rowMean(grid: Grid<number>, row: string): number {
   const values = grid.cells.filter((c) => c.row === row && Number.isFinite(c.value)).map((c) => c.value);
@@ -76,9 +72,9 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
     y: row,
     text: (options.formatMean ?? options.format)(rowMean(grid, row)),
   }));
-  const height = 46 + grid.rows.length * cellHeight + 40;
+  const height = top + grid.rows.length * cellHeight + 40;
   // Wide enough for the title: about 7 pixels a letter at this size.
-  const width = Math.max(left + (grid.columns.length + 2) * cellWidth + 6, options.title.length * 7.2);
+  const width = Math.max(300, left + (grid.columns.length + 2) * cellWidth + 6, options.title.length * 7.2);
   const marginRight = width - left - (grid.columns.length + 2) * cellWidth;
   const node = draw(
     {
@@ -86,7 +82,7 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
       height,
       marginLeft: left,
       marginRight,
-      marginTop: 46,
+      marginTop: top,
       marginBottom: 40,
       x: { domain: [...grid.columns, '', meanColumn], axis: 'top', tickSize: 0, padding: 0.06, label: null },
       y: { domain: [...grid.rows], tickSize: 0, padding: 0.08, label: null },
@@ -100,6 +96,9 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
   );
   finishCells(node, cells);
   node.appendChild(element('text', { x: 0, y: 14, 'text-anchor': 'start', 'font-weight': 600 }, options.title));
+  node.appendChild(
+    element('text', { x: 0, y: 32, 'text-anchor': 'start', fill: ground.muted.light }, options.subtitle),
+  );
   appendScale(node, { x: left + 40, y: height - 22, width: 160 }, options.format(low), options.format(high));
   return node;
 }
@@ -116,8 +115,8 @@ function finishCells(node: SvgElement, cells: readonly Drawn[]): void {
 
 /** Titles of the two maps. */
 const names: Readonly<Record<Network, string>> = {
-  unet: 'U-Net: rank per layer, input to output',
-  text: 'Text encoder: rank per layer, input to output',
+  unet: 'U-Net: rank per layer',
+  text: 'Text encoder: rank per layer',
 };
 
 /** The rank maps of a layout, as page parts. */
@@ -132,9 +131,10 @@ export function drawRankMaps(
     const total = grid.cells.reduce((sum, c) => sum + c.value, 0);
     const mean = (total / grid.cells.length).toFixed(2);
     const description = `Rank of ${grid.cells.length} adapters; total ${total}, mean ${mean}, from ${domain[0]} to ${domain[1]}.`;
-    const title = `${names[network]} (n = ${grid.cells.length}, total ${total}, mean ${mean})`;
+    const title = names[network];
+    const subtitle = `n = ${grid.cells.length}, total ${total}, mean ${mean}`;
     const formatMean = (v: number): string => v.toFixed(1);
-    return inline(drawMap(grid, { title, description, format: String, formatMean, tooltip, domain }));
+    return inline(drawMap(grid, { title, subtitle, description, format: String, formatMean, tooltip, domain }));
   };
   const unet = one('unet');
   const text = one('text');

@@ -58,6 +58,14 @@ export function groupBy<T, K>(items: Iterable<T>, key: (item: T) => K): Map<K, T
 /** Arithmetic mean; NaN for no values. */
 export const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 
+/** Lowest and highest finite value, [0, 0] when there is none. */
+export function extent(values: Iterable<number>): readonly [number, number] {
+  const finite = [...values].filter(Number.isFinite);
+  return finite.length === 0
+    ? [0, 0]
+    : [finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))];
+}
+
 /**
  * The p-quantile with linear interpolation between order statistics (Hyndman and Fan's type 7, R's default).
  * NaN values are left out; NaN when nothing is left.
@@ -112,4 +120,21 @@ export function wilson(right: number, n: number): readonly [low: number, high: n
   const centre = (p + (z * z) / (2 * n)) / (1 + (z * z) / n);
   const half = (z / (1 + (z * z) / n)) * Math.sqrt((p * (1 - p)) / n + (z * z) / (4 * n * n));
   return [Math.max(0, centre - half), Math.min(1, centre + half)];
+}
+
+/**
+ * Newcombe's 95% interval for the difference of two independent shares, a − b, built from Wilson's intervals
+ * (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10).
+ * @example difference(56, 70, 48, 80) // [0.052, 0.334]
+ */
+export function difference(
+  rightA: number,
+  nA: number,
+  rightB: number,
+  nB: number,
+): readonly [low: number, high: number] {
+  const [a, b] = [rightA / nA, rightB / nB];
+  const [lowA, highA] = wilson(rightA, nA);
+  const [lowB, highB] = wilson(rightB, nB);
+  return [a - b - Math.hypot(a - lowA, highB - b), a - b + Math.hypot(highA - a, b - lowB)];
 }

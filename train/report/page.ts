@@ -1,14 +1,14 @@
 /** Puts charts, pictures and facts together: one self-contained page, and the charts as files. */
 import { lossCurve, memoryCurve, rankCurve, ratioCurve, shuffledCurve } from './curves.ts';
-import { number } from './format.ts';
+import { methodName, number } from './format.ts';
 import { drawMap, drawRankMaps } from './heatmap.ts';
-import { type ModuleHistory, moduleHistories } from './history.ts';
+import { type ModuleHistory, moduleHistories, quantile } from './history.ts';
 import { cspHash, html, jsonForScript, trusted } from './html.ts';
 import { type Layout, layout, type Network } from './modules.ts';
 import { type Embedded, embed } from './pictures.ts';
 import { printableDeep } from './printable.ts';
 import { type PackedModule, script } from './script.ts';
-import { head, memorisation, methodName, obedience, samples, section } from './sections.ts';
+import { head, memorisation, obedience, samples, section } from './sections.ts';
 import { type Charts, costs, curves, data, growth, rankMaps, repeat } from './sections-run.ts';
 import { style } from './style.ts';
 import { parseSummary, type RunSummary, type RunSummaryInput } from './summary.ts';
@@ -44,10 +44,16 @@ function tooltip(histories: ReadonlyMap<string, ModuleHistory>): (path: string, 
 function changeMap(placed: Layout<number>, network: Network): string | undefined {
   const grid = placed[network];
   if (grid === undefined) return undefined;
-  const title = `${network === 'unet' ? 'U-Net' : 'Text encoder'}: ‖ΔW‖/‖W‖ per layer (n = ${grid.cells.length})`;
+  const title = `${network === 'unet' ? 'U-Net' : 'Text encoder'}: ‖ΔW‖/‖W‖ per layer`;
+  const subtitle = `n = ${grid.cells.length}, median ${number(
+    quantile(
+      grid.cells.map((c) => c.value),
+      0.5,
+    ),
+  )}`;
   const description = 'Frobenius norm of the learned change relative to that of the frozen weight.';
   const format = (v: number): string => (Number.isFinite(v) ? v.toFixed(2).replace(/^0/, '') : '–');
-  return inline(drawMap(grid, { title, description, format, tooltip: (path, v) => `${path}: ${number(v)}` }));
+  return inline(drawMap(grid, { title, subtitle, description, format, tooltip: (path, v) => `${path}: ${number(v)}` }));
 }
 
 /** All charts of a run as page parts; those without data are undefined. */

@@ -56,13 +56,14 @@ export const script = `
 
   const table = (tests) => {
     const shown = tests.slice(-8);
+    const expected = shown.some((t) => t[7] !== null);
     const body = add(tip, 'table');
     const head = add(body, 'tr');
-    for (const name of ['step', 'FI', 'FI with K', 'ratio', 'rank']) add(head, 'th', name, { class: 'n' });
+    for (const name of ['step', 'FI', 'FI with K', 'ratio', ...(expected ? ['expected'] : []), 'rank']) add(head, 'th', name, { class: 'n' });
     for (const t of shown) {
       const row = add(body, 'tr');
-      const expected = t[7] === null ? '' : ' (exp. ' + short(t[7]) + ')';
-      for (const text of [String(t[0]), short(t[3]), short(t[4]), short(t[1]) + expected, t[2] ? '→ ' + t[5] : String(t[5])]) add(row, 'td', text, { class: 'n' });
+      const rank = t[2] ? '→ ' + t[5] : String(t[5]);
+      for (const text of [String(t[0]), short(t[3]), short(t[4]), short(t[1]), ...(expected ? [short(t[7])] : []), rank]) add(row, 'td', text, { class: 'n' });
     }
     if (tests.length > shown.length) add(tip, 'div', 'last ' + shown.length + ' of ' + tests.length + ' tests', { class: 'muted' });
   };
@@ -70,7 +71,12 @@ export const script = `
   const show = (module, event) => {
     tip.textContent = '';
     const [path, start, rank, change, tests] = module;
-    add(tip, 'div', path, { class: 'path' });
+    const name = add(tip, 'div', undefined, { class: 'path' });
+    // Long paths may break after their dots.
+    for (const part of path.split(/(?<=[.])/)) {
+      name.append(part);
+      add(name, 'wbr');
+    }
     const grown = tests.filter((t) => t[2]).length;
     const ratio = change === null ? '' : ', ‖ΔW‖/‖W‖ ' + short(change);
     add(tip, 'div', 'rank ' + rank + (tests.length > 0 ? ' (from ' + start + '; grew in ' + grown + ' of ' + tests.length + ' tests)' : '') + ratio, { class: 'muted' });

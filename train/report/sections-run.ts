@@ -15,6 +15,10 @@ const parts = (list: readonly (Markup | undefined)[]): Markup | undefined => {
   return found.length === 0 ? undefined : html`${found}`;
 };
 
+/** Two charts next to each other where the page is wide enough. */
+const beside = (a: Markup | undefined, b: Markup | undefined): Markup | undefined =>
+  a || b ? html`<div class="side">${a}${b}</div>` : undefined;
+
 export const curves = (c: Charts): Markup | undefined => parts([chart(c.loss), chart(c.shuffled)]);
 
 /** Rank maps, change maps, what did not fit a map, and every module as a table. */
@@ -31,12 +35,10 @@ export function rankMaps(
   const legend = html`<p class="lead">Rows are kinds of layer, columns places in the network from input to output: d01 is down block 0, transformer 1; mid the middle; u32 up block 3, transformer 2; t1 and t2 the time embedding. Hover a cell for its history and FI ratios.</p>`;
   return parts([
     legend,
-    chart(c['rank-unet'], true),
-    chart(c['rank-text-encoder'], true),
+    beside(chart(c['rank-unet'], true), chart(c['rank-text-encoder'], true)),
     rest,
-    chart(c['change-unet'], true),
-    chart(c['change-text-encoder'], true),
-    chart(c['rank-change']),
+    beside(chart(c['change-unet'], true), chart(c['change-text-encoder'], true)),
+    chart(c['rank-change'], true),
     moduleTable(histories),
   ]);
 }
@@ -58,7 +60,7 @@ export function costs(s: RunSummary, c: Charts): Markup | undefined {
   const total = s.phases.reduce((sum, p) => sum + (Number.isFinite(p.seconds) ? p.seconds : 0), 0);
   const rows = s.phases.map(
     (p) =>
-      html`<tr><th scope="row">${p.name}</th><td class="n">${duration(p.seconds)}</td><td class="n">${percent(p.seconds / total)}</td><td class="n">${p.calls === undefined ? '–' : integer(p.calls)}</td><td class="n">${p.calls ? duration1(p.seconds / p.calls) : '–'}</td><td class="n">${bytes(p.peakBytes)}</td></tr>`,
+      html`<tr><th scope="row">${p.name}</th><td class="n">${duration(p.seconds)}</td><td class="n">${percent(p.seconds / total)}</td><td class="n">${p.calls === undefined ? '–' : integer(p.calls)}</td><td class="n">${p.calls ? perCall(p.seconds / p.calls) : '–'}</td><td class="n">${bytes(p.peakBytes)}</td></tr>`,
   );
   const table =
     rows.length === 0
@@ -68,7 +70,7 @@ export function costs(s: RunSummary, c: Charts): Markup | undefined {
 }
 
 /** Milliseconds for what is short. */
-const duration1 = (seconds: number): string => (seconds < 1 ? `${number(seconds * 1000)} ms` : duration(seconds));
+const perCall = (seconds: number): string => (seconds < 1 ? `${number(seconds * 1000)} ms` : duration(seconds));
 
 /** Data set and splits. */
 export function data(s: RunSummary): Markup | undefined {

@@ -1,6 +1,6 @@
 /** The page's sections from top to bottom, first half: what came out. Each is markup, or nothing where there is no data. */
 import { comparisonSentences, headlines, warnings } from './derive.ts';
-import { counted, integer, number, percent } from './format.ts';
+import { counted, integer, methodName, number, percent } from './format.ts';
 import { type ModuleHistory, wilson } from './history.ts';
 import { html, type Markup, trusted } from './html.ts';
 import type { Embedded } from './pictures.ts';
@@ -43,11 +43,6 @@ ${contents.length > 1 && html`<nav aria-label="Contents">${contents.map((c) => h
 </header>`;
 }
 
-/** Display name of a method: the paper's spelling for the two of them, others as given. */
-export function methodName(method: string): string {
-  return ({ selora: 'SeLoRA', lora: 'LoRA' } as Readonly<Record<string, string>>)[method.toLowerCase()] ?? method;
-}
-
 /** An embedded picture or a grey field that says why there is none. */
 export function image(embedded: Embedded | undefined, alt: string): Markup {
   if (embedded === undefined || 'missing' in embedded) {
@@ -76,7 +71,8 @@ export function samples(s: RunSummary, embedded: ReadonlyArray<readonly Embedded
 <div class="strip">${x.pictures.map((p, j) => html`<figure>${image(embedded[i]?.[j], `${p.label}: ${x.report}`)}<figcaption><span class="label">${p.label}</span>${verdict(p)}</figcaption></figure>`)}</div>
 ${x.note && html`<p class="muted">${x.note}</p>`}</article>`,
   );
-  return html`<p class="lead">${counted(s.samples.length, 'report')} from the split “${splits}”, none of them trained on. Base and adapted pictures start from the same noise.</p><div class="samples">${cards}</div>`;
+  const held = s.samples.every((x) => x.split !== 'train') ? ', none of them trained on' : '';
+  return html`<p class="lead">${counted(s.samples.length, 'report')} from the split “${splits}”${held}. ${s.samplesNote}</p><div class="samples">${cards}</div>`;
 }
 
 /** Share and Wilson's 95% interval as a small bar. */

@@ -150,6 +150,8 @@ export const runSummarySchema = z.strictObject({
   expansions: z.array(expansionRow).default([]),
   modules: z.array(moduleRow).default([]),
   samples: z.array(sample).default([]),
+  /** How the pictures were drawn: seeds, guidance, steps, whether they were chosen. */
+  samplesNote: z.string().default(''),
   phases: z.array(phase).default([]),
   data: dataFacts.optional(),
   obedience: obedience.optional(),

@@ -2,13 +2,12 @@
 import * as Plot from '@observablehq/plot';
 import { ground, onHigh, rampIndex, rampStep, series } from './colors.ts';
 import { duration, integer, number, percent } from './format.ts';
-import { extent } from './heatmap.ts';
-import { groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from './history.ts';
+import { extent, groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from './history.ts';
 import { placeOf } from './modules.ts';
 import type { RunSummary } from './summary.ts';
 import { appendScale, draw, element, inline, type SvgElement } from './svg.ts';
 
-const width = 760;
+const width = 992;
 const rowHeight = 22;
 const left = 96;
 
@@ -41,8 +40,9 @@ function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.
       label: 'step',
       labelArrow: 'none',
       labelAnchor: 'center',
+      labelOffset: 34,
       domain: [0, Math.max(1, lastStep)],
-      tickFormat: ',d',
+      tickFormat: integer,
     },
     y: { domain: [...rows], tickSize: 0, padding: 0.1, label: null },
   } as Plot.PlotOptions;
@@ -162,11 +162,11 @@ export function rankAgainstChange(histories: readonly ModuleHistory[]): string |
     {
       width: 520,
       height: 320,
-      marginTop: 56,
+      marginTop: 66,
       marginLeft: 56,
       marginBottom: 40,
       x: { label: 'final rank', labelArrow: 'none', labelAnchor: 'center', nice: true },
-      y: { label: '‖ΔW‖ / ‖W‖', labelArrow: 'none', nice: true, zero: true },
+      y: { label: null, nice: true, zero: true },
       marks: [
         Plot.gridY({ stroke: ground.rule.light, strokeOpacity: 1 }),
         Plot.dot(points, {
@@ -187,6 +187,7 @@ export function rankAgainstChange(histories: readonly ModuleHistory[]): string |
   heading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
   node.appendChild(element('text', { x: 0, y: 34, 'text-anchor': 'start', fill: colors.unet }, '● U-Net'));
   node.appendChild(element('text', { x: 70, y: 34, 'text-anchor': 'start', fill: colors.text }, '● text encoder'));
+  node.appendChild(element('text', { x: 0, y: 54, 'text-anchor': 'start', fill: ground.muted.light }, '‖ΔW‖ / ‖W‖'));
   return inline(node);
 }
 
