@@ -328,6 +328,7 @@ export const f32x4 = {
   ...vFloat('f32x4', 224),
   convert_i32x4_s: vUnary('i32x4', 250),
   convert_i32x4_u: vUnary('i32x4', 251),
+  demote_f64x2_zero: vUnary('f64x2', 94),
   /** a·b + c, rounded once or twice as the machine likes; needs relaxed SIMD */
   relaxed_madd: vTernary('f32x4', 0x105),
   /** -(a·b) + c; needs relaxed SIMD */
@@ -339,6 +340,8 @@ export const f64x2 = {
   extract_lane: (x: Expr<'v128'>, lane: number): Expr<'f64'> => expr('f64', x.code, simd(33), [lane]),
   ...vFloat('f64x2', 236),
   promote_low_f32x4: vUnary('f32x4', 95),
+  convert_low_i32x4_s: vUnary('i32x4', 254),
+  convert_low_i32x4_u: vUnary('i32x4', 255),
 } as const;
 
 const i32x4Compare = (i: number) => vBinary('i32x4', 55 + i);
@@ -376,6 +379,8 @@ export const i32x4 = {
   /** saturating: NaN gives 0, no trap */
   trunc_sat_f32x4_s: vUnary('f32x4', 248),
   trunc_sat_f32x4_u: vUnary('f32x4', 249),
+  trunc_sat_f64x2_s_zero: vUnary('f64x2', 252),
+  trunc_sat_f64x2_u_zero: vUnary('f64x2', 253),
   extend_low_i16x8_u: vUnary('i32x4', 169),
   extend_high_i16x8_u: vUnary('i32x4', 170),
   /** 64-bit products of the low (lanes 0, 1) or high lanes: for threefry-like mixing */

@@ -1,0 +1,162 @@
+/**
+ * Vector functions WebAssembly lacks, four f32 at a time, as code for a {@link FunctionBuilder}. Errors stay within a few
+ * units in the last place; denormal results are 0, overflow gives infinity, NaN stays NaN.
+ *
+ * Polynomials: Cephes Math Library 2.2 (S. Moshier) for exp, log, sin, cos and tanh; N. Juffa for erf.
+ */
+import { type Expr, type FunctionBuilder, f32x4, f64x2, i32x4, type Local, type Vec, v128 } from './assemble.ts';
+
+type Vector = Local<'v128'>;
+/** a vector function as code; its operand is kept in a local, so it may be any expression */
+export type VectorFunction = (f: FunctionBuilder, value: Expr<'v128'>) => Vector;
+
+/** 1.5·2²³: adding and subtracting it rounds to an integer, whose bits are then the low bits of the float */
+const MAGIC = 12582912;
+const MAGIC_BITS = 0x4b400000;
+/** the same for f64: 1.5·2⁵² */
+const MAGIC_F64 = 6755399441055744;
+const SIGN = -0x80000000;
+
+/** c₀·xⁿ + … + cₙ */
+const horner = (f: FunctionBuilder, x: Expr<'v128'>, [first, ...rest]: readonly number[]): Vector => {
+  const p = f.local('v128');
+  for (const [i, c] of rest.entries()) f.set(p, f32x4.add(f32x4.mul(i === 0 ? first! : p, x), c));
+  return p;
+};
+const signBit = (x: Expr<'v128'>): Expr<'v128'> => v128.and(x, i32x4.splat(SIGN));
+
+/** exp, ≤ 2 ulp: x = n·ln 2 + r with |r| ≤ ln 2 / 2, and a polynomial in r. Below -87.3 the result is 0. */
+export const expF32x4: VectorFunction = (f, value) => {
+  const x = f.let(value);
+  // pmax and pmin are one instruction each; a NaN becomes a bound here and is put back at the end
+  const clamped = f.let(f32x4.pmin(f32x4.pmax(x, -104), 89));
+  const shifted = f.let(f32x4.add(f32x4.mul(clamped, Math.LOG2E), MAGIC));
+  const n = f.let(f32x4.sub(shifted, MAGIC));
+  const r = f.let(f32x4.sub(f32x4.sub(clamped, f32x4.mul(n, 0.693359375)), f32x4.mul(n, -2.1219444e-4)));
+  const p = horner(
+    f,
+    r,
+    [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1],
+  );
+  f.set(p, f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), 1));
+  // 2ⁿ in two factors, so that n = 128 does not overflow before the result does
+  const integer = f.let(i32x4.sub(shifted, MAGIC_BITS));
+  const half = f.let(i32x4.shr_s(integer, 1));
+  const power = (e: Expr<'v128'>): Expr<'v128'> => i32x4.shl(i32x4.add(e, 127), 23);
+  f.set(p, f32x4.mul(f32x4.mul(p, power(half)), power(i32x4.sub(integer, half))));
+  f.set(p, v128.and(p, f32x4.ge(x, -87.33654)));
+  f.set(p, v128.bitselect(x, p, f32x4.ne(x, x)));
+  return p;
+};
+
+/** natural logarithm, ≤ 2 ulp, denormals included: x = 2ᵉ·(1 + m) with √½ ≤ 1 + m < √2 */
+export const logF32x4: VectorFunction = (f, value) => {
+  const x = f.let(value);
+  const tiny = f.let(f32x4.lt(x, 1.17549435e-38));
+  const bits = f.let(v128.bitselect(f32x4.mul(x, 8388608), x, tiny));
+  const fraction = f.let(v128.or(v128.and(bits, i32x4.splat(0x007fffff)), i32x4.splat(0x3f000000)));
+  const low = f.let(f32x4.lt(fraction, Math.SQRT1_2));
+  const m = f.let(f32x4.sub(f32x4.add(fraction, v128.and(fraction, low)), 1));
+  // masks are -1 as integers: adding one counts down
+  const exponent = i32x4.add(i32x4.sub(v128.and(i32x4.shr_u(bits, 23), i32x4.splat(255)), 126), low);
+  const e = f.let(f32x4.convert_i32x4_s(i32x4.sub(exponent, v128.and(tiny, i32x4.splat(23)))));
+  const z = f.let(f32x4.mul(m, m));
+  const p = horner(
+    f,
+    m,
+    [
+      7.0376836292e-2, -1.151461031e-1, 1.167699874e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+      2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    ],
+  );
+  f.set(p, f32x4.sub(f32x4.mul(f32x4.mul(p, m), z), f32x4.mul(e, 2.1219444e-4)));
+  f.set(p, f32x4.sub(p, f32x4.mul(z, 0.5)));
+  f.set(p, f32x4.add(f32x4.add(m, p), f32x4.mul(e, 0.693359375)));
+  f.set(p, v128.bitselect(x, p, v128.or(f32x4.ge(x, Infinity), f32x4.ne(x, x))));
+  f.set(p, v128.bitselect(f32x4.const(NaN, NaN, NaN, NaN), p, f32x4.lt(x, 0)));
+  f.set(p, v128.bitselect(f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity), p, f32x4.eq(x, 0)));
+  return p;
+};
+
+/** sine for `shift` 0, cosine for 1. r = x − q·π/2 is taken in f64, so that it is right up to |x| ≈ 10⁹. */
+const quadrantF32x4 =
+  (shift: 0 | 1): VectorFunction =>
+  (f, value) => {
+    const x = f.let(value);
+    const wide = (half: Expr<'v128'>): { q: Vector; r: Expr<'v128'> } => {
+      const w = f.let(f64x2.promote_low_f32x4(half));
+      const q = f.let(f64x2.add(f64x2.mul(w, 2 / Math.PI), MAGIC_F64));
+      return { q, r: f64x2.sub(w, f64x2.mul(f64x2.sub(q, MAGIC_F64), Math.PI / 2)) };
+    };
+    const low = wide(x);
+    const high = wide(v128.shuffle32(x, x, [2, 3, 2, 3]));
+    const r = f.let(v128.shuffle32(f32x4.demote_f64x2_zero(low.r), f32x4.demote_f64x2_zero(high.r), [0, 1, 4, 5]));
+    const k = f.let(i32x4.add(v128.shuffle32(low.q, high.q, [0, 2, 4, 6]), shift));
+    const z = f.let(f32x4.mul(r, r));
+    const s = horner(f, z, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1]);
+    f.set(s, f32x4.add(f32x4.mul(f32x4.mul(s, z), r), r));
+    const c = horner(f, z, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2]);
+    f.set(c, f32x4.add(f32x4.sub(f32x4.mul(f32x4.mul(c, z), z), f32x4.mul(z, 0.5)), 1));
+    const odd = i32x4.eq(v128.and(k, i32x4.splat(1)), 1);
+    return f.let(v128.xor(v128.bitselect(c, s, odd), i32x4.shl(v128.and(k, i32x4.splat(2)), 30)));
+  };
+/** sine of radians */
+export const sinF32x4: VectorFunction = quadrantF32x4(0);
+/** cosine of radians */
+export const cosF32x4: VectorFunction = quadrantF32x4(1);
+
+/** hyperbolic tangent: a polynomial for |x| < 0.625, 1 − 2/(e^2|x| + 1) beyond */
+export const tanhF32x4: VectorFunction = (f, value) => {
+  const x = f.let(value);
+  const size = f.let(f32x4.abs(x));
+  const z = f.let(f32x4.mul(x, x));
+  const p = horner(f, z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
+  f.set(p, f32x4.add(f32x4.mul(f32x4.mul(p, z), x), x));
+  const e = expF32x4(f, f32x4.add(size, size));
+  const big = v128.or(f32x4.sub(1, f32x4.div(2, f32x4.add(e, 1))), signBit(x));
+  return f.let(v128.bitselect(p, big, f32x4.lt(size, 0.625)));
+};
+
+/** error function: a polynomial for |x| ≤ 0.92, 1 − e^p(|x|) beyond */
+export const erfF32x4: VectorFunction = (f, value) => {
+  const x = f.let(value);
+  const size = f.let(f32x4.abs(x));
+  const s = f.let(f32x4.mul(x, x));
+  const small = horner(
+    f,
+    s,
+    [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1],
+  );
+  f.set(small, f32x4.add(f32x4.mul(small, x), x));
+  // min keeps NaN
+  const t = f.let(f32x4.min(size, 4));
+  const square = f.let(f32x4.mul(t, t));
+  const p = f.let(f32x4.add(f32x4.mul(t, -1.7285347e-5), 3.83197126e-4));
+  f.set(p, f32x4.add(f32x4.mul(p, square), f32x4.add(f32x4.mul(t, -3.88396438e-3), 2.42546219e-2)));
+  for (const c of [-1.06777877e-1, -6.34846687e-1, -1.28717512e-1]) f.set(p, f32x4.add(f32x4.mul(p, t), c));
+  const e = expF32x4(f, f32x4.sub(f32x4.mul(p, t), t));
+  const big = v128.or(f32x4.sub(1, e), signBit(x));
+  return f.let(v128.bitselect(small, big, f32x4.le(size, 0.921875)));
+};
+
+/** logistic function 1/(1 + e^−x) */
+export const sigmoidF32x4: VectorFunction = (f, value) =>
+  f.let(f32x4.div(1, f32x4.add(expF32x4(f, f32x4.neg(value)), 1)));
+
+/** silu(x) = x/(1 + e^−x) */
+export const siluF32x4 = (f: FunctionBuilder, x: Vector): Expr<'v128'> =>
+  f32x4.div(x, f32x4.add(expF32x4(f, f32x4.neg(x)), 1));
+
+/** true where the exponent bits are not all ones */
+export const isFiniteF32x4 = (x: Expr<'v128'>): Expr<'v128'> => f32x4.lt(f32x4.abs(x), Infinity);
+
+/** Quotients of integers by way of f64, which holds them exactly: truncated towards zero, 0 for a division by zero. */
+export const divideI32x4 = (f: FunctionBuilder, a: Expr<'v128'>, b: Expr<'v128'>, signed: boolean): Vector => {
+  const [x, y] = [f.let(a), f.let(b)];
+  const convert = signed ? f64x2.convert_low_i32x4_s : f64x2.convert_low_i32x4_u;
+  const truncate = signed ? i32x4.trunc_sat_f64x2_s_zero : i32x4.trunc_sat_f64x2_u_zero;
+  const upper = (v: Vector): Expr<'v128'> => v128.shuffle32(v, v, [2, 3, 2, 3]);
+  const quotient = (p: Vec, q: Vec): Expr<'v128'> => truncate(f64x2.div(convert(p), convert(q)));
+  const all = v128.shuffle32(quotient(x, y), quotient(upper(x), upper(y)), [0, 1, 4, 5]);
+  return f.let(v128.andnot(all, i32x4.eq(y, 0)));
+};
