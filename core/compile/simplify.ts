@@ -10,6 +10,10 @@ const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.ki
 /** single identities vanish; those with several operands (barriers) stay until lowering, or CSE would undo them */
 const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'identity';
 
+/** numbers JSON would lose: infinities, NaN, −0 */
+const exact = (_key: string, x: unknown): unknown =>
+  typeof x === 'number' && (!Number.isFinite(x) || Object.is(x, -0)) ? `${Object.is(x, -0) ? '-0' : x}` : x;
+
 export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => boolean): Tensor[] {
   const env = new Map<Tensor, Tensor>();
   const made = new Map<string, Tensor>();
@@ -41,7 +45,7 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
       done.add(outs[0]!);
       return outs;
     }
-    const key = `${node.op.name}|${JSON.stringify(node.attrs)}|${inputs.map((x) => `${x.id}.${x.index}`).join()}`;
+    const key = `${node.op.name}|${JSON.stringify(node.attrs, exact)}|${inputs.map((x) => `${x.id}.${x.index}`).join()}`;
     const known = made.get(key);
     if (known) return known.outs;
     const outs = inputs.every((x, i) => x === node.inputs[i]) ? node.outs : rebind(node, inputs);

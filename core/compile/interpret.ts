@@ -1,0 +1,90 @@
+/**
+ * Runs lowered kernels in plain JS: the readable meaning of a Cluster, against which its printed forms are tested, and the
+ * fallback of backends that cannot express a kernel.
+ */
+import ndarray from 'ndarray';
+import { type DType, dtypes, type HostArray, isFloat } from '../ir/dtype.ts';
+import type { Nd, Primitive } from '../ir/tensor.ts';
+import { sizeOf } from '../ir/view.ts';
+import { table } from '../ops/elementwise.ts';
+import type { Buffer, Kernel, Lowered } from './lower.ts';
+import type { Cluster, ScalarStep } from './scalar.ts';
+
+const wrap: Record<DType, (x: number) => number> = {
+  f32: Math.fround,
+  f64: (x) => x,
+  i32: (x) => x | 0,
+  u32: (x) => x >>> 0,
+  bool: (x) => (x ? 1 : 0),
+};
+
+/** One scalar step at one point, rounded to its dtype. */
+export function stepValue(
+  s: ScalarStep,
+  earlier: readonly number[],
+  load: (input: number) => number,
+  index: readonly number[],
+): number {
+  if (s.kind === 'load') return load(s.input);
+  if (s.kind === 'const') return wrap[s.dtype](s.value);
+  if (s.kind === 'iota') return wrap[s.dtype](index[s.axis]!);
+  const x = s.args.map((a) => earlier[a]!);
+  if (s.fn === 'cast')
+    return isFloat(s.dtype) || s.dtype === 'bool' ? wrap[s.dtype](x[0]!) : wrap[s.dtype](Math.trunc(x[0]!));
+  const form = (table as Readonly<Record<string, Primitive>>)[s.fn]!.form;
+  if (form.kind !== 'elementwise') throw new Error(`${s.fn} is not elementwise`);
+  return wrap[s.dtype](form.js(...x));
+}
+
+export function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: readonly HostArray[]): void {
+  const n = sizeOf(c.shape);
+  const index = c.shape.map(() => 0);
+  const total = c.reduce
+    ? new Float64Array(outputs[0]!.length).fill(c.reduce.op === 'sum' ? 0 : Number.NEGATIVE_INFINITY)
+    : undefined;
+  const values: number[] = new Array(c.steps.length);
+  let strides: number[] = [];
+  if (c.reduce) {
+    let step = 1;
+    strides = new Array<number>(c.shape.length).fill(0);
+    for (let i = c.shape.length - 1; i >= 0; i--)
+      if (!c.reduce.axes.includes(i)) {
+        strides[i] = step;
+        step *= c.shape[i]!;
+      }
+  }
+  const load = (i: number): number =>
+    inputs[i]![c.inputs[i]!.offset + index.reduce((o, p, axis) => o + p * c.inputs[i]!.strides[axis]!, 0)]!;
+  for (let at = 0; at < n; at++) {
+    for (const [i, s] of c.steps.entries()) values[i] = stepValue(s, values, load, index);
+    if (total && c.reduce) {
+      const to = index.reduce((o, p, axis) => o + p * strides[axis]!, 0);
+      const v = values[c.outputs[0]!]!;
+      total[to] = c.reduce.op === 'sum' ? total[to]! + v : Math.max(total[to]!, v);
+    } else for (const [k, o] of c.outputs.entries()) outputs[k]![at] = values[o]!;
+    for (let axis = index.length - 1; axis >= 0 && ++index[axis]! === c.shape[axis]; axis--) index[axis] = 0;
+  }
+  if (total) for (let i = 0; i < total.length; i++) outputs[0]![i] = total[i]!;
+}
+
+export function runKernel(k: Kernel, inputs: readonly HostArray[], outputs: readonly HostArray[]): void {
+  if (k.kind === 'cluster') {
+    runCluster(k.cluster, inputs, outputs);
+    return;
+  }
+  const ins = k.inputs.map(({ view }, i) => ndarray(inputs[i]!, [...view.shape], [...view.strides], view.offset) as Nd);
+  const outs = k.node.outs.map((o, i) => ndarray(outputs[i]!, [...o.shape]) as Nd);
+  (k.node.op as Primitive).cpu(ins, k.node.attrs, outs);
+}
+
+/** All kernels of a program, on host arrays. */
+export function interpret(p: Lowered, inputs: readonly HostArray[]): HostArray[] {
+  const memory = new Map<Buffer, HostArray>(p.inputs.map((b, i) => [b, inputs[i]!]));
+  for (const k of p.kernels) {
+    const from = (k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer)).map((b) => memory.get(b)!);
+    const to = k.outputs.map((b) => dtypes[b.dtype].alloc(b.elements));
+    runKernel(k, from, to);
+    for (const [i, b] of k.outputs.entries()) memory.set(b, to[i]!);
+  }
+  return p.outputs.map((b) => memory.get(b)!);
+}
