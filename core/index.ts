@@ -74,7 +74,7 @@ export {
   tanh,
 } from './ops/math.ts';
 // randomness
-export { fold, type Key, key, keys, normal, split, uniform } from './ops/random.ts';
+export { fold, type Key, key, keys, normal, split, threefry, uniform } from './ops/random.ts';
 // reductions, layout, indexing
 export { max, mean, sum } from './ops/reduce.ts';
 export { registry } from './ops/registry.ts';

@@ -1,0 +1,80 @@
+/** Which linears are adapted: presets and glob patterns over module paths. A pattern that matches nothing is an error. */
+export const presets = {
+  /** the paper's words: every linear layer of U-Net and text encoder (184 + 72 in SD 1.5) */
+  'all-linear': { unet: ['**'], text: ['**'] },
+  /** what the published code's name matching reaches (134 + 72) */
+  'paper-code': {
+    unet: ['**.to_q', '**.to_k', '**.to_v', '**.ff.net.0.proj', '**.time_emb_proj'],
+    text: ['**.q_proj', '**.k_proj', '**.v_proj', '**.out_proj', '**.fc1', '**.fc2'],
+  },
+  /** attention projections of the U-Net only (128), the usual LoRA */
+  attn: { unet: ['**.to_q', '**.to_k', '**.to_v', '**.to_out.0'], text: [] },
+} as const satisfies Record<string, { unet: readonly string[]; text: readonly string[] }>;
+export type TargetPreset = keyof typeof presets;
+
+/** `*` stands for one path segment, `**` for any number of them. */
+export function globToRegExp(glob: string): RegExp {
+  const source = glob
+    .split('.')
+    .map((part) =>
+      part === '**' ? '(?:[^.]+\\.)*[^.]*' : part.replace(/[\\^$+?()[\]{}|]/g, '\\$&').replace(/\*/g, '[^.]*'),
+    )
+    .join('\\.')
+    // `**.x` also matches x itself
+    .replace(/^\(\?:\[\^\.\]\+\\\.\)\*\[\^\.\]\*\\\./, '(?:[^.]+\\.)*');
+  return new RegExp(`^${source}$`);
+}
+
+/** One network's linears chosen by patterns, in the order of the model. @throws RangeError for a pattern that matches nothing. */
+export function matchTargets(linears: Iterable<string>, patterns: readonly string[], network: string): string[] {
+  const all = [...linears];
+  const chosen = new Set<string>();
+  for (const pattern of patterns) {
+    const re = globToRegExp(pattern);
+    const hits = all.filter((p) => re.test(p));
+    if (hits.length === 0)
+      throw new RangeError(
+        `--targets ${pattern}: matches none of the ${all.length} linears of the ${network} (for example ${all[0] ?? 'none'})`,
+      );
+    for (const h of hits) chosen.add(h);
+  }
+  return all.filter((p) => chosen.has(p));
+}
+
+/**
+ * Linears to adapt in both networks. `spec` is a preset or globs separated by commas; a glob beginning with `unet.` or
+ * `text.` means one network, any other must match in at least one.
+ */
+export function selectTargets(
+  spec: string,
+  unet: readonly string[],
+  text: readonly string[],
+): { readonly unet: string[]; readonly text: string[] } {
+  if (Object.hasOwn(presets, spec)) {
+    const p = presets[spec as TargetPreset];
+    return {
+      unet: p.unet.length > 0 ? matchTargets(unet, p.unet, 'U-Net') : [],
+      text: p.text.length > 0 ? matchTargets(text, p.text, 'text encoder') : [],
+    };
+  }
+  const out = { unet: new Set<string>(), text: new Set<string>() };
+  for (const raw of spec
+    .split(',')
+    .map((s) => s.trim())
+    .filter((s) => s !== '')) {
+    const only = /^(unet|text)\.(.*)$/.exec(raw);
+    const re = globToRegExp(only ? only[2]! : raw);
+    const hits = {
+      unet: only?.[1] === 'text' ? [] : unet.filter((p) => re.test(p)),
+      text: only?.[1] === 'unet' ? [] : text.filter((p) => re.test(p)),
+    };
+    if (hits.unet.length + hits.text.length === 0)
+      throw new RangeError(
+        `--targets ${raw}: matches no linear; presets are ${Object.keys(presets).join(', ')}, a path looks like ${unet[0] ?? text[0]}`,
+      );
+    for (const p of hits.unet) out.unet.add(p);
+    for (const p of hits.text) out.text.add(p);
+  }
+  if (out.unet.size + out.text.size === 0) throw new RangeError(`--targets '${spec}': names no linear`);
+  return { unet: unet.filter((p) => out.unet.has(p)), text: text.filter((p) => out.text.has(p)) };
+}
