@@ -81,6 +81,8 @@ const PAGE = 65536;
 const GROWTH_PAGES = 256;
 /** the last page stays unused: an end address of 2³² would wrap to 0 */
 const HEAP_LIMIT_PAGES = MAX_PAGES - 1;
+/** vector loads may read this far past a block: never past the memory */
+const OVERRUN = 1024;
 /** chunks per thread: enough to balance cores that others use too */
 const CHUNKS_PER_THREAD = 8;
 
@@ -127,12 +129,12 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
       views = { f32: new Float32Array(buffer), i32: new Int32Array(buffer), u8: new Uint8Array(buffer) };
     return views;
   };
-  const heap = allocator(CONTROL_END, PAGE, (bytes) => {
+  const heap = allocator(CONTROL_END, PAGE - OVERRUN, (bytes) => {
     const now = memory.buffer.byteLength / PAGE;
     const wanted = Math.min(Math.max(Math.ceil(bytes / PAGE), GROWTH_PAGES), HEAP_LIMIT_PAGES - now);
     if (wanted * PAGE < bytes) return undefined;
     memory.grow(wanted);
-    return memory.buffer.byteLength;
+    return memory.buffer.byteLength - OVERRUN;
   });
   const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
   const workers = scratch.slice(1).map((address) => startWorker({ memory, driver: driverModule, scratch: address }));

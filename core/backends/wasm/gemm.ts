@@ -1,0 +1,286 @@
+/**
+ * General matrix multiplication on the WASM machine:
+ *
+ *   C[g][m, n] = act(alpha·A[g][m, k]·B[g][k, n] + bias[g][n] + residual[g][m, n])
+ *
+ * A and B have any strides (transposes are free), C has contiguous columns. The plan depends on the description alone,
+ * never on the number of threads.
+ *
+ * @example
+ * const gemmAt = { m, n, k, a: { address: x, row: k, column: 1 }, b: { address: w, row: n, column: 1 }, c: { address: y, row: n } };
+ * const workspace = machine.alloc(gemmWorkspace(machine, gemmAt));
+ * machine.run(machine.prepare(gemm(machine, { ...gemmAt, workspace })));
+ *
+ * Source: K. Goto and R. van de Geijn, Anatomy of high-performance matrix multiplication, 2008.
+ */
+import {
+  type Epilogue,
+  gemmModule,
+  gemmName,
+  gemmWords,
+  KC,
+  type ModeA,
+  type ModeB,
+  REDUCE_KERNEL,
+  reduceModule,
+  reduceWords,
+  TILES_PER_BLOCK,
+  tileName,
+} from './gemm-kernel.ts';
+import type { Command, Machine } from './machine.ts';
+import { type PackArgs, packModule, packWords } from './pack.ts';
+import { type ACTIVATIONS, columns, type Tile } from './tile.ts';
+import { tiles } from './tune.ts';
+
+/** a matrix in memory; strides in elements */
+export interface Operand {
+  readonly address: number;
+  /** from row to row */
+  readonly row: number;
+  /** from column to column */
+  readonly column: number;
+  /** from group to group; 0 shares the matrix. Default 0 */
+  readonly group?: number;
+}
+export type Output = Omit<Operand, 'column'>;
+
+export interface GemmDescription {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** default 1 */
+  readonly groups?: number;
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly c: Output;
+  /** default 1 */
+  readonly alpha?: number;
+  readonly bias?: { readonly address: number; readonly group?: number };
+  /** may be C itself (accumulation) */
+  readonly residual?: Output;
+  readonly activation?: keyof typeof ACTIVATIONS;
+  /** block of `gemmWorkspace` bytes; may be left out when that is 0 */
+  readonly workspace?: number;
+  /** panels made by {@link packB} */
+  readonly packedB?: number;
+}
+
+/** multiplications below which a command stays on the main thread: about 5 µs */
+const SERIAL_WORK = 150_000;
+/** multiplications worth a unit of its own */
+const UNIT_WORK = 50_000;
+/** wanted number of units: enough for 8 threads; fixed, so that results do not depend on the machine */
+const WANTED_UNITS = 16;
+const MAX_SPLITS = 32;
+
+interface Plan {
+  readonly tile: Tile;
+  readonly modeA: ModeA;
+  readonly modeB: ModeB;
+  readonly rowsPerUnit: number;
+  readonly panelsPerUnit: number;
+  readonly splits: number;
+  readonly kPerSplit: number;
+  /** bytes of packed B and of the partial sums */
+  readonly packBytes: number;
+  readonly partialBytes: number;
+}
+
+const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
+
+/** the residual is C itself */
+const accumulates = (d: GemmDescription): boolean => d.residual?.address === d.c.address;
+
+/** the width of panel that wastes least on n columns */
+const chooseTile = (machine: Machine, n: number): Tile => {
+  const { wide, narrow } = tiles(machine);
+  return roundUp(n, columns(narrow)) * 1.1 < roundUp(n, columns(wide)) ? narrow : wide;
+};
+
+const plan = (machine: Machine, d: GemmDescription): Plan => {
+  const { m, n, k, groups = 1, a, b } = d;
+  const tile = chooseTile(machine, n);
+  const width = columns(tile);
+  const panels = Math.ceil(n / width);
+  const modeB: ModeB = d.packedB === undefined && b.column === 1 && m <= 4 * tile.rows ? 'direct' : 'packed';
+  const direct = a.column === 1 ? 'rows' : a.row === 1 && panels <= 3 ? 'cols' : 'pack';
+  const modeA: ModeA = m === 1 && a.column !== 1 ? 'cols' : direct;
+
+  const wantedUnits = Math.max(1, Math.min(WANTED_UNITS / groups, (m * n * k) / UNIT_WORK));
+  const rowTiles = Math.ceil(m / tile.rows);
+  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.floor(rowTiles / wantedUnits)));
+  const rowBlocks = Math.ceil(rowTiles / tilesPerUnit);
+  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.floor(Math.min(panels, wantedUnits / rowBlocks))));
+  const columnBlocks = Math.ceil(panels / panelsPerUnit);
+  // C is read back for every further block of k, so a scaled sum cannot be added to it in place: the second pass can.
+  const scaledInPlace = accumulates(d) && (d.alpha ?? 1) !== 1 && k > KC;
+  const fitting = Math.min(MAX_SPLITS, Math.floor(wantedUnits / (rowBlocks * columnBlocks)), Math.floor(k / 64));
+  const wantedSplits = Math.max(fitting, scaledInPlace ? 2 : 1);
+  const kPerSplit = wantedSplits > 1 ? roundUp(Math.ceil(k / wantedSplits), 4) : k;
+  const splits = wantedSplits > 1 ? Math.ceil(k / kPerSplit) : 1;
+  const sharedB = (b.group ?? 0) === 0;
+  return {
+    tile,
+    modeA,
+    modeB,
+    rowsPerUnit: tilesPerUnit * tile.rows,
+    panelsPerUnit,
+    splits,
+    kPerSplit,
+    packBytes: modeB === 'packed' && d.packedB === undefined ? panels * width * k * 4 * (sharedB ? 1 : groups) : 0,
+    partialBytes: splits > 1 ? roundUp(groups * splits * m * n * 4, 64) : 0,
+  };
+};
+
+const ensure = (machine: Machine, name: string, module: () => Uint8Array<ArrayBuffer>): string => {
+  if (!machine.hasKernel(name)) machine.addModule(module());
+  return name;
+};
+
+const packCommand = (machine: Machine, tile: Tile, args: PackArgs): Command => {
+  const width = columns(tile);
+  const units = Math.ceil(args.lanes / width) * args.groups;
+  return {
+    kernel: ensure(machine, `pack${width}`, () => packModule(width)),
+    args: packWords(args, width),
+    grid: units,
+    ...(args.lanes * args.k * args.stretches * args.groups < SERIAL_WORK && { chunk: units }),
+  };
+};
+
+/** bytes of workspace `gemm` needs. O(1) */
+export const gemmWorkspace = (machine: Machine, d: GemmDescription): number => {
+  const { packBytes, partialBytes } = plan(machine, d);
+  return packBytes + partialBytes;
+};
+
+/** bytes of the panels of B for `packedB` */
+export const packedBBytes = (machine: Machine, d: Pick<GemmDescription, 'n' | 'k' | 'groups' | 'b'>): number => {
+  const width = columns(chooseTile(machine, d.n));
+  return roundUp(d.n, width) * d.k * 4 * ((d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1));
+};
+
+/** Commands that pack B once into `target` ({@link packedBBytes} bytes), for frozen weights. */
+export const packB = (
+  machine: Machine,
+  d: Pick<GemmDescription, 'n' | 'k' | 'groups' | 'b'>,
+  target: number,
+): readonly Command[] => {
+  const groups = (d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1);
+  if (d.n * d.k * groups === 0) return [];
+  return [
+    packCommand(machine, chooseTile(machine, d.n), {
+      source: d.b.address,
+      laneStride: d.b.column * 4,
+      kStride: d.b.row * 4,
+      groupStride: (d.b.group ?? 0) * 4,
+      lanes: d.n,
+      k: d.k,
+      stretches: 1,
+      stretchStride: 0,
+      target,
+      groups,
+    }),
+  ];
+};
+
+/**
+ * Commands that compute C. Cost: 2·g·m·n·k FLOP.
+ *
+ * @throws Error when a workspace is needed and missing
+ */
+export const gemm = (machine: Machine, d: GemmDescription): readonly Command[] => {
+  const { m, n, k, groups = 1, a, b, c, bias, residual } = d;
+  if (m * n * groups === 0) return [];
+  const p = plan(machine, d);
+  const { tile, splits } = p;
+  const width = columns(tile);
+  if (p.packBytes + p.partialBytes > 0 && d.workspace === undefined)
+    throw new Error(`wasm gemm: ${m}×${n}×${k} needs a workspace of ${p.packBytes + p.partialBytes} bytes`);
+  const partials = d.workspace ?? 0;
+  const panels = partials + p.partialBytes;
+  const packedAt = d.packedB ?? panels;
+  const packing = p.packBytes > 0 ? packB(machine, d, panels) : [];
+  const groupOfB = (b.group ?? 0) === 0 ? 0 : Math.ceil(n / width) * width * k;
+  const epilogue: Epilogue = {
+    alpha: d.alpha ?? 1,
+    activation: d.activation ?? 'none',
+    cStride: c.row * 4,
+    residualStride: (residual?.row ?? 0) * 4,
+  };
+  const ends = {
+    bias: bias?.address ?? 0,
+    biasGroup: (bias?.group ?? 0) * 4,
+    residual: residual?.address ?? 0,
+    residualGroup: (residual?.group ?? 0) * 4,
+  };
+  // Adding to C needs no second operand when nothing scales the sum.
+  const accumulate = accumulates(d) && splits === 1 && epilogue.alpha === 1;
+  const none = { bias: 0, biasGroup: 0, residual: 0, residualGroup: 0 };
+  if (splits > 1) ensure(machine, REDUCE_KERNEL, reduceModule);
+  const target = splits > 1 ? { address: partials, row: n, group: splits * m * n } : c;
+  const rowBlocks = Math.ceil(m / p.rowsPerUnit);
+  const columnBlocks = Math.ceil(Math.ceil(n / width) / p.panelsPerUnit);
+  const grid = groups * rowBlocks * columnBlocks * splits;
+  const main: Command = {
+    kernel: ensure(machine, gemmName(tile, p.modeA, p.modeB), () => gemmModule(tile, p.modeA, p.modeB)),
+    args: gemmWords(splits > 1 ? { alpha: 1, activation: 'none', cStride: n * 4, residualStride: 0 } : epilogue, {
+      a: a.address,
+      aRow: a.row * 4,
+      aK: a.column * 4,
+      aGroup: (a.group ?? 0) * 4,
+      b: p.modeB === 'packed' ? packedAt : b.address,
+      bK: p.modeB === 'packed' ? width * 4 : b.row * 4,
+      bPanel: p.modeB === 'packed' ? k * width * 4 : width * 4,
+      bGroup: (p.modeB === 'packed' ? groupOfB : (b.group ?? 0)) * 4,
+      c: target.address,
+      cGroup: (target.group ?? 0) * 4,
+      ...(splits > 1 ? none : ends),
+      ...(accumulate && { residual: 0 }),
+      m,
+      n,
+      k,
+      rowsPerUnit: p.rowsPerUnit,
+      panelsPerUnit: p.panelsPerUnit,
+      rowBlocks,
+      columnBlocks,
+      splits,
+      kPerSplit: p.kPerSplit,
+      splitStride: m * n * 4,
+      kBlock: KC,
+      accumulate: accumulate ? 1 : 0,
+    }),
+    grid,
+    ...(groups * m * n * k < SERIAL_WORK && { chunk: grid }),
+  };
+  if (splits === 1) return [...packing, main];
+  return [...packing, main, reduce(m, n, groups, splits, partials, c, ends, epilogue)];
+};
+
+const reduce = (
+  m: number,
+  n: number,
+  groups: number,
+  splits: number,
+  partials: number,
+  c: Output,
+  ends: { bias: number; biasGroup: number; residual: number; residualGroup: number },
+  epilogue: Epilogue,
+): Command => ({
+  kernel: REDUCE_KERNEL,
+  args: reduceWords(epilogue, {
+    partials,
+    splits,
+    splitStride: m * n * 4,
+    group: splits * m * n * 4,
+    c: c.address,
+    cGroup: (c.group ?? 0) * 4,
+    ...ends,
+    m,
+    n,
+  }),
+  grid: groups * m,
+  ...(groups * m * n * splits < SERIAL_WORK / 4 && { chunk: groups * m }),
+});
+
+export { tileName };
