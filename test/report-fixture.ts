@@ -18,6 +18,8 @@ const inner = [
   'ff.net.2',
 ];
 
+const textInner = [...['k', 'v', 'q', 'out'].map((p) => `self_attn.${p}_proj`), 'mlp.fc1', 'mlp.fc2'];
+
 /** Linear modules of a small U-Net and text encoder in SD 1.5's naming, in an order that is not the network's. */
 export function smallModules(): string[] {
   const attentions = [
@@ -38,18 +40,32 @@ export function smallModules(): string[] {
     }
   }
   for (let layer = 0; layer < 4; layer++) {
-    for (const p of [
-      'self_attn.k_proj',
-      'self_attn.v_proj',
-      'self_attn.q_proj',
-      'self_attn.out_proj',
-      'mlp.fc1',
-      'mlp.fc2',
-    ]) {
-      paths.push(`text_encoder.text_model.encoder.layers.${layer}.${p}`);
-    }
+    for (const p of textInner) paths.push(`text_encoder.text_model.encoder.layers.${layer}.${p}`);
   }
   return paths;
+}
+
+/** The 184 + 72 linear modules of the true SD 1.5, in alphabetical order (which is not the network's). */
+export function sd15Modules(): string[] {
+  const attention = (block: string, n: number): string[] =>
+    Array.from({ length: n }, (_, i) =>
+      inner.map((name) => `${block}.attentions.${i}.transformer_blocks.0.${name}`),
+    ).flat();
+  const resnets = (block: string, n: number): string[] =>
+    Array.from({ length: n }, (_, i) => `${block}.resnets.${i}.time_emb_proj`);
+  const four = [0, 1, 2, 3];
+  const unet = [
+    'time_embedding.linear_1',
+    'time_embedding.linear_2',
+    ...four.flatMap((b) => [...attention(`down_blocks.${b}`, b < 3 ? 2 : 0), ...resnets(`down_blocks.${b}`, 2)]),
+    ...attention('mid_block', 1),
+    ...resnets('mid_block', 2),
+    ...four.flatMap((b) => [...attention(`up_blocks.${b}`, b > 0 ? 3 : 0), ...resnets(`up_blocks.${b}`, 3)]),
+  ].map((n) => `unet.${n}`);
+  const text = Array.from({ length: 12 }, (_, l) =>
+    textInner.map((n) => `text_encoder.text_model.encoder.layers.${l}.${n}`),
+  ).flat();
+  return [...unet, ...text].sort();
 }
 
 /** Simulated expansion log of `modules`: a test every `every` steps, ratio near 1 + 1/rank with noise. */

@@ -74,7 +74,7 @@ export const onLow: Pair = { light: '#141b25', dark: '#f3f5f8' };
 export const onMiddle: Pair = { light: '#0e141d', dark: '#080c12' };
 export const onHigh: Pair = { light: '#fefefe', dark: '#0a0e15' };
 /** First steps of the middle and of the upper part: where the other text colour has more contrast. */
-const [middle, upper] = [6, 9];
+const [middle, upper] = [6, 10];
 
 /** Fill and text colour of step `i` of the scale. */
 export function rampStep(i: number): { readonly fill: string; readonly text: string } {
