@@ -22,41 +22,51 @@ export interface ConvSizedAttrs extends ConvAttrs {
 const outSize = (n: number, k: number, s: number, p: readonly [number, number]): number =>
   Math.floor((n + p[0] + p[1] - k) / s) + 1;
 
-/** Calls `at(x index, w index, y index)` for every product of the trilinear form. */
-function everyProduct(
-  xs: readonly number[],
-  ws: readonly number[],
-  ys: readonly number[],
-  a: ConvAttrs,
-  at: (x: readonly number[], w: readonly number[], y: readonly number[]) => void,
-): void {
-  const [n, h, w] = xs as [number, number, number];
-  const [kh, kw, cg] = ws as [number, number, number];
-  const [, oh, ow, o] = ys as [number, number, number, number];
-  const og = o / a.groups;
+/**
+ * Calls `at` for every pixel of y, kernel position and group that meet inside the picture, with the positions of the
+ * first channel of x, of the first weight and of the first channel of y.
+ */
+function everyTap(x: Nd, w: Nd, y: Nd, a: ConvAttrs, at: (x0: number, w0: number, y0: number) => void): void {
+  const [n, h, wd] = x.shape as [number, number, number];
+  const [kh, kw, cg] = w.shape as [number, number, number];
+  const [, oh, ow, o] = y.shape as [number, number, number, number];
   for (let b = 0; b < n; b++)
-    for (let y = 0; y < oh; y++)
-      for (let x = 0; x < ow; x++)
+    for (let r = 0; r < oh; r++)
+      for (let s = 0; s < ow; s++)
         for (let i = 0; i < kh; i++) {
-          const yy = y * a.stride[0] + i - a.pad[0][0];
-          if (yy < 0 || yy >= h) continue;
+          const row = r * a.stride[0] + i - a.pad[0][0];
+          if (row < 0 || row >= h) continue;
           for (let j = 0; j < kw; j++) {
-            const xx = x * a.stride[1] + j - a.pad[1][0];
-            if (xx < 0 || xx >= w) continue;
-            for (let f = 0; f < o; f++) {
-              const group = Math.floor(f / og);
-              for (let q = 0; q < cg; q++) at([b, yy, xx, group * cg + q], [i, j, q, f], [b, y, x, f]);
-            }
+            const column = s * a.stride[1] + j - a.pad[1][0];
+            if (column < 0 || column >= wd) continue;
+            for (let g = 0; g < a.groups; g++)
+              at(
+                x.offset + b * x.stride[0]! + row * x.stride[1]! + column * x.stride[2]! + g * cg * x.stride[3]!,
+                w.offset + i * w.stride[0]! + j * w.stride[1]! + ((g * o) / a.groups) * w.stride[3]!,
+                y.offset + b * y.stride[0]! + r * y.stride[1]! + s * y.stride[2]! + ((g * o) / a.groups) * y.stride[3]!,
+              );
           }
         }
 }
-const offset = (t: Nd, index: readonly number[]): number =>
-  t.offset + index[0]! * t.stride[0]! + index[1]! * t.stride[1]! + index[2]! * t.stride[2]! + index[3]! * t.stride[3]!;
-/** accumulates in f64, writes once */
-function accumulate(out: Nd, run: (add: (at: number, v: number) => void) => void): void {
+/** The trilinear form of the trio, one of whose three operands is the result: `total` has its layout, in f64. */
+function accumulate(
+  result: 'x' | 'w' | 'y',
+  { x, w, y }: { readonly x: Nd; readonly w: Nd; readonly y: Nd },
+  a: ConvAttrs,
+): void {
+  const out = { x, w, y }[result];
   const total = new Float64Array(out.data.length);
-  run((at, v) => {
-    total[at] = total[at]! + v;
+  const [xs, ws, wo, ys] = [x.stride[3]!, w.stride[2]!, w.stride[3]!, y.stride[3]!];
+  const [cg, og] = [w.shape[2]!, y.shape[3]! / a.groups];
+  const [xd, wd, yd] = [x.data, w.data, y.data];
+  everyTap(x, w, y, a, (x0, w0, y0) => {
+    for (let q = 0; q < cg; q++) {
+      const xq = x0 + q * xs;
+      const wq = w0 + q * ws;
+      if (result === 'y') for (let f = 0; f < og; f++) total[y0 + f * ys]! += xd[xq]! * wd[wq + f * wo]!;
+      else if (result === 'w') for (let f = 0; f < og; f++) total[wq + f * wo]! += xd[xq]! * yd[y0 + f * ys]!;
+      else for (let f = 0; f < og; f++) total[xq]! += yd[y0 + f * ys]! * wd[wq + f * wo]!;
+    }
   });
   for (let i = 0; i < total.length; i++) out.data[i] = total[i]!;
 }
@@ -125,11 +135,7 @@ export const convOp: Primitive<ConvAttrs> = {
     ];
   },
   cpu([x, w], a, [y]) {
-    accumulate(y!, (add) =>
-      everyProduct(x!.shape, w!.shape, y!.shape, a, (xi, wi, yi) =>
-        add(offset(y!, yi), x!.data[offset(x!, xi)]! * w!.data[offset(w!, wi)]!),
-      ),
-    );
+    accumulate('y', { x: x!, w: w!, y: y! }, a);
   },
   flops: ([x, w], a) =>
     flops(w!.shape, [
@@ -166,11 +172,7 @@ export const convInputOp: Primitive<ConvSizedAttrs> = {
     ];
   },
   cpu([g, w], a, [x]) {
-    accumulate(x!, (add) =>
-      everyProduct(x!.shape, w!.shape, g!.shape, a, (xi, wi, yi) =>
-        add(offset(x!, xi), g!.data[offset(g!, yi)]! * w!.data[offset(w!, wi)]!),
-      ),
-    );
+    accumulate('x', { x: x!, w: w!, y: g! }, a);
   },
   flops: ([g, w]) => flops(w!.shape, g!.shape),
   sample(pick) {
@@ -202,11 +204,7 @@ export const convKernelOp: Primitive<ConvSizedAttrs> = {
     return [fromChannels(y, size)];
   },
   cpu([x, g], a, [w]) {
-    accumulate(w!, (add) =>
-      everyProduct(x!.shape, w!.shape, g!.shape, a, (xi, wi, yi) =>
-        add(offset(w!, wi), x!.data[offset(x!, xi)]! * g!.data[offset(g!, yi)]!),
-      ),
-    );
+    accumulate('w', { x: x!, w: w!, y: g! }, a);
   },
   flops: ([x, g], a) => flops([...a.size, x!.shape[3]! / a.groups, g!.shape[3]!], g!.shape),
   sample(pick) {
