@@ -1,0 +1,36 @@
+/**
+ * What a parameter is before it has values: shape (PyTorch's), the kind of layer it belongs to, and how it starts.
+ * A layer's type is written once over its leaves, `Linear<T>`: `Linear<Param>` is its specification, `Linear` (of
+ * tensors) its values. The paths of such a tree are diffusers' checkpoint names.
+ */
+import type { Tensor } from '../core/index.ts';
+
+/** How a fresh parameter is filled. */
+export type Init =
+  | { readonly kind: 'constant'; readonly value: number }
+  /** uniform in [−bound, bound) */
+  | { readonly kind: 'uniform'; readonly bound: number }
+  | { readonly kind: 'normal'; readonly std: number };
+
+export type LayerKind = 'linear' | 'conv' | 'norm' | 'embedding';
+
+/** One parameter. A class, because trees take plain records for inner nodes. */
+export class Param {
+  /** as PyTorch stores it: linear [out, in], convolution [out, in, kh, kw] */
+  readonly shape: readonly number[];
+  readonly layer: LayerKind;
+  readonly init: Init;
+  constructor(layer: LayerKind, shape: readonly number[], init: Init) {
+    this.layer = layer;
+    this.shape = shape;
+    this.init = init;
+  }
+}
+
+/** The tree of values that a tree of specifications stands for. */
+export type Params<S> = S extends Param ? Tensor : { readonly [K in keyof S]: Params<S[K]> };
+
+export const constant = (value: number): Init => ({ kind: 'constant', value });
+/** PyTorch's default for linear layers and convolutions, weight and bias: uniform within ±1/√fan-in. */
+export const fanIn = (inputs: number): Init => ({ kind: 'uniform', bound: 1 / Math.sqrt(inputs) });
+export const gaussian = (std: number): Init => ({ kind: 'normal', std });
