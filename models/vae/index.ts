@@ -1,0 +1,2 @@
+export { type Vae, vaeSpec } from './spec.ts';
+export { type Posterior, vaeDecode, vaeEncode, vaeSample } from './vae.ts';
