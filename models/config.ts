@@ -174,20 +174,6 @@ export const textEncoderSchema = z
     }
   });
 
-/** A special token as files write it: the text itself or an object around it. */
-const token = z.union([z.string(), z.object({ content: z.string() }).transform(({ content }) => content)]);
-
-/** `tokenizer/tokenizer_config.json`: only what changes the ids. */
-export const tokenizerSchema = z.object({
-  tokenizer_class: oneOf('CLIPTokenizer', 'CLIPTokenizerFast').default('CLIPTokenizer'),
-  do_lower_case: only(true),
-  model_max_length: z.number().min(3).default(77), // transformers writes 1e30 for "no limit"
-  bos_token: token.default('<|startoftext|>'),
-  eos_token: token.default('<|endoftext|>'),
-  pad_token: token.default('<|endoftext|>'),
-  unk_token: token.nullish(),
-});
-
 /** `model_index.json`: which pipeline this is. */
 export const modelIndexSchema = z.object({
   _class_name: z.string().regex(/^StableDiffusion(?!XL|3|Upscale|Inpaint)\w*Pipeline\w*$/, {
@@ -198,7 +184,6 @@ export const modelIndexSchema = z.object({
 export type UNetConfig = Readonly<z.output<typeof unetSchema>>;
 export type VaeConfig = Readonly<z.output<typeof vaeSchema>>;
 export type TextEncoderConfig = Readonly<z.output<typeof textEncoderSchema>>;
-export type TokenizerConfig = Readonly<z.output<typeof tokenizerSchema>>;
 
 export type ModelConfigs = {
   readonly unet: UNetConfig;

@@ -69,7 +69,7 @@ async function openFolder(folder: string): Promise<Base> {
     throw new FileError(folder, '', 'is not a model: no model_index.json, unet, vae and text_encoder in it');
   }
   const { configs, configFiles } = await readConfigs(folder);
-  const tokenizer = await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder.vocab_size);
+  const tokenizer = await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder);
   const unet = await openPart(path.join(folder, 'unet'), 'unet');
   const vae = await openPart(path.join(folder, 'vae'), 'vae');
   const text = await openPart(path.join(folder, 'text_encoder'), 'text_encoder');
@@ -88,9 +88,7 @@ async function openSingleFile(file: string, options: OpenOptions): Promise<Base>
   const folder = options.configFolder;
   const { configs, configFiles } = folder === undefined ? SD15 : await readConfigs(folder);
   const tokenizer =
-    folder === undefined
-      ? undefined
-      : await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder.vocab_size);
+    folder === undefined ? undefined : await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder);
   const parts = await openLdm(file, configs);
   return { path: file, configs, configFiles, tokenizer, parts, hash: once(() => hashFiles([['checkpoint', file]])) };
 }

@@ -110,7 +110,7 @@ function decode(json: Uint8Array, file: string): string {
 /** `name.shape` and `name.data_offsets`: only digits there, since `16.0` and `-0` are integers to JSON.parse. */
 function isIntegerField(path: readonly string[]): boolean {
   const field = path[path.length - 1];
-  return path.length >= 2 && path[0] !== '__metadata__' && (field === 'shape' || field === 'data_offsets');
+  return path.length === 2 && path[0] !== '__metadata__' && (field === 'shape' || field === 'data_offsets');
 }
 
 function isRecord(value: Json | undefined): value is { readonly [key: string]: Json } {

@@ -1,44 +1,57 @@
-/** The tokenizer's files in a model folder: `vocab.json`, `merges.txt`, `tokenizer_config.json`. */
+/**
+ * The tokenizer's files in a base model's folder, read as untrusted input; what they mean is up to `models/clip`.
+ * The raw bytes are kept so that the model can be written again with the very same files.
+ */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { parseConfig, type TokenizerConfig, tokenizerSchema } from '../config.ts';
-import { FileError, quoted } from './error.ts';
+import { createTokenizer, type Tokenizer } from '../clip/tokenizer.ts';
+import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../clip/tokenizer-files.ts';
+import type { TextEncoderConfig } from '../config.ts';
+import { FileError } from './error.ts';
 import { decodeText, parseJson, readBytes } from './json.ts';
 
 export type TokenizerFiles = {
-  /** Token → id. */
-  readonly vocab: ReadonlyMap<string, number>;
-  /** Pairs in the order of their rank. */
-  readonly merges: readonly (readonly [string, string])[];
-  readonly config: TokenizerConfig;
-  /** The files as they are, by name, for writing the model again. */
+  readonly tokenizer: Tokenizer;
+  /** File name → bytes. */
   readonly raw: ReadonlyMap<string, Uint8Array>;
 };
 
 const MAX_BYTES = 32 << 20;
 
+/** Not needed here, but kept for the loaders that want it. */
+const SPECIAL = 'special_tokens_map.json';
+
 /**
- * Reads and checks the tokenizer: ids unique and below `vocabSize`, every merge of two parts with its result known.
- * @throws FileError naming file and line or token
+ * Reads `vocab.json`, `merges.txt` and `tokenizer_config.json` of `folder`.
+ * @throws FileError naming file and line or token, also where ids or lengths do not fit the text encoder
  */
-export async function readTokenizer(folder: string, vocabSize: number): Promise<TokenizerFiles> {
+export async function readTokenizer(
+  folder: string,
+  encoder: Pick<TextEncoderConfig, 'vocab_size' | 'max_position_embeddings'>,
+): Promise<TokenizerFiles> {
+  const file = (name: string) => path.join(folder, name);
   const raw = new Map<string, Uint8Array>();
-  const read = async (name: string) => {
-    const bytes = await readBytes(path.join(folder, name), MAX_BYTES);
-    raw.set(name, bytes);
-    return decodeText(bytes, path.join(folder, name));
-  };
-  const vocabFile = path.join(folder, 'vocab.json');
-  const vocab = parseVocab(await read('vocab.json'), vocabFile, vocabSize);
-  const merges = parseMerges(await read('merges.txt'), path.join(folder, 'merges.txt'), vocab);
-  const configFile = path.join(folder, 'tokenizer_config.json');
-  const config = parseConfig(tokenizerSchema, parseJson(await read('tokenizer_config.json'), configFile), configFile);
-  const special = 'special_tokens_map.json'; // says the same again; kept for the loaders that want it
-  if (await isFile(path.join(folder, special))) parseJson(await read(special), path.join(folder, special));
-  for (const token of [config.bos_token, config.eos_token, config.pad_token]) {
-    if (!vocab.has(token)) throw new FileError(vocabFile, quoted(token), 'the special token is missing');
+  for (const name of ['vocab.json', 'merges.txt', 'tokenizer_config.json']) {
+    raw.set(name, await readBytes(file(name), MAX_BYTES));
   }
-  return { vocab, merges, config, raw };
+  if (await isFile(file(SPECIAL))) raw.set(SPECIAL, await readBytes(file(SPECIAL), MAX_BYTES));
+  const text = (name: string) => decodeText(raw.get(name)!, file(name));
+  for (const name of raw.keys()) if (name.endsWith('.json')) parseJson(text(name), file(name)); // depth, duplicate keys
+  const parsed = <T>(name: string, parse: (text: string, file: string) => T): T =>
+    asFileError(file(name), () => parse(text(name), file(name)));
+  const vocabulary = parsed('vocab.json', parseVocabulary);
+  const merges = parsed('merges.txt', parseMerges);
+  const config = parsed('tokenizer_config.json', parseTokenizerConfig);
+  const tokenizer = asFileError(file('vocab.json'), () => createTokenizer(vocabulary, merges, config));
+  if (tokenizer.vocabularySize > encoder.vocab_size) {
+    const problem = `ids go up to ${tokenizer.vocabularySize - 1}, but the text encoder's vocab_size is ${encoder.vocab_size}`;
+    throw new FileError(file('vocab.json'), '', problem);
+  }
+  if (config.maxLength > encoder.max_position_embeddings) {
+    const problem = `is ${config.maxLength}, above the text encoder's max_position_embeddings ${encoder.max_position_embeddings}`;
+    throw new FileError(file('tokenizer_config.json'), 'model_max_length', problem);
+  }
+  return { tokenizer, raw };
 }
 
 const isFile = (file: string) =>
@@ -47,43 +60,12 @@ const isFile = (file: string) =>
     () => false,
   );
 
-/** `vocab.json`: an object of token → id. */
-export function parseVocab(text: string, file: string, vocabSize: number): ReadonlyMap<string, number> {
-  const json = parseJson(text, file);
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new FileError(file, '', 'must be a JSON object of token → id');
+/** The parsers' errors, which are one line already, as FileErrors that name the file once. */
+function asFileError<T>(file: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new FileError(file, '', message.startsWith(`${file}: `) ? message.slice(file.length + 2) : message);
   }
-  const vocab = new Map<string, number>();
-  const used = new Map<number, string>();
-  for (const [token, id] of Object.entries(json)) {
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
-      const shown = JSON.stringify(id).slice(0, 40);
-      throw new FileError(file, quoted(token), `id is ${shown}, expected an integer below vocab_size ${vocabSize}`);
-    }
-    const other = used.get(id);
-    if (other !== undefined) throw new FileError(file, quoted(token), `has the same id ${id} as ${quoted(other)}`);
-    used.set(id, token);
-    vocab.set(token, id);
-  }
-  return vocab;
-}
-
-/** `merges.txt`: `#version` line, then one pair per line. */
-export function parseMerges(
-  text: string,
-  file: string,
-  vocab: ReadonlyMap<string, number>,
-): readonly (readonly [string, string])[] {
-  const merges: (readonly [string, string])[] = [];
-  for (const [index, line] of text.split(/\r?\n/).entries()) {
-    if (line === '' || (index === 0 && line.startsWith('#version'))) continue;
-    const [first, second, ...rest] = line.split(' ');
-    const where = `line ${index + 1}`;
-    if (!first || !second || rest.length > 0) {
-      throw new FileError(file, where, `${quoted(line, 60)} is not a merge: expected two parts with one blank between`);
-    }
-    if (!vocab.has(first + second)) throw new FileError(file, where, `${quoted(first + second)} is not in vocab.json`);
-    merges.push([first, second]);
-  }
-  return merges;
 }

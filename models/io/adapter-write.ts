@@ -1,0 +1,110 @@
+/**
+ * Writes adapters in the three forms that other programs load right with mixed ranks. In all of them the scale is
+ * multiplied into B and alpha equals rank: diffusers and kohya's scripts lose or swap per-module alphas.
+ */
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { toKohya } from '../names.ts';
+import { type AdapterFile, type AdapterModule, transpose } from './adapter-file.ts';
+import { type AtomicOptions, createFolderAtomic, writeFileAtomic } from './atomic.ts';
+import type { Json } from './json.ts';
+import type { TensorOut } from './safetensors-write.ts';
+import { writeSafetensors } from './safetensors-write.ts';
+
+export type AdapterForm = 'diffusers' | 'kohya' | 'peft';
+
+/**
+ * Writes `adapter` to `target`: one safetensors file (`diffusers`: `lora_A`/`lora_B` names throughout; `kohya`: without
+ * alpha), or for `peft` a folder, with one sub-folder per network if there are two.
+ * Read back, B is scale·B rounded to float32 and the scale 1: the same ΔW, and the same bytes when written again.
+ * @throws FileError when the disk refuses
+ * @example await writeAdapter('run/adapter.safetensors', adapter)
+ */
+export async function writeAdapter(
+  target: string,
+  adapter: AdapterFile,
+  form: AdapterForm = 'diffusers',
+  options: AtomicOptions = {},
+): Promise<void> {
+  if (form === 'peft') return writePeft(target, adapter, options);
+  const tensors = new Map<string, TensorOut>();
+  for (const [modulePath, module] of adapter.modules) {
+    const [down, up] = form === 'kohya' ? ['lora_down', 'lora_up'] : ['lora_A', 'lora_B'];
+    const prefix = form === 'kohya' ? toKohya(modulePath) : modulePath;
+    addHalves(tensors, `${prefix}.${down}.weight`, `${prefix}.${up}.weight`, module);
+  }
+  const own = new Map(form === 'kohya' ? [['ss_network_module', 'networks.lora']] : [['format', 'pt']]);
+  await writeSafetensors(target, tensors, metadataWith(adapter, own), options);
+}
+
+/** Keys that say how to read a file: they must fit the form written, not the one the adapter came from. */
+const FORM_KEYS = ['format', 'lora_adapter_metadata', 'ss_network_module', 'ss_network_dim', 'ss_network_alpha'];
+
+function metadataWith(adapter: AdapterFile, own: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  return new Map([...[...adapter.metadata].filter(([key]) => !FORM_KEYS.includes(key)), ...own]);
+}
+
+function addHalves(tensors: Map<string, TensorOut>, down: string, up: string, module: AdapterModule): void {
+  const { A, B, rank, dIn, dOut, scale, kernel } = module;
+  const inner = kernel === undefined ? [dIn] : [dIn / (kernel[0] * kernel[1]), ...kernel];
+  tensors.set(down, { dtype: 'F32', shape: [rank, ...inner], data: transpose(A, dIn, rank) });
+  const scaled = scale === 1 ? B : B.map((b) => scale * b);
+  const outer = kernel === undefined ? [dOut, rank] : [dOut, rank, 1, 1];
+  tensors.set(up, { dtype: 'F32', shape: outer, data: transpose(scaled, rank, dOut) });
+}
+
+/** PEFT loads one network from one folder. */
+async function writePeft(folder: string, adapter: AdapterFile, options: AtomicOptions): Promise<void> {
+  const byPart = new Map<string, Map<string, AdapterModule>>();
+  for (const [modulePath, module] of adapter.modules) {
+    const dot = modulePath.indexOf('.');
+    const part = modulePath.slice(0, dot);
+    byPart.set(part, (byPart.get(part) ?? new Map()).set(modulePath.slice(dot + 1), module));
+  }
+  await createFolderAtomic(
+    folder,
+    async (temporary) => {
+      for (const [part, modules] of byPart) {
+        const target = byPart.size === 1 ? temporary : path.join(temporary, part);
+        await mkdir(target, { recursive: true });
+        const tensors = new Map<string, TensorOut>();
+        for (const [modulePath, module] of modules) {
+          const prefix = `base_model.model.${modulePath}`;
+          addHalves(tensors, `${prefix}.lora_A.weight`, `${prefix}.lora_B.weight`, module);
+        }
+        const metadata = metadataWith(adapter, new Map([['format', 'pt']]));
+        await writeSafetensors(path.join(target, 'adapter_model.safetensors'), tensors, metadata);
+        const config = `${JSON.stringify(peftConfig(modules), null, 2)}\n`;
+        await writeFileAtomic(path.join(target, 'adapter_config.json'), config);
+      }
+    },
+    options,
+  );
+}
+
+/** Ranks as a default and exceptions. Full paths as keys: they match as patterns and, in older PEFT, as plain names. */
+function peftConfig(modules: ReadonlyMap<string, AdapterModule>): Json {
+  const counts = new Map<number, number>();
+  for (const { rank } of modules.values()) counts.set(rank, (counts.get(rank) ?? 0) + 1);
+  const usual = [...counts].sort(([a, m], [b, n]) => n - m || a - b)[0]?.[0] ?? 1;
+  const exceptions = [...modules]
+    .filter(([, { rank }]) => rank !== usual)
+    .map(([name, { rank }]) => [name, rank] as const);
+  return {
+    peft_type: 'LORA',
+    base_model_name_or_path: null,
+    bias: 'none',
+    fan_in_fan_out: false,
+    inference_mode: true,
+    init_lora_weights: true,
+    lora_alpha: usual,
+    lora_dropout: 0,
+    modules_to_save: null,
+    r: usual,
+    rank_pattern: Object.fromEntries(exceptions),
+    alpha_pattern: Object.fromEntries(exceptions),
+    target_modules: [...modules.keys()].sort(),
+    use_dora: false,
+    use_rslora: false,
+  };
+}
