@@ -59,16 +59,15 @@ const COMPOSABLE = /\P{M}*\p{M}{0,256}/gu;
 /** Unicode's composed form in linear time. */
 export const compose = (text: string): string => text.replace(COMPOSABLE, (piece) => piece.normalize('NFC'));
 
+/** The reference's case-blind pattern takes this accent for neither letter (as its capital is) nor other: it only parts words. */
+const IOTA_BELOW = '\u0345';
+
 /** Cleans text as BERT's BasicTokenizer does (no accent stripping, no punctuation splitting); cost O(length). */
 export const cleanText = (text: string): string =>
-  compose(text.replace(REMOVED, '').replace(CHINESE, ' $& ')).toLowerCase();
+  compose(text.replace(REMOVED, '').replace(CHINESE, ' $& ')).toLowerCase().replaceAll(IOTA_BELOW, ' ');
 
-/**
- * Specials, English contractions, runs of letters, single digits, runs of anything else. The reference's pattern is
- * blind to case although the text is in lower case already; what is left of that: `ſ` counts as `s`, and U+0345 (whose
- * capital is a letter) matches nothing and is dropped.
- */
-const WORD = /<\|startoftext\|>|<\|endoftext\|>|'(?:[sſ]|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\u0345\s\p{L}\p{N}]+/gu;
+/** Specials, English contractions, runs of letters, single digits, runs of anything else. `ſ` is `s` in any case. */
+const WORD = /<\|startoftext\|>|<\|endoftext\|>|'(?:[sſ]|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu;
 
 const utf8 = new TextEncoder();
 
