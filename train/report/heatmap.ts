@@ -7,7 +7,7 @@ import { ground, rampIndex, rampStep } from './colors.ts';
 import { extent } from './history.ts';
 import { type Grid, type Layout, layout, type Network } from './modules.ts';
 import { printable, printableLines } from './printable.ts';
-import { appendScale, draw, element, inline, type SvgElement, standalone } from './svg.ts';
+import { appendHeading, appendScale, draw, inline, type SvgElement, standalone } from './svg.ts';
 
 /** What a map shows and says. */
 export interface MapOptions {
@@ -95,10 +95,7 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
     options,
   );
   finishCells(node, cells);
-  node.appendChild(element('text', { x: 0, y: 14, 'text-anchor': 'start', 'font-weight': 600 }, options.title));
-  node.appendChild(
-    element('text', { x: 0, y: 32, 'text-anchor': 'start', fill: ground.muted.light }, options.subtitle),
-  );
+  appendHeading(node, options.title, options.subtitle);
   appendScale(node, { x: left + 40, y: height - 22, width: 160 }, options.format(low), options.format(high));
   return node;
 }

@@ -3,7 +3,7 @@ import * as Plot from '@observablehq/plot';
 import { ground, type Pair } from './colors.ts';
 import { integer, number } from './format.ts';
 import { extent } from './history.ts';
-import { type ChartText, draw, element, inline, type SvgElement } from './svg.ts';
+import { appendHeading, type ChartText, draw, element, inline, type SvgElement } from './svg.ts';
 
 export interface Point {
   readonly step: number;
@@ -114,7 +114,7 @@ function lineMarks(line: Line): readonly Plot.Markish[] {
 
 /** Title and, below it, one coloured key per line. */
 function appendLegend(node: SvgElement, lines: readonly Pick<Line, 'name' | 'color' | 'kind'>[], title: string): void {
-  node.appendChild(element('text', { x: 0, y: 14, 'text-anchor': 'start', 'font-weight': 600 }, title));
+  appendHeading(node, title);
   let x = 0;
   for (const { name, color, kind } of lines) {
     const mark = { x1: x, x2: x + 16, y1: 32, y2: 32, stroke: color.light, 'stroke-width': 2.4 };

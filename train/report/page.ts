@@ -13,7 +13,8 @@ import { type Charts, costs, curves, data, growth, rankMaps, repeat } from './se
 import { style } from './style.ts';
 import { parseSummary, type RunSummary, type RunSummaryInput } from './summary.ts';
 import { inline, standalone } from './svg.ts';
-import { expansionTimeline, rankAgainstChange, rankHistoryMap, timeBars } from './timelines.ts';
+import { timeBars } from './time-bars.ts';
+import { expansionTimeline, rankAgainstChange, rankHistoryMap } from './timelines.ts';
 
 /** The finished report. `charts`: file name without extension → a complete SVG file. */
 export interface Report {

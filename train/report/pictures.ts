@@ -4,6 +4,7 @@
  */
 import { readFile, stat } from 'node:fs/promises';
 import sharp from 'sharp';
+import { printable } from './printable.ts';
 import type { Picture } from './summary.ts';
 
 /** Files above this are left out: the report shows samples, not archives. */
@@ -40,6 +41,16 @@ export async function embed(picture: Picture): Promise<Embedded> {
     const { data, info } = await small.png({ compressionLevel: 9 }).toBuffer({ resolveWithObject: true });
     return { src: `data:image/png;base64,${data.toString('base64')}`, width: info.width, height: info.height };
   } catch (error) {
-    return { missing: error instanceof Error ? error.message.split('\n')[0]! : 'unreadable' };
+    return { missing: reason(error) };
   }
+}
+
+/** Why a picture is missing, without its path: a report is passed on, the folders of this machine are not. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return 'unreadable';
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === 'ENOENT') return 'no such file';
+  return code === undefined
+    ? printable(error.message.split('\n')[0]!).replace(/:\s*$/, '')
+    : `cannot be read (${code})`;
 }

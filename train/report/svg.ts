@@ -67,6 +67,13 @@ export function draw(options: Plot.PlotOptions, text: ChartText): SvgElement {
   return node;
 }
 
+/** Writes the chart's heading and, in grey below it, a subtitle into the top left corner. */
+export function appendHeading(node: SvgElement, title: string, subtitle?: string): void {
+  node.appendChild(element('text', { x: 0, y: 14, 'text-anchor': 'start', 'font-weight': 600 }, title));
+  if (subtitle === undefined) return;
+  node.appendChild(element('text', { x: 0, y: 32, 'text-anchor': 'start', fill: ground.muted.light }, subtitle));
+}
+
 /**
  * Appends the colour scale with its two ends named, at (x, y).
  * `width` is the length of the bar in pixels.

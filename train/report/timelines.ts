@@ -1,11 +1,10 @@
-/** Rank history by kind of layer, the time line of expansions, and bars for where time went. */
+/** Rank history by kind of layer, the time line of expansions, and final rank against change. */
 import * as Plot from '@observablehq/plot';
-import { ground, onHigh, rampIndex, rampStep, series } from './colors.ts';
-import { duration, integer, number, percent } from './format.ts';
+import { ground, rampIndex, rampStep, series } from './colors.ts';
+import { integer, number } from './format.ts';
 import { extent, groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from './history.ts';
 import { placeOf } from './modules.ts';
-import type { RunSummary } from './summary.ts';
-import { appendScale, draw, element, inline, type SvgElement } from './svg.ts';
+import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
 
 const width = 992;
 const rowHeight = 22;
@@ -48,10 +47,6 @@ function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.
   } as Plot.PlotOptions;
 }
 
-function heading(node: SvgElement, text: string): void {
-  node.appendChild(element('text', { x: 0, y: 14, 'text-anchor': 'start', 'font-weight': 600 }, text));
-}
-
 /** Mean rank by kind of layer (rows) from test to test (columns). */
 export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
   const steps = testSteps(histories.flatMap((h) => h.tests));
@@ -84,7 +79,7 @@ export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: nu
   } as Plot.BarXOptions);
   const description = `Mean rank of each kind of layer after each of ${steps.length} tests, from ${number(low)} to ${number(high)}.`;
   const node = draw({ ...options, marks: [mark] }, { title: 'Rank history', description });
-  heading(node, 'Rank history: mean rank by kind of layer');
+  appendHeading(node, 'Rank history: mean rank by kind of layer');
   appendScale(
     node,
     { x: left + 24, y: 40 + rows.length * rowHeight + bottom - 14, width: 160 },
@@ -143,7 +138,10 @@ export function expansionTimeline(histories: readonly ModuleHistory[], lastStep:
       description: `${total} expansions; one disc per test and kind of layer, area = share of its modules that grew.`,
     },
   );
-  heading(node, `Time line of expansions (n = ${integer(total)}; area of a disc = share of the modules that grew)`);
+  appendHeading(
+    node,
+    `Time line of expansions (n = ${integer(total)}; area of a disc = share of the modules that grew)`,
+  );
   return inline(node);
 }
 
@@ -184,50 +182,9 @@ export function rankAgainstChange(histories: readonly ModuleHistory[]): string |
       description: `Final rank and relative change of ${points.length} modules; Spearman's correlation ${number(rho, 2)}.`,
     },
   );
-  heading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
+  appendHeading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
   node.appendChild(element('text', { x: 0, y: 34, 'text-anchor': 'start', fill: colors.unet }, '● U-Net'));
   node.appendChild(element('text', { x: 70, y: 34, 'text-anchor': 'start', fill: colors.text }, '● text encoder'));
   node.appendChild(element('text', { x: 0, y: 54, 'text-anchor': 'start', fill: ground.muted.light }, '‖ΔW‖ / ‖W‖'));
-  return inline(node);
-}
-
-/** Wall time by phase as bars, longest first. */
-export function timeBars(s: RunSummary): string | undefined {
-  const phases = s.phases
-    .filter((p) => Number.isFinite(p.seconds) && p.seconds > 0)
-    .sort((a, b) => b.seconds - a.seconds);
-  if (phases.length === 0) return undefined;
-  const total = phases.reduce((sum, p) => sum + p.seconds, 0);
-  const label = (p: (typeof phases)[number]): string => `${duration(p.seconds)} · ${percent(p.seconds / total)}`;
-  const inside = (p: (typeof phases)[number]): boolean => p.seconds > 0.7 * phases[0]!.seconds;
-  const node = draw(
-    {
-      width,
-      height: 34 + phases.length * 26,
-      marginTop: 28,
-      marginLeft: 150,
-      marginRight: 18,
-      marginBottom: 6,
-      x: { axis: null },
-      y: { domain: phases.map((p) => p.name), tickSize: 0, label: null, padding: 0.25 },
-      marks: [
-        Plot.barX(phases, { x: 'seconds', y: 'name', fill: series[0]!.light, rx: 2 }),
-        Plot.text(phases.filter(inside), {
-          x: 'seconds',
-          y: 'name',
-          text: label,
-          textAnchor: 'end',
-          dx: -8,
-          fill: onHigh.light,
-        }),
-        Plot.text(
-          phases.filter((p) => !inside(p)),
-          { x: 'seconds', y: 'name', text: label, textAnchor: 'start', dx: 6 },
-        ),
-      ],
-    },
-    { title: 'Time by phase', description: phases.map((p) => `${p.name} ${label(p)}`).join('; ') },
-  );
-  heading(node, `Where the time went (${duration(total)})`);
   return inline(node);
 }
