@@ -1,4 +1,5 @@
 /** Tables from people: CSV with a header line, and JSON lines. Strict, since a cut-off report is worse than an error. */
+import { isUtf8 } from 'node:buffer';
 import { CsvError, parse } from 'csv-parse/sync';
 import { FileError, listed, quoted } from '../../models/io/error.ts';
 import { decodeText, parseJson, readBytes } from '../../models/io/json.ts';
@@ -7,6 +8,20 @@ import { decodeText, parseJson, readBytes } from '../../models/io/json.ts';
 export type Row = { readonly line: number; readonly cells: ReadonlyMap<string, string> };
 
 const MAX_TABLE_BYTES = 256 * 2 ** 20;
+
+/** The text of a table. @throws FileError naming the first line that is not UTF-8, or as `readBytes`. */
+async function readText(file: string): Promise<string> {
+  const bytes = await readBytes(file, MAX_TABLE_BYTES);
+  if (isUtf8(bytes)) return decodeText(bytes, file);
+  let line = 1;
+  for (let from = 0; from < bytes.length; line++) {
+    const end = bytes.indexOf(0x0a, from);
+    const to = end < 0 ? bytes.length : end + 1;
+    if (!isUtf8(bytes.subarray(from, to))) break;
+    from = to;
+  }
+  throw new FileError(file, `line ${line}`, 'is not UTF-8 text, save the table with UTF-8 encoding');
+}
 
 const csvProblem = (error: CsvError): string => {
   switch (error.code) {
@@ -31,7 +46,7 @@ type Parsed = { readonly record: readonly string[]; readonly line: number };
  * @example await readCsv('data/metadata.csv', ['file_name', 'text'])
  */
 export async function readCsv(file: string, required: readonly string[]): Promise<readonly Row[]> {
-  const text = decodeText(await readBytes(file, MAX_TABLE_BYTES), file);
+  const text = await readText(file);
   if (text.trim() === '') {
     throw new FileError(file, '', `is empty, expected a header line with the columns ${required.join(',')}`);
   }
@@ -86,7 +101,7 @@ export type JsonLine = { readonly line: number; readonly value: unknown };
  * @throws FileError naming file and line: not UTF-8, empty, or a line that is no JSON.
  */
 export async function readJsonLines(file: string): Promise<readonly JsonLine[]> {
-  const text = decodeText(await readBytes(file, MAX_TABLE_BYTES), file);
+  const text = await readText(file);
   const lines = text
     .split('\n')
     .map((source, at) => ({ line: at + 1, source: source.endsWith('\r') ? source.slice(0, -1) : source }))
