@@ -2,7 +2,6 @@
  * The one WebGPU device of a process. Dawn faults when its entry object is garbage-collected while in use, so that
  * object stays in a module variable for the process's whole life; the device itself is opened once and closed by hand.
  */
-import { create, globals } from 'webgpu';
 import { CoreError, LostDeviceError } from '../../ir/errors.ts';
 
 /** No WebGPU adapter on this machine. */
@@ -43,15 +42,35 @@ const softwareNames = /swiftshader|llvmpipe|lavapipe|softpipe|warp|basic render/
 let entry: GPU | undefined;
 let opened: Promise<Gpu> | undefined;
 
-/** The entry point of Dawn, created once. */
-export const gpuEntry = (): GPU => {
-  Object.assign(globalThis, globals);
-  entry ??= create([]);
+/** The entry point of Dawn, loaded and created once. Timestamps come as the device counts them, not in 100 µs steps. */
+export const gpuEntry = async (): Promise<GPU> => {
+  if (!entry) {
+    const { create, globals } = await import('webgpu').catch((error: Error) => {
+      throw new NoAdapterError(
+        `WebGPU does not load on ${process.platform}-${process.arch}: ${error.message.split('\n', 1)[0]}`,
+      );
+    });
+    Object.assign(globalThis, globals);
+    entry ??= create(['disable-dawn-features=timestamp_quantization']);
+  }
   return entry;
+};
+const isSoftware = ({ info }: GPUAdapter): boolean =>
+  info.isFallbackAdapter || softwareNames.test(`${info.description} ${info.architecture}`);
+
+/** Is there a real GPU? (`--backend auto` prefers it; software adapters are slower than wasm.) */
+export const hasHardwareAdapter = async (): Promise<boolean> => {
+  try {
+    const adapter = await (await gpuEntry()).requestAdapter({ powerPreference: 'high-performance' });
+    return adapter !== null && !isSoftware(adapter);
+  } catch (error) {
+    if (error instanceof NoAdapterError) return false;
+    throw error;
+  }
 };
 
 const open = async (): Promise<Gpu> => {
-  const adapter = await gpuEntry().requestAdapter({ powerPreference: 'high-performance' });
+  const adapter = await (await gpuEntry()).requestAdapter({ powerPreference: 'high-performance' });
   if (!adapter)
     throw new NoAdapterError(
       "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
@@ -77,7 +96,7 @@ const open = async (): Promise<Gpu> => {
   return {
     device,
     adapter: name,
-    class: adapter.info.isFallbackAdapter || softwareNames.test(`${description} ${architecture}`) ? 'cpu' : 'gpu',
+    class: isSoftware(adapter) ? 'cpu' : 'gpu',
     timestamps,
     limits: device.limits,
     check() {

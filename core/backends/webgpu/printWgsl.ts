@@ -17,6 +17,9 @@ const spread: Readonly<Record<AdapterClass, { readonly threads: number; readonly
 /** How one input is read at `width` neighbouring points of the last axis. */
 type Access = 'one' | 'vector' | 'splat' | 'gather';
 
+/** input → output that lies in the same buffer: WebGPU lets a kernel bind a written buffer only once */
+export type InPlace = ReadonlyMap<number, number>;
+
 export interface ClusterLoads {
   readonly reads: readonly { readonly name: string; readonly type: string }[];
   /** WGSL statements that compute every step at the point whose axis coordinates are `c0, c1, …` */
@@ -28,9 +31,15 @@ export interface ClusterLoads {
 /**
  * Reads and steps of a cluster at one point (`width` 1) or at four neighbours along the last of `axes` (`width` 4, where
  * the last coordinate counts groups of four).
- * @param names how binding i is called
+ * @param inPlace inputs that are read from the binding of an output instead of one of their own
  */
-export const printSteps = (cluster: Cluster, axes: readonly Axis[], width: Width, params: Params): ClusterLoads => {
+export const printSteps = (
+  cluster: Cluster,
+  axes: readonly Axis[],
+  width: Width,
+  params: Params,
+  inPlace: InPlace = new Map(),
+): ClusterLoads => {
   const last = axes.length - 1;
   const reads: { name: string; type: string }[] = [];
   const lines: string[] = [];
@@ -40,14 +49,16 @@ export const printSteps = (cluster: Cluster, axes: readonly Axis[], width: Width
     const aligned = input.offset % 4 === 0 && strides.every((s, a) => a === last || s % 4 === 0);
     const access: Access = width === 1 ? 'one' : inner === 0 ? 'splat' : inner === 1 && aligned ? 'vector' : 'gather';
     const unit = access === 'vector' ? 4 : 1;
-    reads.push({ name: `x${i}`, type: storageType(input.dtype, access === 'vector' ? 4 : 1) });
+    const shared = inPlace.get(i);
+    const name = shared === undefined ? `x${i}` : `y${shared}`;
+    if (shared === undefined) reads.push({ name, type: storageType(input.dtype, access === 'vector' ? 4 : 1) });
     const terms = strides.flatMap((s, a) => {
       if (s === 0) return [];
       if (a !== last || width === 1) return [`c${a} * ${params.word(s / unit)}`];
       return [access === 'vector' ? `c${a}` : `c${a} * ${params.word(4 * s)}`];
     });
     lines.push(`let i${i} = ${[params.word(input.offset / unit), ...terms].join(' + ')};`);
-    const at = (k: number) => (k === 0 ? `x${i}[i${i}]` : `x${i}[i${i} + ${k}u * s${i}]`);
+    const at = (k: number) => (k === 0 ? `${name}[i${i}]` : `${name}[i${i} + ${k}u * s${i}]`);
     if (access === 'gather') lines.push(`let s${i} = ${params.word(inner)};`);
     const raw =
       access === 'one' || access === 'vector'
@@ -110,7 +121,7 @@ export const stored = (text: string, dtype: Cluster['steps'][number]['dtype'], w
  * Kernel of a cluster without reduction. Cost: one read per input element, one write per output element.
  * Buffers must be padded to 16 bytes: a flat space whose size is no multiple of 4 is written past its end.
  */
-export const printElementwise = (cluster: Cluster, adapter: AdapterClass): Kernel => {
+export const printElementwise = (cluster: Cluster, adapter: AdapterClass, inPlace?: InPlace): Kernel => {
   const axes = simplify(cluster);
   const last = axes[axes.length - 1];
   const width: Width = last && (last.size % 4 === 0 || axes.length === 1) ? 4 : 1;
@@ -126,7 +137,7 @@ export const printElementwise = (cluster: Cluster, adapter: AdapterClass): Kerne
     sizes,
     params,
   );
-  const { reads, body, value } = printSteps(cluster, axes, width, params);
+  const { reads, body, value } = printSteps(cluster, axes, width, params, inPlace);
   const writes = cluster.outputs.map((s, o) => ({ name: `y${o}`, type: storageType(cluster.steps[s]!.dtype, width) }));
   const stores = cluster.outputs.map((s, o) => `y${o}[i] = ${stored(value(s), cluster.steps[s]!.dtype, width)};`);
   return {

@@ -1,0 +1,178 @@
+/**
+ * Ops that move words without computing: gather, pad, concat; and the two that are nearly so, scatterAdd and randomBits.
+ * Every dtype is 32 bits wide in memory, so one kernel serves all of them as u32.
+ */
+import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
+import type { PadAttrs } from '../../ops/layout.ts';
+import type { AdapterClass } from './device.ts';
+import { assemble, ceilDiv, createParams, floatBits, type Kernel, type Params, type Recipe } from './kernel.ts';
+import { printCoordinates } from './printWgsl.ts';
+
+const THREADS = 64;
+/** Threads that share the elements of one kernel; the rest is a loop with a run-time bound. */
+const mostGroups: Readonly<Record<AdapterClass, number>> = { cpu: 256, gpu: 16384 };
+
+const word = (name: string) => ({ name, type: 'u32' });
+
+/** A kernel that runs `body` for every `i` in [0, count). */
+const forEach = (
+  name: string,
+  adapter: AdapterClass,
+  count: number,
+  params: Params,
+  reads: readonly { readonly name: string; readonly type: string }[],
+  output: { readonly name: string; readonly type: string },
+  body: string,
+): Kernel => {
+  const groups = Math.min(mostGroups[adapter], ceilDiv(count, THREADS));
+  const [bound, step] = [params.word(count), params.word(groups * THREADS)];
+  return {
+    name,
+    code: assemble(
+      params,
+      reads,
+      [output],
+      `@compute @workgroup_size(${THREADS})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  for (var i = id.x; i < ${bound}; i += ${step}) {
+    ${body}
+  }
+}
+`,
+    ),
+    params: params.words(),
+    groups: [groups, 1, 1],
+    reads: reads.length,
+    writes: 1,
+  };
+};
+
+/** y[…, i, …] = x[…, i, …] where x and y are views of two buffers with the same shape. */
+const copyInto = (from: View, to: View, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const axes = from.shape.flatMap((n, a) => (n === 1 ? [] : [a]));
+  const names = axes.map((_, i) => `c${i}`);
+  const coordinates = printCoordinates(
+    'i',
+    names,
+    axes.map((a) => from.shape[a]!),
+    p,
+  );
+  const at = (v: View) => [p.word(v.offset), ...axes.map((a, i) => `c${i} * ${p.word(v.strides[a]!)}`)].join(' + ');
+  return forEach(
+    'copy',
+    adapter,
+    sizeOf(from.shape),
+    p,
+    [word('x')],
+    word('y'),
+    `${coordinates}\n    y[${at(to)}] = x[${at(from)}];`,
+  );
+};
+
+const fill = (count: number, bits: number, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  return forEach('fill', adapter, count, p, [], word('y'), `y[i] = ${p.word(bits)};`);
+};
+
+const output = { from: 'output', index: 0 } as const;
+
+/** concat: each operand is copied to its place. Cost: one read and one write of everything. */
+export const concatRecipe = (inputs: readonly View[], axis: number, adapter: AdapterClass): Recipe => {
+  const shape = inputs[0]!.shape.map((n, a) => (a === axis ? inputs.reduce((s, x) => s + x.shape[a]!, 0) : n));
+  const strides = rowMajor(shape);
+  let start = 0;
+  const launches = inputs.map((x, index) => {
+    const to = { shape: x.shape, strides, offset: start * strides[axis]! };
+    start += x.shape[axis]!;
+    return { kernel: copyInto(x, to, adapter), operands: [{ from: 'input' as const, index }, output] };
+  });
+  return { launches, scratch: [] };
+};
+
+/** pad: the result is filled, then the operand copied to its place. */
+export const padRecipe = (
+  x: View,
+  shape: readonly number[],
+  a: PadAttrs,
+  bits: number,
+  adapter: AdapterClass,
+): Recipe => {
+  const strides = rowMajor(shape);
+  const to = {
+    shape: x.shape,
+    strides: strides.map((s, i) => s * (a.interior[i]! + 1)),
+    offset: a.low.reduce((o, low, i) => o + low * strides[i]!, 0),
+  };
+  return {
+    launches: [
+      { kernel: fill(sizeOf(shape), bits, adapter), operands: [output] },
+      { kernel: copyInto(x, to, adapter), operands: [{ from: 'input', index: 0 }, output] },
+    ],
+    scratch: [],
+  };
+};
+/** The 32-bit word that stands for `value` in a dtype. */
+export const wordOf = (value: number, float: boolean): number => (float ? floatBits(value) : value >>> 0);
+
+/** gather: rows of a contiguous table; ids outside it read zeros. `width` words per row. */
+export const gatherKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const w = p.word(width);
+  return forEach(
+    'gather',
+    adapter,
+    ids * width,
+    p,
+    [word('x'), word('ids')],
+    word('y'),
+    `let row = ids[i / ${w}];
+    y[i] = select(0u, x[min(row, ${p.word(Math.max(rows, 1) - 1)}) * ${w} + i % ${w}], row < ${p.word(rows)});`,
+  );
+};
+
+/** scatterAdd: every result looks through all ids in order, so the sum has the same bits every time. */
+export const scatterAddKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const w = p.word(width);
+  return forEach(
+    'scatterAdd',
+    adapter,
+    rows * width,
+    p,
+    [{ name: 'g', type: 'f32' }, word('ids')],
+    { name: 'y', type: 'f32' },
+    `let row = i / ${w}; let column = i % ${w};
+    var sum = 0.0;
+    for (var k = 0u; k < ${p.word(ids)}; k++) { if (ids[k] == row) { sum += g[k * ${w} + column]; } }
+    y[i] = sum;`,
+  );
+};
+
+const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
+/** randomBits: Threefry-2x32-20, one thread per pair of words. */
+export const randomBitsKernel = (keys: number, count: number, stream: number, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const pairs = p.word(ceilDiv(count, 2));
+  const total = p.word(count);
+  const rounds = Array.from({ length: 20 }, (_, r) => {
+    const turn = rotations[r % 8]!;
+    const mix = `x += y; y = ((y << ${turn}u) | (y >> ${32 - turn}u)) ^ x;`;
+    const s = (r + 1) / 4;
+    return Number.isInteger(s) ? `${mix} x += k${s % 3}; y += k${(s + 1) % 3} + ${s}u;` : mix;
+  });
+  return forEach(
+    'randomBits',
+    adapter,
+    keys * ceilDiv(count, 2),
+    p,
+    [word('key'), word('offset')],
+    word('bits'),
+    `let row = i / ${pairs}; let block = i % ${pairs};
+    let k0 = key[2u * row]; let k1 = key[2u * row + 1u]; let k2 = k0 ^ k1 ^ 0x1bd11bdau;
+    var x = offset[row] + block + k0; var y = ${p.word(stream)} + k1;
+    ${rounds.join('\n    ')}
+    bits[row * ${total} + 2u * block] = x;
+    if (2u * block + 1u < ${total}) { bits[row * ${total} + 2u * block + 1u] = y; }`,
+  );
+};

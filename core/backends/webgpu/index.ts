@@ -1,0 +1,84 @@
+/**
+ * The WebGPU backend: Dawn through the `webgpu` package. f32 only; sizes in uniforms, cached bind groups, one encoder,
+ * one pass and one submit per step, no readback inside a step.
+ */
+import type { Backend } from '../backend.ts';
+import { createPool, readback, upload } from './buffers.ts';
+import { closeDevice, openDevice } from './device.ts';
+import { createPipelines } from './pipelines.ts';
+import { buildProgram, type Storage } from './program.ts';
+
+export interface WebgpuOptions {
+  /** most bytes of device memory in use; software adapters never report out of memory themselves */
+  readonly memoryBudget?: number;
+}
+
+/** What this backend tells besides the common interface. */
+export interface WebgpuBackend extends Backend<Storage> {
+  /** pipelines built so far: a new shape of a known program must not add any */
+  readonly pipelines: () => number;
+}
+
+/**
+ * Opens the WebGPU backend. Close it, or the process may not end.
+ * @throws NoAdapterError with what to install
+ * @example const backend = await webgpuBackend(); const step = compile(f, { backend }); … await backend.close();
+ */
+export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<WebgpuBackend> => {
+  const gpu = await openDevice();
+  const pool = createPool(gpu, options.memoryBudget);
+  const pipelines = createPipelines(gpu);
+  let live = 0;
+  /** counts storages as they come and go */
+  const counted = (storages: readonly Storage[]): readonly Storage[] => {
+    live += storages.length;
+    return storages;
+  };
+  return {
+    name: 'webgpu',
+    device: gpu.adapter,
+    supports: (dtype) => dtype !== 'f64',
+    hasKernel: () => false,
+    store(values, dtype) {
+      const buffer = pool.acquire(values.byteLength);
+      upload(gpu, buffer, values);
+      return counted([{ buffer, dtype, elements: values.length }])[0]!;
+    },
+    async load({ buffer, dtype, elements }) {
+      const [bytes] = await readback(gpu, [{ buffer, bytes: 4 * elements }]);
+      return dtype === 'f32'
+        ? new Float32Array(bytes!)
+        : dtype === 'i32'
+          ? new Int32Array(bytes!)
+          : new Uint32Array(bytes!);
+    },
+    free({ buffer }) {
+      live--;
+      pool.release(buffer);
+    },
+    build(graph) {
+      const program = buildProgram({ gpu, pool, pipelines }, graph);
+      return {
+        ...program,
+        run(inputs) {
+          live -= graph.donated.size;
+          return counted(program.run(inputs));
+        },
+        async profile(inputs) {
+          live -= graph.donated.size;
+          return counted(await program.profile(inputs));
+        },
+      };
+    },
+    memory: () => {
+      const { liveBytes, peakBytes } = pool.stats();
+      return { liveBytes, peakBytes, storages: live };
+    },
+    fallbacks: [],
+    pipelines: pipelines.built,
+    async close() {
+      pool.trim();
+      await closeDevice();
+    },
+  };
+};

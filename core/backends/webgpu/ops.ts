@@ -1,0 +1,87 @@
+/** Which kernels run which op: the one table that links op names to WGSL. Clusters are printed, everything else is here. */
+
+import { isFloat } from '../../ir/dtype.ts';
+import { CoreError } from '../../ir/errors.ts';
+import type { Op, Tensor } from '../../ir/tensor.ts';
+import { sizeOf, type View } from '../../ir/view.ts';
+import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
+import type { ConcatAttrs, PadAttrs } from '../../ops/layout.ts';
+import type { BitsAttrs } from '../../ops/random.ts';
+import { printConv } from './conv.ts';
+import { printConvKernel } from './convKernel.ts';
+import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
+import type { AdapterClass } from './device.ts';
+import { printDot } from './dot.ts';
+import { type Recipe, single } from './kernel.ts';
+
+interface OpKernels {
+  /** operands that may be any strided view; the others arrive in row-major order */
+  readonly strided: boolean;
+  readonly recipe: (node: Tensor, views: readonly View[], adapter: AdapterClass) => Recipe;
+}
+
+const rest = (t: Tensor, axes: number): number => sizeOf(t.shape.slice(axes));
+
+const table: Readonly<Record<string, OpKernels>> = {
+  dot: { strided: true, recipe: (_node, [a, b], adapter) => single(printDot({ a: a!, b: b! }, adapter)) },
+  conv: {
+    strided: true,
+    recipe: ({ attrs, shape }, [x, w], adapter) =>
+      single(printConv({ kind: 'conv', x: x!, w: w!, out: shape, attrs: attrs as ConvAttrs }, adapter)),
+  },
+  convInput: {
+    strided: true,
+    recipe: ({ attrs, shape }, [x, w], adapter) =>
+      single(printConv({ kind: 'convInput', x: x!, w: w!, out: shape, attrs: attrs as ConvSizedAttrs }, adapter)),
+  },
+  convKernel: {
+    strided: true,
+    recipe: ({ attrs }, [x, g], adapter) =>
+      single(printConvKernel({ x: x!, g: g!, attrs: attrs as ConvSizedAttrs }, adapter)),
+  },
+  gather: {
+    strided: false,
+    recipe: ({ inputs: [x, ids] }, _views, adapter) =>
+      single(gatherKernel(x!.shape[0]!, rest(x!, 1), sizeOf(ids!.shape), adapter)),
+  },
+  scatterAdd: {
+    strided: false,
+    recipe: ({ inputs: [g, ids], shape }, _views, adapter) =>
+      single(scatterAddKernel(shape[0]!, rest(g!, ids!.shape.length), sizeOf(ids!.shape), adapter)),
+  },
+  pad: {
+    strided: true,
+    recipe: ({ attrs, shape, dtype }, [x], adapter) => {
+      const a = attrs as PadAttrs;
+      return padRecipe(x!, shape, a, wordOf(a.value, isFloat(dtype)), adapter);
+    },
+  },
+  concat: {
+    strided: true,
+    recipe: ({ attrs }, views, adapter) => concatRecipe(views, (attrs as ConcatAttrs).axis, adapter),
+  },
+  randomBits: {
+    strided: false,
+    recipe: ({ inputs: [, offset], attrs }, _views, adapter) => {
+      const { count, stream } = attrs as BitsAttrs;
+      return single(randomBitsKernel(sizeOf(offset!.shape), count, stream, adapter));
+    },
+  },
+};
+
+export const isStrided = (op: Op): boolean => table[op.name]?.strided ?? false;
+
+/** ops whose kernels compute in f32 only */
+const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd']);
+
+/**
+ * The kernels of one node.
+ * @throws CoreError when the op has none, or not for this dtype
+ */
+export const recipeOf = (node: Tensor, views: readonly View[], adapter: AdapterClass): Recipe => {
+  const kernels = table[node.op.name];
+  if (!kernels) throw new CoreError(`the webgpu backend has no kernel for ${node.op.name}`);
+  if (floatOnly.has(node.op.name) && node.dtype !== 'f32')
+    throw new CoreError(`the webgpu backend computes ${node.op.name} in f32, not in ${node.dtype}`);
+  return kernels.recipe(node, views, adapter);
+};

@@ -1,0 +1,228 @@
+/**
+ * A built program: kernels in order with their pipelines, uniforms and slots. A run encodes one pass and submits once;
+ * nothing is read back. Bind groups are made when buffers are first seen together and found again afterwards.
+ */
+import { type Buffer, type Lowered, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
+import { reuseDonated, slots, spans } from '../../compile/plan.ts';
+import { dtypes } from '../../ir/dtype.ts';
+import { DeviceLimitError } from '../../ir/errors.ts';
+import { sizeOf } from '../../ir/view.ts';
+import type { Executable, Graph, KernelReport } from '../backend.ts';
+import type { BufferPool } from './buffers.ts';
+import type { Gpu } from './device.ts';
+import { type Kernel, MAX_GROUPS, type Recipe, single } from './kernel.ts';
+import { isStrided, recipeOf } from './ops.ts';
+import type { Pipelines } from './pipelines.ts';
+import { printReduce } from './printReduce.ts';
+import { type InPlace, printElementwise } from './printWgsl.ts';
+import { timedPasses } from './timing.ts';
+
+/** Values on the device. */
+export interface Storage {
+  readonly buffer: GPUBuffer;
+  readonly dtype: Buffer['dtype'];
+  readonly elements: number;
+}
+export interface Context {
+  readonly gpu: Gpu;
+  readonly pool: BufferPool;
+  readonly pipelines: Pipelines;
+}
+
+const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
+
+/** One dispatch. `places` are its bindings after the uniform block: a fixed buffer, or a position in the run's table. */
+interface Launch {
+  readonly kernel: Kernel;
+  readonly pipeline: GPUComputePipeline;
+  readonly places: readonly (GPUBuffer | number)[];
+  readonly uniformOffset: number;
+  readonly op: number;
+  /** bind groups of earlier runs, last used first */
+  readonly groups: { readonly buffers: readonly GPUBuffer[]; readonly group: GPUBindGroup }[];
+}
+/** how many combinations of buffers a launch remembers: states that swap places need two */
+const REMEMBERED = 4;
+
+/** Cluster inputs that lie in the same donated buffer as the cluster's output. */
+const inPlaceOf = (k: LoweredKernel, reuse: ReadonlyMap<Buffer, Buffer>): InPlace => {
+  const shared = new Map<number, number>();
+  if (k.kind === 'cluster')
+    for (const [o, output] of k.outputs.entries())
+      for (const [i, input] of k.inputs.entries()) if (reuse.get(output) === input) shared.set(i, o);
+  return shared;
+};
+
+const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
+  if (k.kind === 'op')
+    return recipeOf(
+      k.node,
+      k.inputs.map((o) => o.view),
+      gpu.class,
+    );
+  if (k.cluster.reduce) return printReduce(k.cluster, gpu.class);
+  const kernel = printElementwise(k.cluster, gpu.class, inPlace);
+  const operands = k.inputs.flatMap((_, index) => (inPlace.has(index) ? [] : [{ from: 'input' as const, index }]));
+  return {
+    ...single(kernel),
+    launches: [
+      { kernel, operands: [...operands, ...k.outputs.map((_, index) => ({ from: 'output' as const, index }))] },
+    ],
+  };
+};
+
+const shapeText = (k: LoweredKernel): string =>
+  k.kind === 'cluster'
+    ? `${k.cluster.reduce ? `${k.cluster.reduce.op} over [${k.cluster.shape}]` : `[${k.cluster.shape}]`}: ${k.cluster.steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : [])).join(' ') || 'copy'}`
+    : `${k.inputs.map((o) => `[${o.view.shape}]`).join(' · ')} → [${k.node.shape}]`;
+
+/** Everything about a kernel that does not change from run to run. */
+const describe = (k: LoweredKernel): KernelReport => {
+  const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
+  const points = k.kind === 'cluster' ? sizeOf(k.cluster.shape) : 0;
+  return {
+    name: k.kind === 'op' ? k.node.op.name : k.cluster.reduce ? `reduce ${k.cluster.reduce.op}` : 'elementwise',
+    detail: shapeText(k),
+    flops:
+      k.kind === 'op'
+        ? (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0)
+        : points * k.cluster.steps.filter((s) => s.kind === 'call').length,
+    bytes: [...inputs, ...k.outputs].reduce((n, b) => n + bytesOf(b), 0),
+    ...(k.node.label ? { label: k.node.label } : {}),
+  };
+};
+
+/** Places of a program's buffers: fixed slots, or the table that a run fills in (inputs first, then outputs). */
+const placeBuffers = (lowered: Lowered, pool: BufferPool) => {
+  const { slotOf, sizes } = slots(spans(lowered), 256);
+  const fixed = sizes.map((bytes) => pool.acquire(bytes));
+  const table = new Map<Buffer, number>();
+  for (const b of [...lowered.inputs, ...lowered.outputs]) if (!table.has(b)) table.set(b, table.size);
+  return { fixed, table, placeOf: (b: Buffer): GPUBuffer | number => table.get(b) ?? fixed[slotOf.get(b)!]! };
+};
+
+export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): Executable<Storage> => {
+  const { device, limits } = gpu;
+  const maxLoads = Math.min(10, limits.maxStorageBuffersPerShaderStage - 1);
+  const lowered = lower(graph, { strided: isStrided, maxLoads });
+  const reuse = reuseDonated(lowered, graph.donated);
+  const { fixed, table, placeOf } = placeBuffers(lowered, pool);
+
+  // recipes → launches; scratch buffers are shared by all kernels in turn
+  const recipes = lowered.kernels.map((k) => ({ k, recipe: recipeFor(k, gpu, inPlaceOf(k, reuse)) }));
+  const scratch: GPUBuffer[] = [];
+  for (const { recipe } of recipes)
+    for (const [i, bytes] of recipe.scratch.entries())
+      if (!scratch[i] || scratch[i].size < bytes) {
+        if (scratch[i]) pool.release(scratch[i]);
+        scratch[i] = pool.acquire(bytes);
+      }
+  let uniformBytes = 0;
+  const align = limits.minUniformBufferOffsetAlignment;
+  const launches = recipes.flatMap(({ k, recipe }, op): Launch[] =>
+    recipe.launches.flatMap(({ kernel, operands }) => {
+      if (kernel.groups.includes(0)) return [];
+      if (kernel.groups.some((n) => n > MAX_GROUPS))
+        throw new DeviceLimitError(
+          `${describe(k).name} ${describe(k).detail}: more than ${MAX_GROUPS} groups on one axis`,
+        );
+      const uniformOffset = uniformBytes;
+      uniformBytes += Math.ceil(kernel.params.byteLength / align) * align;
+      const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
+      const places = operands.map(({ from, index }) =>
+        from === 'scratch' ? scratch[index]! : placeOf((from === 'input' ? inputs : k.outputs)[index]!),
+      );
+      return [{ kernel, pipeline: pipelines.get(kernel), places, uniformOffset, op, groups: [] }];
+    }),
+  );
+  const uniforms = device.createBuffer({
+    size: Math.max(uniformBytes, 16),
+    usage: GPUBufferUsage.UNIFORM,
+    mappedAtCreation: true,
+  });
+  const words = new Uint32Array(uniforms.getMappedRange());
+  for (const l of launches) words.set(l.kernel.params, l.uniformOffset / 4);
+  uniforms.unmap();
+
+  const bindGroup = (l: Launch, buffers: readonly GPUBuffer[]): GPUBindGroup => {
+    const at = (p: GPUBuffer | number): GPUBuffer => (typeof p === 'number' ? buffers[p]! : p);
+    const known = l.groups.findIndex((g) => l.places.every((p, i) => at(p) === g.buffers[i]));
+    if (known === 0) return l.groups[0]!.group;
+    const bound = l.places.map(at);
+    const entry =
+      known > 0
+        ? l.groups.splice(known, 1)[0]!
+        : {
+            buffers: bound,
+            group: device.createBindGroup({
+              layout: pipelines.layout(l.kernel.reads, l.kernel.writes),
+              entries: [
+                {
+                  binding: 0,
+                  resource: { buffer: uniforms, offset: l.uniformOffset, size: l.kernel.params.byteLength },
+                },
+                ...bound.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
+              ],
+            }),
+          };
+    l.groups.unshift(entry);
+    if (l.groups.length > REMEMBERED) l.groups.pop();
+    return entry.group;
+  };
+
+  /** the run's table of buffers, and its results */
+  const prepare = (inputs: readonly Storage[]) => {
+    gpu.check();
+    const buffers: GPUBuffer[] = [];
+    for (const [i, b] of lowered.inputs.entries()) buffers[table.get(b)!] = inputs[i]!.buffer;
+    const reused = new Set<Buffer>();
+    const outputs = lowered.outputs.map((b): Storage => {
+      const donor = reuse.get(b);
+      if (donor) reused.add(donor);
+      const buffer = donor ? buffers[table.get(donor)!]! : pool.acquire(bytesOf(b));
+      buffers[table.get(b)!] = buffer;
+      return { buffer, dtype: b.dtype, elements: b.elements };
+    });
+    const finish = (): readonly Storage[] => {
+      for (const i of graph.donated) if (!reused.has(lowered.inputs[i]!)) pool.release(inputs[i]!.buffer);
+      return outputs;
+    };
+    return { buffers, finish };
+  };
+  const encode = (pass: GPUComputePassEncoder, l: Launch, buffers: readonly GPUBuffer[]) => {
+    pass.setPipeline(l.pipeline);
+    pass.setBindGroup(0, bindGroup(l, buffers));
+    pass.dispatchWorkgroups(...l.kernel.groups);
+  };
+
+  let times: readonly number[] = [];
+  return {
+    workspaceBytes: [...fixed, ...scratch].reduce((n, b) => n + b.size, 0),
+    run(inputs) {
+      const { buffers, finish } = prepare(inputs);
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      for (const l of launches) encode(pass, l, buffers);
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+      return finish();
+    },
+    async profile(inputs) {
+      const { buffers, finish } = prepare(inputs);
+      const each = await timedPasses(
+        gpu,
+        launches.map((l) => (pass) => encode(pass, l, buffers)),
+      );
+      const sums = new Array<number>(lowered.kernels.length).fill(0);
+      for (const [i, l] of launches.entries()) sums[l.op]! += each[i]!;
+      times = sums;
+      return finish();
+    },
+    report: () =>
+      lowered.kernels.map((k, i) => ({ ...describe(k), ...(times[i] === undefined ? {} : { ms: times[i] }) })),
+    release() {
+      for (const buffer of [...fixed, ...scratch]) pool.release(buffer);
+      uniforms.destroy();
+    },
+  };
+};

@@ -1,0 +1,215 @@
+/** The WebGPU backend as a whole: every op of the registry, gradients, blocks, memory, replay, faults. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { closeDevice, openDevice } from '../core/backends/webgpu/device.ts';
+import { type WebgpuBackend, webgpuBackend } from '../core/backends/webgpu/index.ts';
+import {
+  add,
+  attention,
+  cast,
+  compile,
+  concat,
+  conv,
+  dot,
+  evaluate,
+  exp,
+  grad,
+  groupNorm,
+  key,
+  LostDeviceError,
+  layerNorm,
+  mean,
+  mul,
+  normal,
+  pullback,
+  read,
+  registry,
+  reshape,
+  slice,
+  softmax,
+  sub,
+  sum,
+  swap,
+  type Tensor,
+  tensor,
+  vmap,
+} from '../core/index.ts';
+import { isFloat } from '../core/ir/dtype.ts';
+import type { Attrs, Op, Sample } from '../core/ir/tensor.ts';
+import { apply, cpu, numbers, operands, picker, rng, values } from './gradcheck.ts';
+
+let backend: WebgpuBackend;
+beforeAll(async () => {
+  backend = await webgpuBackend();
+});
+afterAll(() => backend.close());
+
+/** largest difference relative to the largest value: 1 means as large as the result */
+const distance = (got: readonly number[], want: readonly number[]): number => {
+  const scale = want.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-3);
+  return want.reduce((m, v, i) => Math.max(m, Object.is(got[i], v) ? 0 : Math.abs(got[i]! - v) / scale), 0);
+};
+/** the graph on WebGPU against the reference loops of the same f32 graph (which sum in f64) */
+const compare = async (outs: readonly Tensor[], what: string, tolerance = 4e-6) => {
+  const placed = evaluate([...outs], backend);
+  for (const [i, o] of outs.entries()) {
+    const got = Array.from(await read(placed[i]!));
+    expect(got.length, what).toBe(o.shape.reduce((a, b) => a * b, 1));
+    expect(distance(got, await numbers(o, cpu)), `${what} output ${i}`).toBeLessThanOrEqual(tolerance);
+  }
+};
+const random = rng(11);
+const t = (...shape: number[]): Tensor => tensor(Float32Array.from(values({ shape }, random)), shape);
+
+describe.each([...registry.values()].map((op) => [op.name, op] as [string, Op]))('%s', (name, op) => {
+  test('and its gradient', async () => {
+    for (let seed = 0; seed < 5; seed++) {
+      const r = rng(seed + 101);
+      const sample = op.sample(picker(r)) as Sample<Attrs>;
+      const inputs = operands(sample, r, 'f32');
+      const outs = apply(op, inputs, sample.attrs);
+      await compare(outs, name);
+      const cts = outs.map((o) =>
+        isFloat(o.dtype) ? tensor(Float32Array.from(values({ shape: o.shape }, r)), o.shape) : undefined,
+      );
+      if (op.vjp === 'nondifferentiable' || cts.every((c) => c === undefined)) continue;
+      const back = pullback(outs, cts, inputs).filter((g) => g !== undefined);
+      if (back.length > 0) await compare(back, `vjp of ${name}`, 2e-5);
+    }
+  });
+});
+
+const same = {
+  stride: [1, 1],
+  pad: [
+    [1, 1],
+    [1, 1],
+  ],
+  groups: 1,
+} as const;
+/** a U-Net-like block: conv, norms, attention, residuals */
+const block = (x: Tensor, p: { gamma: Tensor; beta: Tensor; w: Tensor; q: Tensor }): Tensor => {
+  const [n, h, w, c] = x.shape as [number, number, number, number];
+  const y = add(x, conv(groupNorm(x, p.gamma, p.beta, { groups: 2, eps: 1e-5, silu: true }), p.w, same));
+  const rows = layerNorm(reshape(y, [n, h * w, c]), p.gamma, p.beta, 1e-5);
+  const q = reshape(dot(reshape(rows, [1, n * h * w, c]), reshape(p.q, [1, c, c])), [n, h * w, c]);
+  return reshape(attention(q, rows, rows, { heads: 2 }), x.shape);
+};
+const params = (c: number) => ({ gamma: t(c), beta: t(c), w: t(3, 3, c, c), q: t(c, c) });
+
+test('a block, its gradient and its per-sample gradients', async () => {
+  const p = params(8);
+  const x = t(3, 5, 4, 8);
+  const loss = (q: typeof p, y: Tensor) => mean(mul(block(y, q), block(y, q)));
+  await compare([block(x, p)], 'block', 2e-5);
+  await compare(Object.values(grad(loss)(p, x)), 'gradients', 5e-5);
+  const per = vmap(grad(loss), [null, 0])(p, reshape(x, [3, 1, 5, 4, 8]));
+  await compare(Object.values(per), 'per-sample gradients', 5e-5);
+});
+
+test('random numbers are the same words as on the reference', async () => {
+  const words = normal(key(7), [33]);
+  await compare([words], 'normal', 2e-6);
+});
+
+test('long rows, many operands, integer and bool values', async () => {
+  await compare([sum(exp(t(3, 5000)), 1), softmax(t(4, 1000))], 'long rows');
+  await compare(
+    [
+      concat(
+        Array.from({ length: 20 }, (_, i) => t(2, i + 1)),
+        1,
+      ),
+    ],
+    'concat of 20',
+  );
+  const many = Array.from({ length: 30 }, () => t(5));
+  await compare([many.reduce((a, b) => add(mul(a, b), a))], 'sum of 30', 1e-4);
+  await compare([cast(t(3, 7), 'i32'), cast(cast(t(9), 'i32'), 'f32')], 'casts');
+  await compare([slice(swap(t(5, 6)), { axis: 0, start: 1, step: 2 })], 'views');
+});
+
+describe('compiled steps', () => {
+  const step = (state: { w: Tensor; m: Tensor }, x: Tensor) => {
+    const g = grad((w: Tensor) => mean(mul(dot(x, w), dot(x, w))))(state.w);
+    const m = add(mul(state.m, 0.9), g);
+    return [{ w: sub(state.w, mul(m, 0.01)), m }, sum(m)] as const;
+  };
+  const start = () => ({
+    w: tensor(new Float32Array(48).fill(0.3), [1, 8, 6]),
+    m: tensor(new Float32Array(48), [1, 8, 6]),
+  });
+  const train = async (on: Parameters<typeof compile>[1]['backend'], steps: number) => {
+    const run = compile(step, { backend: on, donate: [0] });
+    let state = start();
+    const x = tensor(
+      Float32Array.from({ length: 32 }, (_, i) => Math.sin(i)),
+      [1, 4, 8],
+    );
+    for (let i = 0; i < steps; i++) [state] = run(state, x);
+    return { values: [...(await read(state.w))], run };
+  };
+  test('fifty donated steps equal the reference, twice with the same bits', async () => {
+    const want = await train(cpu, 50);
+    const a = await train(backend, 50);
+    const b = await train(backend, 50);
+    expect(distance(a.values, want.values)).toBeLessThan(1e-5);
+    expect(b.values).toEqual(a.values);
+  });
+  test('a thousand steps leave live bytes as they were', async () => {
+    const run = compile(step, { backend, donate: [0] });
+    let state = start();
+    const x = t(1, 4, 8);
+    let out: Tensor;
+    const at: number[] = [];
+    for (let i = 0; i < 1000; i++) {
+      [state, out] = run(state, x);
+      await read(out);
+      if (i === 99 || i === 999) at.push(backend.memory().liveBytes);
+      if (i % 50 === 0) {
+        globalThis.gc?.();
+        await new Promise((r) => setTimeout(r, 0));
+      }
+    }
+    // loose results wait for the garbage collector; the program and its state are exact
+    expect(at[1]! - at[0]!).toBeLessThanOrEqual(256 * 1000);
+    await read(state.w);
+  });
+  test('another shape builds no pipeline, and a profile has a time for every kernel', async () => {
+    const run = compile((w: Tensor, x: Tensor) => sum(exp(dot(x, w)), 1), { backend });
+    const at = (m: number, n: number) => read(run(t(1, 8, n), t(1, m, 8)));
+    await at(12, 16);
+    const before = backend.pipelines();
+    await at(20, 24);
+    await at(40, 36);
+    expect(backend.pipelines()).toBe(before);
+    expect(run.programs).toBe(3);
+    await run.profile(t(1, 8, 24), t(1, 20, 8));
+    const { kernels } = run.inspect(t(1, 8, 24), t(1, 20, 8));
+    expect(kernels.length).toBeGreaterThanOrEqual(2);
+    for (const k of kernels) expect(k.ms).toBeGreaterThan(0);
+  });
+});
+
+test('a tensor over the device limit is refused with both numbers', async () => {
+  expect(() =>
+    backend.build({
+      inputs: [],
+      outputs: [],
+      order: [],
+      donated: new Set(),
+    }),
+  ).not.toThrow();
+  const small = await webgpuBackend({ memoryBudget: 4096 });
+  expect(() => small.store(new Float32Array(5000), 'f32')).toThrow(/0\.0 MiB in use and .* over the budget/);
+});
+
+test('a lost device is one clear error, and a new one works', async () => {
+  const lost = await webgpuBackend();
+  const x = lost.store(new Float32Array([1, 2]), 'f32');
+  (await openDevice()).device.destroy();
+  await expect(lost.load(x)).rejects.toThrow(LostDeviceError);
+  await closeDevice();
+  const again = await webgpuBackend();
+  expect([...(await again.load(again.store(new Float32Array([3, 4]), 'f32')))]).toEqual([3, 4]);
+  await again.close();
+});
