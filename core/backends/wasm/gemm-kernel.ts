@@ -14,6 +14,7 @@ import {
   type Tile,
   type TileVariant,
   tileFunctions,
+  tileName,
 } from './tile.ts';
 
 /** How A is read: straight from memory with k or the rows contiguous, or packed into scratch first. */
@@ -77,16 +78,25 @@ export const gemmWords = (epilogue: Epilogue, words: Readonly<Record<Word, numbe
 ];
 
 export const gemmName = (tile: Tile, a: ModeA, b: ModeB): string => `gemm${tileName(tile)}_${a}_${b}`;
-export const tileName = (tile: Tile): string => `${tile.rows}x${columns(tile)}${tile.fma ? 'f' : ''}`;
 
 /** Splits `value` as a number in mixed radix: value = rest·radix + digit. */
-const digit = (f: FunctionBuilder, value: Local<'i32'>, radix: Expr<'i32'>): Local<'i32'> => {
+export const digit = (f: FunctionBuilder, value: Local<'i32'>, radix: Expr<'i32'>): Local<'i32'> => {
   const rest = f.let(i32.div_u(value, radix));
   const result = f.let(i32.sub(value, i32.mul(rest, radix)));
   f.set(value, rest);
   return result;
 };
 export const min = (a: Local<'i32'>, b: Local<'i32'>): Expr<'i32'> => select(i32.lt_u(a, b), a, b);
+/** all words of an argument block after the epilogue, in locals */
+export const loadWords = <W extends string>(
+  f: FunctionBuilder,
+  args: Expr<'i32'>,
+  words: readonly W[],
+): Readonly<Record<W, Local<'i32'>>> =>
+  Object.fromEntries(words.map((word, i) => [word, f.let(i32.load(args, EPILOGUE.end + i * 4))])) as Record<
+    W,
+    Local<'i32'>
+  >;
 /** `base` plus an offset, but 0 stays 0 (absent) */
 export const orAbsent = (f: FunctionBuilder, base: Local<'i32'>, offset: Expr<'i32'>): Local<'i32'> =>
   f.let(select(base, i32.add(base, offset), i32.const(0)));
@@ -105,9 +115,7 @@ export const gemmModule = (tile: Tile, modeA: ModeA, modeB: ModeB): Uint8Array<A
   const packPanel = modeA === 'pack' ? packPanelFunction(m, tile.rows) : undefined;
 
   m.kernel(gemmName(tile, modeA, modeB), (f, { args, start, end, scratch }) => {
-    const w = Object.fromEntries(
-      WORDS.map((word, i) => [word, f.let(i32.load(args, EPILOGUE.end + i * 4))]),
-    ) as unknown as Record<Word, Local<'i32'>>;
+    const w = loadWords(f, args, WORDS);
     const [u, k0, panel, row] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
     // Scratch: one spare tile, then the packed rows.
     const packed = f.let(i32.add(scratch, tile.rows * width * 4));
@@ -218,9 +226,7 @@ export const REDUCE_KERNEL = 'reduceSplits';
 export const reduceModule = (): Uint8Array<ArrayBuffer> => {
   const m = assembler();
   m.kernel(REDUCE_KERNEL, (f, { args, start, end }) => {
-    const w = Object.fromEntries(
-      REDUCE.map((word, i) => [word, f.let(i32.load(args, EPILOGUE.end + i * 4))]),
-    ) as unknown as Record<ReduceWord, Local<'i32'>>;
+    const w = loadWords(f, args, REDUCE);
     const alpha = f.let(v128.load32_splat(args, EPILOGUE.alpha));
     const activation = f.let(i32.load(args, EPILOGUE.activation));
     const [u, j, s] = [f.local('i32'), f.local('i32'), f.local('i32')];

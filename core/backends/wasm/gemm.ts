@@ -24,13 +24,10 @@ import {
   REDUCE_KERNEL,
   reduceModule,
   reduceWords,
-  TILES_PER_BLOCK,
-  tileName,
 } from './gemm-kernel.ts';
 import type { Command, Machine } from './machine.ts';
-import { type PackArgs, packModule, packWords } from './pack.ts';
+import { type Blocks, chooseTile, divide, ensure, packCommand, panelBytes, roundUp, SERIAL_WORK } from './plan.ts';
 import { type ACTIVATIONS, columns, type Tile } from './tile.ts';
-import { tiles } from './tune.ts';
 
 /** a matrix in memory; strides in elements */
 export interface Operand {
@@ -65,20 +62,11 @@ export interface GemmDescription {
   readonly packedB?: number;
 }
 
-/** multiplications below which a command stays on the main thread: about 5 µs */
-const SERIAL_WORK = 150_000;
-/** multiplications worth a unit of its own */
-const UNIT_WORK = 50_000;
-/** wanted number of units: enough for 8 threads; fixed, so that results do not depend on the machine */
-const WANTED_UNITS = 16;
-const MAX_SPLITS = 32;
-
 interface Plan {
   readonly tile: Tile;
   readonly modeA: ModeA;
   readonly modeB: ModeB;
-  readonly rowsPerUnit: number;
-  readonly panelsPerUnit: number;
+  readonly blocks: Blocks;
   readonly splits: number;
   readonly kPerSplit: number;
   /** bytes of packed B and of the partial sums */
@@ -86,16 +74,8 @@ interface Plan {
   readonly partialBytes: number;
 }
 
-const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
-
 /** the residual is C itself */
 const accumulates = (d: GemmDescription): boolean => d.residual?.address === d.c.address;
-
-/** the width of panel that wastes least on n columns */
-const chooseTile = (machine: Machine, n: number): Tile => {
-  const { wide, narrow } = tiles(machine);
-  return roundUp(n, columns(narrow)) * 1.1 < roundUp(n, columns(wide)) ? narrow : wide;
-};
 
 const plan = (machine: Machine, d: GemmDescription): Plan => {
   const { m, n, k, groups = 1, a, b } = d;
@@ -106,16 +86,10 @@ const plan = (machine: Machine, d: GemmDescription): Plan => {
   const direct = a.column === 1 ? 'rows' : a.row === 1 && panels <= 3 ? 'cols' : 'pack';
   const modeA: ModeA = m === 1 && a.column !== 1 ? 'cols' : direct;
 
-  const wantedUnits = Math.max(1, Math.min(WANTED_UNITS / groups, (m * n * k) / UNIT_WORK));
-  const rowTiles = Math.ceil(m / tile.rows);
-  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.floor(rowTiles / wantedUnits)));
-  const rowBlocks = Math.ceil(rowTiles / tilesPerUnit);
-  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.floor(Math.min(panels, wantedUnits / rowBlocks))));
-  const columnBlocks = Math.ceil(panels / panelsPerUnit);
+  const blocks = divide(tile, groups, m, n, k);
   // C is read back for every further block of k, so a scaled sum cannot be added to it in place: the second pass can.
   const scaledInPlace = accumulates(d) && (d.alpha ?? 1) !== 1 && k > KC;
-  const fitting = Math.min(MAX_SPLITS, Math.floor(wantedUnits / (rowBlocks * columnBlocks)), Math.floor(k / 64));
-  const wantedSplits = Math.max(fitting, scaledInPlace ? 2 : 1);
+  const wantedSplits = Math.max(blocks.splits, scaledInPlace ? 2 : 1);
   const kPerSplit = wantedSplits > 1 ? roundUp(Math.ceil(k / wantedSplits), 4) : k;
   const splits = wantedSplits > 1 ? Math.ceil(k / kPerSplit) : 1;
   const sharedB = (b.group ?? 0) === 0;
@@ -123,28 +97,11 @@ const plan = (machine: Machine, d: GemmDescription): Plan => {
     tile,
     modeA,
     modeB,
-    rowsPerUnit: tilesPerUnit * tile.rows,
-    panelsPerUnit,
+    blocks,
     splits,
     kPerSplit,
     packBytes: modeB === 'packed' && d.packedB === undefined ? panels * width * k * 4 * (sharedB ? 1 : groups) : 0,
     partialBytes: splits > 1 ? roundUp(groups * splits * m * n * 4, 64) : 0,
-  };
-};
-
-const ensure = (machine: Machine, name: string, module: () => Uint8Array<ArrayBuffer>): string => {
-  if (!machine.hasKernel(name)) machine.addModule(module());
-  return name;
-};
-
-const packCommand = (machine: Machine, tile: Tile, args: PackArgs): Command => {
-  const width = columns(tile);
-  const units = Math.ceil(args.lanes / width) * args.groups;
-  return {
-    kernel: ensure(machine, `pack${width}`, () => packModule(width)),
-    args: packWords(args, width),
-    grid: units,
-    ...(args.lanes * args.k * args.stretches * args.groups < SERIAL_WORK && { chunk: units }),
   };
 };
 
@@ -157,7 +114,7 @@ export const gemmWorkspace = (machine: Machine, d: GemmDescription): number => {
 /** bytes of the panels of B for `packedB` */
 export const packedBBytes = (machine: Machine, d: Pick<GemmDescription, 'n' | 'k' | 'groups' | 'b'>): number => {
   const width = columns(chooseTile(machine, d.n));
-  return roundUp(d.n, width) * d.k * 4 * ((d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1));
+  return panelBytes(d.n, d.k, width) * ((d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1));
 };
 
 /** Commands that pack B once into `target` ({@link packedBBytes} bytes), for frozen weights. */
@@ -169,7 +126,7 @@ export const packB = (
   const groups = (d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1);
   if (d.n * d.k * groups === 0) return [];
   return [
-    packCommand(machine, chooseTile(machine, d.n), {
+    packCommand(machine, columns(chooseTile(machine, d.n)), {
       source: d.b.address,
       laneStride: d.b.column * 4,
       kStride: d.b.row * 4,
@@ -217,10 +174,8 @@ export const gemm = (machine: Machine, d: GemmDescription): readonly Command[] =
   // Adding to C needs no second operand when nothing scales the sum.
   const accumulate = accumulates(d) && splits === 1 && epilogue.alpha === 1;
   const none = { bias: 0, biasGroup: 0, residual: 0, residualGroup: 0 };
-  if (splits > 1) ensure(machine, REDUCE_KERNEL, reduceModule);
   const target = splits > 1 ? { address: partials, row: n, group: splits * m * n } : c;
-  const rowBlocks = Math.ceil(m / p.rowsPerUnit);
-  const columnBlocks = Math.ceil(Math.ceil(n / width) / p.panelsPerUnit);
+  const { rowsPerUnit, panelsPerUnit, rowBlocks, columnBlocks } = p.blocks;
   const grid = groups * rowBlocks * columnBlocks * splits;
   const main: Command = {
     kernel: ensure(machine, gemmName(tile, p.modeA, p.modeB), () => gemmModule(tile, p.modeA, p.modeB)),
@@ -240,8 +195,8 @@ export const gemm = (machine: Machine, d: GemmDescription): readonly Command[] =
       m,
       n,
       k,
-      rowsPerUnit: p.rowsPerUnit,
-      panelsPerUnit: p.panelsPerUnit,
+      rowsPerUnit,
+      panelsPerUnit,
       rowBlocks,
       columnBlocks,
       splits,
@@ -254,33 +209,39 @@ export const gemm = (machine: Machine, d: GemmDescription): readonly Command[] =
     ...(groups * m * n * k < SERIAL_WORK && { chunk: grid }),
   };
   if (splits === 1) return [...packing, main];
-  return [...packing, main, reduce(m, n, groups, splits, partials, c, ends, epilogue)];
+  return [...packing, main, reduceCommand(machine, { m, n, groups, splits, partials, c, ends, epilogue })];
 };
 
-const reduce = (
-  m: number,
-  n: number,
-  groups: number,
-  splits: number,
-  partials: number,
-  c: Output,
-  ends: { bias: number; biasGroup: number; residual: number; residualGroup: number },
-  epilogue: Epilogue,
-): Command => ({
-  kernel: REDUCE_KERNEL,
-  args: reduceWords(epilogue, {
-    partials,
-    splits,
-    splitStride: m * n * 4,
-    group: splits * m * n * 4,
-    c: c.address,
-    cGroup: (c.group ?? 0) * 4,
-    ...ends,
-    m,
-    n,
+interface Reduction {
+  readonly m: number;
+  readonly n: number;
+  readonly groups: number;
+  readonly splits: number;
+  /** address of partial sums [group][split][m][n] */
+  readonly partials: number;
+  readonly c: Output;
+  readonly ends: {
+    readonly bias: number;
+    readonly biasGroup: number;
+    readonly residual: number;
+    readonly residualGroup: number;
+  };
+  readonly epilogue: Epilogue;
+}
+/** Command that adds up the partial sums of a split contraction and applies its epilogue. */
+export const reduceCommand = (machine: Machine, r: Reduction): Command => ({
+  kernel: ensure(machine, REDUCE_KERNEL, reduceModule),
+  args: reduceWords(r.epilogue, {
+    partials: r.partials,
+    splits: r.splits,
+    splitStride: r.m * r.n * 4,
+    group: r.splits * r.m * r.n * 4,
+    c: r.c.address,
+    cGroup: (r.c.group ?? 0) * 4,
+    ...r.ends,
+    m: r.m,
+    n: r.n,
   }),
-  grid: groups * m,
-  ...(groups * m * n * splits < SERIAL_WORK / 4 && { chunk: groups * m }),
+  grid: r.groups * r.m,
+  ...(r.groups * r.m * r.n * r.splits < SERIAL_WORK / 4 && { chunk: r.groups * r.m }),
 });
-
-export { tileName };

@@ -27,6 +27,7 @@ export interface Tile {
   readonly fma: boolean;
 }
 export const columns = (tile: Tile): number => tile.vectors * 4;
+export const tileName = (tile: Tile): string => `${tile.rows}x${columns(tile)}${tile.fma ? 'f' : ''}`;
 
 /**
  * How A is read:
@@ -55,8 +56,11 @@ export interface TileVariant {
 export const EPILOGUE = { alpha: 0, activation: 4, cStride: 8, residualStride: 12, end: 16 } as const;
 export const ACTIVATIONS = { none: 0, silu: 1 } as const;
 
-/** Byte sizes of list entries in scratch: taps are [b offset, row pointers …], runs [a offset, b offset, length]. */
-export const tapBytes = (tile: Tile): number => 4 * (1 + tile.rows);
+/**
+ * Byte sizes of list entries in scratch: taps are [b offset, row pointers …] with whole vectors of pointers, runs are
+ * [a offset, b offset, length].
+ */
+export const tapBytes = (tile: Tile): number => 4 + 16 * Math.ceil(tile.rows / 4);
 export const RUN_BYTES = 12;
 
 const UNROLL = 4;
@@ -72,7 +76,7 @@ export interface TileCall {
   readonly aStride: Expr<'i32'> | number;
   readonly b: Expr<'i32'>;
   readonly bStride: Expr<'i32'> | number;
-  /** `once`, `taps`: length of a stretch */
+  /** `once`, `taps`: length of a stretch; `runs`: bytes from k to k + 1 in A unless that is fixed */
   readonly k: Expr<'i32'> | number;
   /** `taps`, `runs`: stretches in the list */
   readonly count: Expr<'i32'> | number;
@@ -229,7 +233,7 @@ const tileFunction = (m: Assembler, variant: TileVariant, rows: number, silu: Fu
     const list = f.local('i32');
     const position = f.local('i32');
     const i = f.local('i32');
-    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? aStride);
+    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (walk === 'runs' ? f.let(k) : aStride));
     if (walk === 'once') {
       for (const [r, p] of pointers.entries()) f.set(p, r === 0 ? a : i32.add(pointers[r - 1]!, aStride));
       stretch(f, acc, variant, pointers, aStep, b, bStep, k);

@@ -1,0 +1,74 @@
+/** What all contractions share: the choice of the tile, the division into units, packing commands. */
+import { KC, TILES_PER_BLOCK } from './gemm-kernel.ts';
+import type { Command, Machine } from './machine.ts';
+import { type PackArgs, packModule, packWords } from './pack.ts';
+import { columns, type Tile } from './tile.ts';
+import { tiles } from './tune.ts';
+
+/** multiplications below which a command stays on the main thread: about 5 µs */
+export const SERIAL_WORK = 150_000;
+/** multiplications worth a unit of its own */
+const UNIT_WORK = 50_000;
+/** wanted number of units: enough for 8 threads; fixed, so that results do not depend on the machine */
+const WANTED_UNITS = 16;
+const MAX_SPLITS = 32;
+
+export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
+
+/** adds a module when its kernel is not there yet; returns the kernel's name */
+export const ensure = (machine: Machine, name: string, module: () => Uint8Array<ArrayBuffer>): string => {
+  if (!machine.hasKernel(name)) machine.addModule(module());
+  return name;
+};
+
+/** the width of panel that wastes least on n columns */
+export const chooseTile = (machine: Machine, n: number): Tile => {
+  const { wide, narrow } = tiles(machine);
+  return roundUp(n, columns(narrow)) * 1.1 < roundUp(n, columns(wide)) ? narrow : wide;
+};
+
+export interface Blocks {
+  readonly rowsPerUnit: number;
+  readonly rowBlocks: number;
+  readonly panelsPerUnit: number;
+  readonly columnBlocks: number;
+  /** splits of k that still make sense */
+  readonly splits: number;
+}
+
+/** how many units a contraction is worth */
+export const wantedUnits = (groups: number, work: number): number =>
+  Math.max(1, Math.min(WANTED_UNITS / groups, work / UNIT_WORK));
+
+/** Divides the rows, then the columns, then k of a contraction into units. Depends on the shape alone. */
+export const divide = (tile: Tile, groups: number, m: number, n: number, k: number): Blocks => {
+  const wanted = wantedUnits(groups, m * n * k);
+  const rowTiles = Math.ceil(m / tile.rows);
+  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.floor(rowTiles / wanted)));
+  const rowBlocks = Math.ceil(rowTiles / tilesPerUnit);
+  const panels = Math.ceil(n / columns(tile));
+  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.floor(Math.min(panels, wanted / rowBlocks))));
+  const columnBlocks = Math.ceil(panels / panelsPerUnit);
+  const splits = Math.min(MAX_SPLITS, Math.floor(wanted / (rowBlocks * columnBlocks)), Math.floor(k / 64));
+  return { rowsPerUnit: tilesPerUnit * tile.rows, rowBlocks, panelsPerUnit, columnBlocks, splits: Math.max(1, splits) };
+};
+
+/** Command that packs a matrix into panels of `width` lanes. */
+export const packCommand = (machine: Machine, width: number, args: PackArgs): Command => {
+  const units = Math.ceil(args.lanes / width) * args.groups;
+  return {
+    kernel: ensure(machine, `pack${width}`, () => packModule(width)),
+    args: packWords(args, width),
+    grid: units,
+    ...(args.lanes * args.k * args.stretches * args.groups < SERIAL_WORK && { chunk: units }),
+  };
+};
+
+/** bytes of `lanes` × `k` in panels of `width` lanes */
+export const panelBytes = (lanes: number, k: number, width: number): number => roundUp(lanes, width) * k * 4;
+
+/** channels of a block of a long tap, and taps of a block of short ones: about KC steps of k */
+export const tapBlocks = (channels: number, taps: number): { channelBlock: number; tapsPerBlock: number } =>
+  channels > KC
+    ? { channelBlock: roundUp(channels / Math.ceil(channels / KC), 4), tapsPerBlock: 1 }
+    : { channelBlock: channels, tapsPerBlock: Math.min(taps, Math.max(1, Math.floor(KC / channels))) };

@@ -1,0 +1,210 @@
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import {
+  type ConvShape,
+  conv,
+  convInputGradient,
+  convInputGradientWorkspace,
+  convKernelGradient,
+  convKernelGradientWorkspace,
+  convWorkspace,
+  outputSize,
+  packConvWeights,
+  packedWeightBytes,
+} from '../core/backends/wasm/conv.ts';
+import { type Command, createMachine, type Machine } from '../core/backends/wasm/machine.ts';
+import { LAMBDA, random, U32 } from './wasm-support.ts';
+
+/** one sum: the terms added up in f64, their magnitude and number */
+interface Sums {
+  readonly value: Float64Array;
+  readonly size: Float64Array;
+  readonly count: Float64Array;
+}
+const sums = (length: number): Sums => ({
+  value: new Float64Array(length),
+  size: new Float64Array(length),
+  count: new Float64Array(length),
+});
+const add = (s: Sums, at: number, term: number): void => {
+  s.value[at]! += term;
+  s.size[at]! += Math.abs(term);
+  s.count[at]! += 1;
+};
+
+/** y, dx and dw as the three derivatives of one trilinear form, by its definition */
+const reference = (s: ConvShape, x: Float32Array, w: Float32Array, dy: Float32Array) => {
+  const [oh, ow] = outputSize(s);
+  const [cg, og] = [s.c / s.groups, s.o / s.groups];
+  const [y, dx, dw] = [sums(s.n * oh * ow * s.o), sums(x.length), sums(w.length)];
+  for (let n = 0; n < s.n; n++)
+    for (let oy = 0; oy < oh; oy++)
+      for (let ox = 0; ox < ow; ox++)
+        for (let ky = 0; ky < s.kh; ky++)
+          for (let kx = 0; kx < s.kw; kx++) {
+            const iy = oy * s.stride[0] - s.pad[0][0] + ky;
+            const ix = ox * s.stride[1] - s.pad[1][0] + kx;
+            if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
+            for (let o = 0; o < s.o; o++)
+              for (let c = 0; c < cg; c++) {
+                const atX = ((n * s.h + iy) * s.w + ix) * s.c + Math.floor(o / og) * cg + c;
+                const atW = ((ky * s.kw + kx) * cg + c) * s.o + o;
+                const atY = ((n * oh + oy) * ow + ox) * s.o + o;
+                add(y, atY, x[atX]! * w[atW]!);
+                add(dx, atX, dy[atY]! * w[atW]!);
+                add(dw, atW, dy[atY]! * x[atX]!);
+              }
+          }
+  return { y, dx, dw };
+};
+
+const check = (
+  name: string,
+  got: Float32Array,
+  { value, size, count }: Sums,
+  extra?: (at: number) => [number, number],
+): void => {
+  for (const [i, v] of got.entries()) {
+    const [y, added] = extra?.(i) ?? [value[i]!, 0];
+    const bound =
+      U32 * (16 * Math.abs(y) + 4 * (added + Math.abs(value[i]!)) + 1.1 * LAMBDA * Math.sqrt(count[i]!) * size[i]!) +
+      2 ** -126;
+    if (!(Math.abs(v - y) <= bound)) throw new Error(`${name}[${i}] is ${v}, not ${y} (± ${bound})`);
+  }
+};
+
+const run = (machine: Machine, commands: readonly Command[]): void => {
+  const program = machine.prepare(commands);
+  machine.run(program);
+  machine.release(program);
+};
+
+const runCase = (
+  machine: Machine,
+  s: ConvShape,
+  seed: number,
+  epilogue: boolean,
+  prepacked: boolean,
+): Float32Array[] => {
+  const [oh, ow] = outputSize(s);
+  const x = random(seed, s.n * s.h * s.w * s.c);
+  const w = random(seed + 1, s.kh * s.kw * (s.c / s.groups) * s.o);
+  const dy = random(seed + 2, s.n * oh * ow * s.o);
+  const bias = random(seed + 3, s.o);
+  const residual = random(seed + 4, dy.length);
+  const blocks: number[] = [];
+  const place = (values: Float32Array): number => {
+    const address = machine.alloc(values.byteLength);
+    machine.f32.set(values, address / 4);
+    blocks.push(address);
+    return address;
+  };
+  const empty = (length: number): number => place(new Float32Array(length).fill(Number.NaN));
+  const at = { x: place(x), w: place(w), dy: place(dy), y: empty(dy.length), dx: empty(x.length), dw: empty(w.length) };
+  const read = (address: number, length: number): Float32Array => machine.f32.slice(address / 4, address / 4 + length);
+  const weights = (direction: 'forward' | 'inputGradient', workspace: number) => {
+    if (!prepacked) return { workspace: empty(workspace / 4) };
+    const packedW = empty(packedWeightBytes(machine, s, direction) / 4);
+    run(machine, packConvWeights(machine, s, direction, at.w, packedW));
+    return { packedW };
+  };
+  const ends = epilogue ? { bias: place(bias), residual: place(residual), activation: 'silu' as const } : {};
+  run(machine, conv(machine, s, { ...at, ...ends, ...weights('forward', convWorkspace(machine, s)) }));
+  run(
+    machine,
+    convInputGradient(machine, s, { ...at, ...weights('inputGradient', convInputGradientWorkspace(machine, s)) }),
+  );
+  run(
+    machine,
+    convKernelGradient(machine, s, { ...at, workspace: empty(convKernelGradientWorkspace(machine, s) / 4) }),
+  );
+  const [y, dx, dw] = [read(at.y, dy.length), read(at.dx, x.length), read(at.dw, w.length)];
+  for (const address of blocks) machine.free(address);
+
+  const expected = reference(s, x, w, dy);
+  check(
+    'y',
+    y,
+    expected.y,
+    epilogue
+      ? (i) => {
+          const [b, r] = [bias[i % s.o]!, residual[i]!];
+          const sum = expected.y.value[i]! + b + r;
+          return [sum / (1 + Math.exp(-sum)), Math.abs(b) + Math.abs(r) + Math.abs(sum)];
+        }
+      : undefined,
+  );
+  check('dx', dx, expected.dx);
+  check('dw', dw, expected.dw);
+  return [y, dx, dw];
+};
+
+const small = (max: number) => fc.integer({ min: 1, max });
+const anyShape: fc.Arbitrary<ConvShape> = fc
+  .record({
+    n: small(3),
+    h: small(11),
+    w: small(11),
+    cg: fc.constantFrom(1, 2, 3, 4, 5, 8, 9, 17),
+    og: fc.constantFrom(1, 2, 3, 4, 5, 8, 9, 17),
+    groups: fc.constantFrom(1, 1, 2, 3),
+    kh: small(4),
+    kw: small(4),
+    stride: fc.tuple(small(3), small(3)),
+    pad: fc.tuple(fc.tuple(fc.nat(4), fc.nat(4)), fc.tuple(fc.nat(4), fc.nat(4))),
+  })
+  .map(({ cg, og, ...rest }) => ({ ...rest, c: cg * rest.groups, o: og * rest.groups }))
+  .filter((s) => outputSize(s).every((size) => size > 0));
+
+const square = (n: number, size: number, c: number, o: number, k = 3, stride = 1, pad = 1): ConvShape => ({
+  n,
+  h: size,
+  w: size,
+  c,
+  o,
+  kh: k,
+  kw: k,
+  stride: [stride, stride],
+  pad: [
+    [pad, pad],
+    [pad, pad],
+  ],
+  groups: 1,
+});
+
+describe('convolution', () => {
+  const one = createMachine({ threads: 1 });
+  const two = createMachine({ threads: 2 });
+  two.ready();
+  afterAll(() => two.close());
+
+  it('and both gradients agree with their definition in f64, with the same bits on 1 and 2 threads', () => {
+    fc.assert(
+      fc.property(anyShape, fc.nat(), fc.boolean(), fc.boolean(), (s, seed, epilogue, prepacked) => {
+        expect(runCase(two, s, seed, epilogue, prepacked)).toEqual(runCase(one, s, seed, epilogue, prepacked));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it.each([
+    square(2, 16, 32, 48),
+    square(1, 4, 300, 20),
+    square(1, 9, 16, 16, 3, 2),
+    square(1, 8, 600, 4, 1, 1, 0),
+    {
+      ...square(1, 9, 12, 20, 3, 2, 0),
+      pad: [
+        [0, 1],
+        [0, 1],
+      ],
+    } satisfies ConvShape,
+    { ...square(1, 300, 1, 3), h: 2 },
+  ])('computes %o', (s) => {
+    expect(runCase(two, s, 7, true, false)).toEqual(runCase(one, s, 7, true, false));
+  });
+
+  it('leaves no memory behind', () => {
+    expect(two.stats().blocks).toBe(two.threads);
+  });
+});
