@@ -1,0 +1,202 @@
+/** Clusters without reduction: rows of the output, four neighbours at a time. */
+import type { Cluster } from '../../compile/scalar.ts';
+import { type Assembler, type Expr, type FunctionBuilder, i32, type Local, v128 } from './assemble.ts';
+import { type Axis, accesses, collapse, point } from './axes.ts';
+import { kernelOf } from './kernelNames.ts';
+import { stored } from './math.ts';
+import {
+  type Coordinate,
+  evaluator,
+  type GatherStrides,
+  gather,
+  gatherTail,
+  loadTail,
+  type Program,
+  prepareTails,
+  programKey,
+  programNames,
+  programPrice,
+  programWords,
+  storeTail,
+} from './scalarCode.ts';
+import { cutUnits, unitNames, type WalkAxis, type Work, walkNames, walkUnits, walkWords, words } from './walk.ts';
+
+/** longest stretch of a row in one item */
+const PIECE = 8192;
+/** the same when an input is read by a stride: 256 cache lines stay in L1 until the neighbouring row wants them */
+const GATHER_PIECE = 256;
+
+interface MapStructure {
+  readonly program: Program;
+  readonly rank: number;
+  /** which axis of the walk counts the pieces of a row */
+  readonly piece: number;
+  readonly outputs: readonly number[];
+}
+
+const pointersOf = (s: MapStructure): string[] => [
+  ...s.program.access.flatMap((a, i) => (a === 'scalar' ? [] : [`x${i}`])),
+  'y',
+];
+const gathers = (s: MapStructure): number[] => s.program.access.flatMap((a, i) => (a === 'gather' ? [i] : []));
+
+const wordsOf = (s: MapStructure) =>
+  words([
+    ...unitNames,
+    'piece',
+    'lastPiece',
+    ...s.program.access.map((_, i) => `x${i}`),
+    ...gathers(s).map((i) => `x${i}.inner`),
+    ...s.outputs.map((_, o) => `y${o}`),
+    ...programNames(s.program),
+    ...walkNames('w', s.rank, pointersOf(s)),
+  ]);
+
+const emitMap = (m: Assembler, name: string, s: MapStructure): void => {
+  prepareTails(m);
+  const w = wordsOf(s);
+  const { program } = s;
+  m.kernel(name, (f, params) => {
+    const read = (word: string): Expr<'i32'> => w.read(params.args, word);
+    const splatAt = (word: string): Expr<'v128'> => v128.load32_splat(params.args, w.at(word));
+    const values = evaluator(f, program, (step) => splatAt(`c${step}`));
+    values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
+
+    const strides = gatherStrides(f, gathers(s), read);
+    const pointers: Record<string, Local<'i32'>> = {};
+    for (const p of pointersOf(s)) pointers[p] = p === 'y' ? f.local('i32') : f.let(read(p));
+
+    walkUnits(f, read, params, 'w', s.rank, pointers, (coordinates) => {
+      const piece = coordinates[s.piece]!;
+      const length = f.let(read('piece'));
+      f.if(i32.eq(i32.add(piece, 1), read(`w${s.piece}.size`)), () => f.set(length, read('lastPiece')));
+      values.run(1, {
+        load: (i) => v128.load32_splat(pointers[`x${i}`]!),
+        coordinate: (_walk, axis) => coordinates[axis]!,
+      });
+      const moving = program.access.map((a, i) =>
+        a === 'unit' || a === 'gather' ? f.let(pointers[`x${i}`]!) : undefined,
+      );
+      const out = s.outputs.map((_, o) => f.let(i32.add(pointers.y!, read(`y${o}`))));
+      const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
+      const left = f.let(length);
+
+      const load = (i: number, u: number): Expr<'v128'> =>
+        program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!);
+      /** one vector, the u-th since the pointers moved; gathering pointers move every time */
+      const vector = (u: number): void => {
+        values.run(2, { load: (i) => load(i, u), inner: () => i32.add(index!, 4 * u) });
+        for (const [o, step] of s.outputs.entries())
+          f.emit(v128.store(out[o]!, stored(values.value(step), program.steps[step]!.dtype), 16 * u));
+        for (const i of gathers(s)) f.inc(moving[i]!, strides[i]![3]);
+      };
+      const round = (vectors: number): void => {
+        for (let u = 0; u < vectors; u++) vector(u);
+        for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
+        for (const p of out) f.inc(p, 16 * vectors);
+        if (index) f.inc(index, 4 * vectors);
+        f.inc(left, -4 * vectors);
+      };
+      const unroll = unrollOf(program);
+      if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
+      f.while(i32.ge_u(left, 4), () => round(1));
+      f.if(left, () => {
+        values.run(2, {
+          load: (i) =>
+            program.access[i] === 'unit'
+              ? loadTail(m, moving[i]!, left)
+              : gatherTail(m, moving[i]!, strides[i]![0], left),
+          inner: () => index!,
+        });
+        for (const [o, step] of s.outputs.entries())
+          f.emit(storeTail(m, out[o]!, stored(values.value(step), program.steps[step]!.dtype), left));
+      });
+    });
+  });
+};
+
+export const gatherStrides = (
+  f: FunctionBuilder,
+  inputs: readonly number[],
+  read: (word: string) => Expr<'i32'>,
+): Readonly<Record<number, GatherStrides>> =>
+  Object.fromEntries(
+    inputs.map((i) => {
+      const one = f.let(read(`x${i}.inner`));
+      return [i, [one, ...[2, 3, 4].map((n) => f.let(i32.mul(one, n)))] as unknown as GatherStrides];
+    }),
+  );
+export const usesInner = (p: Program): boolean =>
+  p.steps.some((s) => s.kind === 'iota' && p.coordinates[s.axis] === 'inner');
+/** vectors per round: enough to hide the loop, few enough that the registers hold one */
+export const unrollOf = (p: Program): number => {
+  const price = programPrice(p);
+  return price <= 8 ? 4 : price <= 30 ? 2 : 1;
+};
+
+/** where the coordinates of a cluster come from */
+export const coordinatesOf = (
+  cluster: Cluster,
+  find: (clusterAxis: number) => Coordinate,
+): Readonly<Record<number, Coordinate>> =>
+  Object.fromEntries(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [[s.axis, find(s.axis)]] : [])));
+
+/** Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point; `inputs`, `outputs` are byte addresses. */
+export const mapWork = (cluster: Cluster, inputs: readonly number[], outputs: readonly number[]): Work => {
+  if (cluster.shape.includes(0)) return { commands: [], kernels: [] };
+  const axes = collapse(cluster);
+  const inner = axes.at(-1) ?? point(cluster.inputs.length);
+  const outer = axes.slice(0, -1);
+  const access = accesses(axes, inner);
+  const gathering = access.includes('gather');
+  const longest = gathering ? GATHER_PIECE : PIECE;
+  const pieces = Math.ceil(inner.size / longest);
+  const length = pieces === 1 ? inner.size : longest;
+  const bytes = (a: Axis, scale: number): WalkAxis => ({
+    size: a.size,
+    strides: {
+      ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])),
+      y: a.out * scale * 4,
+    },
+  });
+  // The axis along which a gathered input lies contiguous runs inside the pieces, so that its cache lines are used up.
+  const contiguous = outer.findIndex((a) => access.some((x, i) => x === 'gather' && Math.abs(a.strides[i]!) === 1));
+  const piece = gathering && contiguous >= 0 ? contiguous : outer.length;
+  const walkAxes = outer.map((a) => bytes(a, 1));
+  walkAxes.splice(piece, 0, { ...bytes(inner, length), size: pieces });
+  const structure: MapStructure = {
+    program: {
+      steps: cluster.steps,
+      dtypes: cluster.inputs.map((x) => x.dtype),
+      access,
+      coordinates: coordinatesOf(cluster, (i) => {
+        if (inner.iota === i) return 'inner';
+        const at = outer.findIndex((a) => a.iota === i);
+        return at < 0 ? 'none' : { walk: 'w', axis: at < piece ? at : at + 1 };
+      }),
+    },
+    rank: walkAxes.length,
+    piece,
+    outputs: cluster.outputs,
+  };
+  const items = walkAxes.reduce((n, a) => n * a.size, 1);
+  const cost = programPrice(structure.program) * Math.ceil(length / 4) + 20;
+  const { grid, ...unit } = cutUnits(items, cost);
+  const kernel = kernelOf(
+    'map',
+    cluster,
+    `${programKey(structure.program)}|${structure.rank}|${piece}|${cluster.outputs.join()}`,
+    (m, name) => emitMap(m, name, structure),
+  );
+  const args = wordsOf(structure).pack({
+    ...unit,
+    piece: length,
+    lastPiece: inner.size - (pieces - 1) * length,
+    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, inputs[i]! + x.offset * 4])),
+    ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
+    ...Object.fromEntries(outputs.map((y, o) => [`y${o}`, y])),
+    ...programWords(structure.program),
+    ...walkWords('w', walkAxes, pointersOf(structure)),
+  });
+  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+};
