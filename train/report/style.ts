@@ -18,7 +18,7 @@ export const style = `
 @media screen and (prefers-color-scheme:dark){:root{${variables('dark')}}${darkRules()}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums}
+body{margin:0;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums}
 main,header,footer{max-width:1040px;margin:0 auto;padding:0 24px}
 header{padding-top:44px}
 .eyebrow{color:var(--muted);font-size:13px;letter-spacing:.02em;margin:0 0 10px}
@@ -64,7 +64,7 @@ tr.own td,tr.own th{font-weight:650}
 .tablewrap{overflow-x:auto}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:6px 32px;margin:10px 0 0;font-size:14px}
 .facts div{display:flex;gap:12px;justify-content:space-between;border-bottom:1px solid var(--faint);padding:3px 0}
-.facts dt{color:var(--muted);flex:none}.facts dd{margin:0;text-align:right;overflow-wrap:anywhere;min-width:0}
+.facts dt{color:var(--muted);flex:0 1 auto;min-width:35%}.facts dd{margin:0;text-align:right;overflow-wrap:anywhere;min-width:0}
 pre{background:var(--faint);border-radius:4px;padding:12px 14px;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all;margin:10px 0}
 details{margin:12px 0}summary{cursor:pointer;color:var(--accent);font-size:14px}
 footer{color:var(--muted);font-size:13px;padding-top:10px;padding-bottom:48px}
