@@ -1,6 +1,7 @@
 /**
  * The corpus of bad (and good) inputs, kinds image and table, through `loadDataset`. Runs where the corpus is: in the
- * folder named by SELORA_BADINPUTS, or beside the repository. `data-badinputs.test.ts` holds cases of our own.
+ * folder named by SELORA_BADINPUTS, or beside the repository. `data-folders.test.ts`, `data-layouts.test.ts`
+ * and `data-images.test.ts` hold cases of our own.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
