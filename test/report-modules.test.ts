@@ -8,7 +8,7 @@ import { layout, placeOf } from '../train/report/modules.ts';
 import { textRankMaps } from '../train/report/terminal.ts';
 import { randomFrom, sd15Modules } from './report-fixture.ts';
 
-const columns = 't1 t2 d00 d01 d10 d11 d20 d21 d30 d31 mid mid1 u00 u01 u02 u10 u11 u12 u20 u21 u22 u30 u31 u32';
+const columns = 't1 t2 d00 d01 d10 d11 d20 d21 d30 d31 mid m1 u00 u01 u02 u10 u11 u12 u20 u21 u22 u30 u31 u32';
 
 function shuffled<T>(items: readonly T[], seed: number): T[] {
   const random = randomFrom(seed);
@@ -51,7 +51,7 @@ describe('placing SD 1.5', () => {
     ['unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k', 'attn2 k', 'u32'],
     ['down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0', 'attn1 out', 'd01'],
     ['mid_block.attentions.0.transformer_blocks.0.ff.net.2', 'ff out', 'mid'],
-    ['mid_block.resnets.1.time_emb_proj', 'time', 'mid1'],
+    ['mid_block.resnets.1.time_emb_proj', 'time', 'm1'],
     ['time_embedding.linear_2', 'time', 't2'],
     ['down_blocks.1.attentions.0.transformer_blocks.3.attn1.to_q', 'attn1 q', 'd10.3'],
     ['down_blocks.1.attentions.0.proj_in', 'proj in', 'd10'],

@@ -44,7 +44,8 @@ export function thin<T>(points: readonly T[], limit = 800): readonly T[] {
 function yScale(values: readonly number[], log: boolean): Plot.ScaleOptions {
   const finite = values.filter(Number.isFinite);
   const [low, high] = extent(finite);
-  const base = { label: null, nice: true };
+  // Thousands as everywhere on the page; below that Plot's own digits suit the step.
+  const base = { label: null, nice: true, ...(high >= 1000 ? { tickFormat: integer } : {}) };
   return (log && low > 0 && high / low > 32 ? { ...base, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
 }
 

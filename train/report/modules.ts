@@ -78,8 +78,8 @@ function unetPlace(match: RegExpExecArray): Place | undefined {
   const index = Number(attention ?? resnet);
   const depth = Number(inner ?? 0);
   const row = rowOf(unetRows, timeProj ?? rest!);
-  // The middle is resnet 0, attention 0, resnet 1: its second resnet gets a column of its own.
-  const name = side === undefined ? (index === 0 ? 'mid' : `mid${index}`) : `${side[0]}${block}${index}`;
+  // The middle is resnet 0, attention 0, resnet 1: its second resnet gets a column of its own, `m1`.
+  const name = side === undefined ? (index === 0 ? 'mid' : `m${index}`) : `${side[0]}${block}${index}`;
   const stage = side === 'down' ? 1 : side === undefined ? 2 : 3;
   return cell('unet', unetRows, row, depth === 0 ? name : `${name}.${depth}`, [
     stage,

@@ -32,7 +32,7 @@ export function rankMaps(
     other.length === 0
       ? undefined
       : html`<h3>Modules with no place in the maps</h3><ul class="plain">${other.slice(0, 40).map((m) => html`<li>${m.path}: rank ${m.value}</li>`)}${other.length > 40 && html`<li class="muted">and ${other.length - 40} more</li>`}</ul>`;
-  const legend = html`<p class="lead">Rows are kinds of layer, columns places in the network from input to output: d01 is down block 0, transformer 1; mid the middle; u32 up block 3, transformer 2; t1 and t2 the time embedding. Hover a cell for its history and FI ratios.</p>`;
+  const legend = html`<p class="lead">Rows are kinds of layer, columns places in the network from input to output: d01 is down block 0, transformer 1; mid the middle (m1 its second resnet); u32 up block 3, transformer 2; t1 and t2 the time embedding. Hover a cell for its history and FI ratios.</p>`;
   return parts([
     legend,
     beside(chart(c['rank-unet'], true), chart(c['rank-text-encoder'], true)),
