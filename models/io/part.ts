@@ -70,11 +70,10 @@ async function openShards(folder: string, index: string): Promise<readonly Safet
   if (files.length > MAX_SHARDS)
     throw new FileError(index, 'weight_map', `names ${files.length} files, at most ${MAX_SHARDS}`);
   const opened: Safetensors[] = [];
-  for (const name of files) {
-    const shard = await openSafetensors(path.join(folder, name));
-    const extra = [...shard.tensors.keys()].filter((tensor) => shardOf.get(tensor) !== name);
+  for (const name of files) opened.push(await openSafetensors(path.join(folder, name)));
+  for (const [i, shard] of opened.entries()) {
+    const extra = [...shard.tensors.keys()].filter((tensor) => shardOf.get(tensor) !== files[i]);
     if (extra.length > 0) throw new FileError(shard.file, 'tensors', `not in the index: ${listed(extra)}`);
-    opened.push(shard);
   }
   const present = new Set(opened.flatMap((shard) => [...shard.tensors.keys()]));
   const lacking = [...shardOf.keys()].filter((tensor) => !present.has(tensor));

@@ -35,14 +35,13 @@ export async function readTokenizer(
     raw.set(name, await readBytes(file(name), MAX_BYTES));
   }
   if (await isFile(file(SPECIAL))) raw.set(SPECIAL, await readBytes(file(SPECIAL), MAX_BYTES));
-  const text = (name: string) => decodeText(raw.get(name)!, file(name));
-  for (const name of raw.keys()) if (name.endsWith('.json')) parseJson(text(name), file(name)); // depth, duplicate keys
   const parsed = <T>(name: string, parse: (text: string, file: string) => T): T =>
-    asFileError(file(name), () => parse(text(name), file(name)));
+    parse(decodeText(raw.get(name)!, file(name)), file(name));
   const vocabulary = parsed('vocab.json', parseVocabulary);
   const merges = parsed('merges.txt', parseMerges);
   const config = parsed('tokenizer_config.json', parseTokenizerConfig);
-  const tokenizer = asFileError(file('vocab.json'), () => createTokenizer(vocabulary, merges, config));
+  if (raw.has(SPECIAL)) parsed(SPECIAL, parseJson);
+  const tokenizer = build(file('vocab.json'), () => createTokenizer(vocabulary, merges, config));
   if (tokenizer.vocabularySize > encoder.vocab_size) {
     const problem = `ids go up to ${tokenizer.vocabularySize - 1}, but the text encoder's vocab_size is ${encoder.vocab_size}`;
     throw new FileError(file('vocab.json'), '', problem);
@@ -60,12 +59,15 @@ const isFile = (file: string) =>
     () => false,
   );
 
-/** The parsers' errors, which are one line already, as FileErrors that name the file once. */
-function asFileError<T>(file: string, parse: () => T): T {
+/** The tokenizer's own complaint (a special token that is missing) as one about the file. */
+function build(file: string, make: () => Tokenizer): Tokenizer {
   try {
-    return parse();
+    return make();
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new FileError(file, '', message.startsWith(`${file}: `) ? message.slice(file.length + 2) : message);
+    throw new FileError(
+      file,
+      '',
+      (error instanceof Error ? error.message : String(error)).replace(/^vocab\.json: /, ''),
+    );
   }
 }
