@@ -1,0 +1,277 @@
+/**
+ * The WASM backend: SIMD kernels on one shared memory, all cores. A program is lowered and planned once; a step is one
+ * walk over its commands. Intermediates of all programs share one workspace (programs never run at the same time).
+ */
+import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
+import { type Arena, arena, reuseDonated, spans } from '../../compile/plan.ts';
+import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
+import { CoreError, DeviceLimitError } from '../../ir/errors.ts';
+import type { Op } from '../../ir/tensor.ts';
+import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
+import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
+import { clusterWork, clusterWorkspace, installKernels } from './cluster.ts';
+import { type Call, kernels, type Placed } from './kernels.ts';
+import { type Command, createMachine, type Machine, type MachineOptions, type Program } from './machine.ts';
+import type { KernelSource, Work } from './walk.ts';
+
+export interface WasmStorage {
+  readonly address: number;
+  readonly bytes: number;
+  readonly dtype: DType;
+  readonly elements: number;
+}
+
+/** inputs up to this size that move are copied into place; bigger ones cause the commands to be written anew */
+const STAGE_BYTES = 4 * 2 ** 20;
+const ALIGN = 64;
+
+class Memory {
+  readonly machine: Machine;
+  readonly live = new Set<WasmStorage>();
+  liveBytes = 0;
+  peakBytes = 0;
+  /** the shared workspace; programs check `version` and write their commands anew when it has moved */
+  workspace = { address: 0, bytes: 0, version: 0 };
+  constructor(machine: Machine) {
+    this.machine = machine;
+  }
+  alloc(bytes: number, what: string): number {
+    try {
+      return this.machine.alloc(Math.max(bytes, ALIGN));
+    } catch {
+      throw new DeviceLimitError(
+        `wasm: ${what} needs ${Math.ceil(bytes / 2 ** 20)} MiB more, but of the 4096 MiB a WASM memory may have ${Math.ceil(this.liveBytes / 2 ** 20)} MiB are in use`,
+      );
+    }
+  }
+  storage(elements: number, dtype: DType): WasmStorage {
+    const bytes = elements * dtypes[dtype].bytes;
+    const s = { address: this.alloc(bytes, 'a tensor'), bytes, dtype, elements };
+    this.live.add(s);
+    this.count(bytes);
+    return s;
+  }
+  free(s: WasmStorage): void {
+    if (!this.live.delete(s)) return;
+    this.machine.free(s.address);
+    this.count(-s.bytes);
+  }
+  count(bytes: number): void {
+    this.liveBytes += bytes;
+    this.peakBytes = Math.max(this.peakBytes, this.liveBytes);
+  }
+  reserve(bytes: number): void {
+    if (bytes <= this.workspace.bytes) return;
+    if (this.workspace.bytes > 0) this.machine.free(this.workspace.address);
+    this.count(bytes - this.workspace.bytes);
+    this.workspace = {
+      address: this.alloc(bytes, "a program's intermediates"),
+      bytes,
+      version: this.workspace.version + 1,
+    };
+  }
+  view(s: WasmStorage): HostArray {
+    const { buffer } = this.machine.u8;
+    const make = { f32: Float32Array, f64: Float64Array, i32: Int32Array, u32: Uint32Array, bool: Uint32Array }[
+      s.dtype
+    ];
+    return new make(buffer as ArrayBuffer, s.address, s.elements);
+  }
+}
+
+class WasmProgram implements Executable<WasmStorage> {
+  readonly workspaceBytes: number;
+  private readonly memory: Memory;
+  private readonly lowered: Lowered;
+  private readonly arena: Arena;
+  private readonly scratchBytes: number;
+  private readonly reuse: ReadonlyMap<Buffer, Buffer>;
+  private readonly donated: ReadonlySet<number>;
+  /** where inputs and fixed outputs lie in the commands as written */
+  private bound: number[] = [];
+  private readonly staged = new Map<number, number>();
+  private readonly results = new Map<Buffer, number>();
+  private program: Program | undefined;
+  private version = -1;
+  private commandsOf: readonly number[] = [];
+  private times: readonly number[] | undefined;
+
+  constructor(memory: Memory, graph: Graph) {
+    this.memory = memory;
+    this.donated = graph.donated;
+    this.lowered = lower(graph, { strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false, maxLoads: 16 });
+    this.arena = arena(spans(this.lowered), ALIGN);
+    this.reuse = reuseDonated(this.lowered, graph.donated);
+    this.scratchBytes = this.lowered.kernels.reduce((most, k) => Math.max(most, this.kernelWorkspace(k)), 0);
+    this.workspaceBytes = this.arena.bytes + this.scratchBytes;
+    memory.reserve(this.workspaceBytes);
+  }
+
+  private kernelWorkspace(k: Kernel): number {
+    if (k.kind === 'cluster') return clusterWorkspace(k.cluster);
+    return kernelOf(k.node.op).workspace?.(this.call(k, () => 0, 0)) ?? 0;
+  }
+  private call(k: Extract<Kernel, { kind: 'op' }>, address: (b: Buffer) => number, workspace: number): Call {
+    const place = (b: Buffer, view: View): Placed => ({ address: address(b), view, dtype: b.dtype });
+    return {
+      machine: this.memory.machine,
+      attrs: k.node.attrs,
+      inputs: k.inputs.map((o) => place(o.buffer, o.view)),
+      outputs: k.outputs.map((b, i) => place(b, contiguousView(k.node.outs[i]!.shape))),
+      workspace,
+    };
+  }
+
+  /** writes the commands for the present addresses */
+  private write(inputs: readonly WasmStorage[]): void {
+    const { machine, workspace } = this.memory;
+    const address = new Map<Buffer, number>();
+    for (const [b, offset] of this.arena.offsets) address.set(b, workspace.address + offset);
+    for (const [i, b] of this.lowered.inputs.entries()) address.set(b, this.staged.get(i) ?? inputs[i]!.address);
+    this.bound = this.lowered.inputs.map((b) => address.get(b)!);
+    for (const b of this.lowered.outputs) {
+      const over = this.reuse.get(b);
+      if (!over && !this.results.has(b)) {
+        const bytes = b.elements * dtypes[b.dtype].bytes;
+        this.results.set(b, this.memory.alloc(bytes, 'a result'));
+        this.memory.count(bytes);
+      }
+      address.set(b, over ? address.get(over)! : this.results.get(b)!);
+    }
+    const scratch = workspace.address + this.arena.bytes;
+    const commands: Command[] = [];
+    const owner: number[] = [];
+    const sources: KernelSource[] = [];
+    for (const [i, k] of this.lowered.kernels.entries()) {
+      const work: Partial<Work> & Pick<Work, 'commands'> =
+        k.kind === 'cluster'
+          ? clusterWork(k.cluster, {
+              inputs: k.inputs.map((b) => address.get(b)!),
+              outputs: k.outputs.map((b) => address.get(b)!),
+              workspace: scratch,
+            })
+          : kernelOf(k.node.op).work(this.call(k, (b) => address.get(b)!, scratch));
+      for (const c of work.commands) {
+        commands.push(c);
+        owner.push(i);
+      }
+      sources.push(...(work.kernels ?? []));
+    }
+    installKernels(machine, sources);
+    if (this.program) machine.release(this.program);
+    this.program = machine.prepare(commands);
+    this.commandsOf = owner;
+    this.version = workspace.version;
+  }
+
+  private bind(inputs: readonly WasmStorage[]): Program {
+    const first = this.program === undefined;
+    let stale = first || this.version !== this.memory.workspace.version;
+    for (const [i, s] of inputs.entries()) {
+      if (first || this.bound[i] === s.address || this.staged.has(i)) continue;
+      stale = true;
+      // an input that comes from another place each time gets a fixed place of its own
+      if (!this.donated.has(i) && s.bytes <= STAGE_BYTES) {
+        this.staged.set(i, this.memory.alloc(s.bytes, 'a staged input'));
+        this.memory.count(s.bytes);
+      }
+    }
+    if (stale) this.write(inputs);
+    const { u8 } = this.memory.machine;
+    for (const [i, to] of this.staged) u8.copyWithin(to, inputs[i]!.address, inputs[i]!.address + inputs[i]!.bytes);
+    return this.program!;
+  }
+
+  private finish(inputs: readonly WasmStorage[]): WasmStorage[] {
+    const kept = new Set<WasmStorage>();
+    const outputs = this.lowered.outputs.map((b) => {
+      const over = this.reuse.get(b);
+      if (over) {
+        const s = inputs[this.lowered.inputs.indexOf(over)]!;
+        kept.add(s);
+        return s;
+      }
+      const s = this.memory.storage(b.elements, b.dtype);
+      const from = this.results.get(b)!;
+      this.memory.machine.u8.copyWithin(s.address, from, from + s.bytes);
+      return s;
+    });
+    for (const i of this.donated) if (!kept.has(inputs[i]!)) this.memory.free(inputs[i]!);
+    return outputs;
+  }
+
+  run(inputs: readonly WasmStorage[]): WasmStorage[] {
+    this.memory.machine.run(this.bind(inputs));
+    return this.finish(inputs);
+  }
+  async profile(inputs: readonly WasmStorage[]): Promise<WasmStorage[]> {
+    const each = this.memory.machine.profile(this.bind(inputs));
+    const times = this.lowered.kernels.map(() => 0);
+    for (const [c, k] of this.commandsOf.entries()) times[k]! += each[c]!;
+    this.times = times;
+    return this.finish(inputs);
+  }
+  report(): KernelReport[] {
+    return this.lowered.kernels.map((k, i) => {
+      const read = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
+      const bytes = [...read, ...k.outputs].reduce((n, b) => n + b.elements * dtypes[b.dtype].bytes, 0);
+      const ms = this.times?.[i];
+      const clusterFlops =
+        k.kind === 'cluster' ? k.cluster.steps.filter((s) => s.kind === 'call').length * sizeOf(k.cluster.shape) : 0;
+      return {
+        name: k.kind === 'cluster' ? 'cluster' : k.node.op.name,
+        detail:
+          k.kind === 'cluster'
+            ? `${k.cluster.reduce ? `${k.cluster.reduce.op} of ` : ''}${k.cluster.steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : [])).join(' ') || 'copy'} [${k.cluster.shape}]`
+            : k.inputs.map((o) => `[${o.view.shape}]`).join(' · '),
+        flops: k.kind === 'cluster' ? clusterFlops : (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0),
+        bytes,
+        ...(ms === undefined ? {} : { ms }),
+      };
+    });
+  }
+  release(): void {
+    if (this.program) this.memory.machine.release(this.program);
+    for (const [i, a] of this.staged) {
+      this.memory.machine.free(a);
+      const b = this.lowered.inputs[i]!;
+      this.memory.count(-b.elements * dtypes[b.dtype].bytes);
+    }
+    for (const [b, a] of this.results) {
+      this.memory.machine.free(a);
+      this.memory.count(-b.elements * dtypes[b.dtype].bytes);
+    }
+    this.program = undefined;
+    this.staged.clear();
+    this.results.clear();
+  }
+}
+
+const kernelOf = (op: Op) => {
+  const kernel = kernels.get(op.name);
+  if (!kernel) throw new CoreError(`wasm has no kernel for ${op.name}`);
+  return kernel;
+};
+
+/** Opens the WASM backend; `threads` defaults to the cores this process may use. */
+export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> {
+  const machine = createMachine(options);
+  const memory = new Memory(machine);
+  return {
+    name: 'wasm',
+    device: `WASM SIMD, ${machine.threads} thread${machine.threads > 1 ? 's' : ''}`,
+    supports: (d) => d !== 'f64',
+    hasKernel: (op) => kernels.has(op.name),
+    store(values, dtype) {
+      const s = memory.storage(values.length, dtype);
+      memory.view(s).set(values as never);
+      return s;
+    },
+    load: async (s) => memory.view(s).slice(),
+    free: (s) => memory.free(s),
+    build: (graph) => new WasmProgram(memory, graph),
+    memory: () => ({ liveBytes: memory.liveBytes, peakBytes: memory.peakBytes, storages: memory.live.size }),
+    fallbacks: [],
+    close: async () => machine.close(),
+  };
+}

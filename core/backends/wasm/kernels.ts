@@ -1,0 +1,127 @@
+/**
+ * The WASM kernels by op: how each lowered kernel becomes commands on addresses. One entry per op; which composites run
+ * fused, and which operands may be strided, is read from here.
+ */
+import type { DType } from '../../ir/dtype.ts';
+import type { Attrs } from '../../ir/tensor.ts';
+import type { View } from '../../ir/view.ts';
+import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
+import {
+  type ConvShape,
+  conv as convCommands,
+  convInputGradient,
+  convInputGradientWorkspace,
+  convKernelGradient,
+  convKernelGradientWorkspace,
+  convWorkspace,
+} from './conv.ts';
+import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
+import type { Command, Machine } from './machine.ts';
+import type { KernelSource } from './walk.ts';
+
+/** an operand in memory: the buffer's byte address and the view read from it (strides and offset in elements) */
+export interface Placed {
+  readonly address: number;
+  readonly view: View;
+  readonly dtype: DType;
+}
+export interface Call<A extends Attrs = Attrs> {
+  readonly machine: Machine;
+  readonly attrs: A;
+  readonly inputs: readonly Placed[];
+  /** contiguous results */
+  readonly outputs: readonly Placed[];
+  /** address of `workspace(call)` bytes, free during this kernel */
+  readonly workspace: number;
+}
+export interface WasmKernel<A extends Attrs = Attrs> {
+  /** operands that may be any strided view; the others arrive contiguous */
+  readonly strided: readonly boolean[];
+  workspace?(call: Call<A>): number;
+  /** the commands, and kernels to compile if the machine does not have them */
+  work(call: Call<A>): { readonly commands: readonly Command[]; readonly kernels?: readonly KernelSource[] };
+}
+
+const WORD = 4;
+/** byte address of the first element of a view */
+export const at = (p: Placed): number => p.address + p.view.offset * WORD;
+
+const gemmOf = ({ inputs, outputs, workspace }: Call): GemmDescription => {
+  const [a, b] = inputs;
+  const [y] = outputs;
+  const [groups, m, n] = y!.view.shape as [number, number, number];
+  const k = a!.view.shape[2]!;
+  const operand = (p: Placed) => ({
+    address: at(p),
+    group: p.view.strides[0]!,
+    row: p.view.strides[1]!,
+    column: p.view.strides[2]!,
+  });
+  return {
+    m,
+    n,
+    k,
+    groups,
+    a: operand(a!),
+    b: operand(b!),
+    c: { address: y!.address, row: n, group: m * n },
+    workspace,
+  };
+};
+const dot: WasmKernel = {
+  strided: [true, true],
+  workspace: (call) => gemmWorkspace(call.machine, gemmOf(call)),
+  work: (call) => ({ commands: gemm(call.machine, gemmOf(call)) }),
+};
+
+/** the shape of the forward convolution behind each of the trio */
+const convShape = (x: readonly number[], w: readonly number[], a: ConvAttrs): ConvShape => ({
+  n: x[0]!,
+  h: x[1]!,
+  w: x[2]!,
+  c: x[3]!,
+  kh: w[0]!,
+  kw: w[1]!,
+  o: w[3]!,
+  stride: a.stride,
+  pad: a.pad,
+  groups: a.groups,
+});
+const forward = ({ inputs: [x, w], attrs }: Call<ConvAttrs>): ConvShape =>
+  convShape(x!.view.shape, w!.view.shape, attrs);
+const byInput = ({ inputs: [, w], outputs: [x], attrs }: Call<ConvSizedAttrs>): ConvShape =>
+  convShape(x!.view.shape, w!.view.shape, attrs);
+const byKernel = ({ inputs: [x], outputs: [w], attrs }: Call<ConvSizedAttrs>): ConvShape =>
+  convShape(x!.view.shape, w!.view.shape, attrs);
+
+const conv: WasmKernel<ConvAttrs> = {
+  strided: [],
+  workspace: (call) => convWorkspace(call.machine, forward(call)),
+  work: (call) => {
+    const [x, w] = call.inputs;
+    const operands = { x: at(x!), w: at(w!), y: call.outputs[0]!.address, workspace: call.workspace };
+    return { commands: convCommands(call.machine, forward(call), operands) };
+  },
+};
+const convInput: WasmKernel<ConvSizedAttrs> = {
+  strided: [],
+  workspace: (call) => convInputGradientWorkspace(call.machine, byInput(call)),
+  work: (call) => {
+    const [g, w] = call.inputs;
+    const operands = { dy: at(g!), w: at(w!), dx: call.outputs[0]!.address, workspace: call.workspace };
+    return { commands: convInputGradient(call.machine, byInput(call), operands) };
+  },
+};
+const convKernel: WasmKernel<ConvSizedAttrs> = {
+  strided: [],
+  workspace: (call) => convKernelGradientWorkspace(call.machine, byKernel(call)),
+  work: (call) => {
+    const [x, g] = call.inputs;
+    const operands = { x: at(x!), dy: at(g!), dw: call.outputs[0]!.address, workspace: call.workspace };
+    return { commands: convKernelGradient(call.machine, byKernel(call), operands) };
+  },
+};
+
+export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
+  Object.entries({ dot, conv, convInput, convKernel }) as unknown as [string, WasmKernel][],
+);
