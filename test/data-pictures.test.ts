@@ -97,6 +97,18 @@ describe('phantoms', () => {
     }
   });
 
+  it('share no report between training and measuring, in any combination of findings', () => {
+    const sets = (set: string) => range(1500).map((index) => phantomAt(8, set, index, 1));
+    const train = sets('train');
+    const reports = new Set(train.map(({ report }) => report));
+    const heldOut = sets('held-out');
+    expect(heldOut.filter(({ report }) => reports.has(report))).toEqual([]);
+    // Both sets still cover all 33 single findings and none.
+    const singles = (all: typeof train) =>
+      new Set(all.filter(({ findings }) => findings.length < 2).map(({ findings }) => JSON.stringify(findings)));
+    expect([singles(train).size, singles(heldOut).size]).toEqual([34, 34]);
+  });
+
   // The rates measured with a separate PyTorch-side experiment on 1,000 phantoms, less four standard errors.
   it('are read back by the detectors at the known rates', { timeout: 60_000 }, () => {
     const read = filmReader(128);

@@ -1,4 +1,6 @@
 /** A simulated run with realistic sizes and names, for the report's tests. Deterministic; no files needed. */
+import { join } from 'node:path';
+import sharp from 'sharp';
 import type { ExpansionRow, RunSummaryInput } from '../train/report/summary.ts';
 
 /** mulberry32: enough randomness for fixtures. */
@@ -201,4 +203,78 @@ export function simulatedRun(): RunSummaryInput {
     memorisation: { measure: 'L2 distance on 64 × 64 normalised pixels', threshold: 0.31, below: 0, n: 48 },
     warnings: ['One seed: differences of a few percent between the methods may be chance.'],
   };
+}
+
+/** A small run with `text` in every place a text can reach; its second picture is missing from `folder`. */
+export function runWith(text: string, png: Uint8Array, folder: string): RunSummaryInput {
+  const placed = 'unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k';
+  const facts = [{ label: text, value: text, note: text }];
+  const expansion = { step: 2, fiOriginal: 1, fiExpanded: 2, ratio: 2, expanded: true, rankAfter: 2, keyHash: text };
+  return {
+    name: `n${text}`,
+    question: text,
+    answer: text,
+    method: text,
+    started: text,
+    command: text || 'c',
+    headlines: facts,
+    config: facts,
+    environment: facts,
+    metrics: [1, 2, 3].map((step) => ({ step, loss: 1 / step, totalRank: 2, seconds: step, memory: 1e6 })),
+    validation: {
+      n: 4,
+      what: text,
+      rows: [
+        { step: 1, loss: 1, shuffled: 1.1 },
+        { step: 3, loss: 0.5, shuffled: 0.8 },
+      ],
+    },
+    comparisons: [
+      {
+        method: text,
+        validation: [
+          { step: 1, loss: 1 },
+          { step: 3, loss: 0.6 },
+        ],
+      },
+    ],
+    expansions: [
+      { ...expansion, module: placed },
+      { ...expansion, module: `m${text}` },
+    ],
+    modules: [
+      { path: placed, rank: 2, change: 0.1 },
+      { path: `m${text}`, rank: 2, change: 0.2 },
+      { path: 'z', rank: 1, change: 0.3 },
+    ],
+    samples: [
+      {
+        report: text,
+        split: text,
+        note: text,
+        pictures: [
+          { label: text, image: { bytes: png }, verdict: text, right: true },
+          { label: 'missing', image: { path: join(folder, `no-such-file${text.replace(/\0/g, '')}`) } },
+        ],
+      },
+    ],
+    samplesNote: text,
+    phases: [{ name: text, seconds: 2 }],
+    data: { source: text, splits: [{ name: text, images: 3, hash: text }], facts },
+    obedience: { what: text, rows: [{ method: text, scores: [{ question: text, right: 1, n: 2 }] }] },
+    memorisation: {
+      measure: text,
+      threshold: 1,
+      below: 0,
+      n: 3,
+      pairs: [{ sample: { bytes: png }, nearest: { bytes: png }, distance: 2, label: text }],
+    },
+    warnings: [text],
+  };
+}
+
+/** A grey picture of 4 × 4 pixels. */
+export async function greyPng(): Promise<Uint8Array> {
+  const grey = sharp({ create: { width: 4, height: 4, channels: 3, background: '#777' } });
+  return new Uint8Array(await grey.png().toBuffer());
 }

@@ -18,7 +18,10 @@ const measured = z.union([z.custom<number>((v) => typeof v === 'number', 'expect
 const count = z.int().nonnegative();
 
 /** A picture: PNG or JPEG bytes, or a file that holds them. Re-encoded before it enters the page. */
-const picture = z.union([z.strictObject({ path: z.string() }), z.strictObject({ bytes: z.instanceof(Uint8Array) })]);
+const picture = z.union([
+  z.strictObject({ path: z.string() }),
+  z.strictObject({ bytes: z.custom<Uint8Array>((v) => v instanceof Uint8Array, 'expected bytes') }),
+]);
 
 /** A label with a value that is already text: `{ label: 'backend', value: 'wasm, 2 threads' }`. */
 const fact = z.strictObject({ label: z.string(), value: z.string(), note: z.string().optional() });
