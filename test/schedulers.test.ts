@@ -243,6 +243,7 @@ describe('mistakes', () => {
     [{ beta_start: '0.1' }, /^s\.json: beta_start: /],
     [{ trained_betas: [0.1, 0.2] }, /^s\.json: trained_betas: .*1000.*2$/],
     [{ timestep_spacing: 'even' }, /^s\.json: timestep_spacing: /],
+    [{ rescale_betas_zero_snr: true, num_train_timesteps: 1 }, /^s\.json: rescale_betas_zero_snr: /],
     [{ thresholding: true }, /^s\.json: thresholding: /],
     [{ skip_prk_steps: false }, /^s\.json: skip_prk_steps: /],
     [null, /^s\.json: /],

@@ -50,6 +50,8 @@ const configSchema = z
         'trained_betas',
         `expected num_train_timesteps = ${config.num_train_timesteps} values, found ${config.trained_betas.length}`,
       );
+    if (config.rescale_betas_zero_snr && config.num_train_timesteps < 2)
+      issue('rescale_betas_zero_snr', 'needs at least two timesteps, num_train_timesteps is 1');
     if (config.thresholding) issue('thresholding', 'is for pixel models and not supported, expected false');
     if (config.clip_sample) issue('clip_sample', 'is for pixel models and not supported, expected false');
     if (!config.skip_prk_steps) issue('skip_prk_steps', 'Runge-Kutta warm-up is not supported, expected true');
