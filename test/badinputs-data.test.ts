@@ -104,7 +104,7 @@ function checkMessage(error: unknown, { message_names: names }: Case): void {
 describe.runIf(there)('bad and good inputs', () => {
   it('has cases', () => void expect(cases.length).toBeGreaterThan(60));
 
-  it.each(cases.map((each) => [each.id, each] as const))('%s', { timeout: 60_000 }, async (id, each) => {
+  it.each(cases.map((each) => [each.id, each] as const))('%s', { timeout: 240_000 }, async (id, each) => {
     const dir = materialise(id);
     const before = process.memoryUsage().rss;
     const start = performance.now();

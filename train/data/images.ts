@@ -128,7 +128,7 @@ export function trainingPixels(
   const { channels, data } =
     picture.depth === 8
       ? resizeAndCrop8(picture, side, filter)
-      : resizeAndCropFloat({ ...picture, data: Float32Array.from(picture.data) }, side, filter);
+      : resizeAndCropFloat({ ...picture, data: new Float32Array(picture.data) }, side, filter);
   const out = new Float32Array(side * side * 3);
   for (let at = 0; at < out.length; at++) {
     const value = data[channels === 3 ? at : Math.floor(at / 3)]!;

@@ -171,19 +171,36 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
   return finish(picture, random, 0.018);
 }
 
+/** Whether a report is kept for measuring only (one wording in eight, decided by the text alone). */
+export const isHeldOutReport = (report: string): boolean => fold(keyOf(0), report)[0] % 8 === 0;
+
+/** Which wordings a phantom may be reported in. */
+export type Wording = 'any' | 'train' | 'held-out';
+
+/** The first wording of the findings that is allowed; every combination of findings has wordings of both kinds. */
+function reportOf(key: Key, findings: readonly Finding[], wording: Wording): string {
+  for (let attempt = 0; ; attempt++) {
+    const report = writeReport(randomOf(fold(key, attempt)), findings);
+    if (wording === 'any' || isHeldOutReport(report) === (wording === 'held-out')) return report;
+  }
+}
+
 /**
  * The phantom of a key.
  * @example phantom(fold(keyOf(1), 0)).report // 'Small left pleural effusion. Heart size is normal.'
  */
-export function phantom(key: Key, size = 128): Phantom {
+export function phantom(key: Key, size = 128, wording: Wording = 'any'): Phantom {
   const findings = drawFindings(randomOf(fold(key, 'findings')));
   return {
     findings,
-    report: writeReport(randomOf(fold(key, 'report')), findings),
+    report: reportOf(fold(key, 'report'), findings, wording),
     pixels: drawFilm(randomOf(fold(key, 'film')), findings, size),
   };
 }
 
-/** The index-th phantom of a seeded set; sets of different name share no phantom. */
+/**
+ * The index-th phantom of a seeded set. Sets of different name share no phantom, and no report of the set 'train' is
+ * ever a report of another set.
+ */
 export const phantomAt = (seed: number, set: string, index: number, size = 128): Phantom =>
-  phantom(fold(fold(keyOf(seed), `phantoms ${set}`), index), size);
+  phantom(fold(fold(keyOf(seed), `phantoms ${set}`), index), size, set === 'train' ? 'train' : 'held-out');
