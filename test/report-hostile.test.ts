@@ -56,7 +56,7 @@ const wrappers: ReadonlyArray<(s: string) => string> = [
 describe('hostile texts', () => {
   // Nothing is in it: the pictures looked for there are missing.
   const folder = '/nonexistent/selora-report';
-  let png = new Uint8Array();
+  let png: Uint8Array = new Uint8Array();
   let plain = '';
   let plainCharts: ReadonlyMap<string, string> = new Map();
   beforeAll(async () => {
