@@ -109,7 +109,7 @@ export function createTokenizer(
     SPECIALS.includes(word)
       ? [vocabulary.get(word) ?? unknown]
       : bpe(table, utf8.encode(word)).map((symbol) => idOfSymbol[symbol]!);
-  // Reports repeat their words: remembering them is ten times faster and changes no result.
+  // Reports repeat their words; remembering them saves the joins and changes no result.
   const memo = new Map<string, readonly number[]>();
   const rememberWord = (word: string): readonly number[] => {
     if (word.length > MEMO_LETTERS) return encodeWord(word);
