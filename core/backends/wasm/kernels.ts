@@ -15,15 +15,18 @@ import {
   convKernelGradientWorkspace,
   convWorkspace,
 } from './conv.ts';
+import { copyKernels } from './copy.ts';
+import { gatherKernels } from './gather.ts';
 import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
 import type { Command, Machine } from './machine.ts';
+import { randomKernels } from './random.ts';
 import type { KernelSource } from './walk.ts';
 
 /** an operand in memory: the buffer's byte address and the view read from it (strides and offset in elements) */
 export interface Placed {
   readonly address: number;
-  readonly view: View;
   readonly dtype: DType;
+  readonly view: View;
 }
 export interface Call<A extends Attrs = Attrs> {
   readonly machine: Machine;
@@ -123,5 +126,13 @@ const convKernel: WasmKernel<ConvSizedAttrs> = {
 };
 
 export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
-  Object.entries({ dot, conv, convInput, convKernel }) as unknown as [string, WasmKernel][],
+  Object.entries({
+    dot,
+    conv,
+    convInput,
+    convKernel,
+    ...copyKernels,
+    ...gatherKernels,
+    ...randomKernels,
+  }) as unknown as [string, WasmKernel][],
 );
