@@ -13,20 +13,25 @@ export interface Axis {
   readonly iota?: number;
 }
 
+/** strides of the row-major result of a cluster, 0 on the reduced axes */
+const resultStrides = ({ shape, reduce }: Cluster): number[] => {
+  let out = 1;
+  const strides = shape.map(() => 0);
+  for (let i = shape.length - 1; i >= 0; i--)
+    if (!reduce?.axes.includes(i)) {
+      strides[i] = out;
+      out *= shape[i]!;
+    }
+  return strides;
+};
+
 /**
  * Drops axes of size 1 and merges neighbours that every input and output walks in one go. Axes whose coordinate is read
  * stay apart.
  */
-export const collapse = (cluster: Cluster): Axis[] => {
+export const collapse = (cluster: Cluster, outStrides: readonly number[] = resultStrides(cluster)): Axis[] => {
   const { shape, inputs, reduce } = cluster;
   const read = new Set(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [s.axis] : [])));
-  let out = 1;
-  const outStrides = shape.map(() => 0);
-  for (let i = shape.length - 1; i >= 0; i--)
-    if (!reduce?.axes.includes(i)) {
-      outStrides[i] = out;
-      out *= shape[i]!;
-    }
   const axes: Axis[] = [];
   for (const [i, size] of shape.entries()) {
     if (size === 1) continue;

@@ -17,6 +17,7 @@ import {
   programNames,
   programPrice,
   programWords,
+  scatter,
   storeTail,
 } from './scalarCode.ts';
 import { cutUnits, unitNames, type WalkAxis, type Work, walkNames, walkUnits, walkWords, words } from './walk.ts';
@@ -32,6 +33,14 @@ interface MapStructure {
   /** which axis of the walk counts the pieces of a row */
   readonly piece: number;
   readonly outputs: readonly number[];
+  /** results are written by a stride along the inner axis */
+  readonly scattered: boolean;
+}
+
+/** where results are written: `offset + Σ index[axis]·strides[axis]`, in elements */
+export interface OutputView {
+  readonly strides: readonly number[];
+  readonly offset: number;
 }
 
 const pointersOf = (s: MapStructure): string[] => [
@@ -48,6 +57,7 @@ const wordsOf = (s: MapStructure) =>
     ...s.program.access.map((_, i) => `x${i}`),
     ...gathers(s).map((i) => `x${i}.inner`),
     ...s.outputs.map((_, o) => `y${o}`),
+    ...(s.scattered ? ['y.inner'] : []),
     ...programNames(s.program),
     ...walkNames('w', s.rank, pointersOf(s)),
   ]);
@@ -80,20 +90,27 @@ const emitMap = (m: Assembler, name: string, s: MapStructure): void => {
       const out = s.outputs.map((_, o) => f.let(i32.add(pointers.y!, read(`y${o}`))));
       const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
       const left = f.let(length);
+      const outStride = s.scattered ? f.let(read('y.inner')) : undefined;
 
       const load = (i: number, u: number): Expr<'v128'> =>
         program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!);
       /** one vector, the u-th since the pointers moved; gathering pointers move every time */
       const vector = (u: number): void => {
         values.run(2, { load: (i) => load(i, u), inner: () => i32.add(index!, 4 * u) });
-        for (const [o, step] of s.outputs.entries())
-          f.emit(v128.store(out[o]!, stored(values.value(step), program.steps[step]!.dtype), 16 * u));
+        for (const [o, step] of s.outputs.entries()) {
+          const value = stored(values.value(step), program.steps[step]!.dtype);
+          if (!outStride) f.emit(v128.store(out[o]!, value, 16 * u));
+          else {
+            f.emit(scatter(m, out[o]!, outStride, value, 4));
+            f.inc(out[o]!, i32.shl(outStride, 2));
+          }
+        }
         for (const i of gathers(s)) f.inc(moving[i]!, strides[i]![3]);
       };
       const round = (vectors: number): void => {
         for (let u = 0; u < vectors; u++) vector(u);
         for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
-        for (const p of out) f.inc(p, 16 * vectors);
+        if (!outStride) for (const p of out) f.inc(p, 16 * vectors);
         if (index) f.inc(index, 4 * vectors);
         f.inc(left, -4 * vectors);
       };
@@ -108,8 +125,10 @@ const emitMap = (m: Assembler, name: string, s: MapStructure): void => {
               : gatherTail(m, moving[i]!, strides[i]![0], left),
           inner: () => index!,
         });
-        for (const [o, step] of s.outputs.entries())
-          f.emit(storeTail(m, out[o]!, stored(values.value(step), program.steps[step]!.dtype), left));
+        for (const [o, step] of s.outputs.entries()) {
+          const value = stored(values.value(step), program.steps[step]!.dtype);
+          f.emit(outStride ? scatter(m, out[o]!, outStride, value, left) : storeTail(m, out[o]!, value, left));
+        }
       });
     });
   });
@@ -141,10 +160,18 @@ export const coordinatesOf = (
 ): Readonly<Record<number, Coordinate>> =>
   Object.fromEntries(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [[s.axis, find(s.axis)]] : [])));
 
-/** Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point; `inputs`, `outputs` are byte addresses. */
-export const mapWork = (cluster: Cluster, inputs: readonly number[], outputs: readonly number[]): Work => {
+/**
+ * Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point; `inputs`, `outputs` are byte addresses.
+ * Results are row-major, or lie as `view` says.
+ */
+export const mapWork = (
+  cluster: Cluster,
+  inputs: readonly number[],
+  outputs: readonly number[],
+  view?: OutputView,
+): Work => {
   if (cluster.shape.includes(0)) return { commands: [], kernels: [] };
-  const axes = collapse(cluster);
+  const axes = collapse(cluster, view?.strides);
   const inner = axes.at(-1) ?? point(cluster.inputs.length);
   const outer = axes.slice(0, -1);
   const access = accesses(axes, inner);
@@ -178,6 +205,7 @@ export const mapWork = (cluster: Cluster, inputs: readonly number[], outputs: re
     rank: walkAxes.length,
     piece,
     outputs: cluster.outputs,
+    scattered: inner.out !== 1,
   };
   const items = walkAxes.reduce((n, a) => n * a.size, 1);
   const cost = programPrice(structure.program) * Math.ceil(length / 4) + 20;
@@ -185,7 +213,7 @@ export const mapWork = (cluster: Cluster, inputs: readonly number[], outputs: re
   const kernel = kernelOf(
     'map',
     cluster,
-    `${programKey(structure.program)}|${structure.rank}|${piece}|${cluster.outputs.join()}`,
+    `${programKey(structure.program)}|${structure.rank}|${piece}|${cluster.outputs.join()}|${structure.scattered}`,
     (m, name) => emitMap(m, name, structure),
   );
   const args = wordsOf(structure).pack({
@@ -194,7 +222,8 @@ export const mapWork = (cluster: Cluster, inputs: readonly number[], outputs: re
     lastPiece: inner.size - (pieces - 1) * length,
     ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, inputs[i]! + x.offset * 4])),
     ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
-    ...Object.fromEntries(outputs.map((y, o) => [`y${o}`, y])),
+    ...Object.fromEntries(outputs.map((y, o) => [`y${o}`, y + (view?.offset ?? 0) * 4])),
+    'y.inner': inner.out * 4,
     ...programWords(structure.program),
     ...walkWords('w', walkAxes, pointersOf(structure)),
   });

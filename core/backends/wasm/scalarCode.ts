@@ -11,6 +11,7 @@ import {
   i32,
   i32x4,
   type Local,
+  type Num,
   v128,
 } from './assemble.ts';
 import { loaded, priceOf, printCall } from './math.ts';
@@ -136,11 +137,12 @@ export const evaluator = (f: FunctionBuilder, p: Program, constant: (step: numbe
   };
 };
 
-/** Functions for the last 1–3 elements of a row, made once per module; they never touch memory beyond them. */
+/** Functions for parts of a vector, made once per module; they touch no memory beyond the elements asked for. */
 interface Tails {
   readonly load: Func<'v128'>;
   readonly gather: Func<'v128'>;
   readonly store: Func;
+  readonly scatter: Func;
 }
 const tails = new WeakMap<Assembler, Tails>();
 /** (address, count) → lanes 0 … count − 1, the others 0 */
@@ -167,11 +169,19 @@ const tailFunctions = (m: Assembler): Tails => {
       f.emit(v128.store64_lane(at, value, 0));
       f.if(i32.eq(count, 3), () => f.emit(v128.store32_lane(at, value, 2, 8)));
     }),
+    scatter: m.func('', ['i32', 'i32', 'v128', 'i32'], 'void', (f, at, stride, value, count) => {
+      f.emit(v128.store32_lane(at, value, 0));
+      for (let lane = 1; lane < 4; lane++)
+        f.if(i32.gt_u(count, lane), () => {
+          f.inc(at, stride);
+          f.emit(v128.store32_lane(at, value, lane));
+        });
+    }),
   };
   tails.set(m, made);
   return made;
 };
-/** makes the tail functions of a module; must run before the first function that uses them */
+/** makes these functions; must run before the first function that uses them */
 export const prepareTails = (m: Assembler): void => void tailFunctions(m);
 export const loadTail = (m: Assembler, at: Expr<'i32'>, count: Expr<'i32'>): Code =>
   call(tailFunctions(m).load, [at, count]);
@@ -179,6 +189,9 @@ export const gatherTail = (m: Assembler, at: Expr<'i32'>, stride: Expr<'i32'>, c
   call(tailFunctions(m).gather, [at, stride, count]);
 export const storeTail = (m: Assembler, at: Expr<'i32'>, value: Code, count: Expr<'i32'>) =>
   call(tailFunctions(m).store, [at, value, count]);
+/** writes lanes 0 … count − 1 to `at`, `at + stride`, … */
+export const scatter = (m: Assembler, at: Expr<'i32'>, stride: Expr<'i32'>, value: Code, count: Num<'i32'>) =>
+  call(tailFunctions(m).scatter, [at, stride, value, count]);
 
 /** 1, 2, 3 and 4 times the inner stride of a gathering input */
 export type GatherStrides = readonly [Local<'i32'>, Local<'i32'>, Local<'i32'>, Local<'i32'>];
