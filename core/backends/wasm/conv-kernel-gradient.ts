@@ -9,7 +9,6 @@ import {
   EPILOGUE,
   emitTile,
   RUN_BYTES,
-  siluFunction,
   type Tile,
   type TileVariant,
   tileFunctions,
@@ -63,7 +62,7 @@ export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Arra
     bStep: width * 4,
     walk: 'runs',
   };
-  const functions = tileFunctions(m, variant, siluFunction(m));
+  const functions = tileFunctions(m, variant);
 
   m.kernel(kernelGradientName(tile, unitStride), (f, { args, start, end, scratch }) => {
     const w = loadWords(f, args, WORDS);
@@ -148,7 +147,7 @@ export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Arra
               previous: select(i32.gt_u(line, firstLine), dwAt, i32.const(0)),
               bias: i32.const(0),
               residual: i32.const(0),
-              last: i32.const(0),
+              finish: i32.const(0),
             });
             f.set(xAt, i32.add(xAt, w.xPanel));
             f.set(dwAt, i32.add(dwAt, i32.mul(dwStride, tile.rows)));

@@ -10,18 +10,8 @@
  * Source: M. Dukhan, The indirect convolution algorithm, 2019.
  */
 import { assembler, type Expr, f32x4, i32, i32x4, type Local, memoryFill, select, v128 } from './assemble.ts';
-import { digit, type Epilogue, epilogueWords, loadWords, min, orAbsent } from './gemm-kernel.ts';
-import {
-  columns,
-  EPILOGUE,
-  emitTile,
-  siluFunction,
-  type Tile,
-  type TileVariant,
-  tapBytes,
-  tileFunctions,
-  tileName,
-} from './tile.ts';
+import { digit, type Epilogue, epilogueFlag, epilogueWords, loadWords, min, orAbsent } from './gemm-kernel.ts';
+import { columns, EPILOGUE, emitTile, type Tile, type TileVariant, tapBytes, tileFunctions, tileName } from './tile.ts';
 
 export type ConvMode = 'forward' | 'transposed';
 
@@ -77,7 +67,7 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
   const m = assembler();
   const width = columns(tile);
   const variant: TileVariant = { tile, a: { kind: 'rows' }, bStep: width * 4, walk: 'taps' };
-  const functions = tileFunctions(m, variant, siluFunction(m));
+  const functions = tileFunctions(m, variant);
   const lanes = Array.from({ length: Math.ceil(tile.rows / 4) }, (_, i) => i);
   const entry = tapBytes(tile);
 
@@ -105,6 +95,7 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
     const zeros = f.let(i32.add(scratch, tile.rows * width * 4));
     const lists = f.let(i32.add(zeros, i32.add(i32.shl(w.channels, 2), 64)));
     f.emit(memoryFill(zeros, 0, i32.add(i32.shl(w.channels, 2), 64)));
+    const hasEpilogue = epilogueFlag(f, args, i32.or(w.bias, w.residual));
     const listBytes = f.let(i32.add(i32.mul(w.tapsPerBlock, entry), 4));
     const tapBytesOfB = f.let(i32.mul(w.channels, width * 4));
     const zeroVector = f.let(i32x4.splat(zeros));
@@ -283,7 +274,7 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
                 previous: select(first, i32.const(0), yAt),
                 bias: biasAt,
                 residual: residualAt,
-                last,
+                finish: i32.and(last, hasEpilogue),
               });
               f.set(at, i32.add(at, listBytes));
               f.set(yAt, i32.add(yAt, i32.mul(yStride, tile.rows)));

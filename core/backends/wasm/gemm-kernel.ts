@@ -10,7 +10,7 @@ import {
   columns,
   EPILOGUE,
   emitTile,
-  siluFunction,
+  storeLanes,
   type Tile,
   type TileVariant,
   tileFunctions,
@@ -87,6 +87,11 @@ export const digit = (f: FunctionBuilder, value: Local<'i32'>, radix: Expr<'i32'
   return result;
 };
 export const min = (a: Local<'i32'>, b: Local<'i32'>): Expr<'i32'> => select(i32.lt_u(a, b), a, b);
+/** 1 when C is not simply the sum */
+export const epilogueFlag = (f: FunctionBuilder, args: Expr<'i32'>, operands: Expr<'i32'>): Local<'i32'> => {
+  const scaled = i32.ne(i32.load(args, EPILOGUE.alpha), f32Word(1));
+  return f.let(i32.ne(i32.or(i32.or(operands, i32.load(args, EPILOGUE.activation)), scaled), 0));
+};
 /** all words of an argument block after the epilogue, in locals */
 export const loadWords = <W extends string>(
   f: FunctionBuilder,
@@ -111,13 +116,14 @@ export const gemmModule = (tile: Tile, modeA: ModeA, modeB: ModeB): Uint8Array<A
     bStep: modeB === 'packed' ? width * 4 : undefined,
     walk: 'once',
   };
-  const functions = tileFunctions(m, variant, siluFunction(m));
+  const functions = tileFunctions(m, variant);
   const packPanel = modeA === 'pack' ? packPanelFunction(m, tile.rows) : undefined;
 
   m.kernel(gemmName(tile, modeA, modeB), (f, { args, start, end, scratch }) => {
     const w = loadWords(f, args, WORDS);
     const [u, k0, panel, row] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
     // Scratch: one spare tile, then the packed rows.
+    const hasEpilogue = epilogueFlag(f, args, i32.or(w.bias, w.residual));
     const packed = f.let(i32.add(scratch, tile.rows * width * 4));
     f.for(u, start, end, 1, () => {
       const unit = f.let(u);
@@ -185,7 +191,7 @@ export const gemmModule = (tile: Tile, modeA: ModeA, modeB: ModeB): Uint8Array<A
               previous: select(i32.or(w.accumulate, i32.gt_u(k0, firstK)), cAt, i32.const(0)),
               bias: biasAt,
               residual: residualAt,
-              last,
+              finish: i32.and(last, hasEpilogue),
             });
             f.set(aAt, i32.add(aAt, aStep));
             f.set(cAt, i32.add(cAt, cStep));
@@ -258,24 +264,4 @@ export const reduceModule = (): Uint8Array<ArrayBuffer> => {
     });
   });
   return m.bytes();
-};
-
-/** stores the first `bytes` (4, 8, 12 or ≥ 16) of a vector */
-export const storeLanes = (
-  f: FunctionBuilder,
-  address: Expr<'i32'>,
-  value: Local<'v128'>,
-  bytes: Expr<'i32'>,
-): void => {
-  const to = f.let(address);
-  const left = f.let(bytes);
-  f.if(
-    i32.ge_u(left, 16),
-    () => f.emit(v128.store(to, value)),
-    () => {
-      f.emit(v128.store32_lane(to, value, 0));
-      f.if(i32.gt_u(left, 4), () => f.emit(v128.store32_lane(to, value, 1, 4)));
-      f.if(i32.gt_u(left, 8), () => f.emit(v128.store32_lane(to, value, 2, 8)));
-    },
-  );
 };

@@ -63,12 +63,13 @@ export const ACTIVATIONS = { none: 0, silu: 1 } as const;
 export const tapBytes = (tile: Tile): number => 4 + 16 * Math.ceil(tile.rows / 4);
 export const RUN_BYTES = 12;
 
-const UNROLL = 4;
-
 type I32 = Local<'i32'>;
+type Accumulators = readonly (readonly Local<'v128'>[])[];
+
 /** Parameters of a tile function. */
-const PARAMS = Array.from({ length: 13 }, () => 'i32' as const);
+const PARAMS = Array.from({ length: 10 }, () => 'i32' as const);
 export interface TileCall {
+  /** argument block of the command: starts with the epilogue */
   readonly args: Expr<'i32'>;
   /** `once`: A at k = 0; `taps`: the list; `runs`: base of the A offsets */
   readonly a: Expr<'i32'>;
@@ -82,158 +83,74 @@ export interface TileCall {
   readonly count: Expr<'i32'> | number;
   readonly out: Expr<'i32'>;
   readonly outStride: Expr<'i32'>;
-  /** C to add to, or 0 */
+  /** C to add to, or 0; its rows are `outStride` apart */
   readonly previous: Expr<'i32'>;
   /** bias at this column, or 0 */
   readonly bias: Expr<'i32'>;
   /** residual at this tile, or 0 */
   readonly residual: Expr<'i32'>;
-  /** this is the last stretch of k: apply alpha, bias, residual, activation */
-  readonly last: Expr<'i32'>;
+  /** this is the last stretch of k and there is an epilogue */
+  readonly finish: Expr<'i32'>;
 }
 
-/** the activation, one function for all tiles of a module */
-export const siluFunction = (m: Assembler): Func<'v128'> =>
-  m.func('', ['v128'], 'v128', (f, x) => f.return(siluF32x4(f, x)));
-
-interface Accumulators {
-  readonly at: readonly (readonly Local<'v128'>[])[];
-  each(change: (value: Local<'v128'>, row: number, vector: number) => Expr<'v128'>): void;
-}
-const accumulators = (f: FunctionBuilder, rows: number, vectors: number): Accumulators => {
-  const at = Array.from({ length: rows }, () => Array.from({ length: vectors }, () => f.local('v128')));
-  return {
-    at,
-    each: (change) => {
-      for (const [r, row] of at.entries()) for (const [v, value] of row.entries()) f.set(value, change(value, r, v));
-    },
-  };
-};
-
-/** acc[r][v] += a[r, k]·b[k, v] for `steps` consecutive k at constant offsets */
-const multiply = (
-  f: FunctionBuilder,
-  acc: Accumulators,
-  { tile: { fma } }: TileVariant,
-  steps: number,
-  loadA: (row: number, step: number) => Expr<'v128'>,
-  loadB: (vector: number, step: number) => Expr<'v128'>,
-  bRegisters: readonly Local<'v128'>[],
-): void => {
-  const a = f.local('v128');
-  for (let step = 0; step < steps; step++) {
-    for (const [v, b] of bRegisters.entries()) f.set(b, loadB(v, step));
-    for (const [r, row] of acc.at.entries()) {
-      f.set(a, loadA(r, step));
-      for (const [v, sum] of row.entries()) {
-        const b = bRegisters[v]!;
-        f.set(sum, fma ? f32x4.relaxed_madd(a, b, sum) : f32x4.add(sum, f32x4.mul(a, b)));
-      }
-    }
-  }
-};
-
-/** the loop over one stretch: `k` steps from the row pointers (or the one pointer of `cols`) and b, which it moves */
+/**
+ * The loop over one stretch: acc[r][v] += a[r, k]·b[k, v], moving the row pointers (or the one pointer of `cols`) and b.
+ * It is not unrolled: V8 hoists the loads of unrolled steps above the multiplications and spills (60 → 35 GFLOP/s).
+ */
 const stretch = (
   f: FunctionBuilder,
   acc: Accumulators,
-  variant: TileVariant,
+  { tile, a: { kind } }: TileVariant,
   pointers: readonly I32[],
   aStep: Expr<'i32'> | number,
   b: I32,
   bStep: Expr<'i32'> | number,
   k: Expr<'i32'>,
 ): void => {
-  const rows = variant.a.kind === 'rows';
   const i = f.local('i32');
-  const whole = f.let(i32.and(k, -UNROLL));
-  const bRegisters = Array.from({ length: variant.tile.vectors }, () => f.local('v128'));
-  // Unknown steps cannot be constant offsets; such variants advance after every k.
-  const constant = typeof aStep === 'number' && typeof bStep === 'number';
-  const steps = constant || (rows && typeof bStep === 'number') ? UNROLL : 1;
-  const advance = (n: number): void => {
-    for (const p of pointers) f.inc(p, typeof aStep === 'number' ? aStep * n : aStep);
-    f.inc(b, typeof bStep === 'number' ? bStep * n : bStep);
-  };
-  const loadA = (r: number, step: number): Expr<'v128'> =>
-    rows
-      ? v128.load32_splat(pointers[r]!, step * 4)
-      : v128.load32_splat(pointers[0]!, r * 4 + (typeof aStep === 'number' ? step * aStep : 0));
-  const loadB = (v: number, step: number): Expr<'v128'> =>
-    v128.load(b, v * 16 + (typeof bStep === 'number' ? step * bStep : 0));
-  const round = (n: number): void => {
-    if (n > 1 && steps === 1)
-      for (let step = 0; step < n; step++) {
-        multiply(f, acc, variant, 1, loadA, loadB, bRegisters);
-        advance(1);
+  const x = f.local('v128');
+  const ys = Array.from({ length: tile.vectors }, () => f.local('v128'));
+  f.for(i, 0, k, 1, () => {
+    for (const [v, y] of ys.entries()) f.set(y, v128.load(b, v * 16));
+    for (const [r, row] of acc.entries()) {
+      f.set(x, kind === 'rows' ? v128.load32_splat(pointers[r]!) : v128.load32_splat(pointers[0]!, r * 4));
+      for (const [v, sum] of row.entries()) {
+        const y = ys[v]!;
+        f.set(sum, tile.fma ? f32x4.relaxed_madd(x, y, sum) : f32x4.add(sum, f32x4.mul(x, y)));
       }
-    else {
-      multiply(f, acc, variant, n, loadA, loadB, bRegisters);
-      advance(n);
     }
-  };
-  f.for(i, 0, whole, UNROLL, () => round(UNROLL));
-  f.for(i, whole, k, 1, () => round(1));
+    for (const p of pointers) f.inc(p, aStep);
+    f.inc(b, bStep);
+  });
 };
 
-/** previous, alpha, bias, residual and activation on the accumulators, then the stores */
-const finish = (f: FunctionBuilder, acc: Accumulators, silu: Func<'v128'>, p: readonly I32[]): void => {
-  const [args, out, outStride, previous, bias, residual, last] = p as [I32, I32, I32, I32, I32, I32, I32];
-  const rowPointers = (base: I32, stride: Expr<'i32'>): I32[] => {
-    const first = f.let(base);
-    const step = f.let(stride);
-    const result = [first];
-    for (let r = 1; r < acc.at.length; r++) result.push(f.let(i32.add(result[r - 1]!, step)));
-    return result;
-  };
-  f.if(previous, () => {
-    const rows = rowPointers(previous, i32.load(args, EPILOGUE.cStride));
-    acc.each((value, r, v) => f32x4.add(value, v128.load(rows[r]!, v * 16)));
-  });
-  f.if(last, () => {
-    f.if(i32.ne(i32.load(args, EPILOGUE.alpha), 0x3f800000), () => {
-      const alpha = f.let(v128.load32_splat(args, EPILOGUE.alpha));
-      acc.each((value) => f32x4.mul(value, alpha));
-    });
-    f.if(bias, () => {
-      const b = f.local('v128');
-      for (let v = 0; v < acc.at[0]!.length; v++) {
-        f.set(b, v128.load(bias, v * 16));
-        for (const row of acc.at) f.set(row[v]!, f32x4.add(row[v]!, b));
-      }
-    });
-    f.if(residual, () => {
-      const rows = rowPointers(residual, i32.load(args, EPILOGUE.residualStride));
-      acc.each((value, r, v) => f32x4.add(value, v128.load(rows[r]!, v * 16)));
-    });
-    f.if(i32.load(args, EPILOGUE.activation), () => acc.each((value) => call(silu, [value])));
-  });
-  const rows = rowPointers(out, outStride);
-  for (const [r, row] of acc.at.entries())
-    for (const [v, value] of row.entries()) f.emit(v128.store(rows[r]!, value, v * 16));
+/** base, base + stride, … */
+const rowPointers = (f: FunctionBuilder, base: I32, stride: Expr<'i32'>, rows: number): I32[] => {
+  const result = [base];
+  for (let r = 1; r < rows; r++) result.push(f.let(i32.add(result[r - 1]!, stride)));
+  return result;
 };
 
-/** The tile function for `rows` ≤ tile.rows rows (the last rows of a matrix). */
-const tileFunction = (m: Assembler, variant: TileVariant, rows: number, silu: Func<'v128'>): Func => {
+/**
+ * The tile function for `rows` ≤ tile.rows rows (the last rows of a matrix). It only multiplies and stores: V8 would
+ * spill the accumulators inside the loop if anything after it called a function or needed more registers.
+ */
+const tileFunction = (m: Assembler, variant: TileVariant, rows: number): Func => {
   const { tile, a: readA, walk } = variant;
   return m.func('', PARAMS, 'void', (f, ...params) => {
-    const [args, a, aStride, b, bStride, k, count, ...epilogue] = params as unknown as [
-      I32,
-      I32,
-      I32,
-      I32,
-      I32,
-      I32,
-      I32,
-      ...I32[],
-    ];
-    const acc = accumulators(f, rows, tile.vectors);
+    const [a, aStride, b, bStride, k, count, out, outStride, previous, previousStride] = params as unknown as I32[];
+    if (!(a && aStride && b && bStride && k && count && out && outStride && previous && previousStride)) return;
+    const acc = Array.from({ length: rows }, () => Array.from({ length: tile.vectors }, () => f.local('v128')));
+    f.if(previous, () => {
+      for (const [r, row] of rowPointers(f, previous, previousStride, rows).entries())
+        for (const [v, value] of acc[r]!.entries()) f.set(value, v128.load(row, v * 16));
+    });
     const bStep = variant.bStep ?? bStride;
     const pointers = Array.from({ length: readA.kind === 'rows' ? rows : 1 }, () => f.local('i32'));
+    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (walk === 'runs' ? f.let(k) : aStride));
     const list = f.local('i32');
     const position = f.local('i32');
     const i = f.local('i32');
-    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (walk === 'runs' ? f.let(k) : aStride));
     if (walk === 'once') {
       for (const [r, p] of pointers.entries()) f.set(p, r === 0 ? a : i32.add(pointers[r - 1]!, aStride));
       stretch(f, acc, variant, pointers, aStep, b, bStep, k);
@@ -255,21 +172,68 @@ const tileFunction = (m: Assembler, variant: TileVariant, rows: number, silu: Fu
         f.inc(list, RUN_BYTES);
       });
     }
-    finish(f, acc, silu, [args, ...epilogue]);
+    for (const [r, row] of rowPointers(f, out, outStride, rows).entries())
+      for (const [v, value] of acc[r]!.entries()) f.emit(v128.store(row, value, v * 16));
   });
 };
 
-/** the tile functions for 1 … tile.rows rows, index 0 unused */
-export const tileFunctions = (m: Assembler, variant: TileVariant, silu: Func<'v128'>): readonly (Func | undefined)[] =>
-  Array.from({ length: variant.tile.rows + 1 }, (_, rows) =>
-    rows === 0 ? undefined : tileFunction(m, variant, rows, silu),
+/** finish(args, tile, out, outStride, rows, columns, bias, residual): the epilogue of a tile in scratch, stored to C */
+const finishFunction = (m: Assembler, tile: Tile): Func => {
+  const silu = m.func('', ['v128'], 'v128', (f, x) => f.return(siluF32x4(f, x)));
+  return m.func(
+    '',
+    Array.from({ length: 8 }, () => 'i32' as const),
+    'void',
+    (f, ...params) => {
+      const [args, from, out, outStride, rows, validColumns, bias, residual] = params as unknown as I32[];
+      if (!(args && from && out && outStride && rows && validColumns && bias && residual)) return;
+      const alpha = f.let(v128.load32_splat(args, EPILOGUE.alpha));
+      const activation = f.let(i32.load(args, EPILOGUE.activation));
+      const residualStride = f.let(i32.load(args, EPILOGUE.residualStride));
+      const added = f.local('v128');
+      const value = f.local('v128');
+      const [r, at, to, extra] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
+      for (let v = 0; v < tile.vectors; v++)
+        f.if(i32.gt_u(validColumns, v * 4), () => {
+          f.set(added, f32x4.splat(0));
+          f.if(bias, () => f.set(added, v128.load(bias, v * 16)));
+          f.set(at, from);
+          f.set(to, i32.add(out, v * 16));
+          f.set(extra, residual);
+          f.for(r, 0, rows, 1, () => {
+            f.set(value, f32x4.add(f32x4.mul(v128.load(at, v * 16), alpha), added));
+            f.if(residual, () => {
+              f.set(value, f32x4.add(value, v128.load(extra, v * 16)));
+              f.set(extra, i32.add(extra, residualStride));
+            });
+            f.if(activation, () => f.set(value, call(silu, [value])));
+            storeLanes(f, to, value, i32.shl(i32.sub(validColumns, v * 4), 2));
+            f.inc(at, columns(tile) * 4);
+            f.set(to, i32.add(to, outStride));
+          });
+        });
+    },
   );
+};
 
-/** Emits the call of the tile function for a run-time number of rows and the copy of a tile that C has no room for. */
+export interface TileFunctions {
+  /** index: number of rows */
+  readonly multiply: readonly (Func | undefined)[];
+  readonly finish: Func;
+}
+/** the functions of a tile for 1 … tile.rows rows */
+export const tileFunctions = (m: Assembler, variant: TileVariant): TileFunctions => ({
+  multiply: Array.from({ length: variant.tile.rows + 1 }, (_, rows) =>
+    rows === 0 ? undefined : tileFunction(m, variant, rows),
+  ),
+  finish: finishFunction(m, variant.tile),
+});
+
+/** Emits the computation of one tile with a run-time number of rows and of columns. */
 export const emitTile = (
   f: FunctionBuilder,
   variant: TileVariant,
-  functions: readonly (Func | undefined)[],
+  functions: TileFunctions,
   rows: I32,
   validColumns: I32,
   /** room for one tile */
@@ -277,17 +241,16 @@ export const emitTile = (
   c: TileCall,
 ): void => {
   const width = columns(variant.tile);
-  const partial = f.let(i32.lt_u(validColumns, width));
+  const through = f.let(i32.or(i32.lt_u(validColumns, width), c.finish));
   const out = f.let(c.out);
   const outStride = f.let(c.outStride);
-  f.if(partial, () => {
+  f.if(through, () => {
     f.set(out, spare);
     f.set(outStride, i32.const(width * 4));
   });
   const run = (n: number): void =>
     f.emit(
-      call(functions[n]!, [
-        c.args,
+      call(functions.multiply[n]!, [
         c.a,
         c.aStride,
         c.b,
@@ -297,9 +260,7 @@ export const emitTile = (
         out,
         outStride,
         c.previous,
-        c.bias,
-        c.residual,
-        c.last,
+        c.outStride,
       ]),
     );
   const dispatch = (n: number): void => {
@@ -312,17 +273,51 @@ export const emitTile = (
       );
   };
   dispatch(variant.tile.rows);
-  f.if(partial, () => {
-    const from = f.let(out);
-    const to = f.let(c.out);
-    const r = f.local('i32');
-    const j = f.local('i32');
-    const bytes = f.let(i32.shl(validColumns, 2));
-    f.for(r, 0, rows, 1, () => {
-      f.for(j, 0, bytes, 4, () => f.emit(copyWord(i32.add(to, j), i32.add(from, j))));
-      f.inc(from, width * 4);
-      f.set(to, i32.add(to, c.outStride));
-    });
+  f.if(through, () => {
+    const final = c.finish;
+    f.if(
+      final,
+      () => f.emit(call(functions.finish, [c.args, spare, c.out, c.outStride, rows, validColumns, c.bias, c.residual])),
+      () => copyTile(f, spare, width * 4, c.out, c.outStride, rows, validColumns),
+    );
   });
 };
-const copyWord = (to: Expr<'i32'>, from: Expr<'i32'>) => i32.store(to, i32.load(from));
+
+const copyTile = (
+  f: FunctionBuilder,
+  source: Expr<'i32'>,
+  sourceStride: number,
+  target: Expr<'i32'>,
+  targetStride: Expr<'i32'>,
+  rows: I32,
+  validColumns: I32,
+): void => {
+  const [from, to] = [f.let(source), f.let(target)];
+  const [r, j] = [f.local('i32'), f.local('i32')];
+  const bytes = f.let(i32.shl(validColumns, 2));
+  f.for(r, 0, rows, 1, () => {
+    f.for(j, 0, bytes, 4, () => f.emit(i32.store(i32.add(to, j), i32.load(i32.add(from, j)))));
+    f.inc(from, sourceStride);
+    f.set(to, i32.add(to, targetStride));
+  });
+};
+
+/** stores the first `bytes` (4, 8, 12 or ≥ 16) of a vector */
+export const storeLanes = (
+  f: FunctionBuilder,
+  address: Expr<'i32'>,
+  value: Local<'v128'>,
+  bytes: Expr<'i32'>,
+): void => {
+  const to = f.let(address);
+  const left = f.let(bytes);
+  f.if(
+    i32.ge_u(left, 16),
+    () => f.emit(v128.store(to, value)),
+    () => {
+      f.emit(v128.store32_lane(to, value, 0));
+      f.if(i32.gt_u(left, 4), () => f.emit(v128.store32_lane(to, value, 1, 4)));
+      f.if(i32.gt_u(left, 8), () => f.emit(v128.store32_lane(to, value, 2, 8)));
+    },
+  );
+};

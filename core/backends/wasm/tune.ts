@@ -11,6 +11,6 @@ export interface Tiles {
 
 /** The tiles all contractions of this process use. */
 export const tiles = (_machine: Machine): Tiles => ({
-  wide: { rows: 4, vectors: 2, fma: true },
+  wide: { rows: 6, vectors: 2, fma: true },
   narrow: { rows: 8, vectors: 1, fma: true },
 });
