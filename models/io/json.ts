@@ -22,7 +22,7 @@ type Frame = { readonly keys: Set<string> | undefined; expectKey: boolean; key: 
 
 /**
  * Parses JSON strictly. Cost: one linear scan, then `JSON.parse`.
- * @throws FileError naming the key for depth, duplicates and digits, or line and column where it is not JSON
+ * @throws FileError naming the key for depth, duplicates and digits, or line and column where it is not JSON (as far as the engine says where)
  * @example parseJson('{"a":1,"a":2}', 'x.json') // FileError: x.json: a: duplicate key
  */
 export function parseJson(text: string, file: string, rules: JsonRules = {}): Json {
