@@ -135,6 +135,8 @@ describe('odd runs', () => {
     expect(page.querySelector('.alert')!.textContent).toContain(
       'The loss was not finite at 10 steps, first at step 1191.',
     );
+    const finite = modules.filter((m) => Number.isFinite(m.change)).length;
+    expect(report.charts.get('rank-change')).toContain(`n = ${finite}<`);
     for (const [name, svg] of report.charts) {
       expect(XMLValidator.validate(svg), name).toBe(true);
       expect(svg.replace(/<title>.*?<\/title>/g, ''), name).not.toMatch(/NaN|undefined|Infinity/);
