@@ -9,16 +9,7 @@ import type { View } from '../../ir/view.ts';
 import type { ConvAttrs } from '../../ops/conv.ts';
 import type { AdapterClass } from './device.ts';
 import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
-
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-const ROWS = 8;
-const VECS = 2;
-const COLS = 4 * VECS;
-/** Threads of a workgroup along columns and rows: one vector of lanes on software drivers, a patch on GPUs. */
-export const convThreads: Readonly<Record<AdapterClass, { readonly n: number; readonly m: number }>> = {
-  cpu: { n: 8, m: 1 },
-  gpu: { n: 8, m: 8 },
-};
+import { declareTile, loadColumns, multiplyTile, range, storeTile, tileFor, tileThreads } from './registerTile.ts';
 
 /** `x` is the picture that is read: x of conv, g of convInput. `out` is the shape of the result [n, h, w, channels]. */
 export interface ConvProblem {
@@ -33,7 +24,7 @@ export interface ConvProblem {
 export const printConv = ({ kind, x, w, out, attrs }: ConvProblem, adapter: AdapterClass): Kernel => {
   const forward = kind === 'conv';
   const [kh, kw] = w.shape as readonly [number, number, number, number];
-  const threads = convThreads[adapter];
+  const threads = tileThreads[adapter];
   const [batch, oh, ow, channels] = out as readonly [number, number, number, number];
   const pixels = batch * oh * ow;
   const cols = channels / attrs.groups;
@@ -55,75 +46,61 @@ export const printConv = ({ kind, x, w, out, attrs }: ConvProblem, adapter: Adap
     w.offset % 4 === 0 &&
     w.strides.every((s, a) => a === 5 - summed || s % 4 === 0) &&
     (forward || attrs.groups === 1);
+  const tile = tileFor(vectorLoad);
   const unit = vectorLoad ? 4 : 1;
   const [wi, wj, ws] = [p.word(w.strides[0]! / unit), p.word(w.strides[1]! / unit), p.word(w.strides[summed]! / unit)];
   const wCol = vectorLoad ? '1u' : p.word(columnStride);
   // the axis o of w counts all groups, the axis c one group
   const wGroup = p.word((w.strides[3]! / unit) * (forward ? cols : depth));
   const [xOffset, wOffset] = [p.word(x.offset), p.word(w.offset / unit)];
-  const groupsN = ceilDiv(cols, COLS * threads.n);
+  const groupsN = ceilDiv(cols, 4 * tile.vecs * threads.n);
   const countN = p.word(groupsN);
-  const total = groupsN * ceilDiv(pixels, ROWS * threads.m);
+  const total = groupsN * ceilDiv(pixels, tile.rows * threads.m);
   const vectorStore = channels % 4 === 0 && cols % 4 === 0;
-  const acc = (r: number, v: number) => `acc${r}_${v}`;
-  const every = (f: (r: number, v: number) => string) => range(ROWS).flatMap((r) => range(VECS).map((v) => f(r, v)));
 
   // u32 arithmetic wraps: a pixel left of or above the picture becomes a huge number, and one comparison finds both ends
-  const where = forward
-    ? (r: number) => `let h = oy${r} * ${pStrideH} + i - ${pTop}; let w = ox${r} * ${pStrideW} + j - ${pLeft};
-      let inside = h < ${pH} && w < ${pW};`
-    : (r: number) => `let th = oy${r} + ${pTop} - i; let tw = ox${r} + ${pLeft} - j;
-      let h = th / ${pStrideH}; let w = tw / ${pStrideW};
-      let inside = h * ${pStrideH} == th && w * ${pStrideW} == tw && h < ${pH} && w < ${pW};`;
+  const unitStride = attrs.stride[0] === 1 && attrs.stride[1] === 1;
+  const where = (r: number): string =>
+    forward
+      ? `let h${r} = oy${r} * ${pStrideH} + i - ${pTop}; let w${r} = ox${r} * ${pStrideW} + j - ${pLeft};
+      let on${r} = (h${r} < ${pH}) & (w${r} < ${pW});`
+      : unitStride
+        ? `let h${r} = oy${r} + ${pTop} - i; let w${r} = ox${r} + ${pLeft} - j;
+      let on${r} = (h${r} < ${pH}) & (w${r} < ${pW});`
+        : `let th${r} = oy${r} + ${pTop} - i; let tw${r} = ox${r} + ${pLeft} - j;
+      let h${r} = th${r} / ${pStrideH}; let w${r} = tw${r} / ${pStrideW};
+      let on${r} = (h${r} * ${pStrideH} == th${r}) & (w${r} * ${pStrideW} == tw${r}) & (h${r} < ${pH}) & (w${r} < ${pW});`;
   const rowSetup = (r: number) => `let row${r} = min(row + ${r}u, ${pPixels} - 1u);
   let ox${r} = row${r} % ${pOw}; let oy${r} = row${r} / ${pOw} % ${pOh};
-  let start${r} = ${xOffset} + row${r} / (${pOw} * ${pOh}) * ${xn} + id.z * ${pDepth} * ${xc};`;
-  const tap = (r: number) => `var ia${r} = 0u; var on${r} = false;
-      { ${where(r)} if (inside) { ia${r} = start${r} + h * ${xh} + w * ${xw}; on${r} = true; } }`;
+  let start${r} = row${r} / (${pOw} * ${pOh}) * ${xn} + first;`;
+  const tap = (r: number) => `${where(r)}
+      let ia${r} = select(0u, start${r} + h${r} * ${xh} + w${r} * ${xw}, on${r});`;
   const columns = vectorLoad
-    ? range(VECS).map((v) => `let col${v} = min(col + ${4 * v}u, ${pCols} - 4u) / 4u;`)
-    : range(COLS).map((c) => `let col${c} = min(col + ${c}u, ${pCols} - 1u) * ${wCol};`);
-  const loads = range(VECS).map((v) =>
-    vectorLoad
-      ? `let b${v} = w[iw + col${v}];`
-      : `let b${v} = vec4(${range(4)
-          .map((c) => `w[iw + col${4 * v + c}]`)
-          .join(', ')});`,
-  );
-  const products = range(ROWS).map(
-    (r) =>
-      `let a${r} = select(0.0, x[ia${r}], on${r}); ia${r} += ${xc}; ${range(VECS)
-        .map((v) => `${acc(r, v)} += a${r} * b${v};`)
-        .join(' ')}`,
-  );
-  const store = (r: number, v: number) =>
-    range(vectorStore ? 1 : 4)
-      .map((c) => {
-        const at = `(row + ${r}u) * ${pChannels} + id.z * ${pCols} + col + ${4 * v + c}u`;
-        const value = vectorStore ? acc(r, v) : `${acc(r, v)}.${'xyzw'[c]}`;
-        return `if (row + ${r}u < ${pPixels} && col + ${4 * v + c}u < ${pCols}) { y[${vectorStore ? `(${at}) / 4u` : at}] = ${value}; }`;
-      })
-      .join('\n  ');
+    ? range(tile.vecs).map((v) => `let col${4 * v} = min(col + ${4 * v}u, ${pCols} - 4u) / 4u;`)
+    : range(4 * tile.vecs).map((c) => `let col${c} = min(col + ${c}u, ${pCols} - 1u) * ${wCol};`);
   const code = `@compute @workgroup_size(${threads.n}, ${threads.m})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let at = id.x + id.y * ${MAX_GROUPS}u;
-  let row = (at / ${countN} * ${threads.m}u + local.y) * ${ROWS}u;
-  let col = (at % ${countN} * ${threads.n}u + local.x) * ${COLS}u;
+  let row = (at / ${countN} * ${threads.m}u + local.y) * ${tile.rows}u;
+  let col = (at % ${countN} * ${threads.n}u + local.x) * ${4 * tile.vecs}u;
   if (row >= ${pPixels} || col >= ${pCols}) { return; }
-  ${range(ROWS).map(rowSetup).join('\n  ')}
+  let first = ${xOffset} + id.z * ${pDepth} * ${xc};
+  ${range(tile.rows).map(rowSetup).join('\n  ')}
   ${columns.join('\n  ')}
-  ${every((r, v) => `var ${acc(r, v)} = vec4<f32>(0.0);`).join('\n  ')}
+  ${declareTile(tile)}
   for (var i = 0u; i < ${pKh}; i++) {
     for (var j = 0u; j < ${pKw}; j++) {
-      ${range(ROWS).map(tap).join('\n      ')}
-      var iw = ${wOffset} + i * ${wi} + j * ${wj} + id.z * ${wGroup};
+      ${range(tile.rows).map(tap).join('\n      ')}
+      let tap = ${wOffset} + i * ${wi} + j * ${wj} + id.z * ${wGroup};
       for (var c = 0u; c < ${pDepth}; c++) {
-        ${[...loads, ...products].join('\n        ')}
-        iw += ${ws};
+        let iw = tap + c * ${ws};
+        let ic = c * ${xc};
+        ${loadColumns(tile, vectorLoad, (c) => `w[iw + col${c}]`)}
+        ${multiplyTile(tile, (r) => `select(0.0, x[ia${r} + ic], on${r})`)}
       }
     }
   }
-  ${every(store).join('\n  ')}
+  ${storeTile(tile, { vector: vectorStore, rows: pPixels, cols: pCols, rowStart: `r_out * ${pChannels} + id.z * ${pCols}` })}
 }
 `;
   return {

@@ -6,7 +6,8 @@
 import type { View } from '../../ir/view.ts';
 import type { AdapterClass } from './device.ts';
 import { sharedDot } from './dotShared.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Params } from './kernel.ts';
+import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
+import { declareTile, loadColumns, multiplyTile, range, storeTile, type Tile, tileFor } from './registerTile.ts';
 
 /** Views of rank 3: a[g,m,k] and b[g,k,n]. */
 export interface DotProblem {
@@ -61,94 +62,70 @@ export const printDot = (problem: DotProblem, adapter: AdapterClass): Kernel => 
   return adapter === 'gpu' ? sharedDot(plan) : registerDot(plan);
 };
 
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-
-/** Sizes of the block one thread makes, and which axis neighbouring threads walk. */
-export interface Tile {
-  readonly rows: number;
-  readonly cols: number;
+/** Neighbouring threads walk along n or along m, whichever the result has more of. */
+export interface RegisterTile extends Tile {
   readonly across: 'n' | 'm';
 }
-/** Wide results: 8×8 per thread; narrow ones (LoRA ranks, heads) get a tile of their width. */
-const chooseTile = ({ m, n }: DotSizes): Tile => {
-  if (n <= 4) return { rows: 4, cols: 4, across: 'm' };
-  if (m <= 4) return { rows: 4, cols: 4, across: 'n' };
-  return { rows: 8, cols: 8, across: n >= m || n >= 64 ? 'n' : 'm' };
+/** Narrow results (LoRA ranks) get a block of their width. */
+const chooseTile = ({ m, n, right }: DotPlan): RegisterTile => {
+  const small = { rows: 4, vecs: 1 };
+  if (n <= 4) return { ...small, across: 'm' };
+  if (m <= 4) return { ...small, across: 'n' };
+  return {
+    ...(right.order === 'alongFree' ? tileFor(true) : right.order === 'alongK' ? tileFor(true) : small),
+    across: n >= m || n >= 64 ? 'n' : 'm',
+  };
 };
 
 /** Threads per workgroup: a software driver runs them as the lanes of one vector. */
 const LANES = 8;
 
 /**
- * One thread makes a block of `rows`×`cols` sums, one k at a time: reading several k ahead spills registers on software
- * drivers and halves the rate (measured on lavapipe and SwiftShader).
+ * One thread makes a block of sums, one k at a time: reading several k ahead spills registers on software drivers and
+ * halves the rate (measured on lavapipe and SwiftShader).
  */
-export const registerDot = (plan: DotPlan, tile: Tile = chooseTile(plan)): Kernel => {
+export const registerDot = (plan: DotPlan, tile: RegisterTile = chooseTile(plan)): Kernel => {
   const { g, m, k, n, left, right } = plan;
-  const { rows, cols, across } = tile;
-  const p: Params = createParams();
+  const { rows, vecs, across } = tile;
+  const cols = 4 * vecs;
+  const p = createParams();
   const [pm, pn, pk] = [p.word(m), p.word(n), p.word(k)];
   const tilesM = ceilDiv(m, rows);
   const tilesN = ceilDiv(n, cols);
   const [groupsM, groupsN] = across === 'n' ? [tilesM, ceilDiv(tilesN, LANES)] : [ceilDiv(tilesM, LANES), tilesN];
   const countN = p.word(groupsN);
   const total = groupsM * groupsN;
-  const vecs = cols / 4;
   const vectorLoad = right.order === 'alongFree';
   const vectorStore = n % 4 === 0;
-
-  const a0 = `${p.word(left.offset)} + id.z * ${p.word(left.group)}`;
-  const aRow = p.word(left.free);
-  const aStep = p.word(left.k);
   const unit = vectorLoad ? 4 : 1;
-  const b0 = `${p.word(right.offset / unit)} + id.z * ${p.word(right.group / unit)}`;
-  const bStep = p.word(right.k / unit);
+
+  const [aOffset, aGroup, aRow, aStep] = [left.offset, left.group, left.free, left.k].map((x) => p.word(x));
+  const [bOffset, bGroup, bStep] = [right.offset, right.group, right.k].map((x) => p.word(x / unit));
   const bCol = vectorLoad ? '' : p.word(right.free);
-  const acc = (r: number, v: number) => `acc${r}_${v}`;
-  const every = (f: (r: number, v: number) => string) => range(rows).flatMap((r) => range(vecs).map((v) => f(r, v)));
   // positions are clamped to the matrix: what an edge block reads too much is never stored
   const setup = [
-    ...range(rows).map((r) => `var ia${r} = ${a0} + min(row + ${r}u, ${pm} - 1u) * ${aRow};`),
+    ...range(rows).map((r) => `let ia${r} = a0 + min(row + ${r}u, ${pm} - 1u) * ${aRow};`),
     ...(vectorLoad
-      ? range(vecs).map((v) => `var ib${v} = ${b0} + min(col + ${4 * v}u, ${pn} - 4u) / 4u;`)
-      : range(cols).map((c) => `var ib${c} = ${b0} + min(col + ${c}u, ${pn} - 1u) * ${bCol};`)),
+      ? range(vecs).map((v) => `let ib${4 * v} = b0 + min(col + ${4 * v}u, ${pn} - 4u) / 4u;`)
+      : range(cols).map((c) => `let ib${c} = b0 + min(col + ${c}u, ${pn} - 1u) * ${bCol};`)),
   ];
-  const loads = vectorLoad
-    ? range(vecs).map((v) => `let b${v} = b[ib${v}]; ib${v} += ${bStep};`)
-    : range(vecs).map(
-        (v) =>
-          `let b${v} = vec4(${range(4)
-            .map((c) => `b[ib${4 * v + c}]`)
-            .join(', ')}); ${range(4)
-            .map((c) => `ib${4 * v + c} += ${bStep};`)
-            .join(' ')}`,
-      );
-  const products = range(rows).map(
-    (r) =>
-      `let a${r} = a[ia${r}]; ia${r} += ${aStep}; ${range(vecs)
-        .map((v) => `${acc(r, v)} += a${r} * b${v};`)
-        .join(' ')}`,
-  );
-  const store = (r: number, v: number) =>
-    range(vectorStore ? 1 : 4)
-      .map((c) => {
-        const at = `(id.z * ${pm} + row + ${r}u) * ${pn} + col + ${4 * v + c}u`;
-        const value = vectorStore ? acc(r, v) : `${acc(r, v)}.${'xyzw'[c]}`;
-        return `if (row + ${r}u < ${pm} && col + ${4 * v + c}u < ${pn}) { y[${vectorStore ? `(${at}) / 4u` : at}] = ${value}; }`;
-      })
-      .join('\n  ');
   const code = `@compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let at = id.x + id.y * ${MAX_GROUPS}u;
   let row = at / ${countN} * ${rows * (across === 'm' ? LANES : 1)}u${across === 'm' ? ` + local.x * ${rows}u` : ''};
   let col = at % ${countN} * ${cols * (across === 'n' ? LANES : 1)}u${across === 'n' ? ` + local.x * ${cols}u` : ''};
   if (row >= ${pm} || col >= ${pn}) { return; }
+  let a0 = ${aOffset} + id.z * ${aGroup};
+  let b0 = ${bOffset} + id.z * ${bGroup};
   ${setup.join('\n  ')}
-  ${every((r, v) => `var ${acc(r, v)} = vec4<f32>(0.0);`).join('\n  ')}
+  ${declareTile(tile)}
+  var ka = 0u; var kb = 0u;
   for (var kk = 0u; kk < ${pk}; kk++) {
-    ${[...loads, ...products].join('\n    ')}
+        ${loadColumns(tile, vectorLoad, (c) => `b[ib${c} + kb]`)}
+        ${multiplyTile(tile, (r) => `a[ia${r} + ka]`)}
+        ka += ${aStep}; kb += ${bStep};
   }
-  ${every(store).join('\n  ')}
+  ${storeTile(tile, { vector: vectorStore, rows: pm, cols: pn, rowStart: `(id.z * ${pm} + r_out) * ${pn}` })}
 }
 `;
   return {

@@ -66,19 +66,18 @@ export const sharedDot = (plan: DotPlan, block: 4 | 8 = chooseBlock(plan)): Kern
   // thread (x, y) makes rows y·4 + 64·i and columns x·4 + 64·j: neighbours read neighbouring vec4s
   const acc = (r: number, v: number) => `acc${r}_${v}`;
   const vectorStore = n % 4 === 0;
-  const store = (r: number, v: number) => {
-    const row = `m0 + ${64 * (r >> 2) + (r & 3)}u + local.y * 4u`;
-    const col = `n0 + ${64 * v}u + local.x * 4u`;
-    return vectorStore
-      ? `if (${row} < ${pm} && ${col} < ${pn}) { y[((id.z * ${pm} + ${row}) * ${pn} + ${col}) / 4u] = ${acc(r, v)}; }`
-      : range(4)
-          .map(
-            (c) =>
-              `if (${row} < ${pm} && ${col} + ${c}u < ${pn}) { y[(id.z * ${pm} + ${row}) * ${pn} + ${col} + ${c}u] = ${acc(r, v)}.${'xyzw'[c]}; }`,
-          )
-          .join('\n  ');
-  };
-  const code = `var<workgroup> ta: array<vec4<f32>, ${quads * DEPTH}>;
+  const put = vectorStore
+    ? `fn put(row: u32, col: u32, group: u32, v: vec4<f32>) {
+  if (row < ${pm} && col < ${pn}) { y[((group * ${pm} + row) * ${pn} + col) / 4u] = v; }
+}`
+    : `fn put(row: u32, col: u32, group: u32, v: vec4<f32>) {
+  if (row >= ${pm}) { return; }
+  for (var c = 0u; c < 4u; c++) { if (col + c < ${pn}) { y[(group * ${pm} + row) * ${pn} + col + c] = v[c]; } }
+}`;
+  const store = (r: number, v: number) =>
+    `put(m0 + ${64 * (r >> 2) + (r & 3)}u + local.y * 4u, n0 + ${64 * v}u + local.x * 4u, id.z, ${acc(r, v)});`;
+  const code = `${put}
+var<workgroup> ta: array<vec4<f32>, ${quads * DEPTH}>;
 var<workgroup> tb: array<vec4<f32>, ${quads * DEPTH}>;
 @compute @workgroup_size(${THREADS}, ${THREADS})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
