@@ -4,12 +4,16 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
+import { checkAdapter } from '../models/io/adapter-check.ts';
 import { type AdapterFile, type AdapterModule, deltaWeight, readAdapter } from '../models/io/adapter-file.ts';
 import { suffixMatcher } from '../models/io/adapter-peft.ts';
+import { type RunFacts, runOf, withRun } from '../models/io/adapter-run.ts';
 import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
+import { openBase } from '../models/io/base.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { type TensorOut, writeSafetensors } from '../models/io/safetensors-write.ts';
 import { verifyInterchange } from '../train/verify/interchange.ts';
+import { writeTinyBase } from './tiny-base.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-adapter-'));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -262,6 +266,61 @@ describe('reading', () => {
       writeFileSync(config, text.replace(from, to));
       await expect(readAdapter(folder), to).rejects.toThrow(message);
     }
+  });
+});
+
+describe('run facts', () => {
+  const run: RunFacts = {
+    format: 'selora/1',
+    method: 'selora',
+    lambda: 1.1,
+    testEvery: 40,
+    scale: 1,
+    initA: 0,
+    steps: 1200,
+    baseHash: 'a'.repeat(64),
+    rankHistory: [{ step: 40, module: MODULES[1], rank: 2, ratio: 1.97 }],
+    criterion: 'fi-ratio',
+  };
+  it.each(['diffusers', 'kohya', 'peft'] satisfies AdapterForm[])(
+    'travel in the header of the %s form',
+    async (form) => {
+      const target = path.join(scratch, `run-${form}`);
+      await writeAdapter(target, withRun(adapter(1, MODULES.slice(0, 3)), run), form);
+      expect(runOf(await readAdapter(target), target)).toEqual(run);
+    },
+  );
+  it('are checked, and absent in other programs’ files', () => {
+    const other = { modules: new Map(), metadata: new Map([['format', 'pt']]) };
+    expect(runOf(other, 'f')).toBeUndefined();
+    const wrong = withRun(other, { ...run, baseHash: 'x' });
+    expect(() => runOf(wrong, 'f')).toThrow(/^f: __metadata__.selora.baseHash: /);
+    const broken = { ...other, metadata: new Map([['selora', '[']]) };
+    expect(() => runOf(broken, 'f')).toThrow(/^f: __metadata__.selora: not valid JSON/);
+  });
+});
+
+describe('an adapter and its base', () => {
+  it('must have the same modules and sizes', async () => {
+    const folder = path.join(scratch, 'base');
+    await writeTinyBase(folder);
+    const { parts } = await openBase(folder);
+    const Q = 'unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q';
+    const fits = (modules: Record<string, AdapterModule>) => () =>
+      checkAdapter('a.safetensors', { modules: new Map(Object.entries(modules)), metadata: new Map() }, parts);
+    const conv = { ...module(1, 4 * 9, 4, 1, 0), kernel: [3, 3] as const };
+    fits({
+      [Q]: module(2, 8, 8, 1, 0),
+      'unet.conv_in': conv,
+      'text_encoder.text_model.encoder.layers.0.mlp.fc1': module(1, 8, 16, 1, 0),
+    })();
+    expect(fits({ [Q]: module(2, 8, 9, 1, 0) })).toThrow(
+      /^a.safetensors: modules: 1 of another size: unet.*to_q is 8 → 9, the base has \[8,8\]$/,
+    );
+    expect(fits({ 'unet.conv_in': { ...conv, kernel: [9, 1] } })).toThrow(/another size/);
+    expect(fits({ 'unet.conv_in': module(1, 36, 4, 1, 0) })).toThrow(/another size/);
+    expect(fits({ [`${Q}x`]: module(2, 8, 8, 1, 0) })).toThrow(/1 not in the base model: unet.*to_qx$/);
+    expect(fits({})).toThrow(/adapts nothing/);
   });
 });
 
