@@ -72,7 +72,7 @@ const product = (s: ConvShape, direction: Direction): { n: number; channels: num
 /** bytes of packed weights for {@link conv} or {@link convInputGradient} */
 export const packedWeightBytes = (machine: Machine, s: ConvShape, direction: Direction): number => {
   const { n, channels } = product(s, direction);
-  return panelBytes(n, s.kh * s.kw * channels, columns(chooseTile(machine, n))) * s.groups;
+  return panelBytes(n, s.kh * s.kw * channels, columns(chooseTile(machine, 'taps', n))) * s.groups;
 };
 
 /** Commands that pack weights w[kh, kw, c / groups, o] once, for frozen layers. */
@@ -86,7 +86,7 @@ export const packConvWeights = (
   const { n, channels } = product(s, direction);
   const [laneStride, kStride] = direction === 'forward' ? [4, s.o * 4] : [s.o * 4, 4];
   return [
-    packCommand(machine, columns(chooseTile(machine, n)), {
+    packCommand(machine, columns(chooseTile(machine, 'taps', n)), {
       source: w,
       laneStride,
       kStride,
@@ -207,7 +207,7 @@ interface Direct {
 }
 const direct = (machine: Machine, mode: ConvMode, d: Direct): Command => {
   const { n, channels, groups, images } = d;
-  const tile = chooseTile(machine, n);
+  const tile = chooseTile(machine, 'taps', n);
   const taps = d.kernel[0] * d.kernel[1];
   const [h, w, pixel] = d.size;
   const [oh, ow, outPixel] = d.out;
@@ -286,19 +286,18 @@ const MIN_CHANNELS = 16;
 const planKernelGradient = (machine: Machine, s: ConvShape): KernelGradientPlan => {
   const [oh, ow] = outputSize(s);
   const [cg, og] = [channelsIn(s), channelsOut(s)];
-  const tile = chooseTile(machine, og);
+  const tile = chooseTile(machine, 'runs', og);
   const taps = s.kh * s.kw;
   const lines = s.n * oh;
   const wanted = wantedUnits(s.groups * taps, lines * ow * taps * cg * og);
-  const channelBlocks = Math.max(1, Math.min(Math.ceil(wanted), Math.floor(cg / MIN_CHANNELS)));
-  const channelsPerUnit = roundUp(Math.ceil(cg / channelBlocks), tile.rows);
-  const blocks = Math.ceil(cg / channelsPerUnit);
-  const linesPerSplit = Math.ceil(lines / Math.max(1, Math.min(lines, Math.round(wanted / blocks))));
+  const wantedBlocks = Math.max(1, Math.min(Math.ceil(wanted), Math.floor(cg / MIN_CHANNELS)));
+  const channelsPerUnit = roundUp(Math.ceil(cg / wantedBlocks), tile.rows);
+  const linesPerSplit = Math.ceil(lines / Math.max(1, Math.min(lines, Math.round(wanted / wantedBlocks))));
   const splits = Math.ceil(lines / linesPerSplit);
   return {
     tile,
     channelsPerUnit,
-    channelBlocks: blocks,
+    channelBlocks: Math.ceil(cg / channelsPerUnit),
     splits,
     linesPerSplit,
     xBytes: roundUp(panelBytes(cg, s.n * s.h * s.w, tile.rows) * s.groups, 64),

@@ -26,7 +26,17 @@ import {
   reduceWords,
 } from './gemm-kernel.ts';
 import type { Command, Machine } from './machine.ts';
-import { type Blocks, chooseTile, divide, ensure, packCommand, panelBytes, roundUp, SERIAL_WORK } from './plan.ts';
+import {
+  type Blocks,
+  chooseTile,
+  divide,
+  ensure,
+  packCommand,
+  panelBytes,
+  roundUp,
+  SERIAL_WORK,
+  splitsOf,
+} from './plan.ts';
 import { type ACTIVATIONS, columns, type Tile } from './tile.ts';
 
 /** a matrix in memory; strides in elements */
@@ -79,7 +89,7 @@ const accumulates = (d: GemmDescription): boolean => d.residual?.address === d.c
 
 const plan = (machine: Machine, d: GemmDescription): Plan => {
   const { m, n, k, groups = 1, a, b } = d;
-  const tile = chooseTile(machine, n);
+  const tile = chooseTile(machine, 'once', n);
   const width = columns(tile);
   const panels = Math.ceil(n / width);
   const modeB: ModeB = d.packedB === undefined && b.column === 1 && m <= 4 * tile.rows ? 'direct' : 'packed';
@@ -89,7 +99,7 @@ const plan = (machine: Machine, d: GemmDescription): Plan => {
   const blocks = divide(tile, groups, m, n, k);
   // C is read back for every further block of k, so a scaled sum cannot be added to it in place: the second pass can.
   const scaledInPlace = accumulates(d) && (d.alpha ?? 1) !== 1 && k > KC;
-  const wantedSplits = Math.max(blocks.splits, scaledInPlace ? 2 : 1);
+  const wantedSplits = Math.max(splitsOf(groups, m, n, k), scaledInPlace ? 2 : 1);
   const kPerSplit = wantedSplits > 1 ? roundUp(Math.ceil(k / wantedSplits), 4) : k;
   const splits = wantedSplits > 1 ? Math.ceil(k / kPerSplit) : 1;
   const sharedB = (b.group ?? 0) === 0;
@@ -113,7 +123,7 @@ export const gemmWorkspace = (machine: Machine, d: GemmDescription): number => {
 
 /** bytes of the panels of B for `packedB` */
 export const packedBBytes = (machine: Machine, d: Pick<GemmDescription, 'n' | 'k' | 'groups' | 'b'>): number => {
-  const width = columns(chooseTile(machine, d.n));
+  const width = columns(chooseTile(machine, 'once', d.n));
   return panelBytes(d.n, d.k, width) * ((d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1));
 };
 
@@ -126,7 +136,7 @@ export const packB = (
   const groups = (d.b.group ?? 0) === 0 ? 1 : (d.groups ?? 1);
   if (d.n * d.k * groups === 0) return [];
   return [
-    packCommand(machine, columns(chooseTile(machine, d.n)), {
+    packCommand(machine, columns(chooseTile(machine, 'once', d.n)), {
       source: d.b.address,
       laneStride: d.b.column * 4,
       kStride: d.b.row * 4,

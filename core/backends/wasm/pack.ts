@@ -16,23 +16,38 @@ import {
 
 type I32 = Local<'i32'>;
 
-/** stores the transpose of four vectors: dst[k][lane] for four lanes, `stride` bytes apart */
-const transpose4 = (
+/** stores dst[k][lane] for 4 k and the lanes of `rows` (2 or 4 vectors along k), `stride` bytes from k to k + 1 */
+const transpose = (
   f: FunctionBuilder,
-  rows: readonly Expr<'v128'>[],
+  rows: readonly Local<'v128'>[],
   dst: Expr<'i32'>,
   offset: number,
   stride: number,
 ): void => {
-  const [a, b, c, d] = rows.map((row) => f.let(row)) as [Local<'v128'>, Local<'v128'>, Local<'v128'>, Local<'v128'>];
-  const ab = f.let(v128.shuffle32(a, b, [0, 4, 1, 5]));
-  const cd = f.let(v128.shuffle32(c, d, [0, 4, 1, 5]));
-  f.emit(v128.store(dst, v128.shuffle32(ab, cd, [0, 1, 4, 5]), offset));
-  f.emit(v128.store(dst, v128.shuffle32(ab, cd, [2, 3, 6, 7]), offset + stride));
-  f.set(ab, v128.shuffle32(a, b, [2, 6, 3, 7]));
-  f.set(cd, v128.shuffle32(c, d, [2, 6, 3, 7]));
-  f.emit(v128.store(dst, v128.shuffle32(ab, cd, [0, 1, 4, 5]), offset + 2 * stride));
-  f.emit(v128.store(dst, v128.shuffle32(ab, cd, [2, 3, 6, 7]), offset + 3 * stride));
+  const [a, b, c, d] = rows as [Local<'v128'>, Local<'v128'>, Local<'v128'> | undefined, Local<'v128'> | undefined];
+  for (const half of [0, 1]) {
+    const pairs: [number, number, number, number] = half === 0 ? [0, 4, 1, 5] : [2, 6, 3, 7];
+    const ab = f.let(v128.shuffle32(a, b, pairs));
+    const at = offset + 2 * half * stride;
+    if (c && d) {
+      const cd = f.let(v128.shuffle32(c, d, pairs));
+      f.emit(v128.store(dst, v128.shuffle32(ab, cd, [0, 1, 4, 5]), at));
+      f.emit(v128.store(dst, v128.shuffle32(ab, cd, [2, 3, 6, 7]), at + stride));
+    } else {
+      f.emit(v128.store64_lane(dst, ab, 0, at), v128.store64_lane(dst, ab, 1, at + stride));
+    }
+  }
+};
+
+/** [first lane, lanes] in vectors, then a pair, then single lanes */
+const chunks = (width: number): readonly (readonly [number, number])[] => {
+  const result: [number, number][] = [];
+  for (let lane = 0; lane < width; ) {
+    const size = [4, 2, 1].find((n) => lane + n <= width)!;
+    result.push([lane, size]);
+    lane += size;
+  }
+  return result;
 };
 
 /**
@@ -42,51 +57,45 @@ const transpose4 = (
 export const packPanelFunction = (m: Assembler, width: number): Func =>
   m.func('', ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], 'void', (f, dst, src, lanes, k, laneStride, kStride) => {
     const i = f.local('i32');
-    const pointers = Array.from({ length: width }, () => f.local('i32'));
-    const scalar = (): void => {
-      for (const [lane, p] of pointers.entries()) f.emit(i32.store(dst, i32.load(p), lane * 4));
-    };
-    const setPointers = (): void => {
-      f.set(pointers[0]!, src);
-      for (let lane = 1; lane < width; lane++) {
-        f.set(pointers[lane]!, src);
-        // Missing lanes repeat the first one, which is readable.
-        f.if(i32.lt_u(lane, lanes), () => f.set(pointers[lane]!, i32.add(src, i32.mul(laneStride, lane))));
-      }
-    };
-    const whole = f.let(i32.and(k, -4));
-    if (width % 4 === 0) {
-      f.if(i32.eq(laneStride, 4), () => {
-        f.for(i, 0, k, 1, () => {
-          for (let q = 0; q < width; q += 4) f.emit(v128.store(dst, v128.load(src, q * 4), q * 4));
-          f.set(src, i32.add(src, kStride));
-          f.inc(dst, width * 4);
-        });
-        f.return();
+    const parts = chunks(width);
+    f.if(i32.eq(laneStride, 4), () => {
+      f.for(i, 0, k, 1, () => {
+        for (const [lane, size] of parts) {
+          const at = lane * 4;
+          if (size === 4) f.emit(v128.store(dst, v128.load(src, at), at));
+          else if (size === 2) f.emit(v128.store64_lane(dst, v128.load64_splat(src, at), 0, at));
+          else f.emit(i32.store(dst, i32.load(src, at), at));
+        }
+        f.set(src, i32.add(src, kStride));
+        f.inc(dst, width * 4);
       });
-      setPointers();
-      f.set(i, 0);
-      f.if(i32.eq(kStride, 4), () => {
-        f.for(i, 0, whole, 4, () => {
-          for (let q = 0; q < width; q += 4)
-            transpose4(
-              f,
-              pointers.slice(q, q + 4).map((p) => v128.load(p)),
-              dst,
-              q * 4,
-              width * 4,
-            );
-          for (const p of pointers) f.inc(p, 16);
-          f.inc(dst, width * 16);
-        });
-      });
-    } else {
-      setPointers();
-      f.set(i, 0);
-    }
+      f.return();
+    });
+    const pointers = Array.from({ length: width }, (_, lane) => {
+      const p = f.let(src);
+      // Missing lanes repeat the first one, which is readable.
+      f.if(i32.lt_u(lane, lanes), () => f.set(p, i32.add(src, i32.mul(laneStride, lane))));
+      return p;
+    });
+    f.set(i, 0);
+    f.if(i32.eq(kStride, 4), () =>
+      f.for(i, 0, f.let(i32.and(k, -4)), 4, () => {
+        for (const [lane, size] of parts) {
+          const rows = pointers.slice(lane, lane + size).map((p) => f.let(v128.load(p)));
+          if (size > 1) transpose(f, rows, dst, lane * 4, width * 4);
+          else
+            for (const step of [0, 1, 2, 3] as const)
+              f.emit(v128.store32_lane(dst, rows[0]!, step, lane * 4 + step * width * 4));
+        }
+        for (const p of pointers) f.inc(p, 16);
+        f.inc(dst, width * 16);
+      }),
+    );
     f.while(i32.lt_u(i, k), () => {
-      scalar();
-      for (const p of pointers) f.inc(p, kStride);
+      for (const [lane, p] of pointers.entries()) {
+        f.emit(i32.store(dst, i32.load(p), lane * 4));
+        f.inc(p, kStride);
+      }
       f.inc(dst, width * 4);
       f.inc(i, 1);
     });

@@ -2,7 +2,7 @@
 import { KC, TILES_PER_BLOCK } from './gemm-kernel.ts';
 import type { Command, Machine } from './machine.ts';
 import { type PackArgs, packModule, packWords } from './pack.ts';
-import { columns, type Tile } from './tile.ts';
+import { columns, type Tile, type Walk } from './tile.ts';
 import { tiles } from './tune.ts';
 
 /** multiplications below which a command stays on the main thread: about 5 µs */
@@ -22,8 +22,8 @@ export const ensure = (machine: Machine, name: string, module: () => Uint8Array<
 };
 
 /** the width of panel that wastes least on n columns */
-export const chooseTile = (machine: Machine, n: number): Tile => {
-  const { wide, narrow } = tiles(machine);
+export const chooseTile = (machine: Machine, walk: Walk, n: number): Tile => {
+  const { wide, narrow } = tiles(machine, walk);
   return roundUp(n, columns(narrow)) * 1.1 < roundUp(n, columns(wide)) ? narrow : wide;
 };
 
@@ -32,15 +32,22 @@ export interface Blocks {
   readonly rowBlocks: number;
   readonly panelsPerUnit: number;
   readonly columnBlocks: number;
-  /** splits of k that still make sense */
-  readonly splits: number;
 }
 
 /** how many units a contraction is worth */
 export const wantedUnits = (groups: number, work: number): number =>
   Math.max(1, Math.min(WANTED_UNITS / groups, work / UNIT_WORK));
 
-/** Divides the rows, then the columns, then k of a contraction into units. Depends on the shape alone. */
+/**
+ * Splits of k worth their second pass. Counted in tiles of 4 × 8 whatever tile is used: the order of a sum, and with it
+ * the bits of a result, depends on the shape alone.
+ */
+export const splitsOf = (groups: number, m: number, n: number, k: number): number => {
+  const blocks = Math.ceil(m / 4) * Math.ceil(n / 8);
+  return Math.max(1, Math.min(MAX_SPLITS, Math.floor(wantedUnits(groups, m * n * k) / blocks), Math.floor(k / 64)));
+};
+
+/** Divides the rows, then the columns of a contraction into units. */
 export const divide = (tile: Tile, groups: number, m: number, n: number, k: number): Blocks => {
   const wanted = wantedUnits(groups, m * n * k);
   const rowTiles = Math.ceil(m / tile.rows);
@@ -49,8 +56,7 @@ export const divide = (tile: Tile, groups: number, m: number, n: number, k: numb
   const panels = Math.ceil(n / columns(tile));
   const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.floor(Math.min(panels, wanted / rowBlocks))));
   const columnBlocks = Math.ceil(panels / panelsPerUnit);
-  const splits = Math.min(MAX_SPLITS, Math.floor(wanted / (rowBlocks * columnBlocks)), Math.floor(k / 64));
-  return { rowsPerUnit: tilesPerUnit * tile.rows, rowBlocks, panelsPerUnit, columnBlocks, splits: Math.max(1, splits) };
+  return { rowsPerUnit: tilesPerUnit * tile.rows, rowBlocks, panelsPerUnit, columnBlocks };
 };
 
 /** Command that packs a matrix into panels of `width` lanes. */
