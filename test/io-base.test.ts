@@ -1,8 +1,6 @@
-/** Base models: what openBase takes, what it refuses, what writeBase leaves. */
+/** Base models: what openBase takes, what writeBase leaves. */
 import {
   cpSync,
-  existsSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -14,17 +12,15 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openBase } from '../models/io/base.ts';
 import { filesOf, writeBase } from '../models/io/base-write.ts';
 import { floatToHalf, halfToFloat } from '../models/io/dtypes.ts';
-import { openSafetensors } from '../models/io/safetensors.ts';
 import { type TensorOut, writeSafetensors } from '../models/io/safetensors-write.ts';
 import { checkWeights, compareWeights, copyWeights } from '../models/io/weights.ts';
-import { ldmNames, PARTS, type Part } from '../models/names.ts';
-import * as sd15 from '../models/sd15.ts';
-import { sizeOf, TINY_CONFIGS, TINY_SPECS, TINY_TOKENIZER, tinyWeights, valueAt, writeTinyBase } from './tiny-base.ts';
+import { PARTS, type Part } from '../models/names.ts';
+import { sizeOf, TINY_CONFIGS, TINY_SPECS, TINY_TOKENIZER, tinyWeights, writeTinyBase } from './tiny-base.ts';
+import { expectTiny, positions, rewrite, shard, TEXT, UNET, VAE } from './tiny-base-files.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-base-'));
 const good = path.join(scratch, 'good');
@@ -36,37 +32,6 @@ function copy(): string {
   const folder = path.join(mkdtempSync(path.join(scratch, 'copy-')), 'model');
   cpSync(good, folder, { recursive: true });
   return folder;
-}
-
-const UNET = 'unet/diffusion_pytorch_model.safetensors';
-const VAE = 'vae/diffusion_pytorch_model.safetensors';
-const TEXT = 'text_encoder/model.safetensors';
-
-/** Every value of every part is the one that was written. */
-async function expectTiny(location: string, options = {}): Promise<void> {
-  const base = await openBase(location, options);
-  for (const part of PARTS) {
-    checkWeights(base.parts[part], TINY_SPECS[part]);
-    for (const [t, [name, shape]] of [...TINY_SPECS[part]].entries()) {
-      const values = await base.parts[part].get(name).read();
-      expect(values).toHaveLength(sizeOf(shape));
-      for (const [i, value] of values.entries())
-        if (value !== valueAt(t, i)) throw new Error(`${part} ${name} ${i}: ${value}`);
-    }
-  }
-}
-
-/** Rewrites a weight file with its tensors changed. */
-async function rewrite(
-  file: string,
-  change: (name: string, tensor: TensorOut) => readonly (readonly [string, TensorOut])[],
-) {
-  const opened = await openSafetensors(file);
-  const tensors: [string, TensorOut][] = [];
-  for (const [name, { dtype, shape }] of opened.tensors) {
-    tensors.push([name, { dtype, shape, data: await opened.bytes(name) }]);
-  }
-  await writeSafetensors(file, new Map(tensors.flatMap(([name, tensor]) => change(name, tensor))));
 }
 
 describe('openBase takes', () => {
@@ -138,173 +103,6 @@ describe('openBase takes', () => {
     };
     writeFileSync(path.join(folder, 'unet/config.json'), `\ufeff${JSON.stringify(config)}`);
     await expectTiny(folder);
-  });
-});
-
-const positions = (ids: Int32Array): TensorOut => ({ dtype: 'I64', shape: [1, ids.length], data: ids });
-
-/** Splits the U-Net over two files. */
-async function shard(folder: string, change: (map: Record<string, string>) => void = () => undefined): Promise<void> {
-  const all = [...tinyWeights('unet')];
-  const files = [
-    'diffusion_pytorch_model-00001-of-00002.safetensors',
-    'diffusion_pytorch_model-00002-of-00002.safetensors',
-  ];
-  const map: Record<string, string> = {};
-  for (const [n, file] of files.entries()) {
-    const some = all.filter((_, i) => i % 2 === n);
-    await writeSafetensors(path.join(folder, 'unet', file), new Map(some));
-    for (const [name] of some) map[name] = file;
-  }
-  change(map);
-  const index = path.join(folder, 'unet/diffusion_pytorch_model.safetensors.index.json');
-  writeFileSync(index, JSON.stringify({ metadata: { total_size: 1 }, weight_map: map }));
-}
-
-describe('openBase refuses', () => {
-  const json = (folder: string, file: string, change: object) => {
-    const target = path.join(folder, file);
-    writeFileSync(target, JSON.stringify({ ...JSON.parse(readFileSync(target, 'utf8')), ...change }));
-  };
-  type Damage = (folder: string) => void | Promise<void>;
-  const cases: readonly (readonly [string, Damage, RegExp])[] = [
-    [
-      'an empty folder',
-      (f) => rmSync(f, { recursive: true }) ?? mkdirSync(f),
-      /model: is not a model: no model_index.json, unet/,
-    ],
-    ['no folder', (f) => rmSync(f, { recursive: true }), /model: no such file/],
-    ['no unet', (f) => rmSync(path.join(f, 'unet'), { recursive: true }), /unet\/config.json: no such file/],
-    ['no weights', (f) => unlinkSync(path.join(f, TEXT)), /text_encoder: no weights: expected model.safetensors/],
-    [
-      'pickles only',
-      (f) => renameSync(path.join(f, UNET), path.join(f, 'unet/diffusion_pytorch_model.bin')),
-      /unet: no weights.*only "diffusion_pytorch_model.bin": pickled weights are never opened.*torch\.load/,
-    ],
-    [
-      'a folder for a file',
-      (f) => rmSync(path.join(f, UNET)) ?? mkdirSync(path.join(f, UNET)),
-      /safetensors: is a directory/,
-    ],
-    ['no vocabulary', (f) => unlinkSync(path.join(f, 'tokenizer/vocab.json')), /vocab.json: no such file/],
-    [
-      'a merge of three',
-      (f) => writeFileSync(path.join(f, 'tokenizer/merges.txt'), '#version\nt h\na b c\n'),
-      /merges.txt: line 3/,
-    ],
-    [
-      'a token twice',
-      (f) => writeFileSync(path.join(f, 'tokenizer/vocab.json'), '{"a":1,"a":2}'),
-      /vocab.json: a: duplicate key "a"/,
-    ],
-    [
-      'ids beyond the table',
-      (f) => json(f, 'text_encoder/config.json', { vocab_size: 50 }),
-      /vocab.json: ids go up to 55/,
-    ],
-    [
-      'long encodings',
-      (f) => json(f, 'text_encoder/config.json', { max_position_embeddings: 70 }),
-      /model_max_length: is 77, above/,
-    ],
-    [
-      'another pipeline',
-      (f) => json(f, 'model_index.json', { _class_name: 'StableDiffusionXLPipeline' }),
-      /model_index.json: _class_name/,
-    ],
-    [
-      'other latents',
-      (f) => json(f, 'vae/config.json', { latent_channels: 8 }),
-      /in_channels: is 4, but the VAE's latent_channels is 8/,
-    ],
-    [
-      'another context',
-      (f) => json(f, 'unet/config.json', { cross_attention_dim: 16 }),
-      /cross_attention_dim: is 16, but .*hidden_size is 8/,
-    ],
-    [
-      'position_ids out of order',
-      (f) =>
-        rewrite(path.join(f, TEXT), (name, tensor) => [
-          [name, tensor],
-          ['text_model.embeddings.position_ids', positions(Int32Array.of(0, 2, 1))],
-        ]),
-      /position_ids": value 1 is 2, expected the positions/,
-    ],
-    [
-      'a name in two forms',
-      (f) =>
-        rewrite(path.join(f, VAE), (name, tensor) => [
-          [name, tensor],
-          ...(name.includes('encoder.mid_block.attentions.0.to_q.')
-            ? [[name.replace('to_q', 'query'), tensor] as const]
-            : []),
-        ]),
-      /is there twice, under two names/,
-    ],
-    [
-      'a shard outside the folder',
-      (f) =>
-        unlinkSync(path.join(f, UNET)) ??
-        shard(f, (map) => {
-          map['conv_in.weight'] = '../vae/diffusion_pytorch_model.safetensors';
-        }),
-      /index.json: weight_map: ".*" is not the name of a .safetensors file in this folder/,
-    ],
-    [
-      'a shard that is missing',
-      (f) =>
-        unlinkSync(path.join(f, UNET)) ??
-        shard(f, (map) => {
-          map['conv_in.weight'] = 'other.safetensors';
-        }),
-      /other.safetensors: no such file/,
-    ],
-    [
-      'an index that lacks a tensor',
-      (f) =>
-        unlinkSync(path.join(f, UNET)) ??
-        shard(f, (map) => {
-          delete map['conv_in.weight'];
-        }),
-      /tensors: not in the index: conv_in.weight/,
-    ],
-    [
-      'an index with a tensor too many',
-      (f) =>
-        unlinkSync(path.join(f, UNET)) ??
-        shard(f, (map) => {
-          map.extra = map['conv_in.weight'];
-        }),
-      /names tensors that no shard holds: extra/,
-    ],
-  ];
-  it.each(cases)('%s', async (_what, damage, message) => {
-    const folder = copy();
-    await damage(folder);
-    await expect(openBase(folder)).rejects.toThrow(message);
-    await expect(openBase(folder)).rejects.toThrow(/^.*$/);
-  });
-
-  it.each([
-    '../x.safetensors',
-    '/etc/x.safetensors',
-    'a/b.safetensors',
-    '..\\x.safetensors',
-    'x\u0000.safetensors',
-    '.x.safetensors',
-    'x.bin',
-    '',
-    'file:x.safetensors/',
-    'x.safetensors/',
-    `${'a'.repeat(300)}.safetensors`,
-  ])('a shard called %j', async (name) => {
-    const folder = copy();
-    unlinkSync(path.join(folder, UNET));
-    await shard(folder, (map) => {
-      map['conv_in.weight'] = name;
-    });
-    await expect(openBase(folder)).rejects.toThrow(/weight_map/);
   });
 });
 
@@ -399,104 +197,6 @@ describe('writeBase', () => {
     expect(readdirSync(folder)).toEqual([]);
     await writeTinyBase(target); // the same target works afterwards
     await expectTiny(target);
-  });
-});
-
-type Names = Readonly<Record<Part, Readonly<Record<string, string>>>>;
-type Table = {
-  readonly sd15: Names;
-  readonly tiny: Names;
-  readonly kohya: Readonly<Record<string, string>>;
-  readonly shapes: Readonly<Record<Part, Readonly<Record<string, readonly number[]>>>>;
-  readonly sd15Configs: Readonly<Record<string, unknown>>;
-};
-const table: Table = JSON.parse(
-  gunzipSync(readFileSync(path.join(import.meta.dirname, 'golden/io/names.json.gz'))).toString(),
-);
-
-describe('single-file checkpoints', () => {
-  it('know SD 1.5 as it is published', () => {
-    expect(sd15.SD15_UNET).toEqual(table.sd15Configs.unet);
-    expect(sd15.SD15_VAE).toEqual(table.sd15Configs.vae);
-    expect(sd15.SD15_TEXT_ENCODER).toEqual(table.sd15Configs.text_encoder);
-    expect(sd15.SD15_SCHEDULER).toEqual(table.sd15Configs.scheduler);
-  });
-
-  it('have SD 1.5’s names: all 1,130 tensors and their shapes', async () => {
-    // A file with the names and shapes of the published one but a byte count of its own: only the header is read.
-    const file = path.join(scratch, 'v1-5-like.safetensors');
-    const out = new Map<string, TensorOut>();
-    for (const part of PARTS) {
-      for (const [name, original] of Object.entries(table.sd15[part])) {
-        const shape = table.shapes[part][name];
-        const kernel = part === 'vae' && name.includes('.attentions.') && shape.length === 2 ? [1, 1] : [];
-        out.set(original, {
-          dtype: 'U8',
-          shape: [...shape, ...kernel].map((side) => Math.min(side, 3)),
-          data: new Uint8Array(0),
-        });
-      }
-    }
-    out.set('alphas_cumprod', { dtype: 'F32', shape: [2], data: new Float32Array(2) });
-    out.set('model_ema.decay', { dtype: 'F32', shape: [], data: new Float32Array(1) });
-    const filled = new Map(
-      [...out].map(
-        ([name, tensor]) =>
-          [name, tensor.dtype === 'U8' ? { ...tensor, data: new Uint8Array(sizeOf(tensor.shape)) } : tensor] as const,
-      ),
-    );
-    await writeSafetensors(file, filled);
-    const base = await openBase(file);
-    for (const part of PARTS) {
-      const wanted = Object.entries(table.shapes[part]).map(
-        ([name, shape]) => [name, shape.map((side) => Math.min(side, 3))] as const,
-      );
-      checkWeights(base.parts[part], new Map(wanted));
-    }
-    expect(base.tokenizer).toBeUndefined();
-  });
-
-  it('read with the configuration of a folder, bit for bit', async () => {
-    const base = await openBase(good);
-    const names = ldmNames(base.configs);
-    const out = new Map<string, TensorOut>();
-    for (const part of PARTS) {
-      for (const [name, tensor] of tinyWeights(part, 'F16')) {
-        const kernel = part === 'vae' && name.includes('.attentions.') && tensor.shape.length === 2 ? [1, 1] : [];
-        out.set(names.toLdm(part, name)!, { ...tensor, shape: [...tensor.shape, ...kernel] });
-      }
-    }
-    const file = path.join(scratch, 'single.safetensors');
-    await writeSafetensors(file, out);
-    await expectTiny(file, { configFolder: good });
-    // With SD 1.5's own configuration the shapes do not fit, and the message says where.
-    const wrong = await openBase(file);
-    const shapes = new Map(Object.entries(table.shapes.text_encoder));
-    expect(() => checkWeights(wrong.parts.text_encoder, shapes)).toThrow(
-      /single.safetensors \(text_encoder\): tensors: \d+ missing/,
-    );
-  });
-
-  it('refuse what is something else', async () => {
-    const write = async (names: readonly string[]) => {
-      const file = path.join(mkdtempSync(path.join(scratch, 'ldm-')), 'x.safetensors');
-      await writeSafetensors(
-        file,
-        new Map(names.map((name) => [name, { dtype: 'U8', shape: [0], data: new Uint8Array(0) }])),
-      );
-      return file;
-    };
-    await expect(openBase(await write(['conditioner.x']))).rejects.toThrow(/Stable Diffusion XL/);
-    await expect(openBase(await write(['cond_stage_model.model.x']))).rejects.toThrow(/Stable Diffusion 2/);
-    await expect(openBase(path.join(good, UNET))).rejects.toThrow(
-      /no model.diffusion_model\.\* \(unet\).*give the model's folder/,
-    );
-    const pickle = path.join(scratch, 'v1-5.ckpt');
-    writeFileSync(pickle, 'PK\u0003\u0004');
-    await expect(openBase(pickle)).rejects.toThrow(
-      /v1-5.ckpt: pickled weights are never opened; .*python -c .*torch\.load\('.*v1-5.ckpt'.*save_file/,
-    );
-    expect(existsSync(pickle)).toBe(true);
   });
 });
 
