@@ -3,41 +3,14 @@ import type { DType } from '../../ir/dtype.ts';
 import type { Attrs } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { ScatterAttrs } from '../../ops/gather.ts';
-import {
-  type Assembler,
-  type Expr,
-  type FunctionBuilder,
-  f32x4,
-  i32,
-  i32x4,
-  type Local,
-  memoryFill,
-  v128,
-} from './assemble.ts';
+import { type Assembler, type Expr, f32x4, i32, i32x4, memoryFill } from './assemble.ts';
 import { at, type WasmKernel } from './kernels.ts';
-import { loadTail, prepareTails, storeTail } from './scalarCode.ts';
+import { alongRow } from './rows.ts';
+import { prepareTails } from './scalarCode.ts';
 import { cutUnits, type KernelSource, unitNames, type Work, words } from './walk.ts';
 
 const gatherWords = words([...unitNames, 'table', 'ids', 'y', 'rows', 'width']);
 const scatterWords = words(['g', 'ids', 'y', 'rows', 'width', 'count', 'strip']);
-type I32 = Local<'i32'>;
-
-/** for each stretch of `width` words from the pointers on: whole vectors, then the rest; the pointers move to the end */
-const alongRow = (
-  f: FunctionBuilder,
-  width: Expr<'i32'>,
-  pointers: readonly I32[],
-  vector: () => void,
-  tail: (count: I32) => void,
-): void => {
-  const left = f.let(width);
-  f.while(i32.ge_u(left, 4), () => {
-    vector();
-    for (const p of pointers) f.inc(p, 16);
-    f.inc(left, -4);
-  });
-  f.if(left, () => tail(left));
-};
 
 /** y[i] = table[ids[i]], zeros where ids[i] is not a row; a unit is some rows */
 const gatherKernel: KernelSource = {
@@ -59,13 +32,7 @@ const gatherKernel: KernelSource = {
           i32.lt_u(id, read('rows')),
           () => {
             const from = f.let(i32.add(read('table'), i32.mul(id, bytes)));
-            alongRow(
-              f,
-              width,
-              [from, to],
-              () => f.emit(v128.store(to, v128.load(from))),
-              (count) => f.emit(storeTail(m, to, loadTail(m, from, count), count)),
-            );
+            alongRow(f, m, width, [from, to], (v) => f.emit(v.store(to, v.load(from))));
           },
           () => f.emit(memoryFill(to, 0, bytes)),
         );
@@ -104,13 +71,7 @@ const scatterKernel = (dtype: DType): KernelSource => {
           f.if(i32.lt_u(id, read('rows')), () => {
             const x = f.let(from);
             const y = f.let(i32.add(base, i32.mul(id, bytes)));
-            alongRow(
-              f,
-              length,
-              [x, y],
-              () => f.emit(v128.store(y, add(v128.load(y), v128.load(x)))),
-              (count) => f.emit(storeTail(m, y, add(loadTail(m, y, count), loadTail(m, x, count)), count)),
-            );
+            alongRow(f, m, length, [x, y], (v) => f.emit(v.store(y, add(v.load(y), v.load(x)))));
           });
           f.inc(from, bytes);
         });

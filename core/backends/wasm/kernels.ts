@@ -18,6 +18,8 @@ import {
 import { copyKernels } from './copy.ts';
 import { gatherKernels } from './gather.ts';
 import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
+import { groupNormKernels } from './groupNorm.ts';
+import { rowKernels } from './layerNorm.ts';
 import type { Command, Machine } from './machine.ts';
 import { randomKernels } from './random.ts';
 import type { KernelSource } from './walk.ts';
@@ -133,6 +135,8 @@ export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
     convKernel,
     ...copyKernels,
     ...gatherKernels,
+    ...groupNormKernels,
+    ...rowKernels,
     ...randomKernels,
   }) as unknown as [string, WasmKernel][],
 );
