@@ -28,7 +28,8 @@ export async function results<K extends string>(
   return Object.fromEntries(values) as Record<K, ArrayLike<number>>;
 }
 
-const largest = (values: ArrayLike<number>): number => {
+/** max |a|. */
+export const largest = (values: ArrayLike<number>): number => {
   let worst = 0;
   for (let i = 0; i < values.length; i++) worst = Math.max(worst, Math.abs(values[i]!));
   return worst;
