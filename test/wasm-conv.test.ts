@@ -13,6 +13,7 @@ import {
   packedWeightBytes,
 } from '../core/backends/wasm/conv.ts';
 import { type Command, createMachine, type Machine } from '../core/backends/wasm/machine.ts';
+import { candidates, useTiles } from '../core/backends/wasm/tune.ts';
 import { LAMBDA, random, U32 } from './wasm-support.ts';
 
 /** one sum: the terms added up in f64, their magnitude and number */
@@ -202,6 +203,23 @@ describe('convolution', () => {
     { ...square(1, 300, 1, 3), h: 2 },
   ])('computes %o', (s) => {
     expect(runCase(two, s, 7, true, false)).toEqual(runCase(one, s, 7, true, false));
+  });
+
+  it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
+    const shapes = candidates('taps', 'wide', fma);
+    const machines = shapes.map((wide, i) => {
+      const narrow = candidates('taps', 'narrow', fma);
+      const machine = createMachine({ threads: 1 });
+      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      return machine;
+    });
+    fc.assert(
+      fc.property(anyShape, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+        const [first, ...others] = machines.map((machine) => runCase(machine, s, seed, epilogue, false));
+        for (const other of others) expect(other).toEqual(first);
+      }),
+      { numRuns: 25 },
+    );
   });
 
   it('leaves no memory behind', () => {

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type GemmDescription, gemm, gemmWorkspace, packB, packedBBytes } from '../core/backends/wasm/gemm.ts';
 import { createMachine, type Machine } from '../core/backends/wasm/machine.ts';
+import { candidates, useTiles } from '../core/backends/wasm/tune.ts';
 import { LAMBDA, random, U32 } from './wasm-support.ts';
 
 interface Case {
@@ -182,6 +183,23 @@ describe('gemm', () => {
   ])('computes %o', (t) => {
     const whole = { ...plain, ...t };
     expect(runCase(two, whole)).toEqual(runCase(one, whole));
+  });
+
+  it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
+    const shapes = candidates('once', 'wide', fma);
+    const machines = shapes.map((wide, i) => {
+      const narrow = candidates('once', 'narrow', fma);
+      const machine = createMachine({ threads: 1 });
+      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      return machine;
+    });
+    fc.assert(
+      fc.property(anyCase, (t) => {
+        const [first, ...others] = machines.map((machine) => runCase(machine, t));
+        for (const other of others) expect(other).toEqual(first);
+      }),
+      { numRuns: 40 },
+    );
   });
 
   it('leaves no memory behind', () => {

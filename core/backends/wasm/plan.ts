@@ -3,7 +3,7 @@ import { KC, TILES_PER_BLOCK } from './gemm-kernel.ts';
 import type { Command, Machine } from './machine.ts';
 import { type PackArgs, packModule, packWords } from './pack.ts';
 import { columns, type Tile, type Walk } from './tile.ts';
-import { tiles } from './tune.ts';
+import { tileFor } from './tune.ts';
 
 /** multiplications below which a command stays on the main thread: about 5 µs */
 export const SERIAL_WORK = 150_000;
@@ -21,10 +21,11 @@ export const ensure = (machine: Machine, name: string, module: () => Uint8Array<
   return name;
 };
 
-/** the width of panel that wastes least on n columns */
+/** the tile whose panels waste least on n columns */
 export const chooseTile = (machine: Machine, walk: Walk, n: number): Tile => {
-  const { wide, narrow } = tiles(machine, walk);
-  return roundUp(n, columns(narrow)) * 1.1 < roundUp(n, columns(wide)) ? narrow : wide;
+  // Narrow panels read more for each multiplication.
+  const narrow = roundUp(n, 4) * 1.1 < roundUp(n, 8);
+  return tileFor(machine, walk, narrow ? 'narrow' : 'wide');
 };
 
 export interface Blocks {

@@ -135,7 +135,7 @@ const rowPointers = (f: FunctionBuilder, base: I32, stride: Expr<'i32'>, rows: n
  * The tile function for `rows` ≤ tile.rows rows (the last rows of a matrix). It only multiplies and stores: V8 would
  * spill the accumulators inside the loop if anything after it called a function or needed more registers.
  */
-const tileFunction = (m: Assembler, variant: TileVariant, rows: number): Func => {
+export const tileFunction = (m: Assembler, variant: TileVariant, rows: number): Func => {
   const { tile, a: readA, walk } = variant;
   return m.func('', PARAMS, 'void', (f, ...params) => {
     const [a, aStride, b, bStride, k, count, out, outStride, previous, previousStride] = params as unknown as I32[];
