@@ -5,6 +5,7 @@ import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { checkAdapter } from '../models/io/adapter-check.ts';
 import { type AdapterFile, type AdapterModule, deltaWeight, readAdapter } from '../models/io/adapter-file.ts';
+import { padRank } from '../models/io/adapter-pad.ts';
 import { type RunFacts, runOf, withRun } from '../models/io/adapter-run.ts';
 import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
 import { openBase } from '../models/io/base.ts';
@@ -126,6 +127,22 @@ describe('writing', () => {
       expect(look(config.alpha_pattern, config.lora_alpha)).toBe(rank);
     }
     await expect(writeAdapter(folder, unetOnly, 'peft')).rejects.toThrow(/peft-one: exists already and is not empty/);
+  });
+});
+
+describe('padding', () => {
+  it('gives every module the same rank and leaves ΔW as it is, to the bit', async () => {
+    const mixed = adapter(0.3);
+    const file = path.join(scratch, 'padded.safetensors');
+    await writeAdapter(file, padRank(mixed));
+    const read = await readAdapter(file);
+    expect(new Set([...read.modules.values()].map(({ rank }) => rank))).toEqual(new Set([4]));
+    const plain = path.join(scratch, 'plain.safetensors');
+    await writeAdapter(plain, mixed);
+    for (const [name, module] of (await readAdapter(plain)).modules) {
+      expect(deltaWeight(read.modules.get(name)!)).toEqual(deltaWeight(module));
+    }
+    expect(() => padRank(mixed, 3)).toThrow(/has rank 4, above 3/);
   });
 });
 
