@@ -1,0 +1,143 @@
+/** A base model made ready to run, with or without an adapter: what `generate` and the trainer start from. */
+import path from 'node:path';
+import { type Backend, place, type Tensor, type Tree, tensor } from '../core/index.ts';
+import { textEncoderSpec } from '../models/clip/text-encoder.ts';
+import type { Tokenizer } from '../models/clip/tokenizer.ts';
+import { type AdapterFile, type AdapterModule, readAdapter } from '../models/io/adapter-file.ts';
+import { type Base, openBase } from '../models/io/base.ts';
+import { FileError, listed } from '../models/io/error.ts';
+import { readTokenizer } from '../models/io/tokenizer-files.ts';
+import type { Spec } from '../models/io/weights.ts';
+import { makeSchedule } from '../models/schedulers/index.ts';
+import { linearPaths, load, specShapes } from '../models/spec.ts';
+import { unetSpec } from '../models/unet/index.ts';
+import { vaeSpec } from '../models/vae/index.ts';
+import type { Adapter, Adapters } from '../selora/adapter.ts';
+import { attach } from '../selora/attach.ts';
+import type { Pipeline } from './sample.ts';
+import type { PerNetwork } from './step.ts';
+
+/** The base that ships with the project. */
+export const SMALL_BASE = path.resolve(import.meta.dirname, '../models/small-base');
+
+/** Module path → [d_out, d_in] (PyTorch's weight shape) of the linear layers of each network. */
+export type Linears = PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
+
+/** The adapters of a file in the form the models take: y = x·Wᵀ + scale·(x·A)·B. */
+export type LoadedAdapters = PerNetwork<Adapters> & { readonly scale: number };
+
+export type LoadedModel = {
+  readonly pipeline: Pipeline;
+  readonly base: Base;
+  readonly linears: Linears;
+  /** The adapter that is attached, when there is one. */
+  readonly adapter?: { readonly file: AdapterFile; readonly adapters: LoadedAdapters };
+};
+
+export type LoadModelOptions = {
+  /** An adapter file or folder to attach. */
+  readonly adapter?: string;
+  /** f64 runs on the cpu backend only. */
+  readonly dtype?: 'f32' | 'f64';
+  /** Leaves the weights on the host: for other work than running the model. Default: they are moved to the backend. */
+  readonly keepOnHost?: boolean;
+};
+
+/** The tree of every network of a base as its configuration builds it. */
+export const specsOf = ({ configs }: Base) => ({
+  unet: unetSpec(configs.unet),
+  vae: vaeSpec(configs.vae),
+  text: textEncoderSpec(configs.textEncoder),
+});
+
+/** The linear layers of U-Net and text encoder: what adapters can be put on. */
+export function linearsOf(base: Base): Linears {
+  const specs = specsOf(base);
+  const of = (paths: readonly string[], shapes: Spec) =>
+    new Map(paths.map((p) => [p, shapes.get(`${p}.weight`) as unknown as readonly [number, number]]));
+  return {
+    unet: of(linearPaths(specs.unet), specShapes(specs.unet)),
+    text: of(linearPaths(specs.text), specShapes(specs.text)),
+  };
+}
+
+/** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
+export async function tokenizerOf(base: Base): Promise<Tokenizer> {
+  if (base.tokenizer !== undefined) return base.tokenizer.tokenizer;
+  return (await readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder)).tokenizer;
+}
+
+/**
+ * The adapters of a file as immutable trees by module path.
+ * Where all modules have one scale it is kept; else each scale is multiplied into its B and the common scale is 1.
+ * @throws FileError naming `file`: one line that lists modules that are no linear of the base, or of another size
+ */
+export function adaptersFromFile(
+  { modules }: AdapterFile,
+  linears: Linears,
+  { file = 'adapter', dtype = 'f32' }: { readonly file?: string; readonly dtype?: 'f32' | 'f64' } = {},
+): LoadedAdapters {
+  const networkOf = { unet: 'unet', text_encoder: 'text' } as const;
+  const scales = new Set([...modules.values()].map((m) => m.scale));
+  const scale = scales.size === 1 ? [...scales][0] : 1;
+  const found: PerNetwork<Map<string, Adapter>> = { unet: new Map(), text: new Map() };
+  const problems: string[] = [];
+  for (const [name, module] of modules) {
+    const dot = name.indexOf('.');
+    const network = networkOf[name.slice(0, dot) as keyof typeof networkOf];
+    const local = name.slice(dot + 1);
+    const shape = network && linears[network].get(local);
+    if (shape === undefined) {
+      problems.push(`${name} is no linear layer of the base`);
+    } else if (module.kernel !== undefined || shape[0] !== module.dOut || shape[1] !== module.dIn) {
+      problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${shape[1]} → ${shape[0]}`);
+    } else {
+      found[network].set(local, adapterOf(module, module.scale / scale, dtype));
+    }
+  }
+  if (modules.size === 0) problems.push('it adapts nothing');
+  if (problems.length > 0) throw new FileError(file, 'modules', listed(problems, 3));
+  return { unet: Object.fromEntries(found.unet), text: Object.fromEntries(found.text), scale };
+}
+
+function adapterOf({ A, B, rank, dIn, dOut }: AdapterModule, factor: number, dtype: 'f32' | 'f64'): Adapter {
+  const b = factor === 1 ? B : B.map((x) => x * factor);
+  return { A: tensor(A, [dIn, rank], dtype), B: tensor(b, [rank, dOut], dtype) };
+}
+
+async function openAdapter(location: string, linears: Linears, { dtype = 'f32' }: LoadModelOptions) {
+  const file = await readAdapter(location);
+  return { file, adapters: adaptersFromFile(file, linears, { file: location, dtype }) };
+}
+
+/**
+ * Opens a base (diffusers folder or single file), checks every tensor against its configuration, loads it, attaches the
+ * adapter and moves everything to the backend.
+ * @throws FileError naming file and field of what is missing, of the wrong shape or not finite
+ * @example const { pipeline } = await loadPipeline(SMALL_BASE, backend, { adapter: 'runs/first/adapter.safetensors' })
+ */
+export async function loadPipeline(
+  location: string,
+  backend: Backend,
+  options: LoadModelOptions = {},
+): Promise<LoadedModel> {
+  const base = await openBase(location);
+  const linears = linearsOf(base);
+  const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
+  const specs = specsOf(base);
+  const dtype = options.dtype ?? 'f32';
+  const settled = <P extends Tree<Tensor>>(params: P): P => (options.keepOnHost ? params : place(params, backend));
+  const unet = settled(await load(specs.unet, base.parts.unet, { dtype }));
+  const text = settled(await load(specs.text, base.parts.text_encoder, { dtype }));
+  const vae = settled(await load(specs.vae, base.parts.vae, { dtype }));
+  const { configs } = base;
+  const pipeline: Pipeline = {
+    unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale) : unet,
+    text: adapter ? attach(text, adapter.adapters.text, adapter.adapters.scale) : text,
+    vae,
+    configs: { unet: configs.unet, vae: configs.vae, text: configs.textEncoder },
+    tokenizer: await tokenizerOf(base),
+    schedule: makeSchedule(configs.scheduler),
+  };
+  return { pipeline, base, linears, ...(adapter ? { adapter } : {}) };
+}
