@@ -22,8 +22,8 @@ export type ModeA = 'rows' | 'cols' | 'pack';
 /** How B is read: in packed panels, or straight from memory with n contiguous. */
 export type ModeB = 'packed' | 'direct';
 
-/** rows of A a unit packs at once, in tiles */
-export const TILES_PER_BLOCK = 16;
+/** rows of a unit at most, in tiles: with KC they fill a part of the second-level cache */
+export const TILES_PER_BLOCK = 32;
 /** k of a block: a panel of B (KC × 32 bytes) stays in the first-level cache */
 export const KC = 256;
 

@@ -12,6 +12,8 @@ const UNIT_WORK = 50_000;
 /** wanted number of units: enough for 8 threads; fixed, so that results do not depend on the machine */
 const WANTED_UNITS = 16;
 const MAX_SPLITS = 32;
+/** columns of a unit at least, where there are so many */
+const MIN_COLUMNS = 128;
 
 export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
@@ -50,14 +52,20 @@ export const splitsOf = (groups: number, m: number, n: number, k: number): numbe
 
 /** Divides the rows, then the columns of a contraction into units. */
 export const divide = (tile: Tile, groups: number, m: number, n: number, k: number): Blocks => {
-  const wanted = wantedUnits(groups, m * n * k);
-  const rowTiles = Math.ceil(m / tile.rows);
-  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.floor(rowTiles / wanted)));
-  const rowBlocks = Math.ceil(rowTiles / tilesPerUnit);
-  const panels = Math.ceil(n / columns(tile));
-  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.floor(Math.min(panels, wanted / rowBlocks))));
-  const columnBlocks = Math.ceil(panels / panelsPerUnit);
-  return { rowsPerUnit: tilesPerUnit * tile.rows, rowBlocks, panelsPerUnit, columnBlocks };
+  const width = columns(tile);
+  const panels = Math.ceil(n / width);
+  const area = (m * n) / wantedUnits(groups, m * n * k);
+  // A unit reads its rows of A and its columns of B: least for a square. Narrow ones would read A too often.
+  const blockColumns = Math.max(Math.sqrt(area), Math.min(area / tile.rows, MIN_COLUMNS));
+  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.round(n / blockColumns)));
+  const wantedRows = area / Math.min(n, panelsPerUnit * width);
+  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.round(wantedRows / tile.rows)));
+  return {
+    rowsPerUnit: tilesPerUnit * tile.rows,
+    rowBlocks: Math.ceil(m / (tilesPerUnit * tile.rows)),
+    panelsPerUnit,
+    columnBlocks: Math.ceil(panels / panelsPerUnit),
+  };
 };
 
 /** Command that packs a matrix into panels of `width` lanes. */
