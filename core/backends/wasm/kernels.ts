@@ -6,6 +6,8 @@ import type { DType } from '../../ir/dtype.ts';
 import type { Attrs } from '../../ir/tensor.ts';
 import type { View } from '../../ir/view.ts';
 import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
+import { attentionKernels } from './attention.ts';
+import { attentionGradKernels } from './attentionGrad.ts';
 import {
   type ConvShape,
   conv as convCommands,
@@ -133,6 +135,8 @@ export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
     conv,
     convInput,
     convKernel,
+    ...attentionKernels,
+    ...attentionGradKernels,
     ...copyKernels,
     ...gatherKernels,
     ...groupNormKernels,
