@@ -1,16 +1,16 @@
 /**
  * Convolution on the WASM machine, channels last: y[n, oh, ow, o] = Σ x[n, h, w, c]·w[kh, kw, c / groups, o], and its two
- * gradients. All three are products of the register tile; see `conv-kernel.ts` and `conv-kernel-gradient.ts`.
+ * gradients. All three are products of the register tile; see `convKernel.ts` and `convKernelGradient.ts`.
  *
  * @example
  * const shape = { n: 8, h: 28, w: 28, c: 64, kh: 3, kw: 3, o: 64, stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 } as const;
  * const workspace = machine.alloc(convWorkspace(machine, shape));
  * machine.run(machine.prepare(conv(machine, shape, { x, w, y, bias, workspace })));
  */
-import { type ConvMode, convModule, convName, convWords } from './conv-kernel.ts';
-import { kernelGradientModule, kernelGradientName, kernelGradientWords } from './conv-kernel-gradient.ts';
+import { type ConvMode, convModule, convName, convWords } from './convKernel.ts';
+import { kernelGradientModule, kernelGradientName, kernelGradientWords } from './convKernelGradient.ts';
 import { reduceCommand } from './gemm.ts';
-import type { Epilogue } from './gemm-kernel.ts';
+import type { Epilogue } from './gemmKernel.ts';
 import type { Command, Machine } from './machine.ts';
 import {
   chooseTile,

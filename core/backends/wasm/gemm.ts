@@ -24,7 +24,7 @@ import {
   REDUCE_KERNEL,
   reduceModule,
   reduceWords,
-} from './gemm-kernel.ts';
+} from './gemmKernel.ts';
 import type { Command, Machine } from './machine.ts';
 import {
   type Blocks,

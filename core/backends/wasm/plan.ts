@@ -1,5 +1,5 @@
 /** What all contractions share: the choice of the tile, the division into units, packing commands. */
-import { KC, TILES_PER_BLOCK } from './gemm-kernel.ts';
+import { KC, TILES_PER_BLOCK } from './gemmKernel.ts';
 import type { Command, Machine } from './machine.ts';
 import { type PackArgs, packModule, packWords } from './pack.ts';
 import { columns, type Tile, type Walk } from './tile.ts';

@@ -17,7 +17,7 @@ import {
   type Local,
   v128,
 } from './assemble.ts';
-import { siluF32x4 } from './math.ts';
+import { siluF32x4 } from './vectorMath.ts';
 
 /** shape of the register tile; which is fastest is found by a probe */
 export interface Tile {

@@ -10,7 +10,7 @@
  * Source: M. Dukhan, The indirect convolution algorithm, 2019.
  */
 import { assembler, type Expr, f32x4, i32, i32x4, type Local, memoryFill, select, v128 } from './assemble.ts';
-import { digit, type Epilogue, epilogueFlag, epilogueWords, loadWords, min, orAbsent } from './gemm-kernel.ts';
+import { digit, type Epilogue, epilogueFlag, epilogueWords, loadWords, min, orAbsent } from './gemmKernel.ts';
 import { columns, EPILOGUE, emitTile, type Tile, type TileVariant, tapBytes, tileFunctions, tileName } from './tile.ts';
 
 export type ConvMode = 'forward' | 'transposed';

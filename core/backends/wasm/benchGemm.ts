@@ -1,7 +1,7 @@
 /**
  * Micro benchmark of the contraction kernels beside the machine's measured peak of 128-bit multiply-adds.
  *
- * npx tsx core/backends/wasm/bench-gemm.ts [filter] [threads]
+ * npx tsx core/backends/wasm/benchGemm.ts [filter] [threads]
  *
  * With one thread the clock is the processor time of this process: rates stay meaningful on a machine that others use.
  */

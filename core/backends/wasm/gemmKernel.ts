@@ -3,7 +3,6 @@
  * where that pays, and runs the register tile over the block.
  */
 import { assembler, call, type Expr, type FunctionBuilder, f32x4, i32, type Local, select, v128 } from './assemble.ts';
-import { siluF32x4 } from './math.ts';
 import { packPanelFunction } from './pack.ts';
 import {
   ACTIVATIONS,
@@ -16,6 +15,7 @@ import {
   tileFunctions,
   tileName,
 } from './tile.ts';
+import { siluF32x4 } from './vectorMath.ts';
 
 /** How A is read: straight from memory with k or the rows contiguous, or packed into scratch first. */
 export type ModeA = 'rows' | 'cols' | 'pack';

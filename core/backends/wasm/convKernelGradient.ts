@@ -3,7 +3,7 @@
  * x and dy are packed into panels once; for a tap the sum runs over stretches of image rows ("runs") that lie inside.
  */
 import { assembler, i32, type Local, select } from './assemble.ts';
-import { digit, epilogueWords, KC, loadWords, min } from './gemm-kernel.ts';
+import { digit, epilogueWords, KC, loadWords, min } from './gemmKernel.ts';
 import {
   columns,
   EPILOGUE,
