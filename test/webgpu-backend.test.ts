@@ -106,6 +106,21 @@ test('a block, its gradient and its per-sample gradients', async () => {
   await compare(Object.values(per), 'per-sample gradients', 5e-5);
 });
 
+test.each([
+  ['odd heads', 3, 70, 45, 15, false],
+  ['vec4 heads', 2, 33, 77, 16, false],
+  ['causal', 2, 41, 41, 8, true],
+] as const)('attention and its gradient over many rows: %s', async (_name, heads, m, n, c, causal) => {
+  const [q, k, v, g] = [t(2, m, c), t(2, n, c), t(2, n, c), t(2, m, c)];
+  const o = attention(q, k, v, { heads, causal });
+  await compare([o], 'attention', 1e-5);
+  await compare(
+    pullback([o], [g], [q, k, v]).map((x) => x!),
+    'attention gradient',
+    2e-5,
+  );
+});
+
 test('random numbers are the same words as on the reference', async () => {
   const words = normal(key(7), [33]);
   await compare([words], 'normal', 2e-6);

@@ -5,6 +5,7 @@
 import type { Backend } from '../backend.ts';
 import { createPool, readback, upload } from './buffers.ts';
 import { closeDevice, openDevice } from './device.ts';
+import { hasKernel } from './ops.ts';
 import { createPipelines } from './pipelines.ts';
 import { buildProgram, type Storage } from './program.ts';
 
@@ -38,7 +39,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
     name: 'webgpu',
     device: gpu.adapter,
     supports: (dtype) => dtype !== 'f64',
-    hasKernel: () => false,
+    hasKernel,
     store(values, dtype) {
       const buffer = pool.acquire(values.byteLength);
       upload(gpu, buffer, values);

@@ -1,5 +1,6 @@
 /** Which kernels run which op: the one table that links op names to WGSL. Clusters are printed, everything else is here. */
 
+import type { AttentionAttrs } from '../../fused/attention.ts';
 import { isFloat } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import type { Op, Tensor } from '../../ir/tensor.ts';
@@ -7,6 +8,7 @@ import { sizeOf, type View } from '../../ir/view.ts';
 import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
 import type { ConcatAttrs, PadAttrs } from '../../ops/layout.ts';
 import type { BitsAttrs } from '../../ops/random.ts';
+import { attentionGradRecipe, attentionRecipe } from './attention.ts';
 import { printConv } from './conv.ts';
 import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
@@ -21,6 +23,11 @@ interface OpKernels {
 }
 
 const rest = (t: Tensor, axes: number): number => sizeOf(t.shape.slice(axes));
+
+const attentionSizes = (q: Tensor, k: Tensor) => {
+  const [b, m, c] = q.shape as readonly [number, number, number];
+  return { b, m, n: k.shape[1]!, c };
+};
 
 const table: Readonly<Record<string, OpKernels>> = {
   dot: { strided: true, recipe: (_node, [a, b], adapter) => single(printDot({ a: a!, b: b! }, adapter)) },
@@ -60,6 +67,16 @@ const table: Readonly<Record<string, OpKernels>> = {
     strided: true,
     recipe: ({ attrs }, views, adapter) => concatRecipe(views, (attrs as ConcatAttrs).axis, adapter),
   },
+  attention: {
+    strided: false,
+    recipe: ({ inputs: [q, k], attrs }, _views, adapter) =>
+      attentionRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, adapter),
+  },
+  attentionGrad: {
+    strided: false,
+    recipe: ({ inputs: [, q, k], attrs }, _views, adapter) =>
+      attentionGradRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, adapter),
+  },
   randomBits: {
     strided: false,
     recipe: ({ inputs: [, offset], attrs }, _views, adapter) => {
@@ -71,8 +88,11 @@ const table: Readonly<Record<string, OpKernels>> = {
 
 export const isStrided = (op: Op): boolean => table[op.name]?.strided ?? false;
 
+/** Composites that run as kernels of their own instead of their body. */
+export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[op.name] !== undefined;
+
 /** ops whose kernels compute in f32 only */
-const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd']);
+const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd', 'attention', 'attentionGrad']);
 
 /**
  * The kernels of one node.
