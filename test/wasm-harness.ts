@@ -1,8 +1,8 @@
 /** Runs one WASM kernel on host arrays, with guard words around every result, and the same op on the reference backend. */
 import { expect } from 'vitest';
 import { installKernels } from '../core/backends/wasm/cluster.ts';
-import type { WasmKernel } from '../core/backends/wasm/kernels.ts';
 import type { Machine } from '../core/backends/wasm/machine.ts';
+import type { WasmKernel } from '../core/backends/wasm/wasmKernel.ts';
 import { tensor } from '../core/index.ts';
 import { type DType, dtypes, type HostArray } from '../core/ir/dtype.ts';
 import { type Attrs, bindAll, type Composite, type OutSpec, type Primitive } from '../core/ir/tensor.ts';

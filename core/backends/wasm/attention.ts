@@ -19,12 +19,12 @@ import {
 import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './attentionBlocks.ts';
 import { packHeads } from './attentionPack.ts';
 import { fusedMultiply, one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
-import { at, type Call, type WasmKernel } from './kernels.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
 import { expNegativeF32x4, logF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
+import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
 type I32 = Local<'i32'>;
 

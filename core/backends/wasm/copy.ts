@@ -2,9 +2,9 @@
 import type { DType } from '../../ir/dtype.ts';
 import { rowMajor, sizeOf } from '../../ir/view.ts';
 import type { ConcatAttrs, PadAttrs } from '../../ops/layout.ts';
-import type { Placed, WasmKernel } from './kernels.ts';
 import { mapWork, type OutputView } from './mapKernel.ts';
 import type { Work } from './walk.ts';
+import type { Placed, WasmKernel } from './wasmKernel.ts';
 
 const join = (all: readonly Work[]): Work => ({
   commands: all.flatMap((w) => w.commands),

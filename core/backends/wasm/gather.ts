@@ -4,10 +4,10 @@ import type { Attrs } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { ScatterAttrs } from '../../ops/gather.ts';
 import { type Assembler, type Expr, f32x4, i32, i32x4, memoryFill } from './assemble.ts';
-import { at, type WasmKernel } from './kernels.ts';
 import { alongRow } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
 import { cutUnits, type KernelSource, unitNames, type Work, words } from './walk.ts';
+import { at, type WasmKernel } from './wasmKernel.ts';
 
 const gatherWords = words([...unitNames, 'table', 'ids', 'y', 'rows', 'width']);
 const scatterWords = words(['g', 'ids', 'y', 'rows', 'width', 'count', 'strip']);

@@ -14,7 +14,6 @@ import {
   type Local,
   memoryFill,
 } from './assemble.ts';
-import { at, type WasmKernel } from './kernels.ts';
 import { f32Bits } from './machine.ts';
 import { alongRow, type RowVector } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
@@ -30,6 +29,7 @@ import {
   walkWords,
   words,
 } from './walk.ts';
+import { at, type WasmKernel } from './wasmKernel.ts';
 
 type I32 = Local<'i32'>;
 type V = Local<'v128'>;

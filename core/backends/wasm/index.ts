@@ -10,9 +10,10 @@ import type { Op } from '../../ir/tensor.ts';
 import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
 import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 import { clusterWork, clusterWorkspace, installKernels } from './cluster.ts';
-import { type Call, kernels, type Placed } from './kernels.ts';
+import { kernels } from './kernels.ts';
 import { type Command, createMachine, type Machine, type MachineOptions, type Program } from './machine.ts';
 import type { KernelSource, Work } from './walk.ts';
+import type { Call, Placed } from './wasmKernel.ts';
 
 export interface WasmStorage {
   readonly address: number;

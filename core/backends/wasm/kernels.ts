@@ -2,9 +2,6 @@
  * The WASM kernels by op: how each lowered kernel becomes commands on addresses. One entry per op; which composites run
  * fused, and which operands may be strided, is read from here.
  */
-import type { DType } from '../../ir/dtype.ts';
-import type { Attrs } from '../../ir/tensor.ts';
-import type { View } from '../../ir/view.ts';
 import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
 import { attentionKernels } from './attention.ts';
 import { attentionGradKernels } from './attentionGrad.ts';
@@ -22,36 +19,8 @@ import { gatherKernels } from './gather.ts';
 import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
 import { groupNormKernels } from './groupNorm.ts';
 import { rowKernels } from './layerNorm.ts';
-import type { Command, Machine } from './machine.ts';
 import { randomKernels } from './random.ts';
-import type { KernelSource } from './walk.ts';
-
-/** an operand in memory: the buffer's byte address and the view read from it (strides and offset in elements) */
-export interface Placed {
-  readonly address: number;
-  readonly dtype: DType;
-  readonly view: View;
-}
-export interface Call<A extends Attrs = Attrs> {
-  readonly machine: Machine;
-  readonly attrs: A;
-  readonly inputs: readonly Placed[];
-  /** contiguous results */
-  readonly outputs: readonly Placed[];
-  /** address of `workspace(call)` bytes, free during this kernel */
-  readonly workspace: number;
-}
-export interface WasmKernel<A extends Attrs = Attrs> {
-  /** operands that may be any strided view; the others arrive contiguous */
-  readonly strided: readonly boolean[];
-  workspace?(call: Call<A>): number;
-  /** the commands, and kernels to compile if the machine does not have them */
-  work(call: Call<A>): { readonly commands: readonly Command[]; readonly kernels?: readonly KernelSource[] };
-}
-
-const WORD = 4;
-/** byte address of the first element of a view */
-export const at = (p: Placed): number => p.address + p.view.offset * WORD;
+import { at, type Call, type Placed, type WasmKernel } from './wasmKernel.ts';
 
 const gemmOf = ({ inputs, outputs, workspace }: Call): GemmDescription => {
   const [a, b] = inputs;

@@ -3,7 +3,6 @@
 import type { LayerNormAttrs } from '../../fused/norm.ts';
 import type { Attrs } from '../../ir/tensor.ts';
 import { type Expr, f32x4, type Local, v128 } from './assemble.ts';
-import { at, type WasmKernel } from './kernels.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll, reciprocal } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
@@ -19,6 +18,7 @@ import {
   walkWords,
   words,
 } from './walk.ts';
+import { at, type WasmKernel } from './wasmKernel.ts';
 
 type I32 = Local<'i32'>;
 type Code = Expr<'v128'>;

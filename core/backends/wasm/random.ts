@@ -2,7 +2,6 @@
 import { sizeOf } from '../../ir/view.ts';
 import type { BitsAttrs } from '../../ops/random.ts';
 import { type Assembler, type Expr, type FunctionBuilder, i32, i32x4, type Local, v128 } from './assemble.ts';
-import { at, type WasmKernel } from './kernels.ts';
 import { prepareTails, storeTail } from './scalarCode.ts';
 import {
   cutUnits,
@@ -15,6 +14,7 @@ import {
   walkWords,
   words,
 } from './walk.ts';
+import { at, type WasmKernel } from './wasmKernel.ts';
 
 type V = Local<'v128'>;
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
