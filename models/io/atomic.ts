@@ -123,12 +123,14 @@ async function foldersWithin(folder: string): Promise<readonly string[]> {
 
 /**
  * Removes what writers killed in mid-write left in `folder`: temporary names whose process is gone.
+ * @param own also removes names of this process's number: a container gives every start the same one. Only for callers
+ * that know that this process is not writing there.
  * @returns the names removed
  */
-export async function sweepTemporary(folder: string): Promise<readonly string[]> {
+export async function sweepTemporary(folder: string, own = false): Promise<readonly string[]> {
   const stale = (await readdir(folder)).filter((name) => {
-    const match = TEMPORARY.exec(name);
-    return match !== null && !isAlive(Number(match[1]));
+    const pid = Number(TEMPORARY.exec(name)?.[1] ?? Number.NaN);
+    return !Number.isNaN(pid) && (own && pid === process.pid ? true : !isAlive(pid));
   });
   for (const name of stale) await rm(path.join(folder, name), { recursive: true, force: true });
   return stale;

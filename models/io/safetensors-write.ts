@@ -27,7 +27,7 @@ export async function writeSafetensors(
   metadata: Metadata = new Map(),
   options: AtomicOptions = {},
 ): Promise<void> {
-  await writeFileAtomic(file, (write) => stream(tensors, metadata, write), options);
+  await writeFileAtomic(file, (write) => streamSafetensors(tensors, metadata, write), options);
 }
 
 /** The same bytes in memory. */
@@ -36,7 +36,7 @@ export async function encodeSafetensors(
   metadata: Metadata = new Map(),
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
-  await stream(tensors, metadata, async (bytes) => {
+  await streamSafetensors(tensors, metadata, async (bytes) => {
     chunks.push(bytes);
   });
   const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
@@ -48,7 +48,12 @@ export async function encodeSafetensors(
   return out;
 }
 
-async function stream(tensors: ReadonlyMap<string, TensorOut>, metadata: Metadata, write: Sink): Promise<void> {
+/** The same bytes, piece by piece: for hashing a file before it is written. */
+export async function streamSafetensors(
+  tensors: ReadonlyMap<string, TensorOut>,
+  metadata: Metadata,
+  write: Sink,
+): Promise<void> {
   const sorted = [...tensors].sort(
     ([a, x], [b, y]) => DTYPE_BYTES[y.dtype] - DTYPE_BYTES[x.dtype] || (a < b ? -1 : a > b ? 1 : 0),
   );

@@ -1,0 +1,161 @@
+/**
+ * Checkpoints: the whole state of a run as one safetensors file per saved step, `checkpoints/step-000123.safetensors`.
+ * The metadata hold the host's part of the state as JSON and the SHA-256 of the whole file (its own digits read as
+ * zeros), so that a changed bit anywhere is noticed. The same state gives the same bytes.
+ */
+import { createHash } from 'node:crypto';
+import { open, readdir, unlink } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+import { FileError, systemCode } from '../../models/io/error.ts';
+import { type Json, parseJson } from '../../models/io/json.ts';
+import { openSafetensors } from '../../models/io/safetensors.ts';
+import { streamSafetensors, type TensorOut } from '../../models/io/safetensors-write.ts';
+import { makeRunFolder, syncFolder, writeRunFile } from './atomic.ts';
+import { canonicalJson } from './canonical.ts';
+import type { RunFolder } from './folder.ts';
+
+export const CHECKPOINT_FOLDER = 'checkpoints';
+const FORMAT = 'selora-checkpoint-1';
+const NAME = /^step-(\d{6,15})\.safetensors$/;
+/** Precedes the digest in the header; inside a JSON string its quotes would be escaped, so it occurs once. */
+const DIGEST_KEY = '"sha256":"';
+const NO_DIGEST = '0'.repeat(64);
+
+/** One tensor on the host. */
+export type HostTensor = { readonly shape: readonly number[]; readonly data: Float32Array };
+/** The host's part of the state: ranks, history, keys, data cursor, hashes of config and data. */
+export interface CheckpointInfo {
+  readonly step: number;
+  readonly [key: string]: Json;
+}
+export interface Checkpoint {
+  /** In the order of their names. */
+  readonly tensors: ReadonlyMap<string, HostTensor>;
+  readonly info: CheckpointInfo;
+}
+
+const infoSchema = z.looseObject({ step: z.int().min(0) });
+
+/**
+ * Writes the state after `info.step` steps; older checkpoints are removed once the new one is safe on the disk.
+ * Later ones are removed too: they belong to a future that this run has left (a damaged file, for example).
+ * Cost: one pass for the hash, one for the file; no copy of the tensors.
+ * @throws RangeError naming the tensor that holds NaN or ±Infinity or does not fill its shape: nothing is written
+ * @throws FileError from the disk: older checkpoints are untouched
+ */
+export async function saveCheckpoint(
+  run: RunFolder,
+  tensors: ReadonlyMap<string, HostTensor>,
+  info: CheckpointInfo,
+  options: { readonly keep?: number } = {},
+): Promise<void> {
+  infoSchema.parse(info);
+  for (const [name, { data }] of tensors) {
+    const bad = data.findIndex((x) => !Number.isFinite(x));
+    if (bad >= 0) throw new RangeError(`checkpoint of step ${info.step}: ${name}[${bad}] is ${data[bad]}`);
+  }
+  const out = new Map<string, TensorOut>(
+    [...tensors].map(([name, { shape, data }]) => [name, { dtype: 'F32', shape, data }]),
+  );
+  const metadata = (sha256: string) => new Map(Object.entries({ format: FORMAT, info: canonicalJson(info), sha256 }));
+  const hash = createHash('sha256');
+  await streamSafetensors(out, metadata(NO_DIGEST), async (bytes) => {
+    hash.update(bytes);
+  });
+  const digest = hash.digest('hex');
+  const folder = path.join(run.path, CHECKPOINT_FOLDER);
+  await makeRunFolder(folder);
+  await syncFolder(run.path);
+  const name = `step-${String(info.step).padStart(6, '0')}.safetensors`;
+  await writeRunFile(path.join(folder, name), (write) => streamSafetensors(out, metadata(digest), write));
+  await prune(folder, info.step, Math.max(1, options.keep ?? 2));
+}
+
+async function prune(folder: string, step: number, keep: number): Promise<void> {
+  const all = await list(folder);
+  const older = all.filter((found) => found.step <= step).slice(keep);
+  for (const { file } of [...all.filter((found) => found.step > step), ...older]) await unlink(file);
+}
+
+/** The checkpoints of a folder, newest first. */
+async function list(folder: string): Promise<readonly { readonly step: number; readonly file: string }[]> {
+  const names = await readdir(folder).catch((error) => {
+    if (systemCode(error) === 'ENOENT') return [];
+    throw error;
+  });
+  return names
+    .flatMap((name) => {
+      const match = NAME.exec(name);
+      return match === null ? [] : [{ step: Number(match[1]), file: path.join(folder, name) }];
+    })
+    .sort((a, b) => b.step - a.step);
+}
+
+/**
+ * The newest checkpoint that is whole, or undefined if there is none yet.
+ * @param warn gets one line per damaged file that was passed over
+ * @throws FileError if there are checkpoints and all of them are damaged
+ * @example const state = await loadCheckpoint('runs/first')
+ */
+export async function loadCheckpoint(
+  run: RunFolder | string,
+  warn: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
+): Promise<Checkpoint | undefined> {
+  const folder = path.join(typeof run === 'string' ? run : run.path, CHECKPOINT_FOLDER);
+  const damaged: FileError[] = [];
+  for (const { step, file } of await list(folder)) {
+    try {
+      const found = await readCheckpoint(file, step);
+      for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
+      return found;
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      damaged.push(error);
+    }
+  }
+  if (damaged.length > 0) throw damaged[0];
+  return undefined;
+}
+
+/** Reads one file and checks everything in it. @throws FileError */
+async function readCheckpoint(file: string, step: number): Promise<Checkpoint> {
+  const source = await openSafetensors(file);
+  if (source.metadata.get('format') !== FORMAT) throw new FileError(file, 'format', `is not ${FORMAT}`);
+  const found = await digestOf(file);
+  if (found !== source.metadata.get('sha256')) {
+    throw new FileError(file, 'sha256', 'the file is damaged: its contents do not match the checksum in it');
+  }
+  const info = infoSchema.safeParse(parseJson(source.metadata.get('info') ?? '', file, { field: 'info' }));
+  if (!info.success) throw new FileError(file, 'info', 'expected an object with an integer step');
+  if (info.data.step !== step) throw new FileError(file, 'info.step', `is ${info.data.step}, the name says ${step}`);
+  const tensors = new Map<string, HostTensor>();
+  for (const name of [...source.tensors.keys()].sort()) {
+    tensors.set(name, { shape: source.tensors.get(name)!.shape, data: await source.float32(name) });
+  }
+  return { tensors, info: info.data as CheckpointInfo };
+}
+
+/** SHA-256 of a file whose header has its digest's digits replaced by zeros. Cost: one pass, 4 MiB of memory. */
+async function digestOf(file: string): Promise<string> {
+  const handle = await open(file, 'r');
+  try {
+    const hash = createHash('sha256');
+    const prefix = Buffer.alloc(8);
+    await handle.read(prefix, 0, 8, 0);
+    const header = Buffer.alloc(Number(prefix.readBigUInt64LE()));
+    await handle.read(header, 0, header.length, 8);
+    const at = header.indexOf(DIGEST_KEY) + DIGEST_KEY.length;
+    header.write(NO_DIGEST, at, 'latin1');
+    hash.update(prefix).update(header);
+    const chunk = Buffer.alloc(4 << 20);
+    for (let position = 8 + header.length; ; ) {
+      const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
+      if (bytesRead === 0) return hash.digest('hex');
+      hash.update(chunk.subarray(0, bytesRead));
+      position += bytesRead;
+    }
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * The folder of one run: who may use it, and its resolved configuration.
+ * What lies in it, and which of its fields hold wall-clock times: `README.md`.
+ */
+import { chmod, readdir, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { asFileError, FileError, systemCode } from '../../models/io/error.ts';
+import { type Json, readJson } from '../../models/io/json.ts';
+import { makeRunFolder, PRIVATE_FOLDER, sweepTemporary, syncFolder, writeRunFile } from './atomic.ts';
+import { canonicalJson, type Plain } from './canonical.ts';
+import { acquireLock, isLockName } from './lock.ts';
+
+export const CONFIG_FILE = 'config.json';
+
+/** A run folder that this process has for itself until `close`. */
+export interface RunFolder {
+  readonly path: string;
+  /** Whether the run was there before. */
+  readonly resumed: boolean;
+  /** Gives the folder back; may be called twice. A process that ends without it blocks nobody. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes the folder of a new run and writes its configuration.
+ * @throws FileError if the folder holds a run or anything else, or another process is using it
+ * @throws RangeError if the configuration holds what JSON cannot
+ * @example const run = await createRun('runs/first', { steps: 100 })
+ */
+export async function createRun(folder: string, config: Plain): Promise<RunFolder> {
+  const text = `${canonicalJson(config, 2)}\n`;
+  await refuseNoFolder(folder, 'ENOENT');
+  await makeRunFolder(folder);
+  await refuseUsed(folder);
+  const release = await acquireLock(folder);
+  try {
+    // Again, since another process may have made a whole run between the first look and the lock.
+    await refuseUsed(folder);
+    await chmod(folder, PRIVATE_FOLDER);
+    await sweepTemporary(folder, true);
+    await writeRunFile(path.join(folder, CONFIG_FILE), text);
+    await syncFolder(path.dirname(path.resolve(folder)));
+  } catch (error) {
+    await release();
+    throw asFileError(error, folder);
+  }
+  return { path: folder, resumed: false, close: release };
+}
+
+/**
+ * Opens the folder of a run to go on with it, and removes what a killed process left half-written.
+ * @throws FileError if it is no run folder, its configuration cannot be read, or another process is using it
+ * @example const { run, config } = await openRun('runs/first')
+ */
+export async function openRun(folder: string): Promise<{ readonly run: RunFolder; readonly config: Json }> {
+  await refuseNoFolder(folder);
+  const file = path.join(folder, CONFIG_FILE);
+  await stat(file).catch((error) => {
+    if (systemCode(error) !== 'ENOENT') throw asFileError(error, file);
+    throw new FileError(folder, '', `is not the folder of a run: it has no ${CONFIG_FILE}`);
+  });
+  const release = await acquireLock(folder);
+  try {
+    await sweepAll(folder);
+    const config = await readJson(file);
+    return { run: { path: folder, resumed: true, close: release }, config };
+  } catch (error) {
+    await release();
+    throw asFileError(error, folder);
+  }
+}
+
+/** @param allowed an error code that is no reason to refuse */
+async function refuseNoFolder(folder: string, allowed?: string): Promise<void> {
+  try {
+    if (!(await stat(folder)).isDirectory()) throw new FileError(folder, '', 'is not a folder');
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOENT' && allowed !== code) throw new FileError(folder, '', 'no such folder');
+    if (code === undefined || code !== allowed) throw asFileError(error, folder);
+  }
+}
+
+/** A new run takes an empty folder, or one where a process died before it wrote its configuration. */
+async function refuseUsed(folder: string): Promise<void> {
+  const names = (await readdir(folder)).filter(
+    (name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name),
+  );
+  if (names.includes(CONFIG_FILE)) {
+    throw new FileError(folder, '', 'holds a run already; go on with --resume, or choose another folder');
+  }
+  if (names.length > 0) throw new FileError(folder, '', 'is not empty; choose another folder');
+}
+
+/** Sweeps the folder and every folder below it; links are not followed. */
+async function sweepAll(folder: string): Promise<void> {
+  await sweepTemporary(folder, true);
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await sweepAll(path.join(folder, entry.name));
+  }
+}
