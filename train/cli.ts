@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { type BackendChoice, backendNames, openBackend } from '../core/backends/open.ts';
 import { type Backend, CoreError } from '../core/index.ts';
 import { FileError, printable } from '../models/io/error.ts';
+import { SMALL_BASE } from './model.ts';
 import type { TerminalStream } from './report/terminal.ts';
 
 /** Where a command writes and how it hears of Ctrl-C. */
@@ -157,6 +158,13 @@ export const decimal =
 /** An option that may be given several times; its value is the list. */
 export const repeatable = (flags: string, description: string): Option =>
   new Option(flags, description).argParser((value: string, before?: readonly string[]) => [...(before ?? []), value]);
+
+/** `--base`, the model to work on. */
+export const baseOption = (): Option =>
+  new Option('--base <path>', 'model: diffusers folder or single .safetensors file').default(
+    SMALL_BASE,
+    'the small base that ships with the project',
+  );
 
 export type BackendOptions = { readonly backend: BackendChoice; readonly threads?: number };
 

@@ -2,11 +2,10 @@
 import path from 'node:path';
 import { type Backend, place, type Tensor, type Tree, tensor } from '../core/index.ts';
 import { textEncoderSpec } from '../models/clip/text-encoder.ts';
-import type { Tokenizer } from '../models/clip/tokenizer.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../models/io/adapter-file.ts';
 import { type Base, openBase } from '../models/io/base.ts';
 import { FileError, listed } from '../models/io/error.ts';
-import { readTokenizer } from '../models/io/tokenizer-files.ts';
+import { readTokenizer, type TokenizerFiles } from '../models/io/tokenizer-files.ts';
 import type { Spec } from '../models/io/weights.ts';
 import { makeSchedule } from '../models/schedulers/index.ts';
 import { linearPaths, load, specShapes } from '../models/spec.ts';
@@ -62,10 +61,8 @@ export function linearsOf(base: Base): Linears {
 }
 
 /** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
-export async function tokenizerOf(base: Base): Promise<Tokenizer> {
-  if (base.tokenizer !== undefined) return base.tokenizer.tokenizer;
-  return (await readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder)).tokenizer;
-}
+export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
+  base.tokenizer ?? readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder);
 
 /**
  * The adapters of a file as immutable trees by module path.
@@ -87,9 +84,11 @@ export function adaptersFromFile(
     const network = networkOf[name.slice(0, dot) as keyof typeof networkOf];
     const local = name.slice(dot + 1);
     const shape = network && linears[network].get(local);
-    if (shape === undefined) {
+    if (module.kernel !== undefined) {
+      problems.push(`${name} is a convolution's, only linear layers can be adapted on the fly: npm run merge takes it`);
+    } else if (shape === undefined) {
       problems.push(`${name} is no linear layer of the base`);
-    } else if (module.kernel !== undefined || shape[0] !== module.dOut || shape[1] !== module.dIn) {
+    } else if (shape[0] !== module.dOut || shape[1] !== module.dIn) {
       problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${shape[1]} → ${shape[0]}`);
     } else {
       found[network].set(local, adapterOf(module, module.scale / scale, dtype));
@@ -136,7 +135,7 @@ export async function loadPipeline(
     text: adapter ? attach(text, adapter.adapters.text, adapter.adapters.scale) : text,
     vae,
     configs: { unet: configs.unet, vae: configs.vae, text: configs.textEncoder },
-    tokenizer: await tokenizerOf(base),
+    tokenizer: (await tokenizerOf(base)).tokenizer,
     schedule: makeSchedule(configs.scheduler),
   };
   return { pipeline, base, linears, ...(adapter ? { adapter } : {}) };

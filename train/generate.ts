@@ -1,0 +1,239 @@
+/**
+ * npm run generate: pictures from texts, by a base model with or without an adapter. The trainer draws its samples by
+ * the same function: same seed, same settings, same PNG.
+ */
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Option } from 'commander';
+import type { Backend } from '../core/index.ts';
+import { FileError, printable, quoted, systemCode } from '../models/io/error.ts';
+import { decodeText, readBytes } from '../models/io/json.ts';
+import { SAMPLER_NAMES, type SamplerName } from '../models/schedulers/index.ts';
+import {
+  type BackendOptions,
+  baseOption,
+  command,
+  decimal,
+  type Io,
+  openChosen,
+  parseArgs,
+  print,
+  repeatable,
+  runMain,
+  UsageError,
+  wholeNumber,
+  withBackend,
+} from './cli.ts';
+import { writePng } from './data/image-write.ts';
+import { type LoadedModel, loadPipeline } from './model.ts';
+import { startProgress } from './report/terminal.ts';
+import { makeRunFolder, writeRunFile } from './run/atomic.ts';
+import { createGenerator, type SampleOptions } from './sample.ts';
+
+/** What `generate` and the trainer take where nothing else is asked for. */
+export const SAMPLE_DEFAULTS = { sampler: 'ddim', steps: 20, guidance: 3, seed: 0 } as const;
+
+type Options = BackendOptions & {
+  readonly base: string;
+  readonly adapter?: string;
+  readonly prompt?: readonly string[];
+  readonly prompts?: string;
+  readonly sampler: SamplerName;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+  readonly n: number;
+  readonly batch: number;
+  readonly resolution?: string;
+  readonly out?: string;
+  readonly overwrite?: boolean;
+};
+
+const program = (io: Io) =>
+  withBackend(
+    command(
+      'generate',
+      'Draws pictures for texts, by a base model with or without an adapter.',
+      [
+        '--prompt "a large white circle, upper left"',
+        '--adapter runs/first/adapter.safetensors --prompt "Right pleural effusion." --n 4',
+        '--base DIR --prompts reports.txt --sampler dpm-solver++ --steps 15 --seed 7 --out pictures',
+      ],
+      io,
+    )
+      .addOption(baseOption())
+      .option('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
+      .addOption(repeatable('--prompt <text>', 'what to draw; may be given several times'))
+      .option('--prompts <file>', 'text file with one prompt per line')
+      .addOption(
+        new Option('--sampler <name>', 'how noise is removed')
+          .choices(SAMPLER_NAMES)
+          .default(SAMPLE_DEFAULTS.sampler as SamplerName),
+      )
+      .option('--steps <n>', 'model calls per picture', wholeNumber(1, 1000), SAMPLE_DEFAULTS.steps)
+      .option(
+        '--guidance <g>',
+        'how strongly the text guides; 1: without guidance',
+        decimal(0, 100),
+        SAMPLE_DEFAULTS.guidance,
+      )
+      .option('--seed <n>', 'start of the noise', wholeNumber(0, 2 ** 32 - 1), SAMPLE_DEFAULTS.seed)
+      .option('--n <n>', 'pictures per prompt', wholeNumber(1, 1000), 1)
+      .option('--batch <n>', 'pictures at once: changes memory and speed, not the pictures', wholeNumber(1, 64), 8)
+      .option('--resolution <px>', "side or WIDTHxHEIGHT in pixels (default: the model's own)")
+      .option('--out <dir>', 'folder for PNGs and settings.json (default: generated/DATE-TIME)')
+      .option('--overwrite', 'write into --out although other settings are there'),
+  );
+
+const MAX_PROMPTS = 10_000;
+const MAX_PROMPT_BYTES = 32 << 20;
+
+/** The prompts of a call in order. @throws UsageError or FileError when there are none */
+async function readPrompts({ prompt = [], prompts }: Options): Promise<readonly string[]> {
+  const lines =
+    prompts === undefined ? [] : decodeText(await readBytes(prompts, MAX_PROMPT_BYTES), prompts).split(/\r\n|\r|\n/);
+  const all = [...prompt, ...lines.filter((line) => line.trim() !== '')];
+  if (all.length === 0 && prompts !== undefined) throw new FileError(prompts, '', 'holds no prompt: one per line');
+  if (all.length === 0) throw new UsageError('nothing to draw: give --prompt "text" or --prompts FILE');
+  if (all.length > MAX_PROMPTS) throw new UsageError(`${all.length} prompts, at most ${MAX_PROMPTS}`);
+  return all;
+}
+
+type Size = { readonly width: number; readonly height: number };
+const MAX_SIDE = 4096;
+
+/** The picture's size: as asked for, else the model's `sample_size` × the VAE's factor. @throws UsageError */
+function sizeOf(asked: string | undefined, { pipeline: { configs } }: LoadedModel): Size {
+  const factor = 2 ** (configs.vae.block_out_channels.length - 1);
+  const own = configs.unet.sample_size ?? 64;
+  const [rows, columns] = typeof own === 'number' ? [own, own] : own;
+  const match = asked === undefined ? undefined : /^(\d{1,5})(?:x(\d{1,5}))?$/i.exec(asked);
+  if (match === null) throw new UsageError(`--resolution ${quoted(asked!)}: expected a side such as 128 or 160x128`);
+  const width = match ? Number(match[1]) : columns * factor;
+  const height = match ? Number(match[2] ?? match[1]) : rows * factor;
+  for (const side of [width, height])
+    if (side < factor || side > MAX_SIDE || side % factor !== 0)
+      throw new UsageError(`--resolution ${width}x${height}: sides must be multiples of ${factor}, up to ${MAX_SIDE}`);
+  return { width, height };
+}
+
+/** `Left pleural effusion, small.` → `left-pleural-effusion-small`. */
+const slug = (text: string): string =>
+  text
+    .normalize('NFKD')
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-+|-+$/g, '')
+    .slice(0, 48)
+    .replace(/-+$/, '') || 'picture';
+
+/** One picture to draw: all prompts once, then all again, so that more copies never change the first ones. */
+type Order = { readonly prompt: string; readonly file: string; readonly index: number };
+
+/** File names sort in the order of drawing and tell prompt and seed. */
+export function ordersOf(prompts: readonly string[], n: number, seed: number): readonly Order[] {
+  const total = prompts.length * n;
+  const digits = Math.max(3, String(total - 1).length);
+  return Array.from({ length: total }, (_, index) => {
+    const prompt = prompts[index % prompts.length];
+    return { prompt, index, file: `${String(index).padStart(digits, '0')}-${slug(prompt)}-seed${seed}.png` };
+  });
+}
+
+const SETTINGS = 'settings.json';
+
+/** Refuses a folder with other pictures in it. @throws FileError */
+async function refuseOther(out: string, settings: string): Promise<void> {
+  const names: readonly string[] = await readdir(out).catch((error: unknown) => {
+    if (systemCode(error) === 'ENOENT') return [];
+    throw new FileError(out, '', 'is not a folder that can be read');
+  });
+  if (names.length === 0) return;
+  const before = names.includes(SETTINGS)
+    ? decodeText(await readBytes(path.join(out, SETTINGS), MAX_PROMPT_BYTES), SETTINGS)
+    : undefined;
+  if (before !== settings)
+    throw new FileError(out, '', 'holds other files: choose another --out, or add --overwrite to write into it');
+}
+
+async function settingsOf(o: Options, model: LoadedModel, size: Size, backend: Backend, orders: readonly Order[]) {
+  const { tokenizer } = model.pipeline;
+  return {
+    format: 'selora-pictures/1',
+    base: o.base,
+    baseHash: await model.base.hash(),
+    adapter: o.adapter ?? null,
+    sampler: o.sampler,
+    steps: o.steps,
+    guidance: o.guidance,
+    seed: o.seed,
+    ...size,
+    backend: backend.name,
+    // picture i starts from the noise of (seed, i)
+    pictures: orders.map((order) => {
+      const { length, cut } = tokenizer.encode(order.prompt);
+      return { ...order, ids: length, cut };
+    }),
+  };
+}
+
+export async function main(args: readonly string[], io: Io): Promise<void> {
+  const o = parseArgs<Options>(program(io), args);
+  const prompts = await readPrompts(o);
+  const started = new Date();
+  const out = o.out ?? path.join('generated', started.toISOString().slice(0, 19).replace('T', '-').replace(/:/g, ''));
+  const backend = await openChosen(o);
+  try {
+    const model = await loadPipeline(o.base, backend, o.adapter === undefined ? {} : { adapter: o.adapter });
+    const size = sizeOf(o.resolution, model);
+    const orders = ordersOf(prompts, o.n, o.seed);
+    const settings = await settingsOf(o, model, size, backend, orders);
+    const json = `${JSON.stringify(settings, null, 2)}\n`;
+    if (!o.overwrite) await refuseOther(out, json);
+    for (const { prompt, cut, ids, index } of settings.pictures)
+      if (cut && index < prompts.length)
+        print(io, `cut to ${model.pipeline.tokenizer.config.maxLength} of ${ids} ids: ${printable(prompt, 60)}`);
+    print(io, `${orders.length} pictures of ${size.width}x${size.height}; ${backend.name}: ${backend.device}`);
+
+    const pictures = await draw(model, backend, orders, { ...o, ...size }, io);
+    await makeRunFolder(out);
+    for (const [i, { file }] of orders.entries())
+      await writePng(path.join(out, file), pictures[i], size.width, size.height);
+    await writeRunFile(path.join(out, SETTINGS), json);
+    for (const { file } of orders.slice(0, 20)) print(io, path.join(out, file));
+    if (orders.length > 20) print(io, `… and ${orders.length - 20} more in ${out}`);
+  } finally {
+    await backend.close();
+  }
+}
+
+/** Runs the generator with a progress line; Ctrl-C ends it between two model calls. */
+async function draw(
+  { pipeline }: LoadedModel,
+  backend: Backend,
+  orders: readonly Order[],
+  options: SampleOptions,
+  io: Io,
+): Promise<readonly Float32Array[]> {
+  const generate = createGenerator(backend, pipeline.configs);
+  const { sampler, steps, guidance, seed, height, width, batch } = options;
+  const begin = performance.now();
+  let progress: ReturnType<typeof startProgress> | undefined;
+  const onStep = (done: number, of: number) => {
+    io.signal.throwIfAborted();
+    progress ??= startProgress(io.stdout, of);
+    progress.update({ step: done, steps: of, stepsPerSecond: (done * 1000) / (performance.now() - begin) });
+  };
+  try {
+    const settings = { sampler, steps, guidance, seed, height, width, batch, onStep };
+    return await generate(
+      pipeline,
+      orders.map(({ prompt }) => prompt),
+      settings,
+    );
+  } finally {
+    progress?.stop();
+  }
+}
+
+await runMain(import.meta, main);

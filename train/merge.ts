@@ -1,0 +1,126 @@
+/**
+ * npm run merge: a base model with an adapter added into its weights, W' = W0 + s·(A·B)ᵀ, as a diffusers folder that
+ * needs no adapter any more; `--unmerge` takes it out again.
+ */
+import { Option } from 'commander';
+import { checkAdapter } from '../models/io/adapter-check.ts';
+import { type AdapterFile, deltaWeight, readAdapter } from '../models/io/adapter-file.ts';
+import { type RunFacts, runOf } from '../models/io/adapter-run.ts';
+import { type Base, openBase } from '../models/io/base.ts';
+import { writeBase } from '../models/io/base-write.ts';
+import { FileError, printable, quoted } from '../models/io/error.ts';
+import type { TensorOut } from '../models/io/safetensors-write.ts';
+import { checkWeights, copyWeights, type Weight } from '../models/io/weights.ts';
+import { PARTS, type Part } from '../models/names.ts';
+import { specShapes } from '../models/spec.ts';
+import { baseOption, command, type Io, parseArgs, print, runMain } from './cli.ts';
+import { specsOf, tokenizerOf } from './model.ts';
+
+type Options = {
+  readonly base: string;
+  readonly adapter: string;
+  readonly out: string;
+  readonly unmerge?: boolean;
+  readonly dtype?: 'f32' | 'f16';
+};
+
+const program = (io: Io) =>
+  command(
+    'merge',
+    'Adds an adapter into the weights of its base and writes the result as a diffusers folder.',
+    [
+      '--adapter runs/first/adapter.safetensors --out merged',
+      '--base DIR --adapter DIR --out merged --dtype f16',
+      '--base merged --adapter runs/first/adapter.safetensors --unmerge --out base-again',
+    ],
+    io,
+  )
+    .addOption(baseOption())
+    .requiredOption('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
+    .requiredOption('--out <dir>', 'folder to write; must be empty or not there')
+    .option('--unmerge', 'take the adapter out of a base it was merged into')
+    .addOption(
+      new Option('--dtype <name>', 'number format of all weights (default: as each is stored)').choices(['f32', 'f16']),
+    );
+
+const HALF_MAX = 65_504;
+
+/**
+ * Checks every tensor of a base against its configuration, names and shapes.
+ * @throws FileError: one line that lists what is missing, unexpected and of the wrong shape
+ */
+export function checkBase(base: Base): void {
+  const { unet, vae, text } = specsOf(base);
+  checkWeights(base.parts.unet, specShapes(unet));
+  checkWeights(base.parts.vae, specShapes(vae));
+  checkWeights(base.parts.text_encoder, specShapes(text));
+}
+
+/** One weight ± its adapter's ΔW, computed in f64 when its turn to be written comes. */
+function changed(weight: Weight, dtype: TensorOut['dtype'], delta: () => Float64Array, sign: 1 | -1): TensorOut {
+  const data = async (): Promise<Float32Array> => {
+    const values = await weight.read();
+    const change = delta();
+    for (let i = 0; i < values.length; i++) values[i] += sign * change[i];
+    const limit = dtype === 'F16' ? HALF_MAX : Number.MAX_VALUE;
+    const bad = values.findIndex((x) => !(Math.abs(x) <= limit));
+    if (bad >= 0)
+      throw new FileError(weight.file, `tensor ${quoted(weight.name)}`, `value ${bad} becomes ${values[bad]}`);
+    return values;
+  };
+  return { dtype, shape: weight.shape, data };
+}
+
+/**
+ * The weights of one network with the adapter's modules added (sign 1) or taken out (sign −1), to be written. Values
+ * are read and changed one tensor at a time.
+ */
+export function mergedWeights(
+  base: Base,
+  part: Part,
+  { modules }: AdapterFile,
+  sign: 1 | -1,
+  dtype?: 'F32' | 'F16',
+): ReadonlyMap<string, TensorOut> {
+  const source = base.parts[part];
+  const out = new Map(copyWeights(source, dtype));
+  for (const [name, module] of modules) {
+    if (!name.startsWith(`${part}.`)) continue;
+    const weight = source.get(`${name.slice(part.length + 1)}.weight`);
+    out.set(
+      weight.name,
+      changed(weight, dtype ?? weight.dtype, () => deltaWeight(module), sign),
+    );
+  }
+  return out;
+}
+
+/** What a person should know before using a merge, in one line each. */
+async function notes(run: RunFacts | undefined, base: Base, unmerge: boolean): Promise<readonly string[]> {
+  // A merged base has another hash by nature.
+  if (run === undefined || unmerge || run.baseHash === (await base.hash())) return [];
+  return ['note: the adapter was trained on another base (its hash differs); it fits in shape'];
+}
+
+export async function main(args: readonly string[], io: Io): Promise<void> {
+  const o = parseArgs<Options>(program(io), args);
+  const base = await openBase(o.base);
+  checkBase(base);
+  const adapter = await readAdapter(o.adapter);
+  checkAdapter(o.adapter, adapter, base.parts);
+  for (const note of await notes(runOf(adapter, o.adapter), base, o.unmerge === true)) print(io, note);
+
+  const dtype = o.dtype === undefined ? undefined : o.dtype === 'f16' ? 'F16' : 'F32';
+  const weights = Object.fromEntries(
+    PARTS.map((part) => [part, mergedWeights(base, part, adapter, o.unmerge ? -1 : 1, dtype)]),
+  ) as Record<Part, ReadonlyMap<string, TensorOut>>;
+  const tokenizerFiles = (await tokenizerOf(base)).raw;
+  await writeBase(o.out, { configFiles: base.configFiles, tokenizerFiles, weights }, { signal: io.signal });
+
+  checkBase(await openBase(o.out));
+  const count = `${adapter.modules.size} module${adapter.modules.size === 1 ? '' : 's'}`;
+  print(io, `${o.unmerge ? 'took' : 'added'} ${count} ${o.unmerge ? 'out of' : 'into'} ${printable(o.base)}`);
+  print(io, `written to ${printable(o.out)}; npm run inspect -- ${printable(o.out)} shows it`);
+}
+
+await runMain(import.meta, main);
