@@ -28,6 +28,12 @@ function vocabularyFolder(directory: string): string {
   return folders.find((folder) => existsSync(join(folder, 'vocab.json'))) ?? SHIPPED;
 }
 
+/** The tokenizer of a golden directory, for rows of `length` ids. @throws FileError when a file is missing or malformed */
+export async function readVocabulary(directory: string, length: number): Promise<Tokenizer> {
+  const limits = { vocab_size: 2 ** 31, max_position_embeddings: length };
+  return (await readTokenizer(vocabularyFolder(directory), limits)).tokenizer;
+}
+
 const equal = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
   a.length === b.length && Array.from(a).every((value, i) => value === b[i]);
 
@@ -38,9 +44,7 @@ const equal = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
  */
 export async function* verifyTokenizer(directory: string, given?: Tokenizer): AsyncGenerator<GoldenCase> {
   const json = await readGoldenJson(directory, 'tokenizer.json', schema);
-  const length = json.model_max_length;
-  const limits = { vocab_size: 2 ** 31, max_position_embeddings: length };
-  const { encode } = given ?? (await readTokenizer(vocabularyFolder(directory), limits)).tokenizer;
+  const { encode } = given ?? (await readVocabulary(directory, json.model_max_length));
   const wrong = json.cases.filter(({ text, input_ids }) => !equal(encode(text).ids, input_ids));
   for (const agree of [true, false]) {
     const all = json.cases.filter((c) => c.agree === agree).length;
