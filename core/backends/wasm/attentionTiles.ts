@@ -19,7 +19,6 @@ import { multiplyAdd } from './vectorMath.ts';
 export const ROWS = 4;
 export const PANEL = 8;
 const PANEL_BYTES = PANEL * 4;
-const UNROLL = 4;
 type I32 = Local<'i32'>;
 type V = Local<'v128'>;
 
@@ -34,17 +33,19 @@ type Accumulators = readonly (readonly V[])[];
 const tile = (f: FunctionBuilder): Accumulators =>
   Array.from({ length: ROWS }, () => [f.local('v128'), f.local('v128')]);
 
-/** acc[r] += a(r)·b for the k-th of the unrolled steps */
+/**
+ * acc[r] += a(r)·b for one k. Not unrolled: V8 would hoist the loads of later steps above the multiplications and spill
+ * (60 → 36 GFLOP/s).
+ */
 const step = (
   f: FunctionBuilder,
   acc: Accumulators,
   b: I32,
-  k: number,
   a: (row: number) => Expr<'v128'>,
   [b0, b1, splat]: readonly [V, V, V],
 ): void => {
-  f.set(b0, v128.load(b, k * PANEL_BYTES));
-  f.set(b1, v128.load(b, k * PANEL_BYTES + 16));
+  f.set(b0, v128.load(b));
+  f.set(b1, v128.load(b, 16));
   for (const [r, [left, right]] of acc.entries()) {
     f.set(splat, a(r));
     f.set(left!, multiplyAdd(fusedMultiply(), splat, b0, left!));
@@ -83,14 +84,12 @@ const rowStrip = (m: Assembler): RowStrip =>
         for (const v of acc.flat()) f.set(v, f32x4.const(0, 0, 0, 0));
         f.set(at, b);
         f.set(left, k);
-        const round = (steps: number): void => {
-          for (let s = 0; s < steps; s++) step(f, acc, at, s, (r) => v128.load32_splat(rows[r]!, s * 4), registers);
-          for (const p of rows) f.inc(p, 4 * steps);
-          f.inc(at, PANEL_BYTES * steps);
-          f.inc(left, -steps);
-        };
-        f.while(i32.ge_u(left, UNROLL), () => round(UNROLL));
-        f.while(left, () => round(1));
+        f.while(left, () => {
+          step(f, acc, at, (r) => v128.load32_splat(rows[r]!), registers);
+          for (const p of rows) f.inc(p, 4);
+          f.inc(at, PANEL_BYTES);
+          f.inc(left, -1);
+        });
         for (const [v0, v1] of acc) {
           f.emit(v128.store(out, f32x4.mul(v0!, scale)), v128.store(out, f32x4.mul(v1!, scale), 16));
           f.inc(out, cStride);
@@ -115,16 +114,12 @@ const columnStrip = (m: Assembler): ColumnStrip =>
       f.set(row, a);
       f.set(at, b);
       f.set(left, k);
-      const round = (steps: number): void => {
-        for (let s = 0; s < steps; s++) {
-          step(f, acc, at, s, (r) => v128.load32_splat(row, r * 4), registers);
-          f.inc(row, aStride);
-        }
-        f.inc(at, PANEL_BYTES * steps);
-        f.inc(left, -steps);
-      };
-      f.while(i32.ge_u(left, UNROLL), () => round(UNROLL));
-      f.while(left, () => round(1));
+      f.while(left, () => {
+        step(f, acc, at, (r) => v128.load32_splat(row, r * 4), registers);
+        f.inc(row, aStride);
+        f.inc(at, PANEL_BYTES);
+        f.inc(left, -1);
+      });
       for (const [r, [v0, v1]] of acc.entries())
         f.emit(v128.store(c, v0!, r * PANEL_BYTES), v128.store(c, v1!, r * PANEL_BYTES + 16));
       f.inc(a, 4 * ROWS);
