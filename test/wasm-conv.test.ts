@@ -59,6 +59,19 @@ const reference = (s: ConvShape, x: Float32Array, w: Float32Array, dy: Float32Ar
   return { y, dx, dw };
 };
 
+/**
+ * A transform also adds and takes away again what lies beside a pixel: the terms that round are all taps of the kernel
+ * times the largest input (here ≤ 1).
+ */
+const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
+  const whole = (sum: Sums, channels: number, channelOf: (at: number) => number): Sums => {
+    const bound = new Float64Array(channels);
+    for (const [at, value] of w.entries()) bound[channelOf(at)]! += Math.abs(value);
+    return { ...sum, size: sum.size.map((_, i) => bound[i % channels]!), count: sum.count.fill(w.length / channels) };
+  };
+  return { y: whole(y, s.o, (at) => at % s.o), dx: whole(dx, s.c, (at) => Math.floor(at / s.o) % s.c), dw };
+};
+
 const check = (
   name: string,
   got: Float32Array,
@@ -122,7 +135,8 @@ const runCase = (
   const [y, dx, dw] = [read(at.y, dy.length), read(at.dx, x.length), read(at.dw, w.length)];
   for (const address of blocks) machine.free(address);
 
-  const expected = reference(s, x, w, dy);
+  const definition = reference(s, x, w, dy);
+  const expected = s.algorithm === 'winograd' ? winogradSizes(s, w, definition) : definition;
   check(
     'y',
     y,
@@ -188,8 +202,27 @@ describe('convolution', () => {
     );
   });
 
+  it('agrees by Winograd transform too, down to one channel, for any padding and odd sizes', () => {
+    const anyWinograd = anyShape
+      .map((s): ConvShape => ({ ...s, kh: 3, kw: 3, stride: [1, 1], groups: 1, algorithm: 'winograd' }))
+      .filter((s) => outputSize(s).every((size) => size > 0));
+    fc.assert(
+      fc.property(anyWinograd, fc.nat(), fc.boolean(), fc.boolean(), (s, seed, epilogue, prepacked) => {
+        expect(runCase(two, s, seed, epilogue, prepacked)).toEqual(runCase(one, s, seed, epilogue, prepacked));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('says when a kernel has no Winograd transform', () => {
+    const s: ConvShape = { ...square(1, 8, 16, 16, 3, 2), algorithm: 'winograd' };
+    expect(() => convWorkspace(one, s)).toThrow('no Winograd transform for a 3 × 3 kernel with stride 2,2');
+  });
+
   it.each([
     square(2, 16, 32, 48),
+    { ...square(2, 16, 32, 48), algorithm: 'direct' } satisfies ConvShape,
+    square(1, 7, 70, 100),
     square(1, 4, 300, 20),
     square(1, 9, 16, 16, 3, 2),
     square(1, 8, 600, 4, 1, 1, 0),

@@ -93,15 +93,15 @@ const plan = (machine: Machine, d: GemmDescription): Plan => {
   const width = columns(tile);
   const panels = Math.ceil(n / width);
   const modeB: ModeB = d.packedB === undefined && b.column === 1 && m <= 4 * tile.rows ? 'direct' : 'packed';
-  const direct = a.column === 1 ? 'rows' : a.row === 1 && panels <= 3 ? 'cols' : 'pack';
+  const direct = a.column === 1 ? 'rows' : a.row === 1 && (panels <= 3 || m <= tile.rows) ? 'cols' : 'pack';
   const modeA: ModeA = m === 1 && a.column !== 1 ? 'cols' : direct;
 
-  const blocks = divide(tile, groups, m, n, k);
   // C is read back for every further block of k, so a scaled sum cannot be added to it in place: the second pass can.
   const scaledInPlace = accumulates(d) && (d.alpha ?? 1) !== 1 && k > KC;
   const wantedSplits = Math.max(splitsOf(groups, m, n, k), scaledInPlace ? 2 : 1);
   const kPerSplit = wantedSplits > 1 ? roundUp(Math.ceil(k / wantedSplits), 4) : k;
   const splits = wantedSplits > 1 ? Math.ceil(k / kPerSplit) : 1;
+  const blocks = divide(tile, groups, m, n, k, splits);
   const sharedB = (b.group ?? 0) === 0;
   return {
     tile,

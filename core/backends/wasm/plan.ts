@@ -42,19 +42,19 @@ export const wantedUnits = (groups: number, work: number): number =>
   Math.max(1, Math.min(WANTED_UNITS / groups, work / UNIT_WORK));
 
 /**
- * Splits of k worth their second pass. Counted in tiles of 4 × 8 whatever tile is used: the order of a sum, and with it
+ * Splits of k worth their second pass. Counted in blocks of 4 × 32 whatever tile is used: the order of a sum, and with it
  * the bits of a result, depends on the shape alone.
  */
 export const splitsOf = (groups: number, m: number, n: number, k: number): number => {
-  const blocks = Math.ceil(m / 4) * Math.ceil(n / 8);
+  const blocks = Math.ceil(m / 4) * Math.ceil(n / 32);
   return Math.max(1, Math.min(MAX_SPLITS, Math.floor(wantedUnits(groups, m * n * k) / blocks), Math.floor(k / 64)));
 };
 
-/** Divides the rows, then the columns of a contraction into units. */
-export const divide = (tile: Tile, groups: number, m: number, n: number, k: number): Blocks => {
+/** Divides the rows and columns of a contraction into units. */
+export const divide = (tile: Tile, groups: number, m: number, n: number, k: number, splits = 1): Blocks => {
   const width = columns(tile);
   const panels = Math.ceil(n / width);
-  const area = (m * n) / wantedUnits(groups, m * n * k);
+  const area = (m * n * splits) / wantedUnits(groups, m * n * k);
   // A unit reads its rows of A and its columns of B: least for a square. Narrow ones would read A too often.
   const blockColumns = Math.max(Math.sqrt(area), Math.min(area / tile.rows, MIN_COLUMNS));
   const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.round(n / blockColumns)));
