@@ -1,0 +1,44 @@
+/** Where a run's time goes: exclusive wall time by phase; what no phase claims is `other`. */
+export interface PhaseClock {
+  /** runs f and charges its time (less that of phases inside it) to `name` */
+  time<T>(name: string, f: () => Promise<T>): Promise<T>;
+  sync<T>(name: string, f: () => T): T;
+  /** all phases in order of first use, and the rest */
+  rows(): { readonly name: string; readonly seconds: number; readonly calls: number }[];
+}
+export function phaseClock(now: () => number = () => performance.now()): PhaseClock {
+  const phases = new Map<string, { seconds: number; calls: number }>();
+  const started = now();
+  // time already charged to phases inside the one that runs
+  let inner = 0;
+  const charge = (name: string, from: number, innerBefore: number): void => {
+    const spent = now() - from;
+    const own = spent - (inner - innerBefore);
+    const p = phases.get(name) ?? { seconds: 0, calls: 0 };
+    phases.set(name, { seconds: p.seconds + own / 1000, calls: p.calls + 1 });
+    inner = innerBefore + spent;
+  };
+  return {
+    async time(name, f) {
+      const [from, before] = [now(), inner];
+      try {
+        return await f();
+      } finally {
+        charge(name, from, before);
+      }
+    },
+    sync(name, f) {
+      const [from, before] = [now(), inner];
+      try {
+        return f();
+      } finally {
+        charge(name, from, before);
+      }
+    },
+    rows() {
+      const rows = [...phases].map(([name, p]) => ({ name, ...p }));
+      const rest = (now() - started) / 1000 - rows.reduce((s, r) => s + r.seconds, 0);
+      return [...rows, { name: 'other', seconds: Math.max(0, rest), calls: 1 }];
+    },
+  };
+}

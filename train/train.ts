@@ -1,0 +1,271 @@
+/**
+ * npm run train: fine-tunes a text-to-image latent diffusion model with adapters that grow their own ranks.
+ *
+ *   npm run train                                    built-in phantoms on the shipped base
+ *   npm run train -- --data films/ --base sd15/      your own files (see --help)
+ *
+ * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
+ */
+import path from 'node:path';
+import { openBackend } from '../core/backends/open.ts';
+import { type Backend, read, readScalar, tensor } from '../core/index.ts';
+import { writeAdapter } from '../models/io/adapter-write.ts';
+import type { Json } from '../models/io/json.ts';
+import { selectTargets } from '../selora/targets.ts';
+import { type Io, print, runMain } from './cli.ts';
+import { type RunConfig, resolveConfig, trainCommand } from './config.ts';
+import { adapterFileOf, finishRun } from './finish.ts';
+import { learningRate } from './lr.ts';
+import { type Linears, type LoadedModel, loadPipeline } from './model.ts';
+import { adamDefaults } from './optimizer.ts';
+import { batchSource, encodePairs } from './pairs.ts';
+import { phaseClock } from './phases.ts';
+import { startProgress } from './report/terminal.ts';
+import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
+import { createRun, openRun, type RunFolder } from './run/folder.ts';
+import { openMetrics } from './run/metrics.ts';
+import { onInterrupt } from './run/signals.ts';
+import { loadPairs } from './run-data.ts';
+import {
+  adapterTrees,
+  drawCandidates,
+  grow,
+  judge,
+  type Ranks,
+  startState,
+  stateFrom,
+  stateTensors,
+  totalRankOf,
+} from './run-state.ts';
+import { adaptersOf, createSteps, type FisherSums, type Frozen, type State } from './step.ts';
+
+/** What the host remembers between steps; with the state's tensors it is the whole run. */
+export interface Progress {
+  readonly step: number;
+  readonly ranks: Ranks;
+  readonly best: { readonly step: number; readonly loss: number } | null;
+  /** frozen base on the validation grid: true and shuffled reports */
+  readonly baseline: { readonly loss: number; readonly shuffled: number } | null;
+  readonly seconds: number;
+}
+
+async function start(
+  options: Readonly<Record<string, unknown>>,
+  io: Io,
+): Promise<{ run: RunFolder; config: RunConfig }> {
+  if (typeof options.resume === 'string') {
+    const { run, config } = await openRun(options.resume);
+    return { run, config: resolveConfig(config as Record<string, unknown>) };
+  }
+  const config = resolveConfig(options);
+  const stamp = new Date().toISOString().slice(0, 16).replace('T', '-').replace(':', '');
+  const name =
+    typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;
+  const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
+  const run = await createRun(folder, config as unknown as Json);
+  print(io, `run folder ${run.path}`);
+  return { run, config };
+}
+
+/** the VAE's own picture size, or the U-Net's latents' */
+function defaultSide({ base }: LoadedModel, factor: number): number {
+  const size = base.configs.unet.sample_size ?? 64;
+  return (typeof size === 'number' ? size : size[0]!) * factor;
+}
+
+export async function main(args: readonly string[], io: Io): Promise<void> {
+  const options = trainCommand()
+    .parse([...args], { from: 'user' })
+    .opts<Record<string, unknown>>();
+  const clock = phaseClock();
+
+  // settings and model
+  const { run, config: c } = await start(options, io);
+  const backend: Backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
+  print(io, `backend ${backend.name}: ${backend.device}`);
+  const model = await clock.time('load model', () => loadPipeline(c.base, backend));
+  const { pipeline } = model;
+
+  // pairs: read, split by patient, encoded once
+  const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
+  const side = c.resolution ?? defaultSide(model, factor);
+  if (side % factor !== 0) throw new RangeError(`--resolution ${side}: expected a multiple of ${factor} for this VAE`);
+  const data = await clock.time('read data', () => loadPairs(c, side, run.path));
+  const encode = (pairs: typeof data.train) =>
+    encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side);
+  const train = await clock.time('encode pictures', () => encode(data.train));
+  const validation = await clock.time('encode pictures', () => encode(data.validation.slice(0, c.validationPairs)));
+  print(
+    io,
+    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${train.filter((p) => p.cut).length} captions cut at ${pipeline.tokenizer.config.maxLength} ids`,
+  );
+
+  // adapters
+  const chosen = selectTargets(
+    c.targets,
+    [...model.linears.unet.keys()],
+    c.trainTextEncoder ? [...model.linears.text.keys()] : [],
+  );
+  const pick = (all: ReadonlyMap<string, readonly [number, number]>, paths: readonly string[]) =>
+    new Map(paths.map((p) => [p, all.get(p)!]));
+  const linears: Linears = { unet: pick(model.linears.unet, chosen.unet), text: pick(model.linears.text, chosen.text) };
+  print(
+    io,
+    `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,
+  );
+
+  const steps = c.epochs === null ? c.steps : Math.ceil((c.epochs * data.train.length) / c.batch);
+  const programs = createSteps({
+    backend,
+    configs: pipeline.configs,
+    scale: c.scale,
+    adam: { ...adamDefaults, weightDecay: c.weightDecay, decoupled: c.optimizer === 'adamw' },
+    clip: c.clip,
+    checkpointBlocks: c.checkpointBlocks,
+  });
+  const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
+  const latent = [side / factor, side / factor, pipeline.configs.vae.latent_channels] as const;
+  const batches = batchSource(c, pipeline.schedule, train, latent, pipeline.tokenizer.encode('').ids, steps);
+  const grid = { plain: batches.validation(validation, false), shuffled: batches.validation(validation, true) };
+  const measure = async (state: State, which: keyof typeof grid): Promise<number> => {
+    let [sum, n] = [0, 0];
+    for (const b of grid[which]) {
+      const losses = await read(programs.losses(adaptersOf(state), frozen, b));
+      for (const l of losses) sum += l;
+      n += losses.length;
+    }
+    return n === 0 ? Number.NaN : sum / n;
+  };
+
+  // where the run stands
+  const saved = await loadCheckpoint(run);
+  let { state, ranks } = saved
+    ? { state: stateFrom(saved.tensors, linears), ranks: saved.info.ranks as unknown as Ranks }
+    : startState(c, linears, backend);
+  let progress: Progress = saved
+    ? (saved.info as unknown as Progress)
+    : { step: 0, ranks, best: null, baseline: null, seconds: 0 };
+  const metrics = await openMetrics(run, progress.step);
+  if (!progress.baseline && validation.length > 0) {
+    const baseline = await clock.time('validation', async () => ({
+      loss: await measure(state, 'plain'),
+      shuffled: await measure(state, 'shuffled'),
+    }));
+    progress = { ...progress, baseline };
+    print(
+      io,
+      `untouched base on the validation grid: ${baseline.loss.toFixed(5)} (reports exchanged: ${baseline.shuffled.toFixed(5)})`,
+    );
+  }
+  const save = () =>
+    clock.time('checkpoints', async () => {
+      await metrics.sync();
+      await saveCheckpoint(run, await stateTensors(state), { ...progress, ranks } as never);
+    });
+
+  // the loop
+  const interrupt = onInterrupt();
+  const display = startProgress(io.stderr, steps);
+  const [began, before] = [performance.now(), progress.seconds];
+  const first = progress.step;
+  for (let step = first; step < steps && !interrupt.requested; step++) {
+    const batch = clock.sync('batches', () => batches.training(step));
+    const lr = learningRate(step, { name: c.schedule, base: c.lr, total: steps, warmup: c.warmup });
+    const hyper = { unet: tensor(lr), text: tensor(c.textLr === null ? lr : (lr / c.lr) * c.textLr) };
+    const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0;
+    const drawn = testing ? drawCandidates(c, state, ranks, step + 1) : undefined;
+    const label = testing ? 'steps with expansion test' : 'steps';
+    const result = await clock.time(label, async () => {
+      const r =
+        c.accumulate > 1
+          ? programs.accumulated(state, frozen, batch, hyper, drawn?.candidates)
+          : drawn
+            ? programs.tested(state, frozen, batch[0]!, hyper, drawn.candidates)
+            : programs.plain(state, frozen, batch[0]!, hyper);
+      return { ...r, value: await readScalar(r.loss) };
+    });
+    state = result.state;
+    if (!Number.isFinite(result.value))
+      throw new RangeError(
+        `step ${step + 1}: the loss is ${result.value}; lower --lr or use --clip (last checkpoint: step ${first === 0 ? 'none' : first})`,
+      );
+    const row: Record<string, unknown> & { step: number } = {
+      step: step + 1,
+      loss: result.value,
+      lr,
+      totalRank: totalRankOf(ranks),
+    };
+    const sums = (result as { readonly sums?: FisherSums }).sums;
+    if (drawn && sums) {
+      const decisions = await clock.time('expansion decisions', () => judge(c, sums, ranks, drawn.keys));
+      const grown = await clock.time('expansion decisions', async () =>
+        grow(c, state, ranks, drawn.candidates, decisions, programs.install, backend),
+      );
+      ({ state, ranks } = grown);
+      if (grown.padded) programs.trim();
+      row.tests = decisions;
+      row.totalRank = totalRankOf(ranks);
+    }
+    progress = { ...progress, step: step + 1, ranks, seconds: before + (performance.now() - began) / 1000 };
+    const last = step + 1 === steps;
+    if (validation.length > 0 && ((step + 1) % c.validateEvery === 0 || last)) {
+      const [loss, shuffled] = await clock.time(
+        'validation',
+        async () => [await measure(state, 'plain'), await measure(state, 'shuffled')] as const,
+      );
+      row.validation = { loss, shuffled };
+      if (!progress.best || loss < progress.best.loss) {
+        progress = { ...progress, best: { step: step + 1, loss } };
+        await writeAdapter(
+          path.join(run.path, 'best.safetensors'),
+          await adapterFileOf(state, ranks, c, await model.base.hash(), []),
+        );
+      }
+    }
+    await metrics.write({ ...row, seconds: progress.seconds, memory: process.memoryUsage.rss() });
+    if ((step + 1) % c.saveEvery === 0 || last) await save();
+    display.update({
+      step: step + 1,
+      steps,
+      loss: result.value,
+      stepsPerSecond: (step + 1 - first) / ((performance.now() - began) / 1000),
+      totalRank: totalRankOf(ranks),
+      memory: process.memoryUsage.rss(),
+    });
+  }
+  display.stop();
+  if (interrupt.requested && progress.step < steps) {
+    await save();
+    await metrics.close();
+    await run.close();
+    print(io, `stopped after step ${progress.step} and saved; go on with: npm run train -- --resume ${run.path}`);
+    process.exitCode = interrupt.exitCode;
+    interrupt.dispose();
+    return;
+  }
+  interrupt.dispose();
+
+  // pictures, detectors, report
+  await finishRun({
+    run,
+    config: c,
+    model,
+    backend,
+    data,
+    encoded: { train, validation },
+    state,
+    ranks,
+    progress,
+    metrics: metrics.rows(),
+    clock,
+    steps,
+    side,
+    io,
+    command: `npm run train -- ${args.join(' ')}`.trim(),
+    adapted: await adapterTrees(state, ranks),
+  });
+  await metrics.close();
+  await run.close();
+  await backend.close();
+}
+await runMain(import.meta, main);
