@@ -46,7 +46,7 @@ export function errorLine(error: unknown): string {
     const [{ path, message }] = error.issues;
     return oneLine(`${path.length > 0 ? `${path.map(String).join('.')}: ` : ''}${message}`);
   }
-  if (error instanceof CommanderError) return oneLine(error.message.replace(/^error: /, ''));
+  if (error instanceof CommanderError) return oneLine(error.message.replace(/^error: /, '').replace(/\n\(/, ' ('));
   if (error instanceof FileError || error instanceof CoreError || error instanceof UsageError)
     return oneLine(error.message);
   if (error instanceof Interrupted || error instanceof RangeError) return oneLine(error.message);
@@ -159,12 +159,19 @@ export const decimal =
 export const repeatable = (flags: string, description: string): Option =>
   new Option(flags, description).argParser((value: string, before?: readonly string[]) => [...(before ?? []), value]);
 
-/** `--base`, the model to work on. */
-export const baseOption = (): Option =>
-  new Option('--base <path>', 'model: diffusers folder or single .safetensors file').default(
-    SMALL_BASE,
-    'the small base that ships with the project',
-  );
+export type BaseOptions = { readonly base: string; readonly config?: string };
+
+/** Adds `--base`, the model to work on, and `--config` for single files. */
+export function withBase(program: Command): Command {
+  return program
+    .addOption(
+      new Option('--base <path>', 'model: diffusers folder or single .safetensors file').default(
+        SMALL_BASE,
+        'the small base that ships with the project',
+      ),
+    )
+    .option('--config <dir>', "configurations of a single file (default: Stable Diffusion 1.5's)");
+}
 
 export type BackendOptions = { readonly backend: BackendChoice; readonly threads?: number };
 

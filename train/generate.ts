@@ -11,7 +11,7 @@ import { decodeText, readBytes } from '../models/io/json.ts';
 import { SAMPLER_NAMES, type SamplerName } from '../models/schedulers/index.ts';
 import {
   type BackendOptions,
-  baseOption,
+  type BaseOptions,
   command,
   decimal,
   type Io,
@@ -23,6 +23,7 @@ import {
   UsageError,
   wholeNumber,
   withBackend,
+  withBase,
 } from './cli.ts';
 import { writePng } from './data/image-write.ts';
 import { type LoadedModel, loadPipeline } from './model.ts';
@@ -33,35 +34,36 @@ import { createGenerator, type SampleOptions } from './sample.ts';
 /** What `generate` and the trainer take where nothing else is asked for. */
 export const SAMPLE_DEFAULTS = { sampler: 'ddim', steps: 20, guidance: 3, seed: 0 } as const;
 
-type Options = BackendOptions & {
-  readonly base: string;
-  readonly adapter?: string;
-  readonly prompt?: readonly string[];
-  readonly prompts?: string;
-  readonly sampler: SamplerName;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly seed: number;
-  readonly n: number;
-  readonly batch: number;
-  readonly resolution?: string;
-  readonly out?: string;
-  readonly overwrite?: boolean;
-};
+type Options = BackendOptions &
+  BaseOptions & {
+    readonly adapter?: string;
+    readonly prompt?: readonly string[];
+    readonly prompts?: string;
+    readonly sampler: SamplerName;
+    readonly steps: number;
+    readonly guidance: number;
+    readonly seed: number;
+    readonly n: number;
+    readonly batch: number;
+    readonly resolution?: string;
+    readonly out?: string;
+    readonly overwrite?: boolean;
+  };
 
 const program = (io: Io) =>
   withBackend(
-    command(
-      'generate',
-      'Draws pictures for texts, by a base model with or without an adapter.',
-      [
-        '--prompt "a large white circle, upper left"',
-        '--adapter runs/first/adapter.safetensors --prompt "Right pleural effusion." --n 4',
-        '--base DIR --prompts reports.txt --sampler dpm-solver++ --steps 15 --seed 7 --out pictures',
-      ],
-      io,
+    withBase(
+      command(
+        'generate',
+        'Draws pictures for texts, by a base model with or without an adapter.',
+        [
+          '--prompt "a large white circle, upper left"',
+          '--adapter runs/first/adapter.safetensors --prompt "Right pleural effusion." --n 4',
+          '--base DIR --prompts reports.txt --sampler dpm-solver++ --steps 15 --seed 7 --out pictures',
+        ],
+        io,
+      ),
     )
-      .addOption(baseOption())
       .option('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
       .addOption(repeatable('--prompt <text>', 'what to draw; may be given several times'))
       .option('--prompts <file>', 'text file with one prompt per line')
@@ -184,7 +186,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const out = o.out ?? path.join('generated', started.toISOString().slice(0, 19).replace('T', '-').replace(/:/g, ''));
   const backend = await openChosen(o);
   try {
-    const model = await loadPipeline(o.base, backend, o.adapter === undefined ? {} : { adapter: o.adapter });
+    const model = await loadPipeline(o.base, backend, { adapter: o.adapter, configFolder: o.config });
     const size = sizeOf(o.resolution, model);
     const orders = ordersOf(prompts, o.n, o.seed);
     const settings = await settingsOf(o, model, size, backend, orders);

@@ -10,14 +10,12 @@ import { type Base, openBase } from '../models/io/base.ts';
 import { writeBase } from '../models/io/base-write.ts';
 import { FileError, printable, quoted } from '../models/io/error.ts';
 import type { TensorOut } from '../models/io/safetensors-write.ts';
-import { checkWeights, copyWeights, type Weight } from '../models/io/weights.ts';
+import { copyWeights, type Weight } from '../models/io/weights.ts';
 import { PARTS, type Part } from '../models/names.ts';
-import { specShapes } from '../models/spec.ts';
-import { baseOption, command, type Io, parseArgs, print, runMain } from './cli.ts';
-import { specsOf, tokenizerOf } from './model.ts';
+import { type BaseOptions, command, type Io, parseArgs, print, runMain, withBase } from './cli.ts';
+import { checkBase, openBaseAt, tokenizerOf } from './model.ts';
 
-type Options = {
-  readonly base: string;
+type Options = BaseOptions & {
   readonly adapter: string;
   readonly out: string;
   readonly unmerge?: boolean;
@@ -25,17 +23,18 @@ type Options = {
 };
 
 const program = (io: Io) =>
-  command(
-    'merge',
-    'Adds an adapter into the weights of its base and writes the result as a diffusers folder.',
-    [
-      '--adapter runs/first/adapter.safetensors --out merged',
-      '--base DIR --adapter DIR --out merged --dtype f16',
-      '--base merged --adapter runs/first/adapter.safetensors --unmerge --out base-again',
-    ],
-    io,
+  withBase(
+    command(
+      'merge',
+      'Adds an adapter into the weights of its base and writes the result as a diffusers folder.',
+      [
+        '--adapter runs/first/adapter.safetensors --out merged',
+        '--base DIR --adapter DIR --out merged --dtype f16',
+        '--base merged --adapter runs/first/adapter.safetensors --unmerge --out base-again',
+      ],
+      io,
+    ),
   )
-    .addOption(baseOption())
     .requiredOption('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
     .requiredOption('--out <dir>', 'folder to write; must be empty or not there')
     .option('--unmerge', 'take the adapter out of a base it was merged into')
@@ -44,17 +43,6 @@ const program = (io: Io) =>
     );
 
 const HALF_MAX = 65_504;
-
-/**
- * Checks every tensor of a base against its configuration, names and shapes.
- * @throws FileError: one line that lists what is missing, unexpected and of the wrong shape
- */
-export function checkBase(base: Base): void {
-  const { unet, vae, text } = specsOf(base);
-  checkWeights(base.parts.unet, specShapes(unet));
-  checkWeights(base.parts.vae, specShapes(vae));
-  checkWeights(base.parts.text_encoder, specShapes(text));
-}
 
 /** One weight ± its adapter's ΔW, computed in f64 when its turn to be written comes. */
 function changed(weight: Weight, dtype: TensorOut['dtype'], delta: () => Float64Array, sign: 1 | -1): TensorOut {
@@ -104,7 +92,7 @@ async function notes(run: RunFacts | undefined, base: Base, unmerge: boolean): P
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
   const o = parseArgs<Options>(program(io), args);
-  const base = await openBase(o.base);
+  const base = await openBaseAt(o.base, o.config);
   checkBase(base);
   const adapter = await readAdapter(o.adapter);
   checkAdapter(o.adapter, adapter, base.parts);

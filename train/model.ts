@@ -6,7 +6,8 @@ import { type AdapterFile, type AdapterModule, readAdapter } from '../models/io/
 import { type Base, openBase } from '../models/io/base.ts';
 import { FileError, listed } from '../models/io/error.ts';
 import { readTokenizer, type TokenizerFiles } from '../models/io/tokenizer-files.ts';
-import type { Spec } from '../models/io/weights.ts';
+import { checkWeights, type Spec } from '../models/io/weights.ts';
+import { PARTS, type Part } from '../models/names.ts';
 import { makeSchedule } from '../models/schedulers/index.ts';
 import { linearPaths, load, specShapes } from '../models/spec.ts';
 import { unetSpec } from '../models/unet/index.ts';
@@ -35,12 +36,18 @@ export type LoadedModel = {
 
 export type LoadModelOptions = {
   /** An adapter file or folder to attach. */
-  readonly adapter?: string;
+  readonly adapter?: string | undefined;
+  /** Folder of the configurations that belong to a single-file checkpoint. */
+  readonly configFolder?: string | undefined;
   /** f64 runs on the cpu backend only. */
   readonly dtype?: 'f32' | 'f64';
   /** Leaves the weights on the host: for other work than running the model. Default: they are moved to the backend. */
   readonly keepOnHost?: boolean;
 };
+
+/** Opens a base; `configFolder` is for single files. @throws FileError naming file and field */
+export const openBaseAt = (location: string, configFolder?: string): Promise<Base> =>
+  openBase(location, configFolder === undefined ? {} : { configFolder });
 
 /** The tree of every network of a base as its configuration builds it. */
 export const specsOf = ({ configs }: Base) => ({
@@ -48,6 +55,21 @@ export const specsOf = ({ configs }: Base) => ({
   vae: vaeSpec(configs.vae),
   text: textEncoderSpec(configs.textEncoder),
 });
+
+/** Names and shapes of every tensor of a base as its configuration builds them. */
+export function shapesOf(base: Base): Readonly<Record<Part, Spec>> {
+  const { unet, vae, text } = specsOf(base);
+  return { unet: specShapes(unet), vae: specShapes(vae), text_encoder: specShapes(text) };
+}
+
+/**
+ * Checks every tensor of a base against its configuration, names and shapes.
+ * @throws FileError: one line that lists what is missing, unexpected and of the wrong shape
+ */
+export function checkBase(base: Base): void {
+  const shapes = shapesOf(base);
+  for (const part of PARTS) checkWeights(base.parts[part], shapes[part]);
+}
 
 /** The linear layers of U-Net and text encoder: what adapters can be put on. */
 export function linearsOf(base: Base): Linears {
@@ -120,7 +142,7 @@ export async function loadPipeline(
   backend: Backend,
   options: LoadModelOptions = {},
 ): Promise<LoadedModel> {
-  const base = await openBase(location);
+  const base = await openBaseAt(location, options.configFolder);
   const linears = linearsOf(base);
   const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
   const specs = specsOf(base);

@@ -1,0 +1,187 @@
+/** An adapter: ranks, scales and how much it changes each module, with the paper's rank maps, from the file alone. */
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { checkAdapter } from '../../models/io/adapter-check.ts';
+import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
+import { type RunFacts, runOf } from '../../models/io/adapter-run.ts';
+import { writeFileAtomic } from '../../models/io/atomic.ts';
+import { type Base, openBase } from '../../models/io/base.ts';
+import { asFileError, FileError, printable } from '../../models/io/error.ts';
+import type { Part } from '../../models/names.ts';
+import { type Io, print } from '../cli.ts';
+import { SMALL_BASE } from '../model.ts';
+import { number, percent } from '../report/format.ts';
+import { drawMap, rankHeatMaps } from '../report/heatmap.ts';
+import { type Grid, layout } from '../report/modules.ts';
+import { inline, standalone } from '../report/svg.ts';
+import { textRankMaps } from '../report/terminal.ts';
+import { frobenius, sizeOfAdapter } from './adapter-size.ts';
+import { bars, commas, histogram, printFacts, table } from './text.ts';
+
+export type AdapterView = {
+  /** The model it belongs to, for ‖ΔW‖/‖W‖. */
+  readonly base?: string;
+  /** Folder for the maps as SVG. */
+  readonly svg?: string;
+  /** All modules instead of the most changed ones. */
+  readonly all?: boolean;
+};
+
+/** One line of the module table. `change` = ‖ΔW‖/‖W‖, where the base is known. */
+type Row = {
+  readonly path: string;
+  readonly module: AdapterModule;
+  readonly norm: number;
+  readonly usedRanks: number;
+  readonly change?: number;
+};
+
+const SHOWN = 20;
+
+/** The base of an adapter: as told, or the shipped one where the header's hash says so. */
+async function baseOf(told: string | undefined, run: RunFacts | undefined): Promise<Base | undefined> {
+  if (told !== undefined) return openBase(told);
+  if (run === undefined) return undefined;
+  const shipped = await openBase(SMALL_BASE).catch(() => undefined);
+  return shipped !== undefined && (await shipped.hash()) === run.baseHash ? shipped : undefined;
+}
+
+async function rowsOf({ modules }: AdapterFile, base: Base | undefined): Promise<readonly Row[]> {
+  const rows: Row[] = [];
+  for (const [name, module] of modules) {
+    const row = { path: name, module, ...sizeOfAdapter(module) };
+    if (base === undefined) {
+      rows.push(row);
+      continue;
+    }
+    const dot = name.indexOf('.');
+    const weight = base.parts[name.slice(0, dot) as Part].get(`${name.slice(dot + 1)}.weight`);
+    rows.push({ ...row, change: row.norm / frobenius(await weight.read()) });
+  }
+  return rows;
+}
+
+const spread = (values: readonly number[]): string => {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return low === high ? number(low) : `${number(low)} … ${number(high)}`;
+};
+
+function adapterFacts(rows: readonly Row[]): readonly (readonly [string, string | undefined])[] {
+  const ranks = rows.map(({ module }) => module.rank);
+  const total = ranks.reduce((a, b) => a + b, 0);
+  const parameters = rows.reduce((sum, { module: m }) => sum + m.rank * (m.dIn + m.dOut), 0);
+  const inPart = (part: Part) => rows.filter((row) => row.path.startsWith(`${part}.`)).length;
+  const zero = rows.filter(({ norm }) => norm === 0).length;
+  const changes = rows.flatMap(({ change }) => (change === undefined ? [] : [change]));
+  const whole = Math.sqrt(rows.reduce((sum, { norm }) => sum + norm ** 2, 0));
+  return [
+    ['modules', `${commas(rows.length)}: ${inPart('unet')} U-Net, ${inPart('text_encoder')} text encoder`],
+    ['rank', `total ${commas(total)}, mean ${(total / rows.length).toFixed(2)}, ${spread(ranks)}`],
+    ['parameters', commas(parameters)],
+    ['scale', spread(rows.map(({ module }) => module.scale))],
+    ['alpha', spread(rows.map(({ module }) => module.scale * module.rank))],
+    ['‖ΔW‖', `${number(whole)} in all, ${spread(rows.map(({ norm }) => norm))} by module`],
+    ['‖ΔW‖/‖W‖', changes.length > 0 ? spread(changes) : 'unknown: name the model with --base'],
+    ['unchanged', zero > 0 ? `${zero} of ${rows.length} modules have ΔW = 0` : undefined],
+  ];
+}
+
+function runFactsOf(run: RunFacts): readonly (readonly [string, string | undefined])[] {
+  const { lambda, testEvery } = run;
+  return [
+    ['method', `${run.method}, ${commas(run.steps)} steps, s = ${run.scale}, Kaiming a = ${number(run.initA)}`],
+    ['test', lambda === null ? undefined : `ratio > ${lambda} every ${testEvery ?? '?'} steps`],
+    ['base', `SHA-256 ${run.baseHash}`],
+  ];
+}
+
+/** Expansions over the run as bars, and the modules that grew most. */
+function printHistory({ rankHistory, steps }: RunFacts, io: Io): void {
+  if (rankHistory.length === 0) return;
+  const end = Math.max(steps, ...rankHistory.map(({ step }) => step)) + 1;
+  const ratios = rankHistory.flatMap(({ ratio }) => (ratio === null ? [] : [ratio]));
+  print(io, `  expansions ${commas(rankHistory.length)}${ratios.length > 0 ? `, FI ratio ${spread(ratios)}` : ''}`);
+  const parts = histogram(
+    rankHistory.map(({ step }) => [step, 1] as const),
+    end,
+    60,
+  );
+  print(io, `  step 0 ${bars(parts)} ${end - 1}`);
+}
+
+function printModules(rows: readonly Row[], all: boolean, io: Io): void {
+  const size = (row: Row) => row.change ?? row.norm;
+  const sorted = all ? rows : [...rows].sort((a, b) => size(b) - size(a)).slice(0, SHOWN);
+  const head = ['  module', 'rank', 'used', 'scale', 'alpha', '‖ΔW‖', '‖ΔW‖/‖W‖', 'in → out'];
+  const lines = sorted.map(({ path: name, module: m, norm, usedRanks, change }) => [
+    `  ${printable(name)}`,
+    String(m.rank),
+    usedRanks.toFixed(1),
+    number(m.scale),
+    number(m.scale * m.rank),
+    number(norm),
+    change === undefined ? '–' : number(change),
+    `${m.dIn} → ${m.dOut}${m.kernel ? ` (${m.kernel.join('×')})` : ''}`,
+  ]);
+  for (const line of table([head, ...lines], [1, 2, 3, 4, 5, 6])) print(io, line);
+  if (sorted.length < rows.length)
+    print(io, `  the ${SHOWN} most changed of ${rows.length} modules; --all shows them all`);
+}
+
+/** A map of ‖ΔW‖/‖W‖ (or of ‖ΔW‖ where the base is not known). */
+function changeMap(grid: Grid<number>, network: string, relative: boolean): string {
+  const what = relative ? '‖ΔW‖/‖W‖' : '‖ΔW‖';
+  const format = (v: number) => (relative ? percent(v) : number(v, 2));
+  const title = `${network}: ${what} per layer`;
+  const description = `${what} of ${grid.cells.length} adapted layers.`;
+  const tooltip = (name: string, value: number) => `${name}: ${what} ${number(value)}`;
+  return standalone(
+    inline(drawMap(grid, { title, subtitle: `n = ${grid.cells.length}`, description, format, tooltip })),
+  );
+}
+
+async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<void> {
+  const ranks = rankHeatMaps(new Map(rows.map(({ path: name, module }) => [name, module.rank])));
+  const relative = rows.every(({ change }) => change !== undefined);
+  const sizes = layout(rows.map(({ path: name, change, norm }) => [name, change ?? norm] as const));
+  const files = [
+    ['rank-unet.svg', ranks.unet],
+    ['rank-text-encoder.svg', ranks.text],
+    ['change-unet.svg', sizes.unet && changeMap(sizes.unet, 'U-Net', relative)],
+    ['change-text-encoder.svg', sizes.text && changeMap(sizes.text, 'Text encoder', relative)],
+  ] as const;
+  await mkdir(folder, { recursive: true }).catch((error) => {
+    throw asFileError(error, folder);
+  });
+  for (const [name, svg] of files) {
+    if (svg === undefined) continue;
+    await writeFileAtomic(path.join(folder, name), svg);
+    print(io, `  written ${path.join(folder, name)}`);
+  }
+}
+
+/**
+ * Prints an adapter's ranks, scales, changes and maps.
+ * @throws FileError naming file and module, also where it does not fit the base
+ */
+export async function inspectAdapter(location: string, view: AdapterView, io: Io): Promise<void> {
+  const adapter = await readAdapter(location);
+  const run = runOf(adapter, location);
+  const base = await baseOf(view.base, run);
+  if (base !== undefined) checkAdapter(location, adapter, base.parts);
+  else if (adapter.modules.size === 0) throw new FileError(location, 'modules', 'it adapts nothing');
+  const rows = await rowsOf(adapter, base);
+  printFacts(io, `adapter ${printable(location)}`, [
+    ...adapterFacts(rows),
+    ...(run ? runFactsOf(run) : []),
+    ['compared with', base && printable(base.path)],
+  ]);
+  if (run && base && run.baseHash !== (await base.hash()))
+    print(io, '  note: it was trained on another base than the one it is compared with');
+  if (run) printHistory(run, io);
+  print(io);
+  print(io, textRankMaps(new Map(rows.map(({ path: name, module }) => [name, module.rank])), io.stdout.columns ?? 100));
+  print(io);
+  printModules(rows, view.all === true, io);
+  if (view.svg !== undefined) await writeMaps(view.svg, rows, io);
+}

@@ -1,0 +1,135 @@
+/** A data folder: what would be trained on, what was left out, and what a caption loses. */
+
+import path from 'node:path';
+import type { Tokenizer } from '../../models/clip/tokenizer.ts';
+import { openBase } from '../../models/io/base.ts';
+import { printable } from '../../models/io/error.ts';
+import { readTokenizer } from '../../models/io/tokenizer-files.ts';
+import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
+import { type Io, print } from '../cli.ts';
+import { type Dataset, loadDataset } from '../data/dataset.ts';
+import type { Layout } from '../data/records.ts';
+import { dataHash, duplicatePictures, findLeaks, parseRatios, SPLITS, splitRecords } from '../data/split.ts';
+import { SMALL_BASE, tokenizerOf } from '../model.ts';
+import { commas, printFacts, table } from './text.ts';
+
+export type DataView = {
+  /** Its tokenizer counts the ids. Default: CLIP's. */
+  readonly base?: string;
+  readonly layout?: Layout;
+  /** As for training: `80/10/10`. */
+  readonly split: string;
+  readonly seed: number;
+};
+
+async function tokenizerFor(base: string | undefined): Promise<Tokenizer> {
+  if (base !== undefined) return (await tokenizerOf(await openBase(base))).tokenizer;
+  const { vocab_size, max_position_embeddings } = SD15_TEXT_ENCODER as Record<string, number>;
+  return (await readTokenizer(path.join(SMALL_BASE, 'tokenizer'), { vocab_size, max_position_embeddings })).tokenizer;
+}
+
+const middle = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** `64 … 4020, median 512`, or the one value that all have. */
+function spread(values: readonly number[]): string {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return low === high ? commas(low) : `${commas(low)} … ${commas(high)}, median ${commas(middle(values))}`;
+}
+
+/** How often each value is there, most frequent first: `grey 130, colour 8`. */
+function tally(values: readonly string[], limit = 12): string {
+  const counts = new Map<string, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  const sorted = [...counts].sort(([, a], [, b]) => b - a);
+  const shown = sorted.slice(0, limit).map(([value, n]) => `${printable(value, 60)} ${commas(n)}`);
+  return [...shown, ...(sorted.length > limit ? [`${sorted.length - limit} others`] : [])].join(', ');
+}
+
+function captionFacts({ records }: Dataset, tokenizer: Tokenizer): readonly (readonly [string, string | undefined])[] {
+  const encoded = records.map(({ text }) => tokenizer.encode(text));
+  const cut = encoded.filter((e) => e.cut).length;
+  const distinct = new Set(records.map(({ text }) => text)).size;
+  const limit = tokenizer.config.maxLength;
+  return [
+    ['captions', `${commas(distinct)} different, ${spread(encoded.map(({ length }) => length))} ids`],
+    ['cut', `${commas(cut)} of ${commas(records.length)} captions are longer than ${limit} ids and would be cut`],
+  ];
+}
+
+function printSplit({ records }: Dataset, view: DataView, io: Io): void {
+  const ratios = parseRatios(view.split);
+  const parts = splitRecords(records, ratios, view.seed);
+  const rows = SPLITS.filter((name) => parts[name].length > 0).map((name) => {
+    const patients = new Set(parts[name].flatMap(({ patient }) => (patient === undefined ? [] : [patient]))).size;
+    return [
+      `  ${name}`,
+      commas(parts[name].length),
+      `${((100 * parts[name].length) / records.length).toFixed(1)}%`,
+      patients > 0 ? `${commas(patients)} patients` : '',
+    ];
+  });
+  print(io, `  split ${view.split}, seed ${view.seed} (no patient or picture in two parts)`);
+  for (const line of table(rows, [1, 2])) print(io, `  ${line}`);
+  for (const leak of findLeaks(parts)) print(io, `  LEAK: ${leak.kind} in ${leak.splits.join(' and ')}`);
+}
+
+const SHOWN = 5;
+
+/** First few of a list with their number, for things a person should look at. */
+function printSome(io: Io, heading: string, items: readonly string[]): void {
+  if (items.length === 0) return;
+  print(io, `  ${heading}: ${commas(items.length)}`);
+  for (const item of items.slice(0, SHOWN)) print(io, `    ${printable(item, 200)}`);
+  if (items.length > SHOWN) print(io, `    … and ${commas(items.length - SHOWN)} more`);
+}
+
+/**
+ * Reads every pair and decodes every picture of a data folder, and prints what is in it.
+ * @throws FileError (one line) at the first thing that training would stumble over
+ */
+export async function inspectData(location: string, view: DataView, io: Io): Promise<void> {
+  const tokenizer = await tokenizerFor(view.base);
+  let shown = performance.now();
+  const dataset = await loadDataset(location, {
+    ...(view.layout === undefined ? {} : { layout: view.layout }),
+    seed: view.seed,
+    onProgress: (done, total) => {
+      if (performance.now() - shown < 5000) return;
+      shown = performance.now();
+      print(io, `… ${commas(done)} of ${commas(total)} pictures read`);
+    },
+  });
+  const { records, skipped, warnings } = dataset;
+  const patients = new Set(records.flatMap(({ patient }) => (patient === undefined ? [] : [patient]))).size;
+  const labels = records.flatMap(({ label }) => (label === undefined ? [] : [label]));
+  const duplicates = duplicatePictures(records);
+  printFacts(io, `data ${printable(location)}`, [
+    ['layout', dataset.layout],
+    ['pairs', commas(records.length)],
+    ['width', spread(records.map(({ picture }) => picture.width))],
+    ['height', spread(records.map(({ picture }) => picture.height))],
+    ['pictures', tally(records.map(({ picture: p }) => `${p.channels === 1 ? 'grey' : 'colour'} ${p.depth} bit`))],
+    ['patients', patients > 0 ? commas(patients) : 'not told: every picture counts as a patient of its own'],
+    ['classes', labels.length > 0 ? tally(labels) : undefined],
+    ...captionFacts(dataset, tokenizer),
+    ['SHA-256', dataHash(records)],
+  ]);
+  const limit = tokenizer.config.maxLength;
+  printSome(
+    io,
+    `captions cut at ${limit} ids`,
+    records.filter(({ text }) => tokenizer.encode(text).cut).map(({ file, text }) => `${file}: ${text}`),
+  );
+  printSome(
+    io,
+    'pictures that are there several times',
+    duplicates.map((group) => group.map(({ file }) => file).join(' = ')),
+  );
+  printSome(
+    io,
+    'left out',
+    skipped.map(({ file, reason }) => `${file}: ${reason}`),
+  );
+  printSome(io, 'warnings', warnings);
+  printSplit(dataset, view, io);
+}
