@@ -18,11 +18,11 @@ import {
 } from './assemble.ts';
 import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './attentionBlocks.ts';
 import { packHeads } from './attentionPack.ts';
-import { fusedMultiply, one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
+import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { expNegativeF32x4, logF32x4 } from './vectorMath.ts';
+import { expBoundedF32x4, logF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -155,7 +155,7 @@ const softmaxRow = (
     length,
     [p],
     (v) => {
-      const e = expNegativeF32x4(f, f32x4.sub(v.load(p), top), fusedMultiply());
+      const e = expBoundedF32x4(f, f32x4.sub(v.load(p), top));
       f.emit(v.store(p, e));
       f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
     },

@@ -18,11 +18,11 @@ import {
 } from './assemble.ts';
 import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './attentionBlocks.ts';
 import { type HeadShape, packHeads, packPanels } from './attentionPack.ts';
-import { fusedMultiply, one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
+import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { expNegativeF32x4 } from './vectorMath.ts';
+import { expBoundedF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -224,7 +224,7 @@ const scoreRow = (
     length,
     [s, t],
     (v) => {
-      const e = expNegativeF32x4(f, f32x4.sub(v.load(s), lse), fusedMultiply());
+      const e = expBoundedF32x4(f, f32x4.sub(v.load(s), lse));
       f.emit(v.store(s, e));
       f.emit(v.store(t, f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))));
     },

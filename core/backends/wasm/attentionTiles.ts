@@ -13,7 +13,6 @@ import {
   type Local,
   v128,
 } from './assemble.ts';
-import { hasRelaxedSimd } from './tune.ts';
 import { multiplyAdd } from './vectorMath.ts';
 
 export const ROWS = 4;
@@ -21,13 +20,6 @@ export const PANEL = 8;
 const PANEL_BYTES = PANEL * 4;
 type I32 = Local<'i32'>;
 type V = Local<'v128'>;
-
-let relaxed: boolean | undefined;
-/** fused multiplication, where this V8 has it */
-export const fusedMultiply = (): boolean => {
-  relaxed ??= hasRelaxedSimd();
-  return relaxed;
-};
 
 type Accumulators = readonly (readonly V[])[];
 const tile = (f: FunctionBuilder): Accumulators =>
@@ -48,8 +40,8 @@ const step = (
   f.set(b1, v128.load(b, 16));
   for (const [r, [left, right]] of acc.entries()) {
     f.set(splat, a(r));
-    f.set(left!, multiplyAdd(fusedMultiply(), splat, b0, left!));
-    f.set(right!, multiplyAdd(fusedMultiply(), splat, b1, right!));
+    f.set(left!, multiplyAdd(splat, b0, left!));
+    f.set(right!, multiplyAdd(splat, b1, right!));
   }
 };
 

@@ -6,7 +6,7 @@ import { type Expr, f32x4, type Local, v128 } from './assemble.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll, reciprocal } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { expF32x4 } from './vectorMath.ts';
+import { expBoundedF32x4 } from './vectorMath.ts';
 import {
   cutUnits,
   type KernelSource,
@@ -184,7 +184,7 @@ const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width
     width,
     [x, y],
     (v) => {
-      const e = expF32x4(f, f32x4.sub(v.load(x), top));
+      const e = expBoundedF32x4(f, f32x4.sub(v.load(x), top));
       f.emit(v.store(y, e));
       f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
     },

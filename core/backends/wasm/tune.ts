@@ -5,7 +5,8 @@
  * exists.
  */
 import { performance } from 'node:perf_hooks';
-import { assembler, call, f32x4, i32, v128 } from './assemble.ts';
+import { assembler, call, i32 } from './assemble.ts';
+import { hasRelaxedSimd } from './features.ts';
 import type { Machine } from './machine.ts';
 import { columns, type Tile, type TileVariant, tileFunction, tileName, type Walk } from './tile.ts';
 
@@ -57,16 +58,6 @@ const CANDIDATES: Readonly<Record<Walk, Readonly<Record<Width, readonly (readonl
       [4, 1],
     ],
   },
-};
-
-/** whether this V8 has relaxed SIMD (the machine turns its flag on) */
-export const hasRelaxedSimd = (): boolean => {
-  const m = assembler();
-  m.kernel('probe', (f, { scratch }) => {
-    const x = v128.load(scratch);
-    f.emit(v128.store(scratch, f32x4.relaxed_madd(x, x, x)));
-  });
-  return WebAssembly.validate(m.bytes());
 };
 
 /** the shapes measured for one use, with or without fused multiplication */

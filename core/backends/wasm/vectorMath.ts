@@ -5,6 +5,7 @@
  * Polynomials: Cephes Math Library 2.2 (S. Moshier) for exp, log, sin, cos and tanh; N. Juffa for erf.
  */
 import { type Expr, type FunctionBuilder, f32x4, f64x2, i32x4, type Local, type Vec, v128 } from './assemble.ts';
+import { hasRelaxedSimd } from './features.ts';
 
 type Vector = Local<'v128'>;
 /** a vector function as code; its operand is kept in a local, so it may be any expression */
@@ -12,41 +13,56 @@ export type VectorFunction = (f: FunctionBuilder, value: Expr<'v128'>) => Vector
 
 /** 1.5·2²³: adding and subtracting it rounds to an integer, whose bits are then the low bits of the float */
 const MAGIC = 12582912;
-const MAGIC_BITS = 0x4b400000;
 /** the same for f64: 1.5·2⁵² */
 const MAGIC_F64 = 6755399441055744;
 const SIGN = -0x80000000;
 
+/** a·b + c, with one rounding where the engine has it */
+export const multiplyAdd = (a: Vec, b: Vec, c: Vec): Expr<'v128'> =>
+  hasRelaxedSimd() ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+
 /** c₀·xⁿ + … + cₙ */
 const horner = (f: FunctionBuilder, x: Expr<'v128'>, [first, ...rest]: readonly number[]): Vector => {
   const p = f.local('v128');
-  for (const [i, c] of rest.entries()) f.set(p, f32x4.add(f32x4.mul(i === 0 ? first! : p, x), c));
+  for (const [i, c] of rest.entries()) f.set(p, multiplyAdd(i === 0 ? first! : p, x, c));
   return p;
 };
 const signBit = (x: Expr<'v128'>): Expr<'v128'> => v128.and(x, i32x4.splat(SIGN));
 
-/** exp, ≤ 2 ulp: x = n·ln 2 + r with |r| ≤ ln 2 / 2, and a polynomial in r. Below -87.3 the result is 0. */
-export const expF32x4: VectorFunction = (f, value) => {
-  const x = f.let(value);
-  // pmax and pmin are one instruction each; a NaN becomes a bound here and is put back at the end
-  const clamped = f.let(f32x4.pmin(f32x4.pmax(x, -104), 89));
-  const shifted = f.let(f32x4.add(f32x4.mul(clamped, Math.LOG2E), MAGIC));
+/** e^r for |r| ≤ ln 2 / 2, with x = n·ln 2 + r; `shifted` is n in the low bits of a float */
+const expParts = (f: FunctionBuilder, x: Vector): { readonly shifted: Vector; readonly p: Vector } => {
+  const shifted = f.let(multiplyAdd(x, Math.LOG2E, MAGIC));
   const n = f.let(f32x4.sub(shifted, MAGIC));
-  const r = f.let(f32x4.sub(f32x4.sub(clamped, f32x4.mul(n, 0.693359375)), f32x4.mul(n, -2.1219444e-4)));
+  const r = f.let(multiplyAdd(n, 2.1219444e-4, multiplyAdd(n, -0.693359375, x)));
   const p = horner(
     f,
     r,
     [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1],
   );
-  f.set(p, f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), 1));
-  // 2ⁿ in two factors, so that n = 128 does not overflow before the result does
-  const integer = f.let(i32x4.sub(shifted, MAGIC_BITS));
-  const half = f.let(i32x4.shr_s(integer, 1));
-  const power = (e: Expr<'v128'>): Expr<'v128'> => i32x4.shl(i32x4.add(e, 127), 23);
-  f.set(p, f32x4.mul(f32x4.mul(p, power(half)), power(i32x4.sub(integer, half))));
-  f.set(p, v128.and(p, f32x4.ge(x, -87.33654)));
-  f.set(p, v128.bitselect(x, p, f32x4.ne(x, x)));
-  return p;
+  f.set(p, f32x4.add(multiplyAdd(p, f32x4.mul(r, r), r), 1));
+  return { shifted, p };
+};
+/** 2ⁿ for -127 ≤ n ≤ 127, where 2⁻¹²⁷ is 0; the bits above n fall off */
+const power = (n: Expr<'v128'>): Expr<'v128'> => i32x4.shl(i32x4.add(n, 127), 23);
+
+/** exp, ≤ 2 ulp */
+export const expF32x4: VectorFunction = (f, value) => {
+  // pmax and pmin with x first keep NaN
+  const x = f.let(f32x4.pmin(f32x4.pmax(value, LOWEST), 89));
+  const { shifted, p } = expParts(f, x);
+  // beyond 2¹²⁷ the result is doubled, so that it does not overflow before it must
+  const large = f.let(f32x4.gt(x, LARGEST));
+  f.set(p, f32x4.mul(p, power(i32x4.add(shifted, large))));
+  return f.let(f32x4.add(p, v128.and(p, large)));
+};
+/** where n is -127, and where it is 127 for the last time */
+const LOWEST = -88;
+const LARGEST = 88.37;
+
+/** exp for x ≤ 88.37, for arguments known to be bounded */
+export const expBoundedF32x4: VectorFunction = (f, value) => {
+  const { shifted, p } = expParts(f, f.let(f32x4.pmax(value, LOWEST)));
+  return f.let(f32x4.mul(p, power(shifted)));
 };
 
 /** natural logarithm, ≤ 2 ulp, denormals included: x = 2ᵉ·(1 + m) with √½ ≤ 1 + m < √2 */
@@ -112,7 +128,8 @@ export const tanhF32x4: VectorFunction = (f, value) => {
   const z = f.let(f32x4.mul(x, x));
   const p = horner(f, z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
   f.set(p, f32x4.add(f32x4.mul(f32x4.mul(p, z), x), x));
-  const e = expF32x4(f, f32x4.add(size, size));
+  // beyond 44 the result is 1 long since
+  const e = expBoundedF32x4(f, f32x4.pmin(f32x4.add(size, size), LARGEST));
   const big = v128.or(f32x4.sub(1, f32x4.div(2, f32x4.add(e, 1))), signBit(x));
   return f.let(v128.bitselect(p, big, f32x4.lt(size, 0.625)));
 };
@@ -134,18 +151,19 @@ export const erfF32x4: VectorFunction = (f, value) => {
   const p = f.let(f32x4.add(f32x4.mul(t, -1.7285347e-5), 3.83197126e-4));
   f.set(p, f32x4.add(f32x4.mul(p, square), f32x4.add(f32x4.mul(t, -3.88396438e-3), 2.42546219e-2)));
   for (const c of [-1.06777877e-1, -6.34846687e-1, -1.28717512e-1]) f.set(p, f32x4.add(f32x4.mul(p, t), c));
-  const e = expF32x4(f, f32x4.sub(f32x4.mul(p, t), t));
+  const e = expBoundedF32x4(f, f32x4.sub(f32x4.mul(p, t), t));
   const big = v128.or(f32x4.sub(1, e), signBit(x));
   return f.let(v128.bitselect(small, big, f32x4.le(size, 0.921875)));
 };
 
+/** 1 + e^−x; from e^−88.37 on, where 1/(1 + e^−x) is denormal, it no longer grows */
+const onePlusExp = (f: FunctionBuilder, x: Expr<'v128'>): Expr<'v128'> =>
+  f32x4.add(expBoundedF32x4(f, f32x4.pmin(f32x4.neg(x), LARGEST)), 1);
 /** logistic function 1/(1 + e^−x) */
-export const sigmoidF32x4: VectorFunction = (f, value) =>
-  f.let(f32x4.div(1, f32x4.add(expF32x4(f, f32x4.neg(value)), 1)));
+export const sigmoidF32x4: VectorFunction = (f, value) => f.let(f32x4.div(1, onePlusExp(f, value)));
 
 /** silu(x) = x/(1 + e^−x) */
-export const siluF32x4 = (f: FunctionBuilder, x: Vector): Expr<'v128'> =>
-  f32x4.div(x, f32x4.add(expF32x4(f, f32x4.neg(x)), 1));
+export const siluF32x4 = (f: FunctionBuilder, x: Vector): Expr<'v128'> => f32x4.div(x, onePlusExp(f, x));
 
 /** true where the exponent bits are not all ones */
 export const isFiniteF32x4 = (x: Expr<'v128'>): Expr<'v128'> => f32x4.lt(f32x4.abs(x), Infinity);
@@ -159,27 +177,4 @@ export const divideI32x4 = (f: FunctionBuilder, a: Expr<'v128'>, b: Expr<'v128'>
   const quotient = (p: Vec, q: Vec): Expr<'v128'> => truncate(f64x2.div(convert(p), convert(q)));
   const all = v128.shuffle32(quotient(x, y), quotient(upper(x), upper(y)), [0, 1, 4, 5]);
   return f.let(v128.andnot(all, i32x4.eq(y, 0)));
-};
-
-/** a·b + c; one rounding where the machine has relaxed SIMD and `fma` says so */
-export const multiplyAdd = (fma: boolean, a: Vec, b: Vec, c: Vec): Expr<'v128'> =>
-  fma ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
-
-/**
- * exp for x ≤ 80, in half the instructions of {@link expF32x4}: no overflow to guard against. ≤ 3 ulp. Below -87.3 the
- * result is 0.
- */
-export const expNegativeF32x4 = (f: FunctionBuilder, value: Expr<'v128'>, fma: boolean): Vector => {
-  const x = f.let(value);
-  const shifted = f.let(multiplyAdd(fma, x, Math.LOG2E, MAGIC));
-  const n = f.let(f32x4.sub(shifted, MAGIC));
-  const r = f.let(multiplyAdd(fma, n, 2.1219444e-4, multiplyAdd(fma, n, -0.693359375, x)));
-  const p = f.let(multiplyAdd(fma, r, 1.98756915e-4, 1.3981999507e-3));
-  for (const c of [8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1, 1])
-    f.set(p, multiplyAdd(fma, p, r, c));
-  // the low bits of `shifted` are n; they move into the exponent, the rest falls off
-  f.set(p, i32x4.add(p, i32x4.shl(shifted, 23)));
-  f.set(p, v128.and(p, f32x4.ge(x, -87.33654)));
-  f.set(p, v128.bitselect(x, p, f32x4.ne(x, x)));
-  return p;
 };
