@@ -121,6 +121,21 @@ test.each([
   );
 });
 
+test('products with an operand stored by columns, and gradients of strided and grouped convolutions', async () => {
+  const [x, w] = [t(3, 40, 8), t(3, 12, 8)];
+  await compare([dot(x, swap(w)), dot(slice(x, { axis: 0, stop: 1 }), swap(slice(w, { axis: 0, stop: 1 })))], 'x·wᵀ');
+  for (const [stride, groups] of [
+    [1, 1],
+    [2, 1],
+    [2, 2],
+  ] as const) {
+    const [picture, kernel] = [t(2, 9, 8, 8), t(3, 3, 8 / groups, 12)];
+    const y = conv(picture, kernel, { ...same, stride: [stride, stride], groups });
+    const back = pullback([y], [t(...y.shape)], [picture, kernel]).map((g) => g!);
+    await compare([y, ...back], `stride ${stride}, ${groups} groups`, 1e-5);
+  }
+});
+
 test('random numbers are the same words as on the reference', async () => {
   const words = normal(key(7), [33]);
   await compare([words], 'normal', 2e-6);

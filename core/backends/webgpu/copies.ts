@@ -70,6 +70,36 @@ const copyInto = (from: View, to: View, adapter: AdapterClass): Kernel => {
   );
 };
 
+/** Matrices [count, rows, cols] whose columns are neighbours in memory; strides and offset are multiples of 4. */
+export interface Matrices {
+  readonly count: number;
+  readonly rows: number;
+  readonly cols: number;
+  readonly stride: number;
+  readonly rowStride: number;
+  readonly offset: number;
+}
+/** y[g, c, r] = x[g, r, c], in blocks of 4×4; rows and cols are multiples of 4. Cost: one read and one write. */
+export const transposeKernel = (m: Matrices, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const [blockRows, blockCols] = [p.word(m.rows / 4), p.word(m.cols / 4)];
+  const rowStride = p.word(m.rowStride / 4);
+  const vec = (name: string) => ({ name, type: 'vec4<f32>' });
+  return forEach(
+    'transpose',
+    adapter,
+    (m.count * m.rows * m.cols) / 16,
+    p,
+    [vec('x')],
+    vec('y'),
+    `let r = i % ${blockRows}; let c = i / ${blockRows} % ${blockCols}; let g = i / (${blockRows} * ${blockCols});
+    let at = ${p.word(m.offset / 4)} + g * ${p.word(m.stride / 4)} + 4u * r * ${rowStride} + c;
+    let a = x[at]; let b = x[at + ${rowStride}]; let d = x[at + 2u * ${rowStride}]; let e = x[at + 3u * ${rowStride}];
+    let to = (g * ${blockCols} + c) * 4u * ${blockRows} + r;
+    ${['x', 'y', 'z', 'w'].map((k, n) => `y[to + ${n}u * ${blockRows}] = vec4(a.${k}, b.${k}, d.${k}, e.${k});`).join('\n    ')}`,
+  );
+};
+
 const fill = (count: number, bits: number, adapter: AdapterClass): Kernel => {
   const p = createParams();
   return forEach('fill', adapter, count, p, [], word('y'), `y[i] = ${p.word(bits)};`);

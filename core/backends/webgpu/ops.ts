@@ -13,8 +13,9 @@ import { printConv } from './conv.ts';
 import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
 import type { AdapterClass } from './device.ts';
-import { printDot } from './dot.ts';
-import { type Recipe, single } from './kernel.ts';
+import type { Recipe } from './kernel.ts';
+import { single } from './kernel.ts';
+import { convInputRecipe, dotRecipe } from './transposed.ts';
 
 interface OpKernels {
   /** operands that may be any strided view; the others arrive in row-major order */
@@ -30,7 +31,7 @@ const attentionSizes = (q: Tensor, k: Tensor) => {
 };
 
 const table: Readonly<Record<string, OpKernels>> = {
-  dot: { strided: true, recipe: (_node, [a, b], adapter) => single(printDot({ a: a!, b: b! }, adapter)) },
+  dot: { strided: true, recipe: (_node, [a, b], adapter) => dotRecipe({ a: a!, b: b! }, adapter) },
   conv: {
     strided: true,
     recipe: ({ attrs, shape }, [x, w], adapter) =>
@@ -39,7 +40,7 @@ const table: Readonly<Record<string, OpKernels>> = {
   convInput: {
     strided: true,
     recipe: ({ attrs, shape }, [x, w], adapter) =>
-      single(printConv({ kind: 'convInput', x: x!, w: w!, out: shape, attrs: attrs as ConvSizedAttrs }, adapter)),
+      convInputRecipe({ kind: 'convInput', x: x!, w: w!, out: shape, attrs: attrs as ConvSizedAttrs }, adapter),
   },
   convKernel: {
     strided: true,
