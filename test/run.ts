@@ -18,7 +18,9 @@ try {
   const { env, adapter } = vulkanEnvironment();
   process.stderr.write(`WebGPU adapter for the tests: ${adapter}\n`);
   const [command, rest] =
-    args[0] === '--' && args[1] ? [args[1], args.slice(2)] : [process.execPath, [vitest(), 'run', ...args]];
+    args[0] === '--' && args[1]
+      ? [args[1], args.slice(2)]
+      : [process.execPath, [vitest(), 'run', '--config', join(import.meta.dirname, 'vitest.config.ts'), ...args]];
   const child = spawnSync(command, rest, {
     stdio: 'inherit',
     env: { ...process.env, ...env },
