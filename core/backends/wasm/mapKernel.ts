@@ -24,8 +24,11 @@ import { cutUnits, unitNames, type WalkAxis, type Work, walkNames, walkUnits, wa
 
 /** longest stretch of a row in one item */
 const PIECE = 8192;
-/** the same when an input is read by a stride: 256 cache lines stay in L1 until the neighbouring row wants them */
-const GATHER_PIECE = 256;
+/** the same when an input is read by a stride: few enough cache lines to stay in L1 until the neighbouring row wants them */
+const GATHER_PIECE = 64;
+/** strides that fall on few cache sets leave room for fewer */
+const ALIASED_PIECE = 8;
+const aliases = (stride: number): boolean => stride % 256 === 0;
 
 interface MapStructure {
   readonly program: Program;
@@ -150,7 +153,7 @@ export const usesInner = (p: Program): boolean =>
 /** vectors per round: enough to hide the loop, few enough that the registers hold one */
 export const unrollOf = (p: Program): number => {
   const price = programPrice(p);
-  return price <= 8 ? 4 : price <= 30 ? 2 : 1;
+  return price <= 8 ? 4 : price <= 12 ? 2 : 1;
 };
 
 /** where the coordinates of a cluster come from */
@@ -175,8 +178,8 @@ export const mapWork = (
   const inner = axes.at(-1) ?? point(cluster.inputs.length);
   const outer = axes.slice(0, -1);
   const access = accesses(axes, inner);
-  const gathering = access.includes('gather');
-  const longest = gathering ? GATHER_PIECE : PIECE;
+  const gathered = inner.strides.filter((_, i) => access[i] === 'gather');
+  const longest = gathered.length === 0 ? PIECE : gathered.some(aliases) ? ALIASED_PIECE : GATHER_PIECE;
   const pieces = Math.ceil(inner.size / longest);
   const length = pieces === 1 ? inner.size : longest;
   const bytes = (a: Axis, scale: number): WalkAxis => ({
@@ -188,7 +191,7 @@ export const mapWork = (
   });
   // The axis along which a gathered input lies contiguous runs inside the pieces, so that its cache lines are used up.
   const contiguous = outer.findIndex((a) => access.some((x, i) => x === 'gather' && Math.abs(a.strides[i]!) === 1));
-  const piece = gathering && contiguous >= 0 ? contiguous : outer.length;
+  const piece = contiguous >= 0 ? contiguous : outer.length;
   const walkAxes = outer.map((a) => bytes(a, 1));
   walkAxes.splice(piece, 0, { ...bytes(inner, length), size: pieces });
   const structure: MapStructure = {
