@@ -5,6 +5,7 @@ import { type WebgpuBackend, webgpuBackend } from '../core/backends/webgpu/index
 import {
   add,
   attention,
+  type Backend,
   cast,
   compile,
   concat,
@@ -49,8 +50,8 @@ const distance = (got: readonly number[], want: readonly number[]): number => {
   return want.reduce((m, v, i) => Math.max(m, Object.is(got[i], v) ? 0 : Math.abs(got[i]! - v) / scale), 0);
 };
 /** the graph on WebGPU against the reference loops of the same f32 graph (which sum in f64) */
-const compare = async (outs: readonly Tensor[], what: string, tolerance = 4e-6) => {
-  const placed = evaluate([...outs], backend);
+const compare = async (outs: readonly Tensor[], what: string, tolerance = 4e-6, on: Backend = backend as Backend) => {
+  const placed = evaluate([...outs], on);
   for (const [i, o] of outs.entries()) {
     const got = Array.from(await read(placed[i]!));
     expect(got.length, what).toBe(o.shape.reduce((a, b) => a * b, 1));
@@ -121,6 +122,21 @@ test.each([
   );
 });
 
+test('the kernels for GPUs compute the same', { timeout: 120_000 }, async () => {
+  const forGpus = (await webgpuBackend({ kernels: 'gpu' })) as Backend;
+  const p = params(8);
+  const x = t(3, 5, 4, 8);
+  const loss = (q: typeof p, y: Tensor) => mean(mul(block(y, q), block(y, q)));
+  await compare([block(x, p)], 'block', 2e-5, forGpus);
+  await compare(Object.values(grad(loss)(p, x)), 'gradients', 5e-5, forGpus);
+  await compare([sum(t(3, 5000), 1), sum(t(300, 40), 0), softmax(t(4, 1000))], 'rows and columns', 1e-5, forGpus);
+  const [gamma, beta, wide] = [t(32), t(32), t(2, 12, 12, 32)];
+  const y = groupNorm(wide, gamma, beta, { groups: 4, eps: 1e-5, silu: true });
+  const z = layerNorm(wide, gamma, beta, 1e-5);
+  const back = pullback([y, z], [t(...y.shape), t(...z.shape)], [wide, gamma, beta]).map((g) => g!);
+  await compare([y, z, ...back], 'norms', 2e-5, forGpus);
+});
+
 test('products with an operand stored by columns, and gradients of strided and grouped convolutions', async () => {
   const [x, w] = [t(3, 40, 8), t(3, 12, 8)];
   await compare([dot(x, swap(w)), dot(slice(x, { axis: 0, stop: 1 }), swap(slice(w, { axis: 0, stop: 1 })))], 'x·wᵀ');
@@ -134,6 +150,20 @@ test('products with an operand stored by columns, and gradients of strided and g
     const back = pullback([y], [t(...y.shape)], [picture, kernel]).map((g) => g!);
     await compare([y, ...back], `stride ${stride}, ${groups} groups`, 1e-5);
   }
+});
+
+test.each([
+  ['a group of one channel', 2, 5, 7, 6, 6],
+  ['groups of four', 2, 6, 5, 12, 3],
+  ['large pictures', 1, 24, 24, 32, 8],
+] as const)('norms and their gradients: %s', async (_name, n, h, w, c, groups) => {
+  const [x, gamma, beta, g] = [t(n, h, w, c), t(c), t(c), t(n, h, w, c)];
+  for (const silu of [false, true]) {
+    const y = groupNorm(x, gamma, beta, { groups, eps: 1e-5, silu });
+    await compare([y, ...pullback([y], [g], [x, gamma, beta]).map((q) => q!)], `groupNorm, silu ${silu}`, 1e-5);
+  }
+  const y = layerNorm(x, gamma, beta, 1e-5);
+  await compare([y, ...pullback([y], [g], [x, gamma, beta]).map((q) => q!)], 'layerNorm', 1e-5);
 });
 
 test('random numbers are the same words as on the reference', async () => {

@@ -4,7 +4,7 @@
  */
 import type { Backend } from '../backend.ts';
 import { createPool, readback, upload } from './buffers.ts';
-import { closeDevice, openDevice } from './device.ts';
+import { type AdapterClass, closeDevice, type Gpu, openDevice } from './device.ts';
 import { hasKernel } from './ops.ts';
 import { createPipelines } from './pipelines.ts';
 import { buildProgram, type Storage } from './program.ts';
@@ -12,6 +12,8 @@ import { buildProgram, type Storage } from './program.ts';
 export interface WebgpuOptions {
   /** most bytes of device memory in use; software adapters never report out of memory themselves */
   readonly memoryBudget?: number;
+  /** kernel family; default: what fits the adapter. For tests and measurements. */
+  readonly kernels?: AdapterClass;
 }
 
 /** What this backend tells besides the common interface. */
@@ -26,7 +28,8 @@ export interface WebgpuBackend extends Backend<Storage> {
  * @example const backend = await webgpuBackend(); const step = compile(f, { backend }); … await backend.close();
  */
 export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<WebgpuBackend> => {
-  const gpu = await openDevice();
+  const opened = await openDevice();
+  const gpu: Gpu = { ...opened, class: options.kernels ?? opened.class };
   const pool = createPool(gpu, options.memoryBudget);
   const pipelines = createPipelines(gpu);
   let live = 0;

@@ -1,6 +1,7 @@
 /** Which kernels run which op: the one table that links op names to WGSL. Clusters are printed, everything else is here. */
 
 import type { AttentionAttrs } from '../../fused/attention.ts';
+import type { GroupNormAttrs, LayerNormAttrs } from '../../fused/norm.ts';
 import { isFloat } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import type { Op, Tensor } from '../../ir/tensor.ts';
@@ -15,6 +16,7 @@ import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKern
 import type { AdapterClass } from './device.ts';
 import type { Recipe } from './kernel.ts';
 import { single } from './kernel.ts';
+import { type NormProblem, normGradKernel, normKernel } from './norm.ts';
 import { convInputRecipe, dotRecipe } from './transposed.ts';
 
 interface OpKernels {
@@ -29,6 +31,21 @@ const attentionSizes = (q: Tensor, k: Tensor) => {
   const [b, m, c] = q.shape as readonly [number, number, number];
   return { b, m, n: k.shape[1]!, c };
 };
+
+const rowNorm = ({ shape: [n, width] }: Tensor): NormProblem => ({
+  n: n!,
+  pixels: 1,
+  groups: 1,
+  width: width!,
+  silu: false,
+});
+const pictureNorm = ({ shape: [n, h, w, c] }: Tensor, { groups, silu }: GroupNormAttrs): NormProblem => ({
+  n: n!,
+  pixels: h! * w!,
+  groups,
+  width: c! / groups,
+  silu,
+});
 
 const table: Readonly<Record<string, OpKernels>> = {
   dot: { strided: true, recipe: (_node, [a, b], adapter) => dotRecipe({ a: a!, b: b! }, adapter) },
@@ -78,6 +95,25 @@ const table: Readonly<Record<string, OpKernels>> = {
     recipe: ({ inputs: [, q, k], attrs }, _views, adapter) =>
       attentionGradRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, adapter),
   },
+  layerNorm: {
+    strided: false,
+    recipe: ({ inputs: [x], attrs }, _views, adapter) =>
+      single(normKernel(rowNorm(x!), (attrs as LayerNormAttrs).eps, adapter)),
+  },
+  layerNormGrad: {
+    strided: false,
+    recipe: ({ inputs: [, x] }, _views, adapter) => single(normGradKernel(rowNorm(x!), false, adapter)),
+  },
+  groupNorm: {
+    strided: false,
+    recipe: ({ inputs: [x], attrs }, _views, adapter) =>
+      single(normKernel(pictureNorm(x!, attrs as GroupNormAttrs), (attrs as GroupNormAttrs).eps, adapter)),
+  },
+  groupNormGrad: {
+    strided: false,
+    recipe: ({ inputs: [, x], attrs }, _views, adapter) =>
+      single(normGradKernel(pictureNorm(x!, attrs as GroupNormAttrs), true, adapter)),
+  },
   randomBits: {
     strided: false,
     recipe: ({ inputs: [, offset], attrs }, _views, adapter) => {
@@ -92,8 +128,8 @@ export const isStrided = (op: Op): boolean => table[op.name]?.strided ?? false;
 /** Composites that run as kernels of their own instead of their body. */
 export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[op.name] !== undefined;
 
-/** ops whose kernels compute in f32 only */
-const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd', 'attention', 'attentionGrad']);
+/** primitives whose kernels compute in f32 only, as all composites do */
+const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd']);
 
 /**
  * The kernels of one node.
@@ -102,7 +138,7 @@ const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd
 export const recipeOf = (node: Tensor, views: readonly View[], adapter: AdapterClass): Recipe => {
   const kernels = table[node.op.name];
   if (!kernels) throw new CoreError(`the webgpu backend has no kernel for ${node.op.name}`);
-  if (floatOnly.has(node.op.name) && node.dtype !== 'f32')
+  if ((node.op.kind === 'composite' || floatOnly.has(node.op.name)) && node.dtype !== 'f32')
     throw new CoreError(`the webgpu backend computes ${node.op.name} in f32, not in ${node.dtype}`);
   return kernels.recipe(node, views, adapter);
 };
