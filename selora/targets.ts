@@ -12,17 +12,19 @@ export const presets = {
 } as const satisfies Record<string, { unet: readonly string[]; text: readonly string[] }>;
 export type TargetPreset = keyof typeof presets;
 
-/** `*` stands for one path segment, `**` for any number of them. */
+/**
+ * `*` stands for any characters of one path segment, `**` for any number of segments (at the end: at least one).
+ * @example globToRegExp('down_blocks.**.to_q').test('down_blocks.0.attentions.1.to_q') // true
+ */
 export function globToRegExp(glob: string): RegExp {
-  const source = glob
-    .split('.')
-    .map((part) =>
-      part === '**' ? '(?:[^.]+\\.)*[^.]*' : part.replace(/[\\^$+?()[\]{}|]/g, '\\$&').replace(/\*/g, '[^.]*'),
-    )
-    .join('\\.')
-    // `**.x` also matches x itself
-    .replace(/^\(\?:\[\^\.\]\+\\\.\)\*\[\^\.\]\*\\\./, '(?:[^.]+\\.)*');
-  return new RegExp(`^${source}$`);
+  const parts = glob.split('.');
+  const source = parts.map((part, i) => {
+    const last = i === parts.length - 1;
+    if (part === '**') return last ? '[^.]+(?:\\.[^.]+)*' : '(?:[^.]+\\.)*';
+    const literal = part.replace(/[\\^$+?()[\]{}|]/g, '\\$&').replace(/\*+/g, '[^.]*');
+    return last ? literal : `${literal}\\.`;
+  });
+  return new RegExp(`^${source.join('')}$`);
 }
 
 /** One network's linears chosen by patterns, in the order of the model. @throws RangeError for a pattern that matches nothing. */
@@ -43,7 +45,9 @@ export function matchTargets(linears: Iterable<string>, patterns: readonly strin
 
 /**
  * Linears to adapt in both networks. `spec` is a preset or globs separated by commas; a glob beginning with `unet.` or
- * `text.` means one network, any other must match in at least one.
+ * `text.` means one network, any other must match in at least one. An empty list means: this network is not trained.
+ * @throws RangeError naming the pattern that matches nothing
+ * @example selectTargets('attn', unetPaths, textPaths)   selectTargets('**.to_q,text.**.fc1', unetPaths, textPaths)
  */
 export function selectTargets(
   spec: string,
@@ -52,9 +56,11 @@ export function selectTargets(
 ): { readonly unet: string[]; readonly text: string[] } {
   if (Object.hasOwn(presets, spec)) {
     const p = presets[spec as TargetPreset];
+    if (unet.length + text.length === 0) throw new RangeError(`--targets ${spec}: names no linear`);
+    // a network without linears is one that is not trained
     return {
-      unet: p.unet.length > 0 ? matchTargets(unet, p.unet, 'U-Net') : [],
-      text: p.text.length > 0 ? matchTargets(text, p.text, 'text encoder') : [],
+      unet: p.unet.length > 0 && unet.length > 0 ? matchTargets(unet, p.unet, 'U-Net') : [],
+      text: p.text.length > 0 && text.length > 0 ? matchTargets(text, p.text, 'text encoder') : [],
     };
   }
   const out = { unet: new Set<string>(), text: new Set<string>() };
