@@ -38,7 +38,7 @@ const LEAST = 16;
 /** most, unless one group is wider */
 const MOST = 128;
 /** strips all pictures together should at least give */
-const STRIPS = 16;
+const STRIPS = 8;
 
 const SHARED = ['pixels', 'groupSize', 'strip', 'lastStrip', 'rowBytes', 'arrayBytes'] as const;
 const forwardPointers = ['x', 'y', 'gamma', 'beta', 'mu', 'r'] as const;

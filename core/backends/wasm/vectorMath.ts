@@ -2,7 +2,8 @@
  * Vector functions WebAssembly lacks, four f32 at a time, as code for a {@link FunctionBuilder}. Errors stay within a few
  * units in the last place; denormal results are 0, overflow gives infinity, NaN stays NaN.
  *
- * Polynomials: Cephes Math Library 2.2 (S. Moshier) for exp, log, sin, cos and tanh; N. Juffa for erf.
+ * Polynomials: Cephes Math Library 2.2 (S. Moshier) for exp, log, sin, cos and tanh; the rational function of Eigen and XLA
+ * for erf.
  */
 import { type Expr, type FunctionBuilder, f32x4, f64x2, i32x4, type Local, type Vec, v128 } from './assemble.ts';
 import { hasRelaxedSimd } from './features.ts';
@@ -134,26 +135,24 @@ export const tanhF32x4: VectorFunction = (f, value) => {
   return f.let(v128.bitselect(p, big, f32x4.lt(size, 0.625)));
 };
 
-/** error function: a polynomial for |x| ≤ 0.92, 1 − e^p(|x|) beyond */
+/** error function: x·P(x²)/Q(x²) on [-4, 4], beyond which it is ±1 in f32 */
 export const erfF32x4: VectorFunction = (f, value) => {
-  const x = f.let(value);
-  const size = f.let(f32x4.abs(x));
-  const s = f.let(f32x4.mul(x, x));
-  const small = horner(
+  const x = f.let(f32x4.pmin(f32x4.pmax(value, -4), 4));
+  const z = f.let(f32x4.mul(x, x));
+  const p = horner(
     f,
-    s,
-    [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1],
+    z,
+    [
+      -2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5, -7.34990630326855e-4,
+      -2.95459980854025e-3, -1.60960333262415e-2,
+    ],
   );
-  f.set(small, f32x4.add(f32x4.mul(small, x), x));
-  // min keeps NaN
-  const t = f.let(f32x4.min(size, 4));
-  const square = f.let(f32x4.mul(t, t));
-  const p = f.let(f32x4.add(f32x4.mul(t, -1.7285347e-5), 3.83197126e-4));
-  f.set(p, f32x4.add(f32x4.mul(p, square), f32x4.add(f32x4.mul(t, -3.88396438e-3), 2.42546219e-2)));
-  for (const c of [-1.06777877e-1, -6.34846687e-1, -1.28717512e-1]) f.set(p, f32x4.add(f32x4.mul(p, t), c));
-  const e = expBoundedF32x4(f, f32x4.sub(f32x4.mul(p, t), t));
-  const big = v128.or(f32x4.sub(1, e), signBit(x));
-  return f.let(v128.bitselect(small, big, f32x4.le(size, 0.921875)));
+  const q = horner(
+    f,
+    z,
+    [-1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3, -1.42647390514189e-2],
+  );
+  return f.let(f32x4.div(f32x4.mul(x, p), q));
 };
 
 /** 1 + e^−x; from e^−88.37 on, where 1/(1 + e^−x) is denormal, it no longer grows */
