@@ -89,16 +89,20 @@ export function obedience(s: RunSummary): Markup | undefined {
   const table = s.obedience;
   if (table === undefined || table.rows.length === 0) return undefined;
   const questions = [...new Set(table.rows.flatMap((r) => r.scores.map((x) => x.question)))];
-  const cell = (score: { right: number; n: number } | undefined): Markup =>
-    score === undefined || score.n === 0
+  const own = (r: { method: string }) => r.method.toLowerCase() === s.method.toLowerCase() && trusted(' class="own"');
+  const cell = (r: (typeof table.rows)[number], question: string): Markup => {
+    const score = r.scores.find((x) => x.question === question);
+    return score === undefined || score.n === 0
       ? html`<td class="muted">–</td>`
-      : html`<td>${integer(score.right)} of ${integer(score.n)} <span class="muted">${percent(score.right / score.n)}</span>${interval(score.right, score.n)}</td>`;
-  const rows = table.rows.map(
+      : html`<td${own(r)}>${integer(score.right)} of ${integer(score.n)} <span class="muted">${percent(score.right / score.n)}</span>${interval(score.right, score.n)}</td>`;
+  };
+  const heads = table.rows.map(
     (r) =>
-      html`<tr${r.method.toLowerCase() === s.method.toLowerCase() && trusted(' class="own"')}><th scope="row">${methodName(r.method)}${r.parameters !== undefined && html`<div class="muted">${integer(r.parameters)} parameters</div>`}</th>${questions.map((q) => cell(r.scores.find((x) => x.question === q)))}</tr>`,
+      html`<th scope="col"${own(r)}>${methodName(r.method)}${r.parameters !== undefined && html`<div class="muted">${integer(r.parameters)} parameters</div>`}</th>`,
   );
+  const rows = questions.map((q) => html`<tr><th scope="row">${q}</th>${table.rows.map((r) => cell(r, q))}</tr>`);
   return html`<p class="lead">${table.what}</p><div class="tablewrap"><table><caption>Bars: 95% intervals (Wilson), 0 to 100%.</caption>
-<thead><tr><th scope="col">method</th>${questions.map((q) => html`<th scope="col">${q}</th>`)}</tr></thead><tbody>${rows}</tbody></table></div>`;
+<thead><tr><th scope="col">question</th>${heads}</tr></thead><tbody>${rows}</tbody></table></div>`;
 }
 
 /** Nearest training pictures: has the model copied? */

@@ -60,7 +60,7 @@ caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:6px}
 th,td{text-align:left;padding:6px 18px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}
 th{font-weight:600}th .muted{font-weight:400;font-size:13px}thead th{color:var(--muted);font-weight:500;font-size:13px}
 td.n,th.n{text-align:right;white-space:nowrap}
-tr.own td,tr.own th{font-weight:650}
+td.own,thead th.own{font-weight:650;color:var(--ink)}
 .tablewrap{overflow-x:auto}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:6px 32px;margin:10px 0 0;font-size:14px}
 .facts div{display:flex;gap:12px;justify-content:space-between;border-bottom:1px solid var(--faint);padding:3px 0}
