@@ -255,6 +255,53 @@ describe('clusters', () => {
       );
   });
 
+  it.each([
+    [[150000], [1], [0]],
+    [
+      [700, 300],
+      [1, 700],
+      [300, 1],
+    ],
+    [
+      [5, 90, 400],
+      [400, 2000, 1],
+      [0, 0, 1],
+    ],
+    [
+      [100000, 3],
+      [3, 1],
+      [0, 1],
+    ],
+    [
+      [64, 64, 64],
+      [1, 64, 4096],
+      [4096, 64, 1],
+    ],
+  ])(
+    'share a large space %j among threads',
+    (shape, strides, others) => {
+      const room = (s: readonly number[]) => shape.reduce((n, size, i) => n + (size - 1) * s[i]!, 1);
+      const steps: ScalarStep[] = [
+        { kind: 'load', input: 0, dtype: 'f32' },
+        { kind: 'load', input: 1, dtype: 'f32' },
+        { kind: 'call', fn: 'mul', args: [0, 1], dtype: 'f32' },
+        { kind: 'iota', axis: shape.length - 1, dtype: 'f32' },
+        { kind: 'call', fn: 'add', args: [2, 3], dtype: 'f32' },
+      ];
+      check(
+        {
+          shape,
+          inputs: [strides, others].map((s) => ({ dtype: 'f32', strides: s, offset: 0 })),
+          steps,
+          outputs: [2, 4],
+        },
+        [randomData('f32', room(strides), 3), randomData('f32', room(others), 4)],
+        8,
+      );
+    },
+    30_000,
+  );
+
   it('give the neutral value where there is nothing to reduce', () => {
     for (const [op, want] of [
       ['sum', 0],

@@ -142,10 +142,13 @@ export const walkUnits = (
 /** words {@link walkUnits} reads */
 export const unitNames = ['unit', 'items'] as const;
 
+/** some 5 µs of work */
+const UNIT_COST = 16384;
+/** less than this many units are not worth waking another thread */
+const LEAST_UNITS = 4;
 /** Cuts `items` of `cost` simple instructions each into units worth handing to another thread. */
 export const cutUnits = (items: number, cost: number): { unit: number; items: number; grid: number } => {
-  const unit = Math.max(1, Math.min(items, Math.floor(UNIT_COST / Math.max(1, cost))));
+  const fit = Math.floor(UNIT_COST / Math.max(1, cost));
+  const unit = items * cost < LEAST_UNITS * UNIT_COST ? items : Math.max(1, Math.min(items, fit));
   return { unit, items, grid: Math.ceil(items / unit) };
 };
-/** some 10 µs of work */
-const UNIT_COST = 16384;
