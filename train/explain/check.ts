@@ -1,0 +1,160 @@
+/** Live checks of one op: derivative against differences, batching rule against a loop, a backend against the reference. */
+import {
+  add,
+  type Backend,
+  cpuBackend,
+  evaluate,
+  mul,
+  pullback,
+  read,
+  slice,
+  squeeze,
+  sum,
+  type Tensor,
+  tensor,
+  vmap,
+} from '../../core/index.ts';
+import { isFloat } from '../../core/ir/dtype.ts';
+import type { Op } from '../../core/ir/tensor.ts';
+import { keyOf, randomOf } from '../data/random.ts';
+import { type Applied, applySample, bindTo, sampleOf, valuesOf } from './sample.ts';
+
+const cpu = cpuBackend() as Backend;
+const numbers = async (t: Tensor, backend = cpu): Promise<readonly number[]> =>
+  Array.from(await read(evaluate(t, backend)));
+const inner = (a: readonly number[], b: ArrayLike<number>): number => a.reduce((s, x, i) => s + x * b[i], 0);
+
+export type Check = {
+  readonly what: string;
+  readonly values: readonly (readonly [name: string, value: string])[];
+  /** The difference, and what it may be. */
+  readonly error: number;
+  readonly tolerance: number;
+};
+
+/** Σ ⟨cᵢ, yᵢ⟩ over the float results. */
+const project = (outs: readonly Tensor[], cotangents: readonly Tensor[]): Tensor =>
+  outs.flatMap((o, i) => (isFloat(o.dtype) ? [sum(mul(o, cotangents[i]))] : [])).reduce((a, b) => add(a, b));
+
+const normals = (shape: readonly number[], draw: () => number): Float64Array =>
+  Float64Array.from({ length: shape.reduce((n, side) => n * side, 1) }, draw);
+
+/** Whether there is a derivative to check: a rule that lets gradients through, a float operand, a float result. */
+export const isDifferentiable = ({ op, inputs, outs }: Applied): boolean =>
+  op.vjp !== 'nondifferentiable' &&
+  // its rule says zero although its value changes: that is its purpose
+  op.name !== 'stopGradient' &&
+  inputs.some((x) => isFloat(x.dtype)) &&
+  outs.some((o) => isFloat(o.dtype));
+
+/**
+ * The vjp in one random direction d with random cotangents c, f64: Σ⟨vjp(c), d⟩ against d/dh Σ⟨c, y(x + h·d)⟩ at 0, by
+ * central differences at three widths, extrapolated (error O(h⁶)).
+ */
+export async function checkVjp(op: Op, seed: number): Promise<Check> {
+  const applied = applySample(op, 'f64', seed);
+  const { attrs, inputs, outs } = applied;
+  const random = randomOf(keyOf(seed + 1));
+  const draw = () => random.normal();
+  const cotangents = outs.map((o) => tensor(normals(o.shape, draw), o.shape, 'f64'));
+  const at = inputs.flatMap((x, i) => (isFloat(x.dtype) ? [i] : []));
+  const directions = at.map((i) => normals(inputs[i].shape, draw));
+  const back = pullback(
+    outs,
+    outs.map((o, i) => (isFloat(o.dtype) ? cotangents[i] : undefined)),
+    at.map((i) => inputs[i]),
+  );
+  let [byRule, size] = [0, 0];
+  for (const [k, g] of back.entries()) {
+    if (g === undefined) continue;
+    const values = await numbers(g);
+    byRule += inner(values, directions[k]);
+    size += values.reduce((s, x, i) => s + Math.abs(x * directions[k][i]), 0);
+  }
+  const base = await Promise.all(at.map((i) => numbers(inputs[i])));
+  const along = async (h: number): Promise<number> => {
+    const moved = inputs.map((x, i) => {
+      const k = at.indexOf(i);
+      return k < 0
+        ? x
+        : tensor(
+            Float64Array.from(base[k], (v, j) => v + h * directions[k][j]),
+            x.shape,
+            'f64',
+          );
+    });
+    return (await numbers(project(bindTo(op, moved, attrs), cotangents)))[0];
+  };
+  const central = async (h: number) => ((await along(h)) - (await along(-h))) / (2 * h);
+  const [a, b, c] = [await central(1e-3), await central(5e-4), await central(2.5e-4)];
+  const byDifferences = (16 * ((4 * c - b) / 3) - (4 * b - a) / 3) / 15;
+  return {
+    what: 'vjp against finite differences, f64, one random direction',
+    values: [
+      ['Σ⟨vjp(c), d⟩', byRule.toPrecision(14)],
+      ['differences', byDifferences.toPrecision(14)],
+    ],
+    error: Math.abs(byRule - byDifferences),
+    // differences lose about ε/h of the function's size
+    tolerance: 1e-8 * size + 1e-9 * Math.abs(await along(0)) + 1e-10,
+  };
+}
+
+/** vmap over all operands at once against the op on each of three samples, f64. */
+export async function checkBatch(op: Op, seed: number): Promise<Check> {
+  const size = 3;
+  const random = randomOf(keyOf(seed));
+  const { operands, attrs } = sampleOf(op, 'f64');
+  const many = operands.map((o) => {
+    const shape = [size, ...o.shape];
+    return tensor(valuesOf({ ...o, shape }, random) as unknown as number[], shape, o.dtype);
+  });
+  const axes = many.map(() => 0);
+  const batched = vmap((...xs: Tensor[]) => bindTo(op, xs, attrs) as Tensor[], axes)(...many);
+  const one = (t: Tensor, i: number) => squeeze(slice(t, { axis: 0, start: i, stop: i + 1 }), 0);
+  let [error, largest] = [0, 0];
+  for (let i = 0; i < size; i++) {
+    const alone = bindTo(
+      op,
+      many.map((x) => one(x, i)),
+      attrs,
+    );
+    for (const [k, o] of batched.entries()) {
+      const [got, want] = [await numbers(one(o, i)), await numbers(alone[k])];
+      for (const [j, w] of want.entries()) {
+        // equal infinities differ by NaN
+        if (got[j] !== w) error = Math.max(error, Math.abs(got[j] - w));
+        largest = Math.max(largest, Math.abs(w));
+      }
+    }
+  }
+  return {
+    what: `vmap over ${size} samples against a loop, f64`,
+    values: [['largest |y|', largest.toPrecision(4)]],
+    error,
+    tolerance: 1e-11 * (1 + largest),
+  };
+}
+
+/**
+ * The op on a backend (f32) against the reference in f64, on the same f32 numbers.
+ * The tolerance counts rounding of inputs and of sums: 2⁻²³ · √n-like growth, taken as 64 units of the largest |y|.
+ */
+export async function checkBackend(op: Op, backend: Backend, seed: number): Promise<Check> {
+  const exact = applySample(op, 'f64', seed);
+  const rough = applySample(op, 'f32', seed);
+  let [error, largest] = [0, 0];
+  for (const [k, o] of exact.outs.entries()) {
+    const [want, got] = [await numbers(o), await numbers(rough.outs[k], backend)];
+    for (const [j, w] of want.entries()) {
+      if (got[j] !== w) error = Math.max(error, Math.abs(got[j] - w));
+      largest = Math.max(largest, Math.abs(w));
+    }
+  }
+  return {
+    what: `${backend.name} f32 against the reference in f64`,
+    values: [['largest |y|', largest.toPrecision(4)]],
+    error,
+    tolerance: 64 * 2 ** -23 * (1 + largest),
+  };
+}

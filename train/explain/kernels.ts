@@ -1,0 +1,128 @@
+/** The kernels that run an op, per backend: their text where a backend prints text, their names where it emits bytes. */
+import { readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { Graph } from '../../core/backends/backend.ts';
+import { printCluster, printDot } from '../../core/backends/gpujs/printKernel.ts';
+import { hasKernel, isStrided, recipeOf } from '../../core/backends/webgpu/ops.ts';
+import { printReduce } from '../../core/backends/webgpu/printReduce.ts';
+import { printElementwise } from '../../core/backends/webgpu/printWgsl.ts';
+import { makeGraph } from '../../core/compile/compile.ts';
+import { type Kernel, lower } from '../../core/compile/lower.ts';
+import { type Backend, CoreError } from '../../core/index.ts';
+import { hole, type Op, type Tensor } from '../../core/ir/tensor.ts';
+import { bindTo, sampleOf } from './sample.ts';
+
+export type KernelText = { readonly name: string; readonly text: string };
+
+/** A backend only as far as a graph asks for it: which composites stay whole. */
+const shape = (keeps: (op: Op) => boolean): Backend =>
+  ({ name: 'webgpu', supports: () => true, hasKernel: keeps }) as unknown as Backend;
+
+/** The sample of an op as a program: arguments in, results out, nothing computed. */
+function sampleGraph(op: Op, keeps: (op: Op) => boolean): Graph {
+  const { operands, attrs } = sampleOf(op, 'f32');
+  const inputs: Tensor[] = operands.map((o, i) => hole({ shape: o.shape, dtype: o.dtype ?? 'f32' }, `x${i}`));
+  return makeGraph(bindTo(op, inputs, attrs), inputs, new Set(), shape(keeps)).graph;
+}
+
+const stepNames = (k: Kernel): string =>
+  k.kind === 'op'
+    ? k.node.op.name
+    : `${k.cluster.reduce ? `${k.cluster.reduce.op} of ` : ''}${
+        k.cluster.steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : [])).join(', ') || 'copy'
+      }`;
+
+/** A backend that cannot express a sample (f64) says why. */
+function orReason(print: () => readonly KernelText[]): readonly KernelText[] {
+  try {
+    return print();
+  } catch (error) {
+    if (error instanceof CoreError) return [{ name: `none: ${error.message}`, text: '' }];
+    throw error;
+  }
+}
+
+/**
+ * The WGSL a sample of the op is dispatched as on a GPU; no device is opened.
+ * @returns nothing for views and constants, which need no kernel
+ */
+export const wgslOf = (op: Op): readonly KernelText[] => orReason(() => printWgsl(op));
+
+function printWgsl(op: Op): readonly KernelText[] {
+  const lowered = lower(sampleGraph(op, hasKernel), { strided: isStrided, maxLoads: 8 });
+  return lowered.kernels.flatMap((k) => {
+    const recipe =
+      k.kind === 'op'
+        ? recipeOf(
+            k.node,
+            k.inputs.map((o) => o.view),
+            'gpu',
+          ).launches.map(({ kernel }) => kernel)
+        : k.cluster.reduce
+          ? printReduce(k.cluster, 'gpu').launches.map(({ kernel }) => kernel)
+          : [printElementwise(k.cluster, 'gpu')];
+    return recipe.map(({ name, code, groups }) => ({
+      name: `${stepNames(k)}: ${name}, ${groups.join('×')} workgroups for the sample`,
+      text: code.trim(),
+    }));
+  });
+}
+
+/** The JavaScript gpu.js turns into a GPU kernel, or why an op runs on the reference loops there. */
+export const gpujsOf = (op: Op): readonly KernelText[] => orReason(() => printGpujs(op));
+
+function printGpujs(op: Op): readonly KernelText[] {
+  const lowered = lower(
+    sampleGraph(op, () => false),
+    { strided: (o) => o.name === 'dot', maxLoads: 7 },
+  );
+  return lowered.kernels.map((k) => {
+    const name = stepNames(k);
+    if (k.kind === 'op' && k.node.op.name !== 'dot') return { name: `${name}: reference loops`, text: '' };
+    const printed = k.kind === 'cluster' ? printCluster(k.cluster) : printDot(k.inputs[0].view, k.inputs[1].view);
+    return 'refused' in printed
+      ? { name: `${name}: reference loops (${printed.refused})`, text: '' }
+      : { name, text: printed.source.trim() };
+  });
+}
+
+const WASM = path.resolve(import.meta.dirname, '../../core/backends/wasm');
+
+/** Primitives without a file of their own: what the compiler makes of them. */
+const BY_FORM: Readonly<Record<string, string>> = {
+  elementwise: 'inside fused loops: core/backends/wasm/math.ts',
+  reduce: 'fused reductions: core/backends/wasm/reduceRows.ts, reduceColumns.ts',
+  layout: 'a view; copied by the loop that reads it where strides cannot say it',
+  fill: 'computed inside the loops that use it',
+  identity: 'nothing to compute',
+};
+
+/** Where the wasm backend makes the op: its row of the elementwise table, the file of its kernel, or how else. */
+export async function wasmPlaceOf(op: Op): Promise<string> {
+  const form = op.kind === 'primitive' ? op.form.kind : 'composite';
+  if (form === 'elementwise') {
+    const math = await readFile(path.join(WASM, 'math.ts'), 'utf8');
+    const row = new RegExp(`^  ${op.name}: [^]*?,$(?=\\n  \\w+:|\\n};)`, 'm').exec(math)?.[0];
+    return row ? `core/backends/wasm/math.ts: ${row.trim().replace(/\s+/g, ' ')}` : BY_FORM.elementwise;
+  }
+  // a table `dotKernels = { dot }` or a constant `dot: WasmKernel` names the file
+  const entry = new RegExp(`Kernels = {[^}]*\\b${op.name}\\b|const ${op.name}: WasmKernel`);
+  for (const name of (await readdir(WASM)).sort()) {
+    if (!name.endsWith('.ts') || !entry.test(await readFile(path.join(WASM, name), 'utf8'))) continue;
+    return `core/backends/wasm/${name}`;
+  }
+  return BY_FORM[form] ?? 'its body, fused';
+}
+
+/** Names of the kernels a backend runs for the sample. */
+export function kernelNames(op: Op, backend: Backend): readonly string[] {
+  try {
+    const program = backend.build(sampleGraph(op, (o) => backend.hasKernel(o)));
+    const names = program.report().map(({ name, detail }) => `${name} ${detail}`);
+    program.release();
+    return names;
+  } catch (error) {
+    if (error instanceof CoreError) return [`none: ${error.message}`];
+    throw error;
+  }
+}
