@@ -60,6 +60,10 @@ fn meet(value: f32, lane: u32, slot: u32) -> f32 {
   return part[slot];
 }
 `;
+  // Kahan's sum: one thread may add up a whole picture, and the statistics scale everything after them
+  const declare = (name: string) => `var ${name} = ${T}(0.0); var ${name}_lost = ${T}(0.0);`;
+  const add = (name: string, value: string) =>
+    `{ let v_in = ${value} - ${name}_lost; let v_sum = ${name} + v_in; ${name}_lost = (v_sum - ${name}) - v_in; ${name} = v_sum; }`;
   const kernel = (
     name: string,
     reads: readonly { readonly name: string; readonly scalar?: boolean }[],
@@ -93,7 +97,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
       writes: writes.length,
     };
   };
-  return { p, step, T, each, flat, total, inverse: pInverse, kernel };
+  return { p, step, each, declare, add, flat, total, inverse: pInverse, kernel };
 };
 
 /** x, γ, β → y, μ, 1/σ. Cost 10 flop per element; reads x three times. */
@@ -105,11 +109,11 @@ export const normKernel = (problem: NormProblem, eps: number, adapter: AdapterCl
     problem.silu ? 'norm silu' : 'norm',
     [{ name: 'x' }, { name: 'gamma' }, { name: 'beta' }],
     [{ name: 'y' }, { name: 'mu', scalar: true }, { name: 'rs', scalar: true }],
-    `var sum = ${f.T}(0.0);
-  ${f.each('sum += x[at];')}
+    `${f.declare('sum')}
+  ${f.each(f.add('sum', 'x[at]'))}
   let mean = ${f.total(f.flat('sum'))} * ${f.inverse};
-  var square = ${f.T}(0.0);
-  ${f.each('let d = x[at] - mean; square += d * d;')}
+  ${f.declare('square')}
+  ${f.each(`let d = x[at] - mean; ${f.add('square', 'd * d')}`)}
   let scale = inverseSqrt(${f.total(f.flat('square'))} * ${f.inverse} + ${epsilon});
   ${f.each(`let v = (x[at] - mean) * scale * gamma[ch] + beta[ch]; y[at] = ${act};`)}
   if (lane == 0u) { mu[own] = mean; rs[own] = scale; }`,
@@ -135,8 +139,8 @@ export const normGradKernel = (problem: NormProblem, hasBeta: boolean, adapter: 
     ],
     [{ name: 'dx' }],
     `let mean = mu[own]; let scale = rs[own];
-  var first = ${f.T}(0.0); var second = ${f.T}(0.0);
-  ${f.each(`${incoming} first += gh; second += gh * hat;`)}
+  ${f.declare('first')} ${f.declare('second')}
+  ${f.each(`${incoming} ${f.add('first', 'gh')} ${f.add('second', 'gh * hat')}`)}
   let mean_g = ${f.total(f.flat('first'))} * ${f.inverse};
   let mean_gx = ${f.total(f.flat('second'))} * ${f.inverse};
   ${f.each(`${incoming} dx[at] = (gh - mean_g - hat * mean_gx) * scale;`)}`,
