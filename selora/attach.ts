@@ -1,30 +1,58 @@
 /** base ⊕ adapters: a new parameter tree with each adapter beside its weight. The model code never sees a path. */
 import type { Tensor, Tree } from '../core/index.ts';
-import type { Adapters } from './adapter.ts';
+import type { Adapter, Adapters } from './adapter.ts';
 
-type Node = { readonly [key: string]: unknown } | readonly unknown[];
-
-/** A copy of the tree along one path with `update` applied to the node there; everything else is shared. */
+/**
+ * A copy of the tree along one path with `update` applied to the node there; everything else is shared.
+ * @throws RangeError naming the path when there is nothing
+ * @example updateAt({ a: [1, 2] }, 'a.0', (x) => -x) // { a: [-1, 2] }
+ */
 export function updateAt<P>(tree: P, path: string, update: (node: unknown) => unknown): P {
   const walk = (node: unknown, parts: readonly string[]): unknown => {
     if (parts.length === 0) return update(node);
     const [first, ...rest] = parts as [string, ...string[]];
-    if (typeof node !== 'object' || node === null || !(first in node))
+    if (typeof node !== 'object' || node === null || !Object.prototype.propertyIsEnumerable.call(node, first))
       throw new RangeError(`the base has no module ${path}`);
-    const next = walk((node as Record<string, unknown>)[first], rest);
+    const next = walk((node as Readonly<Record<string, unknown>>)[first], rest);
     if (Array.isArray(node)) return node.map((x, i) => (String(i) === first ? next : x));
-    return { ...(node as Node), [first]: next };
+    return { ...node, [first]: next };
   };
   return walk(tree, path.split('.')) as P;
 }
 
+/** The linear layer of a module: its weight is PyTorch's [d_out, d_in]. */
+export type AdaptedModule = { readonly weight: Tensor };
+
 /**
- * `attach(base, adapters, scale)`: linears at the adapters' paths compute x·Wᵀ + bias + scale·(x·A)·B.
- * @throws RangeError naming the path when the base has no such module.
+ * `updateAt` for every adapter, at the linear layer it belongs to.
+ * @throws RangeError naming the path: no such module, no linear layer, or one of another size
  */
-export function attach<P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P {
+export function updateLinears<P extends Tree<Tensor>>(
+  base: P,
+  adapters: Adapters,
+  update: (module: AdaptedModule, adapter: Adapter) => object,
+): P {
   let out = base;
-  for (const [path, { A, B }] of Object.entries(adapters))
-    out = updateAt(out, path, (node) => ({ ...(node as object), adapter: { A, B, scale } }));
+  for (const [path, adapter] of Object.entries(adapters))
+    out = updateAt(out, path, (node) => update(linearAt(path, node, adapter), adapter));
   return out;
 }
+
+function linearAt(path: string, node: unknown, { A, B }: Adapter): AdaptedModule {
+  const shape = (node as Partial<AdaptedModule> | null)?.weight?.shape;
+  if (shape?.length !== 2) throw new RangeError(`${path} is not a linear layer of the base`);
+  const [dOut, dIn] = shape;
+  if (A.shape[0] !== dIn || B.shape[1] !== dOut || A.shape[1] !== B.shape[0])
+    throw new RangeError(
+      `${path}: adapter A[${A.shape.join(', ')}], B[${B.shape.join(', ')}]; expected A[${dIn}, r], B[r, ${dOut}]`,
+    );
+  return node as AdaptedModule;
+}
+
+/**
+ * `attach(base, adapters, scale)`: linears at the adapters' paths compute x·Wᵀ + bias + scale·(x·A)·B.
+ * @throws RangeError naming the path: no such module, no linear layer, or one of another size
+ * @example unet(attach(base.unet, adapters.unet, 1), config, x, t, context)
+ */
+export const attach = <P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P =>
+  updateLinears(base, adapters, (module, { A, B }) => ({ ...module, adapter: { A, B, scale } }));

@@ -1,15 +1,6 @@
 /** Growing a rank: [A | K], [B ; 0]. The product A·B, and with it the model's output, is unchanged to the bit. */
 import { concat, type Tensor, tensor, zeros } from '../core/index.ts';
-import {
-  type Adapter,
-  type Adapters,
-  foldKey,
-  type HostKey,
-  type KaimingGain,
-  kaimingUniform,
-  keyText,
-  rankOf,
-} from './adapter.ts';
+import { type Adapter, foldKey, type HostKey, type KaimingGain, kaimingUniform, keyText, rankOf } from './adapter.ts';
 
 /** The candidate column of one test: drawn afresh per test and module from fold(seed key, path, step). */
 export function candidate(
@@ -22,44 +13,11 @@ export function candidate(
   const k = foldKey(key, 'candidate', path, step);
   return { K: tensor(kaimingUniform(k, dIn, dIn, gain), [dIn, 1]), key: keyText(k) };
 }
-/** Candidates of all modules at one test. */
-export const candidates = (
-  key: HostKey,
-  adapters: Adapters,
-  step: number,
-  gain: KaimingGain,
-): { readonly [path: string]: { readonly K: Tensor; readonly key: string } } =>
-  Object.fromEntries(
-    Object.entries(adapters).map(([path, a]) => [path, candidate(key, path, step, a.A.shape[0]!, gain)]),
-  );
-
 /** eq. 2: A[d_in, r], B[r, d_out], K[d_in, 1] → rank r + 1. Both sides zero would leave the new rank dead for ever. */
 export const expandAdapter = ({ A, B }: Adapter, K: Tensor): Adapter => ({
   A: concat([A, K], 1),
   B: concat([B, zeros([1, B.shape[1]!], B.dtype)], 0),
 });
-
-/** Adam's moments and age of one adapter; `age[r]` counts the updates each rank has had. */
-export type Moments = {
-  readonly mA: Tensor;
-  readonly vA: Tensor;
-  readonly mB: Tensor;
-  readonly vB: Tensor;
-  readonly age: Tensor;
-};
-
-/** Moments grow by zeros; the new rank starts at age 0, so that its bias correction is its own (else it over-shoots). */
-export const expandMoments = (m: Moments): Moments => {
-  const column = (x: Tensor) => concat([x, zeros([x.shape[0]!, 1], x.dtype)], 1);
-  const row = (x: Tensor) => concat([x, zeros([1, x.shape[1]!], x.dtype)], 0);
-  return {
-    mA: column(m.mA),
-    vA: column(m.vA),
-    mB: row(m.mB),
-    vB: row(m.vB),
-    age: concat([m.age, zeros([1], m.age.dtype)], 0),
-  };
-};
 
 /**
  * Ranks padded with zero columns of A and zero rows of B to a capacity, so that a grown rank keeps a program's shapes.

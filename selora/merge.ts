@@ -1,35 +1,25 @@
 /** W' = W0 + s·(A·B)ᵀ as new trees, and back. Weights are PyTorch's [d_out, d_in]. */
 import { add, dot, mul, reshape, sqrt, sub, sum, swap, type Tensor, type Tree } from '../core/index.ts';
 import type { Adapter, Adapters } from './adapter.ts';
-import { updateAt } from './attach.ts';
+import { updateLinears } from './attach.ts';
 
 /** ΔW[d_out, d_in] = s·(A·B)ᵀ */
 export function deltaWeight({ A, B }: Adapter, scale: number): Tensor {
   const product = dot(reshape(A, [1, ...A.shape]), reshape(B, [1, ...B.shape]));
   return swap(mul(reshape(product, [A.shape[0]!, B.shape[1]!]), scale));
 }
-type Linear = { readonly weight: Tensor };
 
-/** Adds every adapter into its weight; the result needs no adapter. */
-export function merge<P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P {
-  let out = base;
-  for (const [path, a] of Object.entries(adapters))
-    out = updateAt(out, path, (node) => ({
-      ...(node as Linear),
-      weight: add((node as Linear).weight, deltaWeight(a, scale)),
-    }));
-  return out;
-}
-/** Takes the adapters out again: `unmerge(merge(base, a, s), a, s)` equals base up to one rounding per entry. */
-export function unmerge<P extends Tree<Tensor>>(merged: P, adapters: Adapters, scale: number): P {
-  let out = merged;
-  for (const [path, a] of Object.entries(adapters))
-    out = updateAt(out, path, (node) => ({
-      ...(node as Linear),
-      weight: sub((node as Linear).weight, deltaWeight(a, scale)),
-    }));
-  return out;
-}
+/**
+ * Adds every adapter into its weight: W' = W + s·(A·B)ᵀ. The result needs no adapter.
+ * @throws RangeError naming the path: no such module, no linear layer, or one of another size
+ */
+export const merge = <P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P =>
+  updateLinears(base, adapters, (module, a) => ({ ...module, weight: add(module.weight, deltaWeight(a, scale)) }));
+
+/** Takes the adapters out again: `unmerge(merge(base, a, s), a, s)` equals base up to two roundings per entry. */
+export const unmerge = <P extends Tree<Tensor>>(merged: P, adapters: Adapters, scale: number): P =>
+  updateLinears(merged, adapters, (module, a) => ({ ...module, weight: sub(module.weight, deltaWeight(a, scale)) }));
+
 /** ‖ΔW‖_F and ‖W‖_F of one module: how much it was changed. */
 export const changeNorms = (
   weight: Tensor,
