@@ -37,7 +37,8 @@ function orReason(print: () => readonly KernelText[]): readonly KernelText[] {
   try {
     return print();
   } catch (error) {
-    if (error instanceof CoreError) return [{ name: `none: ${error.message}`, text: '' }];
+    if (error instanceof CoreError || error instanceof RangeError)
+      return [{ name: `none: ${error.message}`, text: '' }];
     throw error;
   }
 }

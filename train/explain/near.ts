@@ -1,15 +1,15 @@
 /** Names that a mistyped one may have meant. */
 
-/** Least number of insertions, deletions and replacements that turn a into b (Levenshtein). Cost: |a|·|b|. */
+/** Least number of insertions, deletions, replacements and swaps of neighbours that turn a into b. Cost: |a|·|b|. */
 export function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    row = next;
-  }
-  return row[b.length];
+  const d = Array.from({ length: a.length + 1 }, (_, i) => Array.from({ length: b.length + 1 }, (_, j) => i || j));
+  for (let i = 1; i <= a.length; i++)
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = d[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? d[i - 2][j - 2] + 1 : replaced;
+      d[i][j] = Math.min(d[i - 1][j] + 1, d[i][j - 1] + 1, replaced, swapped);
+    }
+  return d[a.length][b.length];
 }
 
 /** Up to `limit` names close to `word`: by letters, or because one holds the other. */
