@@ -2,22 +2,7 @@
  * Adam and AdamW as pure functions on tensors. `age` is the number of updates an entry has had before this one; it may be
  * a scalar or broadcast over ranks, so that a grown rank gets its own bias correction.
  */
-import {
-  add,
-  div,
-  exp,
-  full,
-  less,
-  maximum,
-  minimum,
-  mul,
-  neg,
-  select,
-  sqrt,
-  sub,
-  sum,
-  type Tensor,
-} from '../core/index.ts';
+import { add, div, maximum, minimum, mul, sqrt, sub, sum, type Tensor, tanh } from '../core/index.ts';
 
 export interface AdamOptions {
   readonly beta1: number;
@@ -30,12 +15,13 @@ export interface AdamOptions {
 /** the paper's setting (B.2) */
 export const adamDefaults: AdamOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, decoupled: false };
 
-/** 1 − βᵗ for t ≥ 1 without cancellation: −expm1(t·ln β), as a series where t·ln β is small. */
+/**
+ * 1 − βᵗ for t ≥ 1 without cancellation, also for β near 1: 2T/(1 + T) with T = tanh(−½·t·ln β).
+ * @example oneMinusPower(0.999, tensor(1)) // 0.001
+ */
 export function oneMinusPower(beta: number, t: Tensor): Tensor {
-  const x = mul(t, Math.log(beta));
-  let series: Tensor = full(x.shape, 1, x.dtype);
-  for (const n of [7, 6, 5, 4, 3, 2]) series = add(mul(mul(x, 1 / n), series), 1);
-  return select(less(x, -0.35), sub(1, exp(x)), neg(mul(x, series)));
+  const T = tanh(mul(t, -0.5 * Math.log(beta)));
+  return div(mul(T, 2), add(T, 1));
 }
 
 export interface AdamState {
