@@ -65,6 +65,8 @@ export const configSchema = z
     sampleSteps: z.int().min(1).max(1000).default(20),
     guidance: z.number().min(0).max(100).default(3),
     merged: z.boolean().default(false),
+    /** finished run folders to show beside this one */
+    compare: z.array(z.string()).max(20).default([]),
     // machine
     backend: z.enum(['auto', 'webgpu', 'wasm', 'gpujs', 'cpu']).default('auto'),
     threads: z.int().min(1).max(1024).nullable().default(null),
@@ -184,6 +186,7 @@ export function trainCommand(): Command {
     .option('--sampler <name>', SAMPLER_NAMES.join(', '))
     .option('--sample-steps <n>', 'sampling steps', number)
     .option('--guidance <x>', 'classifier-free guidance', number)
+    .option('--compare <dir...>', 'finished runs to show beside this one in the report')
     .option('--merged', 'also write base + adapter as a diffusers folder')
     .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')
     .option('--threads <n>', 'threads of the wasm backend', number)

@@ -9,6 +9,7 @@ import type { Adapter, Adapters } from '../selora/adapter.ts';
 import { attach } from '../selora/attach.ts';
 import { changeNorms, merge } from '../selora/merge.ts';
 import { type Io, print } from './cli.ts';
+import { readComparison } from './compare.ts';
 import type { RunConfig } from './config.ts';
 import { filmReader } from './data/detectors.ts';
 import { contactSheet, encodePng, toGrey } from './data/image-write.ts';
@@ -122,6 +123,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const { config: c, model, backend, data, clock, run, io } = f;
   const { pipeline } = model;
   const warnings: string[] = [...data.warnings];
+  const others = await Promise.all(c.compare.map(readComparison));
 
   // files
   const file = await adapterFileOf(
@@ -355,7 +357,24 @@ export async function finishRun(f: Finish): Promise<void> {
       ],
       duplicates: data.duplicates,
     },
-    ...(obedience ? { obedience } : {}),
+    comparisons: others.map(({ method, parameters, validation }) => ({
+      method,
+      validation: [...validation],
+      ...(parameters === undefined ? {} : { parameters }),
+    })),
+    ...(obedience
+      ? {
+          obedience: {
+            ...obedience,
+            rows: [
+              ...obedience.rows,
+              ...others.flatMap(({ method, parameters, scores }) =>
+                scores ? [{ method, ...(parameters === undefined ? {} : { parameters }), scores: [...scores] }] : [],
+              ),
+            ],
+          },
+        }
+      : {}),
     ...(memorisation ? { memorisation } : {}),
     warnings,
   };
