@@ -9,8 +9,8 @@ export class FileError extends Error {
   readonly field: string;
 
   /** @example new FileError('unet/config.json', 'layers_per_block', 'is -1, expected an integer from 1 to 16') */
-  constructor(file: string, field: string, problem: string) {
-    super(printable(`${file}: ${field === '' ? '' : `${field}: `}${problem}`, 4000));
+  constructor(file: string, field: string, problem: string, options: ErrorOptions = {}) {
+    super(printable(`${file}: ${field === '' ? '' : `${field}: `}${problem}`, 4000), options);
     this.name = 'FileError';
     this.file = file;
     this.field = field;
@@ -67,10 +67,11 @@ export function systemCode(error: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
-/** Turns a failed system call into a FileError; every other error passes through unchanged. */
+/** Turns a failed system call into a FileError whose cause it is; every other error passes through unchanged. */
 export function asFileError(error: unknown, file: string, doing = ''): Error {
   if (error instanceof FileError) return error;
   const code = systemCode(error);
-  if (code !== undefined) return new FileError(file, doing, CAUSES.get(code) ?? `failed with ${code}`);
+  if (code !== undefined)
+    return new FileError(file, doing, CAUSES.get(code) ?? `failed with ${code}`, { cause: error });
   return error instanceof Error ? error : new Error(String(error));
 }

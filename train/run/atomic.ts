@@ -3,6 +3,7 @@
  * 0700; the mechanism itself lives with the file formats, which need it too.
  */
 import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import {
   type AtomicOptions,
   createFolderAtomic,
@@ -31,10 +32,16 @@ export async function writeRunFile(
   await writeFileAtomic(file, content, { ...options, mode: PRIVATE_FILE });
 }
 
-/** Makes a private folder (and its parents) unless it is there. @throws FileError with path and cause */
+/** Makes a private folder (and its parents) unless it is there; new names are safe. @throws FileError with path and cause */
 export async function makeRunFolder(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true, mode: PRIVATE_FOLDER });
+    const first = await mkdir(folder, { recursive: true, mode: PRIVATE_FOLDER });
+    if (first === undefined) return;
+    const top = path.dirname(path.resolve(first));
+    for (let parent = path.resolve(folder); parent !== top; ) {
+      parent = path.dirname(parent);
+      await syncFolder(parent);
+    }
   } catch (error) {
     throw asFileError(error, folder);
   }

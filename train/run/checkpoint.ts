@@ -1,19 +1,19 @@
 /**
  * Checkpoints: the whole state of a run as one safetensors file per saved step, `checkpoints/step-000123.safetensors`.
- * The metadata hold the host's part of the state as JSON and the SHA-256 of the whole file (its own digits read as
- * zeros), so that a changed bit anywhere is noticed. The same state gives the same bytes.
+ * The metadata hold the host's part of the state and the run's configuration as JSON, and the SHA-256 of the whole file
+ * (its own digits read as zeros), so that a changed bit anywhere is noticed. The same state gives the same bytes.
  */
 import { createHash } from 'node:crypto';
-import { open, readdir, unlink } from 'node:fs/promises';
+import { type FileHandle, open, readdir, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { FileError, systemCode } from '../../models/io/error.ts';
+import { asFileError, FileError, quoted, systemCode } from '../../models/io/error.ts';
 import { type Json, parseJson } from '../../models/io/json.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { streamSafetensors, type TensorOut } from '../../models/io/safetensors-write.ts';
-import { makeRunFolder, syncFolder, writeRunFile } from './atomic.ts';
-import { canonicalJson } from './canonical.ts';
-import type { RunFolder } from './folder.ts';
+import { makeRunFolder, writeRunFile } from './atomic.ts';
+import { canonicalJson, refuseChanges } from './canonical.ts';
+import { CONFIG_FILE, type RunFolder } from './folder.ts';
 
 export const CHECKPOINT_FOLDER = 'checkpoints';
 const FORMAT = 'selora-checkpoint-1';
@@ -58,7 +58,8 @@ export async function saveCheckpoint(
   const out = new Map<string, TensorOut>(
     [...tensors].map(([name, { shape, data }]) => [name, { dtype: 'F32', shape, data }]),
   );
-  const metadata = (sha256: string) => new Map(Object.entries({ format: FORMAT, info: canonicalJson(info), sha256 }));
+  const [config, text] = [canonicalJson(run.config), canonicalJson(info)];
+  const metadata = (sha256: string) => new Map(Object.entries({ format: FORMAT, config, info: text, sha256 }));
   const hash = createHash('sha256');
   await streamSafetensors(out, metadata(NO_DIGEST), async (bytes) => {
     hash.update(bytes);
@@ -66,7 +67,6 @@ export async function saveCheckpoint(
   const digest = hash.digest('hex');
   const folder = path.join(run.path, CHECKPOINT_FOLDER);
   await makeRunFolder(folder);
-  await syncFolder(run.path);
   const name = `step-${String(info.step).padStart(6, '0')}.safetensors`;
   await writeRunFile(path.join(folder, name), (write) => streamSafetensors(out, metadata(digest), write));
   await prune(folder, info.step, Math.max(1, options.keep ?? 2));
@@ -75,14 +75,18 @@ export async function saveCheckpoint(
 async function prune(folder: string, step: number, keep: number): Promise<void> {
   const all = await list(folder);
   const older = all.filter((found) => found.step <= step).slice(keep);
-  for (const { file } of [...all.filter((found) => found.step > step), ...older]) await unlink(file);
+  for (const { file } of [...all.filter((found) => found.step > step), ...older]) {
+    await unlink(file).catch((error) => {
+      throw asFileError(error, file, 'removing');
+    });
+  }
 }
 
 /** The checkpoints of a folder, newest first. */
 async function list(folder: string): Promise<readonly { readonly step: number; readonly file: string }[]> {
   const names = await readdir(folder).catch((error) => {
     if (systemCode(error) === 'ENOENT') return [];
-    throw error;
+    throw asFileError(error, folder);
   });
   return names
     .flatMap((name) => {
@@ -92,10 +96,14 @@ async function list(folder: string): Promise<readonly { readonly step: number; r
     .sort((a, b) => b.step - a.step);
 }
 
+/** Failures that say nothing about the file: going back to an older one would lose work for no reason. */
+const NOT_DAMAGE: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM', 'EMFILE', 'ENFILE', 'ENOMEM']);
+
 /**
  * The newest checkpoint that is whole, or undefined if there is none yet.
+ * @param run an open run also has its configuration compared with the one that the checkpoint was saved under
  * @param warn gets one line per damaged file that was passed over
- * @throws FileError if there are checkpoints and all of them are damaged
+ * @throws FileError if there are checkpoints and all of them are damaged, or the configuration was changed
  * @example const state = await loadCheckpoint('runs/first')
  */
 export async function loadCheckpoint(
@@ -105,41 +113,59 @@ export async function loadCheckpoint(
   const folder = path.join(typeof run === 'string' ? run : run.path, CHECKPOINT_FOLDER);
   const damaged: FileError[] = [];
   for (const { step, file } of await list(folder)) {
-    try {
-      const found = await readCheckpoint(file, step);
-      for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
-      return found;
-    } catch (error) {
-      if (!(error instanceof FileError)) throw error;
-      damaged.push(error);
+    const found = await readUnlessDamaged(file, step);
+    if (found instanceof FileError) {
+      damaged.push(found);
+      continue;
     }
+    for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
+    if (typeof run !== 'string') refuseChanges(path.join(run.path, CONFIG_FILE), found.config, run.config);
+    return { tensors: found.tensors, info: found.info };
   }
   if (damaged.length > 0) throw damaged[0];
   return undefined;
 }
 
+type Read = Checkpoint & { readonly config: Json };
+
+async function readUnlessDamaged(file: string, step: number): Promise<Read | FileError> {
+  try {
+    return await readCheckpoint(file, step);
+  } catch (error) {
+    if (error instanceof FileError && !NOT_DAMAGE.has(systemCode(error.cause))) return error;
+    throw error;
+  }
+}
+
 /** Reads one file and checks everything in it. @throws FileError */
-async function readCheckpoint(file: string, step: number): Promise<Checkpoint> {
+async function readCheckpoint(file: string, step: number): Promise<Read> {
   const source = await openSafetensors(file);
   if (source.metadata.get('format') !== FORMAT) throw new FileError(file, 'format', `is not ${FORMAT}`);
-  const found = await digestOf(file);
-  if (found !== source.metadata.get('sha256')) {
+  if ((await digestOf(file)) !== source.metadata.get('sha256')) {
     throw new FileError(file, 'sha256', 'the file is damaged: its contents do not match the checksum in it');
   }
-  const info = infoSchema.safeParse(parseJson(source.metadata.get('info') ?? '', file, { field: 'info' }));
-  if (!info.success) throw new FileError(file, 'info', 'expected an object with an integer step');
-  if (info.data.step !== step) throw new FileError(file, 'info.step', `is ${info.data.step}, the name says ${step}`);
+  const json = (field: string) => parseJson(source.metadata.get(field) ?? '', file, { field });
+  const info = json('info');
+  if (!isInfo(info)) throw new FileError(file, 'info.step', 'is not a step number');
+  if (info.step !== step) throw new FileError(file, 'info.step', `is ${info.step}, the name says ${step}`);
   const tensors = new Map<string, HostTensor>();
   for (const name of [...source.tensors.keys()].sort()) {
-    tensors.set(name, { shape: source.tensors.get(name)!.shape, data: await source.float32(name) });
+    const { dtype, shape } = source.tensors.get(name)!;
+    if (dtype !== 'F32') throw new FileError(file, `tensor ${quoted(name)}`, `is ${dtype}, expected F32`);
+    tensors.set(name, { shape, data: await source.float32(name) });
   }
-  return { tensors, info: info.data as CheckpointInfo };
+  return { tensors, info, config: json('config') };
+}
+
+function isInfo(info: Json): info is CheckpointInfo {
+  return infoSchema.safeParse(info).success;
 }
 
 /** SHA-256 of a file whose header has its digest's digits replaced by zeros. Cost: one pass, 4 MiB of memory. */
 async function digestOf(file: string): Promise<string> {
-  const handle = await open(file, 'r');
+  let handle: FileHandle | undefined;
   try {
+    handle = await open(file, 'r');
     const hash = createHash('sha256');
     const prefix = Buffer.alloc(8);
     await handle.read(prefix, 0, 8, 0);
@@ -155,7 +181,9 @@ async function digestOf(file: string): Promise<string> {
       hash.update(chunk.subarray(0, bytesRead));
       position += bytesRead;
     }
+  } catch (error) {
+    throw asFileError(error, file);
   } finally {
-    await handle.close();
+    await handle?.close();
   }
 }

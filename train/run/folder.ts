@@ -5,8 +5,8 @@
 import { chmod, readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { asFileError, FileError, systemCode } from '../../models/io/error.ts';
-import { type Json, readJson } from '../../models/io/json.ts';
-import { makeRunFolder, PRIVATE_FOLDER, sweepTemporary, syncFolder, writeRunFile } from './atomic.ts';
+import { type Json, parseJson, readJson } from '../../models/io/json.ts';
+import { makeRunFolder, PRIVATE_FOLDER, sweepTemporary, writeRunFile } from './atomic.ts';
 import { canonicalJson, type Plain } from './canonical.ts';
 import { acquireLock, isLockName } from './lock.ts';
 
@@ -17,6 +17,8 @@ export interface RunFolder {
   readonly path: string;
   /** Whether the run was there before. */
   readonly resumed: boolean;
+  /** As in `config.json`; every checkpoint carries it too. */
+  readonly config: Json;
   /** Gives the folder back; may be called twice. A process that ends without it blocks nobody. */
   close(): Promise<void>;
 }
@@ -39,12 +41,11 @@ export async function createRun(folder: string, config: Plain): Promise<RunFolde
     await chmod(folder, PRIVATE_FOLDER);
     await sweepTemporary(folder, true);
     await writeRunFile(path.join(folder, CONFIG_FILE), text);
-    await syncFolder(path.dirname(path.resolve(folder)));
   } catch (error) {
     await release();
     throw asFileError(error, folder);
   }
-  return { path: folder, resumed: false, close: release };
+  return { path: folder, resumed: false, config: parseJson(text, CONFIG_FILE), close: release };
 }
 
 /**
@@ -63,7 +64,7 @@ export async function openRun(folder: string): Promise<{ readonly run: RunFolder
   try {
     await sweepAll(folder);
     const config = await readJson(file);
-    return { run: { path: folder, resumed: true, close: release }, config };
+    return { run: { path: folder, resumed: true, config, close: release }, config };
   } catch (error) {
     await release();
     throw asFileError(error, folder);

@@ -1,61 +1,89 @@
 /**
  * `metrics.jsonl`: one JSON object per line, appended while the run goes on. Rows are written in the order of their
- * steps; all rows of a step are written and synced before the checkpoint of that step, so that a resumed run cuts off
- * exactly what it will write again.
+ * steps, all rows of a step before its checkpoint; the checkpoint remembers the mark that `sync` gives. A resumed run so
+ * cuts off exactly what it will write again, and notices when what it keeps was changed.
  */
+import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { asFileError, FileError, systemCode } from '../../models/io/error.ts';
-import { decodeText, parseJson, readBytes } from '../../models/io/json.ts';
+import { decodeText, type Json, parseJson, readBytes } from '../../models/io/json.ts';
 import { PRIVATE_FILE, syncFolder, writeRunFile } from './atomic.ts';
+import { lineJson } from './canonical.ts';
 import type { RunFolder } from './folder.ts';
 
 export const METRICS_FILE = 'metrics.jsonl';
 /** A run of a million steps stays far below. */
 const LIMIT_BYTES = 2 ** 30;
 
-const rowSchema = z.looseObject({ step: z.int().min(0) });
 /** What happened at one step. */
-export type Row = Readonly<z.output<typeof rowSchema>>;
+export type Row = { readonly step: number; readonly [key: string]: Json };
+const rowSchema = z.looseObject({ step: z.int().min(0) });
+
+/** How far the file goes, for the checkpoint: bytes and their SHA-256. */
+const markSchema = z.strictObject({ bytes: z.int().min(0), sha256: z.string().regex(/^[0-9a-f]{64}$/) });
+export type Mark = z.output<typeof markSchema>;
 
 export interface Metrics {
-  /** Appends one line. @throws RangeError for a row before the last one or a value JSON cannot hold; FileError from the disk */
+  /**
+   * Appends one line; infinite numbers are written as 1e999.
+   * @throws RangeError for a row before the last one or a value JSON cannot hold (NaN); FileError from the disk
+   */
   write(row: Record<string, unknown> & { readonly step: number }): Promise<void>;
-  /** All rows, earlier ones of a resumed run included. */
+  /** All rows as the file has them, those of before a resume included. */
   rows(): readonly Row[];
   /** Returns when everything written is safe from a power failure. */
-  sync(): Promise<void>;
+  sync(): Promise<Mark>;
   close(): Promise<void>;
 }
 
+type Kept = { readonly rows: Row[]; readonly bytes: Uint8Array };
+
 /**
  * Opens the file for appending; rows after `upToStep` and a line that a kill left unfinished are cut off.
+ * @param mark what `sync` returned before the checkpoint of that step was saved: the kept part is compared with it
  * @throws FileError naming the line that is no row, or the file if it is missing although steps were done
  * @example const metrics = await openMetrics(run, 0); await metrics.write({ step: 1, loss: 0.5 })
  */
-export async function openMetrics(run: RunFolder, upToStep: number): Promise<Metrics> {
+export async function openMetrics(run: RunFolder, upToStep: number, mark?: Json): Promise<Metrics> {
   const file = path.join(run.path, METRICS_FILE);
-  const kept = await keepUntil(file, upToStep);
+  const kept = await keep(file, upToStep, mark);
   try {
     // O_NOFOLLOW: nobody's file behind a link is written to.
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | (constants.O_NOFOLLOW ?? 0);
     const handle = await open(file, flags, PRIVATE_FILE);
     await syncFolder(run.path);
-    return appender(handle, file, kept.rows, kept.bytes);
+    return appender(handle, file, kept);
   } catch (error) {
     throw asFileError(error, file);
   }
 }
 
 /** The rows up to a step; the file is rewritten, atomically, if it holds more. */
-async function keepUntil(file: string, upToStep: number): Promise<{ readonly rows: Row[]; readonly bytes: number }> {
+async function keep(file: string, upToStep: number, mark: Json | undefined): Promise<Kept> {
   const bytes = await readBytes(file, LIMIT_BYTES).catch((error) => {
-    if (upToStep === 0 && error instanceof FileError && error.message.endsWith('no such file')) return undefined;
+    if (upToStep === 0 && systemCode(error.cause) === 'ENOENT') return new Uint8Array(0);
     throw error;
   });
-  if (bytes === undefined) return { rows: [], bytes: 0 };
+  const kept = mark === undefined ? rowsUntil(bytes, file, upToStep) : rowsOf(bytes, file, mark);
+  if (kept.bytes.length < bytes.length) await writeRunFile(file, kept.bytes);
+  return kept;
+}
+
+/** Rows of the part that a mark describes. */
+function rowsOf(bytes: Uint8Array, file: string, mark: Json): Kept {
+  const parsed = markSchema.safeParse(mark);
+  if (!parsed.success) throw new FileError(file, '', 'the checkpoint does not say how far it went');
+  const part = bytes.subarray(0, parsed.data.bytes);
+  if (part.length < parsed.data.bytes || createHash('sha256').update(part).digest('hex') !== parsed.data.sha256) {
+    throw new FileError(file, '', 'was changed since the checkpoint was saved');
+  }
+  return rowsUntil(part, file, Number.POSITIVE_INFINITY);
+}
+
+function rowsUntil(bytes: Uint8Array, file: string, upToStep: number): Kept {
   const rows: Row[] = [];
   let end = 0;
   for (let line = 1; end < bytes.length; line++) {
@@ -70,67 +98,77 @@ async function keepUntil(file: string, upToStep: number): Promise<{ readonly row
     rows.push(row);
     end = next + 1;
   }
-  if (end < bytes.length) await writeRunFile(file, bytes.subarray(0, end));
-  return { rows, bytes: end };
+  return { rows, bytes: bytes.subarray(0, end) };
 }
 
 function parseRow(line: Uint8Array, file: string): Row | undefined {
   try {
-    return rowSchema.parse(parseJson(decodeText(line, file), file));
-  } catch {
-    return undefined;
+    const row = parseJson(decodeText(line, file), file);
+    return isRow(row) ? row : undefined;
+  } catch (error) {
+    if (error instanceof FileError) return undefined;
+    throw error;
   }
 }
 
-function appender(handle: FileHandle, file: string, rows: Row[], start: number): Metrics {
-  let length = start;
+function isRow(row: Json): row is Row {
+  return rowSchema.safeParse(row).success;
+}
+
+function appender(handle: FileHandle, file: string, kept: Kept): Metrics {
+  const rows = kept.rows;
+  const hash: Hash = createHash('sha256').update(kept.bytes);
+  let length = kept.bytes.length;
+  let lastStep = rows.at(-1)?.step ?? 0;
   // Each call waits for the one before, so that lines never mix.
-  let last: Promise<void> = Promise.resolve();
-  const queue = (work: () => Promise<void>): Promise<void> => {
+  let last: Promise<unknown> = Promise.resolve();
+  const queue = <T>(work: () => Promise<T>): Promise<T> => {
     const next = last.then(work);
     last = next.catch(() => undefined);
     return next;
   };
-  const append = async (bytes: Uint8Array) => {
+  const append = async (line: string) => {
+    const bytes = new TextEncoder().encode(line);
     try {
       for (let done = 0; done < bytes.length; ) {
         done += (await handle.write(bytes, done, bytes.length - done)).bytesWritten;
       }
-      length += bytes.length;
     } catch (error) {
       // Half a line would spoil the next one.
       await handle.truncate(length).catch(() => undefined);
       throw asFileError(error, file, 'writing');
     }
+    length += bytes.length;
+    hash.update(bytes);
+    rows.push(JSON.parse(line));
+  };
+  const sync = async (): Promise<Mark> => {
+    try {
+      await handle.sync();
+    } catch (error) {
+      throw asFileError(error, file, 'writing');
+    }
+    return { bytes: length, sha256: hash.copy().digest('hex') };
   };
   return {
     write: async (row) => {
-      const line = lineOf(row, rows.at(-1)?.step ?? 0);
-      rows.push(row);
-      await queue(() => append(new TextEncoder().encode(line)));
+      const line = lineOf(row, lastStep);
+      lastStep = row.step;
+      await queue(() => append(line));
     },
     rows: () => rows,
-    sync: () =>
-      queue(async () => {
-        await handle.sync().catch((error) => {
-          // Some network and memory file systems have no fsync; there is nothing more that could be done.
-          if (systemCode(error) !== 'EINVAL') throw asFileError(error, file, 'writing');
-        });
-      }),
+    sync: () => queue(sync),
     close: () => queue(() => handle.close()),
   };
 }
 
-/** A row as its line; what JSON would silently turn into null is refused. */
 function lineOf(row: Record<string, unknown> & { readonly step: number }, lastStep: number): string {
   if (!Number.isSafeInteger(row.step) || row.step < lastStep) {
     throw new RangeError(`metrics: step ${row.step} after step ${lastStep}`);
   }
-  const text = JSON.stringify(row, (key, value) => {
-    if (typeof value === 'number' && !Number.isFinite(value)) {
-      throw new RangeError(`metrics: ${key} of step ${row.step} is ${value}`);
-    }
-    return value;
-  });
-  return `${text}\n`;
+  try {
+    return `${lineJson(row)}\n`;
+  } catch (error) {
+    throw new RangeError(`metrics of step ${row.step}: ${(error as Error).message}`);
+  }
 }
