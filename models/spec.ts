@@ -8,6 +8,9 @@ import { fileShape, type Param, type Params, toFileLayout, toModelLayout } from 
 import type { TensorOut } from './io/safetensors-write.ts';
 import { checkWeights, type WeightSource } from './io/weights.ts';
 
+/** Every parameter with its name, in the order of the tree. */
+export const specEntries = (spec: Tree<Param>): readonly (readonly [string, Param])[] => entries<Param>(spec);
+
 /** Names and shapes as a checkpoint has them, in the order of the tree. */
 export const specShapes = (spec: Tree<Param>): ReadonlyMap<string, readonly number[]> =>
   new Map(entries(spec).map(([path, param]) => [path, param.shape]));
