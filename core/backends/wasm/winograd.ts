@@ -3,15 +3,8 @@ import { type ConvAlgorithm, type ConvShape, channelsIn, type Direction, product
 import type { Command } from './machine.ts';
 import { chooseTile, ensure, panelBytes, roundUp, SERIAL_WORK } from './plan.ts';
 import { columns } from './tile.ts';
-import {
-  winogradModule,
-  winogradName,
-  winogradScratch,
-  winogradWeightsModule,
-  winogradWeightsName,
-  winogradWeightsWords,
-  winogradWords,
-} from './winogradKernel.ts';
+import { winogradModule, winogradName, winogradScratch, winogradWords } from './winogradKernel.ts';
+import { winogradWeightsModule, winogradWeightsName, winogradWeightsWords } from './winogradWeights.ts';
 
 /** with fewer channels the transforms cost what the multiplications save */
 const MIN_CHANNELS = 16;
