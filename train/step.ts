@@ -28,6 +28,7 @@ import type { TextEncoderConfig, UNetConfig } from '../models/config.ts';
 import { type UNet, unet } from '../models/unet/index.ts';
 import type { Adapter, Adapters } from '../selora/adapter.ts';
 import { attach } from '../selora/attach.ts';
+import { padAdapter } from '../selora/expand.ts';
 import { fisherByRank } from '../selora/fisher.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from './optimizer.ts';
 
@@ -204,7 +205,7 @@ export interface Steps {
   ) => { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums?: FisherSums };
   /** puts accepted candidates into A: `slot` is the one-hot row of an accepted module, zeros for the others */
   readonly install: (s: State, c: Candidates) => State;
-  /** unweighted losses [b] of a batch */
+  /** losses [b] of a batch, each times its weight */
   readonly losses: (a: Pairs, base: Frozen, batch: Batch) => Tensor;
   /** gives back the programs of shapes that are over */
   readonly trim: () => void;
@@ -272,7 +273,7 @@ export function createSteps(o: StepOptions): Steps {
       for (const [i, b] of batches.entries()) {
         const p: Part = c ? testedPart(s, base, b, c) : part(s, base, b);
         // running mean: total·i/(i+1) + p/(i+1)
-        total = total ? average(total, p, tensor(1 / (i + 1))) : p;
+        total = total ? average(total, p, tensor(1 / (i + 1), [], p.loss.dtype)) : p;
       }
       const { state, norm } = apply(s, total!.g, hyper);
       return { state, norm, loss: total!.loss, ...(total!.sums ? { sums: total!.sums } : {}) };
@@ -291,40 +292,21 @@ function combine<P>(x: P, y: P, share: Tensor): P {
   const out = xs.map((a, i) => add(mul(a, sub(1, share)), mul(ys[i]!, share)));
   return unflatten(x, out);
 }
-/** A fresh slot around an adapter, padded to a capacity. */
-export function slotOf({ A, B }: Adapter, capacity: number): Slot {
-  const [dIn, rank] = A.shape as [number, number];
-  const dOut = B.shape[1]!;
-  const column = (rows: number) => zeros([rows, capacity]);
-  const row = () => zeros([capacity, dOut]);
-  const wide = capacity - rank;
-  return {
-    A: wide > 0 ? concat([A, zeros([dIn, wide])], 1) : A,
-    B: wide > 0 ? concat([B, zeros([wide, dOut])], 0) : B,
-    mA: column(dIn),
-    vA: column(dIn),
-    mB: row(),
-    vB: row(),
-    age: zeros([capacity]),
-  };
+/** A fresh slot around an adapter, padded to a capacity: moments zero, every rank of age 0. */
+export function slotOf(adapter: Adapter, capacity: number): Slot {
+  const { A, B } = padAdapter(adapter, capacity);
+  const none = (like: Tensor) => zeros(like.shape, like.dtype);
+  return { A, B, mA: none(A), vA: none(A), mB: none(B), vB: none(B), age: zeros([capacity], A.dtype) };
 }
-/** The same state with room for more ranks. */
+/** The same state with room for more ranks; values on the backend. */
 export function padState(s: State, capacity: PerNetwork<number>, backend: Backend): State {
-  const columns = (x: Tensor, c: number) =>
-    c > x.shape[1]! ? concat([x, zeros([x.shape[0]!, c - x.shape[1]!])], 1) : x;
-  const rows = (x: Tensor, c: number) =>
-    c > x.shape[0]! ? concat([x, zeros([c - x.shape[0]!, ...x.shape.slice(1)])], 0) : x;
   const grown = mapModules((t: Slot, _path, network): Slot => {
     const c = capacity[network];
-    return {
-      A: columns(t.A, c),
-      mA: columns(t.mA, c),
-      vA: columns(t.vA, c),
-      B: rows(t.B, c),
-      mB: rows(t.mB, c),
-      vB: rows(t.vB, c),
-      age: rows(t.age, c),
-    };
+    const pad = (A: Tensor, B: Tensor) => padAdapter({ A, B }, c);
+    const [p, m, v] = [pad(t.A, t.B), pad(t.mA, t.mB), pad(t.vA, t.vB)];
+    const room = c - t.age.shape[0]!;
+    const age = room > 0 ? concat([t.age, zeros([room], t.age.dtype)], 0) : t.age;
+    return { A: p.A, B: p.B, mA: m.A, mB: m.B, vA: v.A, vB: v.B, age };
   }, s);
   return evaluate(grown, backend);
 }
