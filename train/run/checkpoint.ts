@@ -174,7 +174,7 @@ async function digestOf(file: string): Promise<string> {
     const at = header.indexOf(DIGEST_KEY) + DIGEST_KEY.length;
     header.write(NO_DIGEST, at, 'latin1');
     hash.update(prefix).update(header);
-    const chunk = Buffer.alloc(4 << 20);
+    const chunk = Buffer.alloc(Math.min(4 << 20, 1 + (await handle.stat()).size));
     for (let position = 8 + header.length; ; ) {
       const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
       if (bytesRead === 0) return hash.digest('hex');
