@@ -35,7 +35,7 @@ const ofTwo = <T extends 'i32' | 'f32' | 'f64', R extends ValType>(type: T, resu
 const int = fc.oneof(fc.integer(), fc.constantFrom(0, 1, -1, 2 ** 31 - 1, -(2 ** 31)));
 const float = fc.float({ noNaN: true });
 
-describe('assembler', () => {
+describe('assembler', { timeout: 60_000 }, () => {
   it.each<[string, Op<'i32'>, (a: number, b: number) => number]>([
     ['add', i32.add, (a, b) => (a + b) | 0],
     ['sub', i32.sub, (a, b) => (a - b) | 0],

@@ -187,7 +187,7 @@ const square = (n: number, size: number, c: number, o: number, k = 3, stride = 1
   groups: 1,
 });
 
-describe('convolution', () => {
+describe('convolution', { timeout: 60_000 }, () => {
   const one = createMachine({ threads: 1 });
   const two = createMachine({ threads: 2 });
   two.ready();

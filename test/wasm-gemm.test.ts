@@ -153,7 +153,7 @@ const anyCase: fc.Arbitrary<Case> = fc.record({
   seed: fc.nat(),
 });
 
-describe('gemm', () => {
+describe('gemm', { timeout: 60_000 }, () => {
   const one = createMachine({ threads: 1 });
   const two = createMachine({ threads: 2 });
   two.ready();

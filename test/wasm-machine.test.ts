@@ -32,7 +32,7 @@ const scaleModule = (): Uint8Array<ArrayBuffer> => {
   return m.bytes();
 };
 
-describe('machine', () => {
+describe('machine', { timeout: 60_000 }, () => {
   const machines = [1, 2, 3].map((threads) => createMachine({ threads }));
   for (const machine of machines) machine.addModule(scaleModule());
   afterAll(() => {
