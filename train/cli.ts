@@ -32,7 +32,7 @@ export class UsageError extends Error {
 }
 
 /** Ctrl-C, as `io.signal.throwIfAborted()` throws it. */
-class Interrupted extends Error {
+export class Interrupted extends Error {
   override name = 'Interrupted';
 }
 

@@ -123,6 +123,7 @@ function sizeOf(asked: string | undefined, { pipeline: { configs } }: LoadedMode
 const slug = (text: string): string =>
   text
     .normalize('NFKD')
+    .replace(/\p{M}/gu, '')
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-+|-+$/g, '')
