@@ -13,8 +13,9 @@ import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
 import { selectTargets } from '../selora/targets.ts';
 import { type Io, print, runMain } from './cli.ts';
-import { type RunConfig, resolveConfig, trainCommand } from './config.ts';
-import { adapterFileOf, finishRun } from './finish.ts';
+import { lrScheduleOf, type RunConfig, resolveConfig, trainCommand } from './config.ts';
+import { adapterFileOf } from './finish/files.ts';
+import { finishRun } from './finish/index.ts';
 import { learningRate } from './lr.ts';
 import { type Linears, type LoadedModel, loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
@@ -170,7 +171,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const first = progress.step;
   for (let step = first; step < steps && !interrupt.requested; step++) {
     const batch = clock.sync('batches', () => batches.training(step));
-    const lr = learningRate(step, { name: c.schedule, base: c.lr, total: steps, warmup: c.warmup });
+    const lr = learningRate(step, lrScheduleOf(c, steps));
     const hyper = { unet: tensor(lr), text: tensor(c.textLr === null ? lr : (lr / c.lr) * c.textLr) };
     const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0;
     const drawn = testing ? drawCandidates(c, state, ranks, step + 1) : undefined;

@@ -1,0 +1,133 @@
+/** The end of a run: adapter files, pictures of held-out reports, detectors, and the report. */
+import path from 'node:path';
+import type { Backend } from '../../core/index.ts';
+import { writeAdapter } from '../../models/io/adapter-write.ts';
+import type { Adapters } from '../../selora/adapter.ts';
+import { attach } from '../../selora/attach.ts';
+import { type Io, print } from '../cli.ts';
+import { readComparison } from '../compare.ts';
+import type { RunConfig } from '../config.ts';
+import { contactSheet, encodePng } from '../data/image-write.ts';
+import type { LoadedModel } from '../model.ts';
+import type { Encoded } from '../pairs.ts';
+import type { PhaseClock } from '../phases.ts';
+import { textRankMaps } from '../report/terminal.ts';
+import { writeReport } from '../report/write.ts';
+import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
+import type { RunFolder } from '../run/folder.ts';
+import type { RunData, RunPair } from '../run-data.ts';
+import { type Ranks, totalRankOf } from '../run-state.ts';
+import { createGenerator, type Pipeline, type SampleOptions } from '../sample.ts';
+import type { PerNetwork, State } from '../step.ts';
+import type { Progress } from '../train.ts';
+import { adapterFileOf, parameters, writeMerged } from './files.ts';
+import { nearestPictures } from './nearest.ts';
+import { judgePictures } from './obey.ts';
+import { sampleFile, summarise } from './summary.ts';
+
+export interface Finish {
+  readonly run: RunFolder;
+  readonly config: RunConfig;
+  readonly model: LoadedModel;
+  readonly backend: Backend;
+  readonly data: RunData;
+  readonly encoded: { readonly train: readonly Encoded[]; readonly validation: readonly Encoded[] };
+  readonly state: State;
+  readonly ranks: Ranks;
+  readonly adapted: PerNetwork<Adapters>;
+  readonly progress: Progress;
+  readonly metrics: readonly ({ readonly step: number } & Readonly<Record<string, unknown>>)[];
+  readonly clock: PhaseClock;
+  readonly steps: number;
+  readonly side: number;
+  readonly command: string;
+  readonly io: Io;
+}
+
+/** Real, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
+async function drawPictures(f: Finish) {
+  const { config: c, model, data, clock } = f;
+  const { pipeline } = model;
+  const adaptedPipeline: Pipeline = {
+    ...pipeline,
+    unet: attach(pipeline.unet, f.adapted.unet, c.scale),
+    text: attach(pipeline.text, f.adapted.text, c.scale),
+  };
+  const held: readonly RunPair[] = [...data.test, ...data.validation];
+  const chosen = held.slice(0, data.train[0]?.findings ? Math.max(c.samples, c.obedience) : c.samples);
+  const options: SampleOptions = {
+    steps: c.sampleSteps,
+    guidance: c.guidance,
+    sampler: c.sampler as SampleOptions['sampler'],
+    seed: c.seed,
+    height: f.side,
+    width: f.side,
+    batch: 8,
+  };
+  const generate = createGenerator(f.backend, pipeline.configs);
+  const texts = chosen.map((p) => p.text);
+  const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
+  const adapted = await clock.time('sample pictures', () => generate(adaptedPipeline, texts, options));
+  return { chosen, base, adapted, real: await Promise.all(chosen.map((p) => p.pixels())) };
+}
+
+async function writePictures(
+  f: Finish,
+  shown: readonly RunPair[],
+  pictures: { readonly [what in 'real' | 'base' | 'adapted']: readonly Float32Array[] },
+): Promise<void> {
+  if (shown.length === 0) return;
+  await makeRunFolder(path.join(f.run.path, 'samples'));
+  for (const i of shown.keys())
+    for (const what of ['real', 'base', 'adapted'] as const)
+      await writeRunFile(path.join(f.run.path, sampleFile(i, what)), await encodePng(pictures[what][i]!, f.side));
+  const tiles = shown.flatMap((p, i) => [
+    { pixels: pictures.real[i]!, caption: `real: ${p.text}` },
+    { pixels: pictures.base[i]!, caption: 'base' },
+    { pixels: pictures.adapted[i]!, caption: 'adapted' },
+  ]);
+  await writeRunFile(path.join(f.run.path, 'samples/sheet.png'), await contactSheet(tiles, f.side, 6));
+}
+
+export async function finishRun(f: Finish): Promise<void> {
+  const { config: c, model, backend, data, clock, run, io } = f;
+  const others = await Promise.all(c.compare.map(readComparison));
+
+  const tests = f.metrics.filter((m) => m.tests).map((m) => ({ step: m.step, totalRank: m.totalRank }));
+  const file = await adapterFileOf(f.state, f.ranks, c, await model.base.hash(), tests);
+  await writeAdapter(path.join(run.path, 'adapter.safetensors'), file);
+  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model, f.adapted, c.scale, backend);
+
+  const { chosen, base, adapted, real } = await drawPictures(f);
+  const shown = chosen.slice(0, c.samples);
+  await writePictures(f, shown, { real, base, adapted });
+
+  const told = chosen.flatMap((p) => (p.findings ? [p.findings] : []));
+  const settings = { side: f.side, method: c.method, parameters: parameters(file), guidance: c.guidance };
+  const obeyed =
+    told.length > 0 ? clock.sync('detectors', () => judgePictures(told, { base, adapted }, settings)) : undefined;
+  if (obeyed) await writeRunFile(path.join(run.path, 'obedience.json'), `${JSON.stringify(obeyed.table, null, 1)}\n`);
+  const memorisation =
+    chosen.length >= 4
+      ? await clock.time('nearest pictures', () => nearestPictures(data.train, real, adapted, f.side))
+      : undefined;
+
+  const summary = await clock.time('report', () =>
+    summarise(f, { file, shown, others, ...(obeyed ? { obeyed } : {}), ...(memorisation ? { memorisation } : {}) }),
+  );
+  await clock.time('report', () => writeReport(summary, run.path));
+
+  // the last words on the terminal
+  const rankOf = new Map([...file.modules].map(([p, m]) => [p, m.rank]));
+  print(io, textRankMaps(rankOf, io.stdout.columns ?? 100));
+  print(io, `total rank ${totalRankOf(f.ranks)} on ${rankOf.size} modules, ${parameters(file)} adapter parameters`);
+  const { best, baseline } = f.progress;
+  if (best && baseline)
+    print(
+      io,
+      `validation loss ${best.loss.toFixed(5)} at step ${best.step} (untouched base ${baseline.loss.toFixed(5)})`,
+    );
+  for (const row of obeyed?.table.rows ?? [])
+    print(io, `  ${row.method.padEnd(14)} ${row.scores.map((s) => `${s.question} ${s.right}/${s.n}`).join(', ')}`);
+  print(io, `report ${path.join(run.path, 'report.html')}`);
+}
