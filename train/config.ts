@@ -3,8 +3,8 @@ import { Command, Option } from 'commander';
 import { z } from 'zod';
 import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
 import { parseRatios } from './data/split.ts';
-import { LOSS_WEIGHTS } from './loss-weights.ts';
-import { LR_SCHEDULES } from './lr.ts';
+import { LOSS_WEIGHTS, lossWeightSchema } from './loss-weights.ts';
+import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, lrScheduleSchema } from './lr.ts';
 
 const count = z.int().min(0).max(1e9);
 const positive = z.int().min(1).max(1e9);
@@ -46,6 +46,8 @@ export const configSchema = z
     weightDecay: rate.default(0),
     schedule: z.enum(LR_SCHEDULES).default('constant'),
     warmup: count.default(0),
+    /** factors of piecewise_constant: `1:1000,0.1` */
+    lrRules: z.string().max(10_000).nullable().default(null),
     clip: z.number().min(0).max(1e6).default(0),
     lossWeight: z.enum(LOSS_WEIGHTS).default('plain'),
     lossLow: z.number().min(0).max(1e6).optional(),
@@ -79,7 +81,32 @@ export const configSchema = z
     } catch (error) {
       bad('split', (error as Error).message);
     }
+    const weight = lossWeightSchema.safeParse({ name: c.lossWeight, low: c.lossLow, high: c.lossHigh, gamma: c.gamma });
+    if (!weight.success) bad('lossLow', weight.error.issues[0]!.message);
+    if (c.lrRules !== null && c.schedule !== 'piecewise_constant')
+      bad('lrRules', 'belongs to --schedule piecewise_constant');
+    const schedule = lrScheduleSchema.safeParse(lrScheduleOf(c, c.steps));
+    if (!schedule.success)
+      bad(c.schedule === 'piecewise_constant' ? 'lrRules' : 'lr', schedule.error.issues[0]!.message);
   });
+
+/** The learning-rate schedule of a run of so many steps. */
+export const lrScheduleOf = (
+  c: {
+    readonly schedule: LrScheduleName;
+    readonly lr: number;
+    readonly warmup: number;
+    readonly lrRules: string | null;
+  },
+  steps: number,
+): LrSchedule => ({
+  name: c.schedule,
+  base: c.lr,
+  total: steps,
+  warmup: c.warmup,
+  ...(c.lrRules === null ? {} : { rules: c.lrRules }),
+});
+
 export type RunConfig = z.output<typeof configSchema>;
 type Settings = Partial<z.input<typeof configSchema>>;
 
@@ -170,6 +197,7 @@ export function trainCommand(): Command {
     .option('--weight-decay <x>', 'weight decay', number)
     .option('--schedule <name>', `learning-rate schedule: ${LR_SCHEDULES.join(', ')}`)
     .option('--warmup <n>', 'warm-up steps', number)
+    .option('--lr-rules <text>', 'factors of piecewise_constant, e.g. 1:1000,0.1:2000,0.01')
     .option('--clip <x>', 'limit of the gradient norm, 0 for none', number)
     .option('--loss-weight <name>', LOSS_WEIGHTS.join(', '))
     .option('--loss-low <x>', 'lower bound of clip-snr', number)

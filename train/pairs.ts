@@ -102,6 +102,8 @@ export function batchSource(
     schedule.alphasCumprod.map((a) => a / (1 - a)),
   );
   const last = schedule.length - 1;
+  /** the top tenth of the timesteps begins here: 900 of 0–999 */
+  const top = Math.floor(schedule.length * 0.9);
   const root = keyOf(c.seed);
   const orders = new Map<number, readonly number[]>();
   const order = (epoch: number): readonly number[] => {
@@ -158,9 +160,7 @@ export function batchSource(
         const pair = pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
         const one = fold(key, b);
         const r = randomOf(fold(one, 'choices'));
-        const t = r.chance(highShare(step))
-          ? Math.round(last * 0.9) + r.int(last - Math.round(last * 0.9) + 1)
-          : r.int(last + 1);
+        const t = r.chance(highShare(step)) ? top + r.int(schedule.length - top) : r.int(schedule.length);
         return {
           pair,
           ids: r.chance(c.captionDropout) ? empty : pair.ids,
