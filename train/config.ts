@@ -1,7 +1,8 @@
 /** A run's settings: one zod schema, the presets of the paper's runs, and the command line that fills it. */
-import { Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
 import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
+import { command, type Io } from './cli.ts';
 import { parseRatios } from './data/split.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from './loss-weights.ts';
 import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, lrScheduleSchema } from './lr.ts';
@@ -158,16 +159,29 @@ export const runPresets = {
   },
 } as const satisfies Record<string, Settings>;
 
+/** commander's parser of numbers; their range is the schema's business */
 const number = (text: string): number => {
   const x = Number(text);
-  if (text.trim() === '' || Number.isNaN(x)) throw new RangeError(`${JSON.stringify(text)} is not a number`);
+  if (text.trim() === '' || Number.isNaN(x)) throw new InvalidArgumentError('expected a number');
   return x;
 };
 
+const EXAMPLES = [
+  '',
+  '--method lora --rank 4',
+  '--data films/ --base sd15/ --preset iu-xray',
+  '--data films/ --targets attn --lambda 1.3 --test-every 20 --budget 400',
+  '--resume runs/2026-11-24-phantoms',
+];
+
 /** `npm run train -- …`: options in the order one thinks of them. */
-export function trainCommand(): Command {
-  const c = new Command('train')
-    .description('Fine-tunes a text-to-image diffusion model with SeLoRA (adapters that grow their own ranks) or LoRA.')
+export function trainCommand(io: Io): Command {
+  return command(
+    'train',
+    'Fine-tunes a text-to-image diffusion model with SeLoRA (adapters that grow their own ranks) or LoRA.',
+    EXAMPLES,
+    io,
+  )
     .option('--data <dir>', "a folder of pictures with texts; 'phantoms' are built in")
     .option('--base <dir>', 'base model in the diffusers layout, or one .safetensors file (default: models/small-base)')
     .option('--out <dir>', 'run folder (default: runs/<name>)')
@@ -217,18 +231,7 @@ export function trainCommand(): Command {
     .option('--compare <dir...>', 'finished runs to show beside this one in the report')
     .option('--merged', 'also write base + adapter as a diffusers folder')
     .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')
-    .option('--threads <n>', 'threads of the wasm backend', number)
-    .addHelpText(
-      'after',
-      `
-Examples:
-  npm run train                                        the built-in phantoms on the shipped base, about 5 minutes
-  npm run train -- --method lora --rank 4              the same with a fixed rank
-  npm run train -- --data films/ --base sd15/ --preset iu-xray
-  npm run train -- --data films/ --targets attn --lambda 1.3 --test-every 20 --budget 400
-  npm run train -- --resume runs/2026-11-24-phantoms`,
-    );
-  return c;
+    .option('--threads <n>', 'threads of the wasm backend', number);
 }
 
 /** Preset, then the command line on top; checked. */

@@ -3,7 +3,7 @@ export interface PhaseClock {
   /** runs f and charges its time (less that of phases inside it) to `name` */
   time<T>(name: string, f: () => Promise<T>): Promise<T>;
   sync<T>(name: string, f: () => T): T;
-  /** all phases in order of first use, and the rest */
+  /** all phases in the order in which they first ended, and the rest */
   rows(): { readonly name: string; readonly seconds: number; readonly calls: number }[];
 }
 export function phaseClock(now: () => number = () => performance.now()): PhaseClock {

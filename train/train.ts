@@ -12,7 +12,7 @@ import { type Backend, read, readScalar, tensor } from '../core/index.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
 import { selectTargets } from '../selora/targets.ts';
-import { type Io, print, runMain } from './cli.ts';
+import { type Io, parseArgs, print, runMain } from './cli.ts';
 import { lrScheduleOf, type RunConfig, resolveConfig, trainCommand } from './config.ts';
 import { adapterFileOf } from './finish/files.ts';
 import { finishRun } from './finish/index.ts';
@@ -75,9 +75,7 @@ function defaultSide({ base }: LoadedModel, factor: number): number {
 }
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
-  const options = trainCommand()
-    .parse([...args], { from: 'user' })
-    .opts<Record<string, unknown>>();
+  const options = parseArgs<Record<string, unknown>>(trainCommand(io), args);
   const clock = phaseClock();
 
   // settings and model
@@ -158,10 +156,12 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
       `untouched base on the validation grid: ${baseline.loss.toFixed(5)} (reports exchanged: ${baseline.shuffled.toFixed(5)})`,
     );
   }
+  let savedAt = progress.step;
   const save = () =>
     clock.time('checkpoints', async () => {
       await metrics.sync();
       await saveCheckpoint(run, await stateTensors(state), { ...progress, ranks } as never);
+      savedAt = progress.step;
     });
 
   // the loop
@@ -188,7 +188,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     state = result.state;
     if (!Number.isFinite(result.value))
       throw new RangeError(
-        `step ${step + 1}: the loss is ${result.value}; lower --lr or use --clip (last checkpoint: step ${first === 0 ? 'none' : first})`,
+        `step ${step + 1}: the loss is ${result.value}; lower --lr or use --clip (last checkpoint: ${savedAt === 0 ? 'none' : `step ${savedAt}`})`,
       );
     const row: Record<string, unknown> & { step: number } = {
       step: step + 1,

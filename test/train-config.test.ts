@@ -1,0 +1,108 @@
+/** A run's settings: the paper's defaults, presets under the command line, one line for every mistake. */
+import { PassThrough } from 'node:stream';
+import { describe, expect, test } from 'vitest';
+import { errorLine, parseArgs } from '../train/cli.ts';
+import { configSchema, lrScheduleOf, resolveConfig, runPresets, trainCommand } from '../train/config.ts';
+import { learningRate } from '../train/lr.ts';
+
+const stream = new PassThrough();
+const io = { stdout: stream, stderr: stream, signal: new AbortController().signal };
+const parse = (line: string) =>
+  resolveConfig(
+    parseArgs<Record<string, unknown>>(
+      trainCommand(io),
+      line.split(' ').filter((x) => x !== ''),
+    ),
+  );
+
+describe('settings', () => {
+  test("own data gets the paper's settings (3.5 and B.2)", () => {
+    expect(parse('--data films')).toMatchObject({
+      method: 'selora',
+      rank: 1,
+      targets: 'all-linear',
+      scale: 1,
+      gainA: 0,
+      lambda: 1.1,
+      testEvery: 40,
+      budget: null,
+      optimizer: 'adam',
+      lr: 1e-4,
+      weightDecay: 0,
+      clip: 0,
+      batch: 8,
+      accumulate: 1,
+      schedule: 'constant',
+      lossWeight: 'plain',
+      timesteps: 'uniform',
+      captionDropout: 0,
+      trainTextEncoder: true,
+    });
+  });
+  test('no data means the built-in phantoms with their preset', () => {
+    expect(parse('')).toMatchObject({ data: 'phantoms', ...runPresets.phantoms });
+  });
+  test('the command line wins over a preset, a preset over the defaults', () => {
+    const c = parse('--data x --preset montgomery --lambda 1.3 --batch 6');
+    expect(c).toMatchObject({ lambda: 1.3, batch: 6, epochs: 100, resolution: 224, split: '80/20', sampler: 'pndm' });
+  });
+  test('--steps takes the place of a preset in epochs, --epochs that of steps', () => {
+    expect(parse('--data x --preset iu-xray --steps 50')).toMatchObject({ steps: 50, epochs: null });
+    expect(parse('--data x --epochs 3')).toMatchObject({ epochs: 3 });
+  });
+  test.each(['', '--data x --preset patchgastric --no-train-text-encoder', '--data x --lr 1e-3 --budget 40'])(
+    'a resolved config resolves to itself, so that a run resumes as it began: %s',
+    (line) => {
+      const c = parse(line);
+      expect(resolveConfig(JSON.parse(JSON.stringify(c)))).toEqual(c);
+    },
+  );
+  test('every setting can be given on the command line, and nothing else', () => {
+    const options = trainCommand(io).options.map((o) => o.attributeName());
+    const own = ['out', 'name', 'resume', 'preset'];
+    expect(options.filter((o) => !own.includes(o)).sort()).toEqual(Object.keys(configSchema.shape).sort());
+  });
+  test('piecewise rates reach the schedule', () => {
+    const c = parse('--data x --schedule piecewise_constant --lr-rules 1:10,0.1 --lr 2e-3 --steps 30');
+    const rates = [0, 9, 10, 29].map((k) => learningRate(k, lrScheduleOf(c, 30)));
+    expect(rates).toEqual([2e-3, 2e-3, 2e-4, 2e-4]);
+  });
+});
+
+describe('mistakes', () => {
+  test.each([
+    ['--data x --batch 8 --accumulate 3', '--accumulate: must divide the batch of 8'],
+    ['--data x --lambda -1', '--lambda: '],
+    ['--data x --test-every 0', '--test-every: '],
+    ['--data x --rank 1.5', '--rank: '],
+    ['--data x --scale 0', '--scale: '],
+    ['--data x --caption-dropout 1.5', '--caption-dropout: '],
+    ['--data x --method dora', '--method: '],
+    ['--data x --timesteps low', '--timesteps: '],
+    ['--data x --sampler k_euler', '--sampler: '],
+    ['--data x --split 80/30', '--split: '],
+    ['--data x --budget 0', '--budget: '],
+    ['--data x --lr NaN', "option '--lr <x>' argument 'NaN' is invalid. expected a number"],
+    ['--data x --lr', "option '--lr <x>' argument missing"],
+    ['--data x --lamda 1.2', "unknown option '--lamda' (Did you mean --lambda?)"],
+    ['--preset mnist', "option '--preset <name>' argument 'mnist' is invalid. Allowed choices are phantoms, iu-xray"],
+    ['--data x --loss-weight clip-snr --loss-low 9 --loss-high 2', '--loss-low: must not exceed high'],
+    ['--data x --schedule piecewise_constant', '--lr-rules: expected factor:until'],
+    ['--data x --schedule piecewise_constant --lr-rules 1:x', '--lr-rules: expected factor:until'],
+    ['--data x --lr-rules 1:10,0.1', '--lr-rules: belongs to --schedule piecewise_constant'],
+    ['--data x --backend cuda', '--backend: '],
+    ['--data x --threads 0', '--threads: '],
+  ])('%s', (line, message) => {
+    let text = '';
+    try {
+      parse(line);
+    } catch (error) {
+      text = errorLine(error);
+    }
+    expect(text).toContain(message);
+    expect(text).not.toContain('\n');
+  });
+  test('a setting no version knows, from an old or foreign run folder', () => {
+    expect(() => resolveConfig({ data: 'x', lamda: 1.2 })).toThrow(/lamda/);
+  });
+});
