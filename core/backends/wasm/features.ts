@@ -1,10 +1,10 @@
-/** What this engine's WebAssembly can do; asked once, after the machine has set its flags. */
+/** What this engine's WebAssembly can do. */
 import { assembler, f32x4, v128 } from './assemble.ts';
 
-let relaxed: boolean | undefined;
-/** fused multiplication (relaxed SIMD) */
+let relaxed = false;
+/** Fused multiplication (relaxed SIMD). A no is asked again: a machine may have set V8's flag since. */
 export const hasRelaxedSimd = (): boolean => {
-  if (relaxed === undefined) {
+  if (!relaxed) {
     const m = assembler();
     m.kernel('probe', (f, { scratch }) => {
       const x = v128.load(scratch);

@@ -38,9 +38,8 @@ const expParts = (f: FunctionBuilder, x: Vector): { readonly shifted: Vector; re
   const p = horner(
     f,
     r,
-    [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1],
+    [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1, 1],
   );
-  f.set(p, f32x4.add(multiplyAdd(p, f32x4.mul(r, r), r), 1));
   return { shifted, p };
 };
 /** 2ⁿ for -127 ≤ n ≤ 127, where 2⁻¹²⁷ is 0; the bits above n fall off */
