@@ -41,7 +41,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
   return {
     name: 'webgpu',
     device: gpu.adapter,
-    supports: (dtype) => dtype !== 'f64',
+    supports: (dtype) => dtype !== 'f64' && dtype !== 'f16',
     hasKernel,
     store(values, dtype) {
       const buffer = pool.acquire(values.byteLength);

@@ -9,7 +9,7 @@ import type { ElementwiseName } from '../../ops/elementwise.ts';
 /** How many neighbouring elements a value of the kernel holds. */
 export type Width = 1 | 4;
 
-const scalarType: Readonly<Record<Exclude<DType, 'f64'>, string>> = {
+const scalarType: Readonly<Record<Exclude<DType, 'f64' | 'f16'>, string>> = {
   f32: 'f32',
   i32: 'i32',
   u32: 'u32',
@@ -19,6 +19,7 @@ const scalarType: Readonly<Record<Exclude<DType, 'f64'>, string>> = {
 /** WGSL type of a value in registers. @throws RangeError for f64, which GPUs lack */
 export const typeName = (dtype: DType, width: Width): string => {
   if (dtype === 'f64') throw new RangeError('the webgpu backend computes in f32; f64 runs on the cpu backend only');
+  if (dtype === 'f16') throw new RangeError('the webgpu backend has no f16 storage yet: load the weights as f32');
   return width === 1 ? scalarType[dtype] : `vec4<${scalarType[dtype]}>`;
 };
 /** WGSL type of an element in memory: bool is kept as 0/1 in a u32. */
