@@ -5,6 +5,7 @@
 import {
   add,
   type Backend,
+  type Compiled,
   compile,
   concat,
   dot,
@@ -57,6 +58,8 @@ export type Batch = {
   readonly t: Tensor;
   /** token ids [b,77] */
   readonly ids: Tensor;
+  /** text context [b,77,d], where the text encoder is not to be run */
+  readonly context?: Tensor;
   /** ε or v, like x */
   readonly target: Tensor;
   /** loss weight of each sample [b] */
@@ -97,9 +100,9 @@ export const adaptersOf = (s: State): Pairs => mapModules(({ A, B }: Slot): Adap
 
 /** per-sample losses [b]: weight·mean (prediction − target)² */
 function sampleLosses(o: StepOptions, adapters: Pairs, base: Frozen, batch: Batch): Tensor {
-  const text = attach(base.text, adapters.text, o.scale);
+  const encode = () => textEncoder(attach(base.text, adapters.text, o.scale), o.configs.text, batch.ids);
+  const context = batch.context ?? encode().lastHiddenState;
   const net = attach(base.unet, adapters.unet, o.scale);
-  const context = textEncoder(text, o.configs.text, batch.ids).lastHiddenState;
   const d = sub(
     unet(net, o.configs.unet, batch.x, batch.t, context, { checkpointBlocks: o.checkpointBlocks }),
     batch.target,
@@ -181,20 +184,15 @@ function testedGradients(
 
 export interface Steps {
   /** one update from one batch */
-  readonly plain: (
-    s: State,
-    base: Frozen,
-    batch: Batch,
-    hyper: Hyper,
-  ) => { readonly state: State; readonly loss: Tensor; readonly norm: Tensor };
+  readonly plain: Compiled<
+    [s: State, base: Frozen, batch: Batch, hyper: Hyper],
+    { readonly state: State; readonly loss: Tensor; readonly norm: Tensor }
+  >;
   /** one update from one batch, and the Fisher sums of the same backward pass */
-  readonly tested: (
-    s: State,
-    base: Frozen,
-    batch: Batch,
-    hyper: Hyper,
-    c: Candidates,
-  ) => { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums: FisherSums };
+  readonly tested: Compiled<
+    [s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates],
+    { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums: FisherSums }
+  >;
   /** one update from several micro-batches: equals the update from their union */
   readonly accumulated: (
     s: State,
