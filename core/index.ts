@@ -20,6 +20,7 @@ export {
   MissingRuleError,
   ShapeError,
 } from './ir/errors.ts';
+export { print } from './ir/print.ts';
 export type { Shape, Tensor } from './ir/tensor.ts';
 export { alias, barrier, stopGradient } from './ops/control.ts';
 export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
@@ -78,6 +79,7 @@ export { fold, type Key, key, keys, normal, split, threefry, uniform } from './o
 // reductions, layout, indexing
 export { max, mean, sum } from './ops/reduce.ts';
 export { registry } from './ops/registry.ts';
+export { checkKeys } from './transforms/check-keys.ts';
 export { checkpoint } from './transforms/checkpoint.ts';
 // transformations
 export { grad, pullback, valueAndGrad, vjp } from './transforms/grad.ts';

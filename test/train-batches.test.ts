@@ -29,7 +29,8 @@ const pairs = (n: number, std = 0): Encoded[] =>
 const source = (extra: Partial<RunConfig> = {}, n = 10, std = 0, steps = 1000, s = schedule) =>
   batchSource({ ...resolveConfig({ data: 'x', batch: 4 }), ...extra }, s, pairs(n, std), LATENT, EMPTY, steps);
 
-type Host = { readonly [name in keyof Batch]: number[] };
+type Field = 'x' | 't' | 'ids' | 'target' | 'weight';
+type Host = { readonly [name in Field]: number[] };
 const host = async (b: Batch): Promise<Host> => {
   const of = async (t: Tensor) => Array.from(await read(t));
   return {
@@ -177,7 +178,7 @@ describe('shares', () => {
 describe('the validation grid', () => {
   const grid = async (s: ReturnType<typeof source>, set: readonly Encoded[], shuffled = false) => {
     const all = await Promise.all(s.validation(set, shuffled).map(host));
-    const join = (name: keyof Batch) => all.flatMap((b) => b[name]);
+    const join = (name: Field) => all.flatMap((b) => b[name]);
     return { x: join('x'), t: join('t'), ids: join('ids'), target: join('target'), weight: join('weight') };
   };
   test('four timesteps for every pair, weight 1, no dropout, the mean of the posterior', async () => {

@@ -2,7 +2,7 @@
 import type { Backend, Executable, Graph, KernelReport } from '../backends/backend.ts';
 import { CoreError } from '../ir/errors.ts';
 import { hole, type Tensor, topo } from '../ir/tensor.ts';
-import { isNode, leaves, mapTree, type Tree, unflatten } from '../transforms/tree.ts';
+import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../transforms/tree.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
 import { simplify } from './simplify.ts';
 
@@ -14,12 +14,20 @@ export interface CompileOptions {
   readonly name?: string;
 }
 
+/** The place of an output in a result tree; a class, because trees take plain records for inner nodes. */
+class OutputAt {
+  readonly index: number;
+  constructor(index: number) {
+    this.index = index;
+  }
+}
+
 interface Program {
   readonly executable: Executable<unknown>;
   /** data tensors the function captured */
   readonly captured: readonly Tensor[];
   readonly outputs: readonly Tensor[];
-  /** the result tree with output positions at its leaves */
+  /** the result tree with an `OutputAt` in the place of every tensor */
   readonly shape: unknown;
   readonly traceMs: number;
   readonly buildMs: number;
@@ -41,7 +49,16 @@ export interface Compiled<A extends readonly unknown[], R> {
   trim(keep?: number): void;
 }
 
-const isTensor = (x: unknown): x is Tensor => typeof x === 'object' && x !== null && 'op' in x && 'outs' in x;
+/** numbers for static values that have no text of their own: functions, maps, instances of classes */
+const identities = new WeakMap<object, number>();
+let nextIdentity = 0;
+function staticText(x: unknown): string {
+  if (typeof x === 'string') return JSON.stringify(x);
+  if (Object.is(x, -0)) return 'number -0';
+  if ((typeof x !== 'object' && typeof x !== 'function') || x === null) return `${typeof x} ${String(x)}`;
+  if (!identities.has(x)) identities.set(x, nextIdentity++);
+  return `${typeof x} ${identities.get(x)}`;
+}
 
 /** Everything that makes a program another program: tree structure, shapes, dtypes, static values. */
 function signature(args: readonly unknown[]): string {
@@ -55,10 +72,11 @@ function signature(args: readonly unknown[]): string {
         walk(v);
       }
       parts.push(';');
-    } else parts.push(typeof x, String(x));
+    } else parts.push(staticText(x));
   };
   for (const a of args) walk(a);
-  return parts.join(' ');
+  // no key and no text above holds this character
+  return parts.join('\0');
 }
 
 export function makeGraph(
@@ -91,9 +109,9 @@ export function makeGraph(
 
 /**
  * `compile(f, { backend })` → a function of the same type that runs as one program on the backend.
- * Arguments are trees; tensor leaves may change their values freely, anything else (shapes, numbers, strings, structure)
- * is static: a new value builds a new program.
- * @throws DonatedError when a donated argument is used again.
+ * Arguments are trees; tensor leaves may change their values freely, anything else (shapes, numbers, strings, structure,
+ * functions and objects by identity) is static: a new value builds a new program. Tensors f captures keep their values.
+ * @throws DonatedError when a donated argument is used again; CoreError when one is given at two places.
  * @example const step = compile((state, batch) => …, { backend, donate: [0] }); state = step(state, batch);
  */
 export function compile<A extends readonly unknown[], R>(
@@ -119,7 +137,7 @@ export function compile<A extends readonly unknown[], R>(
     );
     const result = f(...(traced as unknown as A));
     const outputs: Tensor[] = [];
-    const shape = mapTree((x: unknown) => (isTensor(x) ? outputs.push(x) - 1 : x), result);
+    const shape = mapTree((x: unknown) => (isTensor(x) ? new OutputAt(outputs.push(x) - 1) : x), result);
     const { graph, captured } = makeGraph(outputs, holes, donated, backend);
     const traceMs = performance.now() - start;
     const executable = backend.build(graph);
@@ -140,22 +158,23 @@ export function compile<A extends readonly unknown[], R>(
     const given: Tensor[] = [];
     for (const arg of args) mapTree((x: unknown) => void (isTensor(x) && given.push(x)), arg);
     const all = [...given, ...program.captured].map((t) => storageOn(t, backend));
-    const handed = new Set<unknown>();
-    for (const [position, arg] of args.entries())
-      if (options.donate?.includes(position))
-        mapTree((x: unknown) => {
-          if (!isTensor(x)) return;
-          const s = storageOn(x, backend);
-          if (handed.has(s)) throw new CoreError(`${name}: one tensor stands at two places of a donated argument`);
-          handed.add(s);
-        }, arg);
+    // a program may write where a donated tensor lies, so nobody else may read there
+    const places = new Map<unknown, number>();
+    for (const s of all) places.set(s, (places.get(s) ?? 0) + 1);
+    for (const position of options.donate ?? [])
+      mapTree((x: unknown, path) => {
+        if (isTensor(x) && places.get(storageOn(x, backend))! > 1)
+          throw new CoreError(
+            `${name}: ${x.label ?? (path || `argument ${position}`)} is donated and stands at another place too`,
+          );
+      }, args[position]);
     for (const position of options.donate ?? [])
       mapTree((x: unknown) => void (isTensor(x) && donate(x, backend, name)), args[position]);
     return all;
   };
   const finish = (program: Program, results: readonly unknown[]): R => {
     const tensors = program.outputs.map((o, i) => placedTensor(backend, results[i], o.shape, o.dtype));
-    return mapTree((x: unknown) => (typeof x === 'number' && program.outputs[x] ? tensors[x] : x), program.shape) as R;
+    return mapTree((x: unknown) => (x instanceof OutputAt ? tensors[x.index] : x), program.shape) as R;
   };
 
   const compiled = (...args: A): R => {

@@ -19,7 +19,7 @@ export class DonatedError extends CoreError {
 export class MissingRuleError extends CoreError {
   override name = 'MissingRuleError';
 }
-/** The same random key was used twice in one function: split it first. */
+/** Two draws from one random key, found by `checkKeys`: split it first. */
 export class KeyReuseError extends CoreError {
   override name = 'KeyReuseError';
 }

@@ -22,6 +22,8 @@ function broadcastShape(op: string, xs: readonly Tensor[]): Shape {
 
 function apply(name: ElementwiseName, xs: readonly Operand[]): Tensor {
   const tensors = xs.filter((x): x is Tensor => typeof x !== 'number');
+  if (tensors.length === 0)
+    throw shapeError(name, [], 'at least one operand must be a tensor; plain numbers have no dtype');
   const shape = broadcastShape(name, tensors);
   const dtype = (tensors.find((x) => x.dtype !== 'bool') ?? tensors[0])!.dtype;
   return bind(

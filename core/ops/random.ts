@@ -27,10 +27,12 @@ export function threefry(k0: number, k1: number, c0: number, c1: number): [numbe
   return [x, y];
 }
 
+/** What the words of a key are used for: each use reads a stream of its own. */
+export const [DRAW, SPLIT, FOLD] = [0, 1, 2];
 export interface BitsAttrs {
   /** words per key */
   readonly count: number;
-  /** separates uses of one key (drawing, splitting, folding) */
+  /** DRAW, SPLIT or FOLD */
   readonly stream: number;
 }
 /** randomBits: key[…k, 2] u32, offset[…k] u32 → y[…k, count] u32; words 2i, 2i+1 are block (offset + i, stream). */
@@ -76,7 +78,7 @@ export const randomBitsOp: Primitive<BitsAttrs> = {
   }),
 };
 
-/** A random key: u32[2]. Use each key once; `split` or `fold` it to get more. */
+/** A random key: u32[2]. Draw from each key once (`checkKeys` finds who does not); `split` or `fold` it to get more. */
 export type Key = Tensor;
 const bits = (key: Key, count: number, stream: number, offset?: Tensor): Tensor =>
   bind(randomBitsOp, [key, offset ?? full(key.shape.slice(0, -1), 0, 'u32')], { count, stream });
@@ -95,19 +97,19 @@ const concatWords = (a: number, b: number): Tensor =>
   );
 
 /** `split(key, n)`: n independent keys, u32[n, 2]. */
-export const split = (k: Key, n = 2): Tensor => reshape(bits(k, 2 * n, 1), [n, 2]);
+export const split = (k: Key, n = 2): Tensor => reshape(bits(k, 2 * n, SPLIT), [n, 2]);
 /** The keys of `split` one by one: `const [a, b] = keys(k, 2)`. */
 export const keys = (k: Key, n = 2): Key[] =>
   Array.from({ length: n }, (_, i) => reshape(slice(split(k, n), { axis: 0, start: i, stop: i + 1 }), [2]));
 /** `fold(key, data)`: a new key from a key and a number (a step, an index); data may be a u32 scalar tensor. */
 export const fold = (k: Key, data: number | Tensor): Key =>
-  bits(k, 2, 2, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
+  bits(k, 2, FOLD, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
 
 /** `uniform(key, shape)`: f32 in [0, 1), 23 random bits each. */
 export function uniform(k: Key, shape: Shape): Tensor {
   const n = shape.reduce((p, q) => p * q, 1);
   // the top 23 bits as an integer, exact in f32
-  const top = cast(bind(table.div, [bits(k, n, 0), full([n], 512, 'u32')], {}), 'f32');
+  const top = cast(bind(table.div, [bits(k, n, DRAW), full([n], 512, 'u32')], {}), 'f32');
   return reshape(bind(table.mul, [top, full([n], 2 ** -23)], {}), shape);
 }
 /** `normal(key, shape)`: standard normal f32 (Box–Muller). */

@@ -1,8 +1,10 @@
 /** Parameter trees: plain readonly records and arrays with tensors (or anything else) at the leaves. */
+import type { Tensor } from '../ir/tensor.ts';
+
 export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T> };
 
 type Node = readonly unknown[] | { readonly [key: string]: unknown };
-const isTensor = (x: unknown): boolean => typeof x === 'object' && x !== null && 'op' in x && 'outs' in x;
+export const isTensor = (x: unknown): x is Tensor => typeof x === 'object' && x !== null && 'op' in x && 'outs' in x;
 /** Inner nodes are arrays and plain records; tensors, typed arrays, numbers, strings, undefined are leaves. */
 export const isNode = (x: unknown): x is Node =>
   Array.isArray(x) ||
