@@ -1,0 +1,164 @@
+/**
+ * How fast this machine and these kernels are, as ratios taken in one run:
+ *
+ *   npm run bench                                  single operations per backend, beside the machine's peak
+ *   npm run bench -- --peers                       the same beside PyTorch, jax-js and tfjs, where they are installed
+ *   npm run bench -- --step --base DIR             one training step of a model
+ *   npm run bench -- --step --unet-config FILE --batch 8 --resolution 224 --rank 4 --targets '**.attn1.*' --json
+ *
+ * Close other programs first: a busy machine is named in the output, and only ratios within one run count then.
+ */
+import { Option } from 'commander';
+import { backendNames } from '../core/backends/open.ts';
+import type { Backend } from '../core/index.ts';
+import { loadWarning } from './bench/clock.ts';
+import { benchOps, type OpFigure } from './bench/ops.ts';
+import { measurePeak, type Peak } from './bench/peak.ts';
+import { benchPeers, type PeerFigure } from './bench/peers.ts';
+import { benchStep, type StepFigures } from './bench/step.ts';
+import { command, type Io, type Main, openChosen, parseArgs, print, runMain, UsageError, wholeNumber } from './cli.ts';
+import { SMALL_BASE } from './model.ts';
+import { printable } from './report/printable.ts';
+
+const CHOICES = ['auto', 'all', ...backendNames] as const;
+type Options = {
+  readonly backend: (typeof CHOICES)[number];
+  readonly threads?: number;
+  readonly json: boolean;
+  readonly peers: boolean;
+  readonly only?: string;
+  readonly step: boolean;
+  readonly base?: string;
+  readonly unetConfig?: string;
+  readonly batch: number;
+  readonly resolution: number;
+  readonly rank: number;
+  readonly targets: string;
+  readonly checkpoint: boolean;
+  readonly ms: number;
+};
+
+/** The backends of a choice, one after the other; each is closed before the next. */
+async function onEach(o: Options, run: (backend: Backend) => Promise<void>): Promise<void> {
+  const names = o.backend === 'all' ? (['wasm', 'webgpu'] as const) : [o.backend];
+  for (const backend of names) {
+    const opened = await openChosen({ backend, ...(o.threads === undefined ? {} : { threads: o.threads }) });
+    await run(opened);
+    await opened.close();
+  }
+}
+
+const number = (x: number, digits = 1): string => x.toFixed(digits);
+
+function printStep(io: Io, f: StepFigures, peak: Peak): void {
+  const mib = (bytes: number) => `${number(bytes / 2 ** 20, 0)} MiB`;
+  const rows: readonly (readonly [string, string])[] = [
+    ['backend', `${f.backend} (${f.device})`],
+    ['adapted modules', String(f.modules)],
+    ['trace, compile', `${number(f.trace_ms, 0)} ms, ${number(f.compile_ms, 0)} ms; ${f.kernels} kernels`],
+    [
+      'step',
+      `${number(f.step_ms)} ms at best, ${number(f.step_ms_median)} ms median; ${number(f.images_per_s)} images/s`,
+    ],
+    [
+      'rate',
+      `${number(f.gflops)} GFLOP/s (${number(f.gflop, 2)} GFLOP of contractions), ${number((100 * f.gflops) / peak.gflops, 0)} % of this machine's ${number(peak.gflops, 0)}`,
+    ],
+    [
+      'step with expansion test',
+      `${number(f.fisher_step_ms)} ms, ${number(f.fisher_ratio, 3)} of a plain step with the same room`,
+    ],
+    ['memory', `${mib(f.peak_bytes)} on the backend, ${mib(f.rss_bytes)} resident`],
+  ];
+  for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text)}`);
+}
+
+function printOps(io: Io, figures: readonly OpFigure[], peers: readonly PeerFigure[], peak: Peak): void {
+  print(
+    io,
+    `this machine, ${peak.threads} threads: ${number(peak.gflops, 0)} GFLOP/s of 128-bit multiply-adds, ${number(peak.gbs, 0)} GB/s copied\n`,
+  );
+  print(
+    io,
+    `${'operation'.padEnd(34)}${'backend'.padEnd(10)}${'ms'.padStart(9)}${'GFLOP/s'.padStart(9)}${'GB/s'.padStart(7)}  of peak  peers (their time, ours/theirs)`,
+  );
+  for (const f of figures) {
+    const rate = f.gflop > 0 ? (f.gflop / f.ms) * 1000 : 0;
+    const bandwidth = (f.bytes / f.ms) * 1e-6;
+    const share = f.bound === 'compute' ? rate / peak.gflops : bandwidth / peak.gbs;
+    const beside = peers
+      .filter((p) => p.name === f.name)
+      .map((p) => `${p.peer} ${number(p.ms, 2)} ms, ${number(f.ms / p.ms, 2)}×`)
+      .join('  ');
+    print(
+      io,
+      `${f.name.padEnd(34)}${f.backend.padEnd(10)}${number(f.ms, 3).padStart(9)}${(rate > 0 ? number(rate) : '').padStart(9)}${number(bandwidth).padStart(7)}${`${number(100 * share, 0)} %`.padStart(9)}  ${beside}`,
+    );
+  }
+}
+
+export const main: Main = async (args, io) => {
+  const program = command(
+    'bench',
+    'Times operations or a whole training step beside the limits of this machine.',
+    [
+      '',
+      '--peers',
+      '--step --base models/small-base',
+      "--step --unet-config unet.json --batch 8 --resolution 224 --targets '**.attn1.*'",
+    ],
+    io,
+  )
+    .addOption(
+      new Option('--backend <name>', 'where to compute; all: wasm and webgpu').choices(CHOICES).default('auto'),
+    )
+    .addOption(new Option('--threads <n>', 'threads of the wasm backend').argParser(wholeNumber(1, 256)))
+    .addOption(new Option('--json', 'figures as JSON').default(false))
+    .addOption(new Option('--ms <n>', 'time spent on each figure').argParser(wholeNumber(1, 600_000)).default(400))
+    .addOption(new Option('--only <text>', 'operations whose name contains this'))
+    .addOption(new Option('--peers', 'also time PyTorch, jax-js and tfjs where they are installed').default(false))
+    .addOption(new Option('--step', 'time one training step instead of operations').default(false))
+    .addOption(
+      new Option('--base <path>', 'model of --step').default(undefined, 'the small base, without --unet-config'),
+    )
+    .addOption(new Option('--unet-config <file>', 'a U-Net configuration for --step, with random weights and context'))
+    .addOption(new Option('--batch <n>', 'pictures per step').argParser(wholeNumber(1, 4096)).default(8))
+    .addOption(new Option('--resolution <n>', 'pixels per side').argParser(wholeNumber(8, 4096)).default(224))
+    .addOption(new Option('--rank <n>', 'rank of every adapter').argParser(wholeNumber(1, 1024)).default(4))
+    .addOption(new Option('--targets <globs>', 'adapted linears: a preset or globs').default('all-linear'))
+    .addOption(new Option('--checkpoint', 'compute blocks again in the backward pass').default(false));
+  const o = parseArgs<Options>(program, args);
+  if (o.step && o.peers) throw new UsageError('--peers: compares operations; leave it out with --step');
+  const figures: StepFigures[] = [];
+  const ops: OpFigure[] = [];
+  const peak = await measurePeak(o.threads);
+  if (o.step) {
+    const base = o.unetConfig === undefined ? (o.base ?? SMALL_BASE) : o.base;
+    const settings = { ...o, base, checkpointBlocks: o.checkpoint };
+    await onEach(o, async (backend) => void figures.push(await benchStep(settings, backend, o.ms)));
+  } else await onEach(o, async (backend) => void ops.push(...(await benchOps(backend, o.only ?? '', o.ms))));
+  const peers = o.peers
+    ? await benchPeers(
+        ops.map((f) => f.name),
+        o.ms,
+      )
+    : { figures: [], missing: [] };
+  const warning = loadWarning();
+  if (o.json) {
+    const result = o.step
+      ? { peak, steps: figures }
+      : { peak, operations: ops, peers: peers.figures, missing: peers.missing };
+    print(io, JSON.stringify({ ...result, ...(warning ? { warning } : {}) }, null, 2));
+    return;
+  }
+  if (o.step)
+    for (const f of figures) {
+      printStep(io, f, peak);
+      print(io);
+    }
+  else printOps(io, ops, peers.figures, peak);
+  if (peers.missing.length > 0) print(io, `\nnot installed here: ${peers.missing.join(', ')}`);
+  if (warning) print(io, `\n${warning}`);
+};
+
+await runMain(import.meta, main);

@@ -1,0 +1,161 @@
+/** The operations of the bench: what each computes, its floating-point operations, and the bytes it must move. */
+import {
+  add,
+  attention,
+  type Backend,
+  compile,
+  conv,
+  convInput,
+  dot,
+  evaluate,
+  groupNorm,
+  layerNorm,
+  mul,
+  pullback,
+  sigmoid,
+  softmax,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
+import { geglu } from '../../nn/index.ts';
+import { timed } from './clock.ts';
+
+export type OpFigure = {
+  readonly name: string;
+  readonly backend: string;
+  readonly ms: number;
+  readonly gflop: number;
+  /** read and written at least */
+  readonly bytes: number;
+  /** what limits it on this kind of machine */
+  readonly bound: 'compute' | 'memory';
+};
+
+type Case = {
+  readonly shapes: readonly (readonly number[])[];
+  readonly run: (...x: Tensor[]) => Tensor | readonly Tensor[];
+  readonly flop?: number;
+  readonly bound: 'compute' | 'memory';
+};
+
+const same = {
+  stride: [1, 1],
+  pad: [
+    [1, 1],
+    [1, 1],
+  ],
+  groups: 1,
+} as const;
+const product = (m: number, n: number, k: number): Case => ({
+  shapes: [
+    [1, m, k],
+    [1, k, n],
+  ],
+  run: (a, b) => dot(a!, b!),
+  flop: 2 * m * n * k,
+  bound: 'compute',
+});
+const convolution = (b: number, side: number, c: number): Case => ({
+  shapes: [
+    [b, side, side, c],
+    [3, 3, c, c],
+  ],
+  run: (x, w) => conv(x!, w!, same),
+  flop: 2 * b * side * side * 9 * c * c,
+  bound: 'compute',
+});
+const convolutionGradient = (b: number, side: number, c: number): Case => ({
+  ...convolution(b, side, c),
+  run: (g, w) => convInput(g!, w!, { ...same, size: [side, side] }),
+});
+/** The same with the gradients by all operands, for a cotangent of ones times the result: nothing can be left out. */
+const withGradients = (c: Case): Case => ({
+  ...c,
+  run: (...x) => {
+    const y = c.run(...x) as Tensor;
+    return [y, ...pullback([y], [y], x).map((g) => g!)];
+  },
+  ...(c.flop === undefined ? {} : { flop: 3 * c.flop }),
+});
+
+const [HEADS, ROWS, DEPTH] = [8, 784, 40];
+const selfAttention: Case = {
+  shapes: [
+    [1, ROWS, HEADS * DEPTH],
+    [1, ROWS, HEADS * DEPTH],
+    [1, ROWS, HEADS * DEPTH],
+  ],
+  run: (q, k, v) => attention(q!, k!, v!, { heads: HEADS }),
+  flop: 4 * HEADS * ROWS * ROWS * DEPTH,
+  bound: 'compute',
+};
+const MILLIONS = [4, 1024, 1024] as const;
+const chain: Case = {
+  shapes: [MILLIONS, MILLIONS, MILLIONS],
+  run: (x, y, z) => add(mul(mul(x!, sigmoid(x!)), y!), z!),
+  bound: 'memory',
+};
+const picture = [8, 28, 28, 320] as const;
+const groups: Case = {
+  shapes: [picture, [320], [320]],
+  run: (x, w, b) => groupNorm(x!, w!, b!, { groups: 32, eps: 1e-5, silu: false }),
+  bound: 'memory',
+};
+const rows: Case = {
+  shapes: [[6272, 320], [320], [320]],
+  run: (x, w, b) => layerNorm(x!, w!, b!, 1e-5),
+  bound: 'memory',
+};
+
+export const CASES: Readonly<Record<string, Case>> = {
+  'dot 512×512×512': product(512, 512, 512),
+  'dot 1024×1024×1024': product(1024, 1024, 1024),
+  'dot 784×320×320': product(784, 320, 320),
+  'dot 1232×320×768': product(1232, 320, 768),
+  'dot 784×320×2880': product(784, 320, 2880),
+  'conv 3×3 64→64 28² b8': convolution(8, 28, 64),
+  'conv 3×3 320→320 28² b1': convolution(1, 28, 320),
+  'conv input gradient 64→64': convolutionGradient(8, 28, 64),
+  'conv input gradient 320→320': convolutionGradient(1, 28, 320),
+  'attention 8×784×40': selfAttention,
+  'attention 8×784×40 with gradients': withGradients(selfAttention),
+  'silu(x)·y+z, 4 M': chain,
+  'silu(x)·y+z, 4 M with gradients': withGradients(chain),
+  'groupNorm 8×28²×320': groups,
+  'groupNorm with gradients': withGradients(groups),
+  'layerNorm 6272×320': rows,
+  'layerNorm with gradients': withGradients(rows),
+  'softmax 6272×784': { shapes: [[6272, 784]], run: (x) => softmax(x!), bound: 'memory' },
+  'geglu 6272×2560': { shapes: [[6272, 2560]], run: (x) => geglu(x!), bound: 'memory' },
+};
+
+const sizeOf = (shape: readonly number[]) => shape.reduce((p, n) => p * n, 1);
+const values = (shape: readonly number[]): Tensor =>
+  tensor(
+    Float32Array.from({ length: sizeOf(shape) }, (_, i) => ((i * 7919) % 1000) / 1000 - 0.5),
+    shape,
+  );
+
+/** Times every case whose name contains `only`: the sum of its kernels by the backend's own clock. */
+export async function benchOps(backend: Backend, only: string, ms: number): Promise<OpFigure[]> {
+  const figures: OpFigure[] = [];
+  for (const [name, { shapes, run, flop, bound }] of Object.entries(CASES)) {
+    if (!name.includes(only)) continue;
+    const program = compile((...x: Tensor[]) => run(...x), { backend, name });
+    const inputs = evaluate(shapes.map(values), backend);
+    let bytes = 0;
+    const once = async (): Promise<number> => {
+      const start = performance.now();
+      const results = await program.profile(...inputs);
+      const wall = performance.now() - start;
+      const { kernels } = program.inspect(...inputs);
+      bytes = 4 * [...shapes, ...[results].flat().map((t) => t.shape)].reduce((n, s) => n + sizeOf(s), 0);
+      // a backend that cannot time its kernels gives zeros
+      return kernels.reduce((sum, k) => sum + (k.ms ?? 0), 0) || wall;
+    };
+    const { min } = await timed(once, { ms, warm: 3 });
+    figures.push({ name, backend: backend.name, ms: min, gflop: (flop ?? 0) / 1e9, bytes, bound });
+    program.trim();
+  }
+  return figures;
+}

@@ -1,0 +1,261 @@
+/** One training step of any base, or of a U-Net configuration with random weights: built, timed, counted. */
+import { type Backend, evaluate, type KernelReport, place, readScalar, type Tensor, tensor } from '../../core/index.ts';
+import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
+import {
+  parseConfig,
+  type TextEncoderConfig,
+  textEncoderSchema,
+  type UNetConfig,
+  unetSchema,
+} from '../../models/config.ts';
+import { openBase } from '../../models/io/base.ts';
+import { readJson } from '../../models/io/json.ts';
+import { linearPaths, load, specShapes } from '../../models/spec.ts';
+import { unetSpec } from '../../models/unet/index.ts';
+import { init } from '../../nn/index.ts';
+import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
+import { selectTargets } from '../../selora/targets.ts';
+import { UsageError } from '../cli.ts';
+import { keyOf, randomOf } from '../data/random.ts';
+import { adamDefaults } from '../optimizer.ts';
+import {
+  type Batch,
+  type Candidates,
+  createSteps,
+  type Frozen,
+  type Hyper,
+  mapModules,
+  type PerNetwork,
+  type State,
+  type Steps,
+  slotOf,
+} from '../step.ts';
+import { summary } from './clock.ts';
+
+export type StepSettings = {
+  readonly base?: string | undefined;
+  readonly unetConfig?: string | undefined;
+  readonly batch: number;
+  readonly resolution: number;
+  readonly rank: number;
+  readonly targets: string;
+  readonly checkpointBlocks: boolean;
+};
+
+export type StepFigures = {
+  readonly backend: string;
+  readonly device: string;
+  readonly modules: number;
+  readonly trace_ms: number;
+  readonly compile_ms: number;
+  readonly step_ms: number;
+  readonly step_ms_median: number;
+  readonly fisher_step_ms: number;
+  /** the tested step over a plain step with the same room for ranks */
+  readonly fisher_ratio: number;
+  readonly peak_bytes: number;
+  readonly rss_bytes: number;
+  /** of contractions: dot, convolutions, attention */
+  readonly gflop: number;
+  readonly gflops: number;
+  readonly images_per_s: number;
+  readonly kernels: number;
+};
+
+/** A model, adapters with their moments, and a batch of noise: all a step needs, on the backend. */
+export type StepSetup = {
+  readonly steps: Steps;
+  readonly base: Frozen;
+  readonly batch: Batch;
+  readonly hyper: Hyper;
+  /** a fresh state with room for so many ranks */
+  readonly state: (capacity: number) => State;
+  readonly candidates: (state: State) => Candidates;
+  readonly modules: number;
+};
+
+type Model = {
+  readonly unet: UNetConfig;
+  readonly text: TextEncoderConfig;
+  readonly base: Frozen;
+  readonly linears: PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
+  /** pixels per latent along a side */
+  readonly factor: number;
+  /** the text encoder is part of the step */
+  readonly runsText: boolean;
+};
+
+const linearsIn = (spec: ReturnType<typeof unetSpec> | ReturnType<typeof textEncoderSpec>) => {
+  const shapes = specShapes(spec);
+  return new Map(linearPaths(spec).map((path) => [path, shapes.get(`${path}.weight`) as readonly [number, number]]));
+};
+
+async function openModel({ base, unetConfig }: StepSettings): Promise<Model> {
+  if ((base === undefined) === (unetConfig === undefined))
+    throw new UsageError('--step needs either --base DIR or --unet-config FILE');
+  if (base !== undefined) {
+    const { configs, parts } = await openBase(base);
+    const [net, text] = [unetSpec(configs.unet), textEncoderSpec(configs.textEncoder)];
+    return {
+      unet: configs.unet,
+      text: configs.textEncoder,
+      base: { unet: await load(net, parts.unet), text: await load(text, parts.text_encoder) },
+      linears: { unet: linearsIn(net), text: linearsIn(text) },
+      factor: 2 ** (configs.vae.block_out_channels.length - 1),
+      runsText: true,
+    };
+  }
+  const unet = parseConfig(unetSchema, await readJson(unetConfig!), unetConfig!);
+  // never run: the context is random, too
+  const text = parseConfig(
+    textEncoderSchema,
+    { hidden_size: 8, intermediate_size: 8, num_attention_heads: 1, num_hidden_layers: 1, vocab_size: 4 },
+    'text encoder',
+  );
+  const net = unetSpec(unet);
+  return {
+    unet,
+    text,
+    base: { unet: init(net, 1), text: init(textEncoderSpec(text), 2) },
+    linears: { unet: linearsIn(net), text: new Map() },
+    factor: 8,
+    runsText: false,
+  };
+}
+
+/** @throws FileError for a broken model, UsageError or RangeError for settings that do not fit it */
+export async function setUpStep(settings: StepSettings, backend: Backend): Promise<StepSetup> {
+  const model = await openModel(settings);
+  const side = settings.resolution / model.factor;
+  if (!Number.isInteger(side))
+    throw new UsageError(`--resolution ${settings.resolution}: expected a multiple of ${model.factor}`);
+  const { batch: n, rank } = settings;
+  const random = randomOf(keyOf(7));
+  const normal = (...shape: number[]): Tensor =>
+    tensor(
+      Float32Array.from({ length: shape.reduce((p, q) => p * q, 1) }, () => random.normal()),
+      shape,
+    );
+  const tokens = 77;
+  const batch: Batch = {
+    x: normal(n, side, side, model.unet.in_channels),
+    t: tensor(Int32Array.from({ length: n }, (_, i) => Math.floor(((i + 0.5) * 1000) / n))),
+    ids: tensor(
+      Int32Array.from({ length: n * tokens }, (_, i) => (i * 31) % model.text.vocab_size),
+      [n, tokens],
+    ),
+    target: normal(n, side, side, model.unet.out_channels),
+    weight: tensor(new Float32Array(n).fill(1)),
+    ...(model.runsText ? {} : { context: normal(n, tokens, model.unet.cross_attention_dim) }),
+  };
+  const targets = selectTargets(settings.targets, [...model.linears.unet.keys()], [...model.linears.text.keys()]);
+  const adapters = mapNetwork(targets, (paths, network) => {
+    const chosen = new Map(paths.map((p) => [p, model.linears[network].get(p)!] as const));
+    return initAdapters(hostKey(3), chosen, rank, { a: 0 });
+  });
+  // B is not zero, as after some steps: every gradient has work to do
+  const worn = mapModules(
+    ({ A, B }) => ({ A, B: tensor(kaimingUniform(hostKey(4), B.shape[1]!, rank * B.shape[1]!, { a: 9 }), B.shape) }),
+    adapters,
+  );
+  const rate = tensor([1e-4], []);
+  return {
+    steps: createSteps({
+      backend,
+      configs: { unet: model.unet, text: model.text },
+      scale: 1,
+      adam: adamDefaults,
+      clip: 0,
+      checkpointBlocks: settings.checkpointBlocks,
+    }),
+    base: place(model.base, backend),
+    batch,
+    hyper: { unet: rate, text: rate },
+    state: (capacity) =>
+      evaluate(
+        mapModules((a) => slotOf(a, capacity), worn),
+        backend,
+      ),
+    candidates: (state) =>
+      mapModules(({ A }, path) => {
+        const [dIn, capacity] = A.shape as [number, number];
+        const slot = Float32Array.from({ length: capacity }, (_, i) => (i === rank ? 1 : 0));
+        return {
+          K: tensor(kaimingUniform(hostKey(path.length), dIn, dIn, { a: 0 }), [dIn, 1]),
+          slot: tensor(slot, [1, capacity]),
+        };
+      }, state),
+    modules: targets.unet.length + targets.text.length,
+  };
+}
+const mapNetwork = (
+  x: PerNetwork<readonly string[]>,
+  f: (paths: readonly string[], network: 'unet' | 'text') => Adapters,
+): PerNetwork<Adapters> => ({ unet: f(x.unet, 'unet'), text: f(x.text, 'text') });
+
+const CONTRACTIONS = /^(dot|conv|convInput|convKernel|attention|attentionGrad)$/;
+export const gigaFlop = (kernels: readonly KernelReport[]): number =>
+  kernels.filter((k) => CONTRACTIONS.test(k.name)).reduce((sum, k) => sum + k.flops, 0) / 1e9;
+
+/** Milliseconds of `least` runs or more within `ms`, each from its call to its loss. */
+async function repeated(
+  run: () => Promise<void>,
+  { ms, least }: { readonly ms: number; readonly least: number },
+): Promise<{ readonly min: number; readonly median: number }> {
+  const times: number[] = [];
+  for (const end = performance.now() + ms; performance.now() < end || times.length < least; ) {
+    const start = performance.now();
+    await run();
+    times.push(performance.now() - start);
+  }
+  return summary(times);
+}
+
+/** Builds and times the step. `ms` is spent on each of the three programs. */
+export async function benchStep(settings: StepSettings, backend: Backend, ms = 4000): Promise<StepFigures> {
+  const { steps, base, batch, hyper, state: fresh, candidates, modules } = await setUpStep(settings, backend);
+  const plain = async (capacity: number) => {
+    let state = fresh(capacity);
+    const { kernels, traceMs, buildMs } = steps.plain.inspect(state, base, batch, hyper);
+    const run = async () => {
+      const done = steps.plain(state, base, batch, hyper);
+      state = done.state;
+      await readScalar(done.loss);
+    };
+    await run();
+    return { kernels, traceMs, buildMs, times: await repeated(run, { ms, least: 3 }) };
+  };
+  const first = await plain(settings.rank);
+  const { peakBytes } = backend.memory();
+
+  // the test needs room for one rank more: compared with a plain step that has it as well
+  const capacity = settings.rank + 1;
+  const roomy = await plain(capacity);
+  let state = fresh(capacity);
+  const tried = candidates(state);
+  const runTested = async () => {
+    const done = steps.tested(state, base, batch, hyper, tried);
+    state = done.state;
+    await readScalar(done.loss);
+  };
+  await runTested();
+  const tested = await repeated(runTested, { ms, least: 3 });
+  const gflop = gigaFlop(first.kernels);
+  return {
+    backend: backend.name,
+    device: backend.device,
+    modules,
+    trace_ms: first.traceMs,
+    compile_ms: first.buildMs,
+    step_ms: first.times.min,
+    step_ms_median: first.times.median,
+    fisher_step_ms: tested.min,
+    fisher_ratio: tested.min / roomy.times.min,
+    peak_bytes: peakBytes,
+    rss_bytes: process.resourceUsage().maxRSS * 1024,
+    gflop,
+    gflops: (gflop / first.times.min) * 1000,
+    images_per_s: (settings.batch / first.times.min) * 1000,
+    kernels: first.kernels.length,
+  };
+}
