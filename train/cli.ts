@@ -8,10 +8,11 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
+import type { Backend } from '../core/backends/backend.ts';
 import { type BackendChoice, backendNames, openBackend } from '../core/backends/open.ts';
-import { type Backend, CoreError } from '../core/index.ts';
+import { CoreError } from '../core/ir/errors.ts';
 import { FileError, printable } from '../models/io/error.ts';
-import { SMALL_BASE } from './model.ts';
+import { SMALL_BASE } from './paths.ts';
 import type { TerminalStream } from './report/terminal.ts';
 
 /** Where a command writes and how it hears of Ctrl-C. */

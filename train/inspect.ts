@@ -9,15 +9,12 @@ import { asFileError, FileError } from '../models/io/error.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { PARTS } from '../models/names.ts';
 import { command, type Io, parseArgs, runMain, wholeNumber } from './cli.ts';
-import { LAYOUTS } from './data/dataset.ts';
 import type { Layout } from './data/records.ts';
-import { inspectAdapter } from './inspect/adapter.ts';
-import { inspectBase } from './inspect/base.ts';
-import { inspectData } from './inspect/data.ts';
-import { inspectRun, isRun } from './inspect/run.ts';
-import { inspectTensors } from './inspect/tensors.ts';
+import { CONFIG_FILE } from './run/folder.ts';
+import { METRICS_FILE } from './run/metrics.ts';
 
 const KINDS = ['adapter', 'run', 'base', 'data', 'tensors'] as const;
+const LAYOUTS = ['imagefolder', 'montgomery', 'iu-xray', 'patchgastric'] as const satisfies readonly Layout[];
 type Kind = (typeof KINDS)[number];
 
 type Options = {
@@ -73,7 +70,7 @@ async function kindOfFile(file: string): Promise<Kind> {
 /** What a folder is, by the names in it; a data folder where nothing else fits. */
 async function kindOfFolder(folder: string): Promise<Kind> {
   const names = await readdir(folder);
-  if (isRun(names)) return 'run';
+  if (names.includes(CONFIG_FILE) && names.includes(METRICS_FILE)) return 'run';
   if (names.some((name) => ADAPTER_FILES.includes(name))) return 'adapter';
   const parts = PARTS.filter((part) => names.includes(part));
   for (const part of parts) {
@@ -93,17 +90,18 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   });
   if (!info.isDirectory() && !info.isFile()) throw new FileError(location, '', 'is neither a file nor a folder');
   const kind = o.as ?? (info.isDirectory() ? await kindOfFolder(location) : await kindOfFile(location));
+  // Loaded when needed: charts and image libraries take longer to start than most files to read.
   switch (kind) {
     case 'adapter':
-      return inspectAdapter(location, o, io);
+      return (await import('./inspect/adapter.ts')).inspectAdapter(location, o, io);
     case 'run':
-      return inspectRun(location, o, io);
+      return (await import('./inspect/run.ts')).inspectRun(location, o, io);
     case 'base':
-      return inspectBase(location, o, io);
+      return (await import('./inspect/base.ts')).inspectBase(location, o, io);
     case 'data':
-      return inspectData(location, o, io);
+      return (await import('./inspect/data.ts')).inspectData(location, o, io);
     case 'tensors':
-      return inspectTensors(location, io, o.quick === true);
+      return (await import('./inspect/tensors.ts')).inspectTensors(location, io, o.quick === true);
   }
 }
 

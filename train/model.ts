@@ -14,11 +14,11 @@ import { unetSpec } from '../models/unet/index.ts';
 import { vaeSpec } from '../models/vae/index.ts';
 import type { Adapter, Adapters } from '../selora/adapter.ts';
 import { attach } from '../selora/attach.ts';
+import { SMALL_BASE } from './paths.ts';
 import type { Pipeline } from './sample.ts';
 import type { PerNetwork } from './step.ts';
 
-/** The base that ships with the project. */
-export const SMALL_BASE = path.resolve(import.meta.dirname, '../models/small-base');
+export { SMALL_BASE };
 
 /** Module path → [d_out, d_in] (PyTorch's weight shape) of the linear layers of each network. */
 export type Linears = PerNetwork<ReadonlyMap<string, readonly [number, number]>>;

@@ -60,9 +60,6 @@ function progressFacts(rows: readonly Row[]): readonly (readonly [string, string
   ];
 }
 
-/** Whether the names are those of a run folder. */
-export const isRun = (names: readonly string[]): boolean => names.includes(CONFIG_FILE) && names.includes(METRICS_FILE);
-
 /**
  * Prints a run folder, its adapter included.
  * @throws FileError naming file and field of what cannot be read

@@ -1,12 +1,16 @@
 /** A safetensors file as a list of its tensors, with their values where there are few and their range where many. */
-import { printable } from '../../models/io/error.ts';
-import { elements, openSafetensors, type Safetensors } from '../../models/io/safetensors.ts';
+import { stat } from 'node:fs/promises';
+import { asFileError, printable } from '../../models/io/error.ts';
+import { readBytes } from '../../models/io/json.ts';
+import { elements, openSafetensors, parseSafetensors, type Safetensors } from '../../models/io/safetensors.ts';
 import { type Io, print } from '../cli.ts';
 import { bytes, number } from '../report/format.ts';
 import { commas, printFacts, table } from './text.ts';
 
 /** Tensors of at most this many values are printed whole. */
 const FEW = 16;
+/** Files of at most this many bytes are read in one go. */
+const WHOLE_BYTES = 2 ** 26;
 /** Larger tensors are not read: 2²⁷ numbers are half a GiB. */
 const MANY = 2 ** 27;
 
@@ -45,12 +49,22 @@ async function valuesOf(file: Safetensors, name: string): Promise<string> {
   return `${number(low)} … ${number(high)}, mean |x| ${number(meanAbs)}${odd}`;
 }
 
+/** Small files are read in one go: opening a file for each of thousands of tensors takes longer than reading it. */
+async function opened(location: string): Promise<Safetensors> {
+  const { size } = await stat(location).catch((error) => {
+    throw asFileError(error, location);
+  });
+  return size <= WHOLE_BYTES
+    ? parseSafetensors(await readBytes(location, WHOLE_BYTES), location)
+    : openSafetensors(location);
+}
+
 /**
  * Prints the tensors of a file, sorted as stored. `quick` reads no values.
  * @throws FileError when the file breaks a rule of the format
  */
 export async function inspectTensors(location: string, io: Io, quick: boolean): Promise<void> {
-  const file = await openSafetensors(location);
+  const file = await opened(location);
   const counts = [...file.tensors.values()].map((info) => elements(info));
   const dtypes = [...new Set([...file.tensors.values()].map(({ dtype }) => dtype))].sort();
   printFacts(io, `safetensors ${printable(location)}`, [
