@@ -16,12 +16,13 @@ import { vaeSchema } from '../models/config.ts';
 import { writeBase } from '../models/io/base-write.ts';
 import { readTokenizer } from '../models/io/tokenizer-files.ts';
 import { toCheckpoint } from '../models/spec.ts';
+import type { UNet } from '../models/unet/index.ts';
 import type { Vae } from '../models/vae/index.ts';
 import { contactSheet, toGrey } from './data/image-write.ts';
 import { readShape, scoreShapes, shapeAt } from './data/shapes.ts';
 import { LATENT, PICTURE, SEED, schedulerConfig, textConfig, unetConfig, vaeConfig } from './pretrain/config.ts';
 import { textParsed, warmStartText } from './pretrain/text.ts';
-import { type Denoiser, type Latents, schedule, trainPhase, unetParsed } from './pretrain/unet.ts';
+import { type Denoiser, encodeCaptions, type Latents, schedule, trainPhase, unetParsed } from './pretrain/unet.ts';
 import { encodeAll, trainVae } from './pretrain/vae.ts';
 import { createGenerator } from './sample.ts';
 
@@ -113,36 +114,31 @@ async function main(o: Options): Promise<void> {
   console.log(
     `scaling_factor ${scale}; ${means.length} latents in ${((performance.now() - started) / 1000).toFixed(0)} s`,
   );
-  const data: Latents = { latents: means.map((m) => m.map((x) => x * scale)), captions };
+  const [empty, ...contexts] = await encodeCaptions(backend, text, tokenizer, ['', ...captions]);
+  const data: Latents = { latents: means.map((m) => m.map((x) => x * scale)), contexts, empty: empty! };
   if (data.latents[0]!.length !== LATENT * LATENT * 4) throw new Error('latent size differs from the configuration');
 
-  const probe = (count: number) => async (step: number, averaged: Denoiser) => {
-    const s = await gate(backend, averaged, vae, scale, tokenizer, count, path.join(o.work, 'samples.png'));
+  const probe = (count: number) => async (step: number, averaged: UNet) => {
+    const s = await gate(
+      backend,
+      { unet: averaged, text },
+      vae,
+      scale,
+      tokenizer,
+      count,
+      path.join(o.work, 'samples.png'),
+    );
     console.log(
       `gate at step ${step} (${count} held-out captions): x ${s.x.toFixed(2)}  y ${s.y.toFixed(2)}  size ${s.size.toFixed(2)}  brightness ${s.brightness.toFixed(2)}`,
     );
     return s.x >= 0.97 && s.y >= 0.97 && s.size >= 0.9 && s.brightness >= 0.9;
   };
-  const one = await trainPhase(
-    backend,
-    o.work,
-    { name: 'phase1', steps: o.phase1Steps, lr: 1.5e-3, from: 600 },
-    undefined,
-    text,
-    data,
-    tokenizer,
-  );
+  const first = { name: 'phase1', steps: o.phase1Steps, lr: 1.5e-3, from: 600 };
+  const one = await trainPhase(backend, o.work, first, undefined, data);
   if (o.until === 'phase1') return;
-  const two = await trainPhase(
-    backend,
-    o.work,
-    { name: 'phase2', steps: o.phase2Steps, lr: 1.2e-3, from: 930 },
-    one,
-    one.text,
-    data,
-    tokenizer,
-    probe(32),
-  );
+  const second = { name: 'phase2', steps: o.phase2Steps, lr: 1.2e-3, from: 930 };
+  const unet = await trainPhase(backend, o.work, second, one, data, probe(32));
+  const two: Denoiser = { unet, text };
   const final = await gate(backend, two, vae, scale, tokenizer, 96, path.join(o.work, 'samples.png'));
   console.log(
     `final gate, 96 held-out captions: x ${final.x.toFixed(3)}  y ${final.y.toFixed(3)}  size ${final.size.toFixed(3)}  brightness ${final.brightness.toFixed(3)}`,

@@ -1,8 +1,9 @@
 /**
- * Stage 3: the U-Net and the text encoder together, v-prediction. Phase 1 learns to denoise (timesteps mostly 600–999);
+ * Stage 3: the U-Net on the warm-started text encoder, v-prediction. The text encoder stays as it is: trained along, it
+ * loses the place of things (from 100% to chance by a linear probe) long before the U-Net asks for it. Phase 1 learns to denoise (timesteps mostly 600–999);
  * phase 2 draws mostly from 930–999, where the picture must come from the words, until single shapes land where told.
  */
-import { type Backend, mean, mul, sub, type Tensor, tensor } from '../../core/index.ts';
+import { type Backend, compile, mean, mul, read, sub, type Tensor, tensor } from '../../core/index.ts';
 import { type TextEncoder, textEncoder } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { unetSchema } from '../../models/config.ts';
@@ -21,18 +22,43 @@ const LENGTH = 77;
 const EACH = LATENT * LATENT * 4;
 
 export type Denoiser = { readonly unet: UNet; readonly text: TextEncoder };
-type Batch = { readonly x: Tensor; readonly t: Tensor; readonly ids: Tensor; readonly target: Tensor };
+type Batch = { readonly x: Tensor; readonly t: Tensor; readonly context: Tensor; readonly target: Tensor };
 
-function loss(p: Denoiser, { x, t, ids, target }: Batch): Tensor {
-  const context = textEncoder(p.text, textParsed, ids).lastHiddenState;
-  const d = sub(unet(p.unet, unetParsed, x, t, context), target);
+function loss(p: UNet, { x, t, context, target }: Batch): Tensor {
+  const d = sub(unet(p, unetParsed, x, t, context), target);
   return mean(mul(d, d));
+}
+
+/** Hidden states of many captions, [77·48] each: computed once, since the text encoder does not change. */
+export async function encodeCaptions(
+  backend: Backend,
+  text: TextEncoder,
+  tokenizer: Tokenizer,
+  captions: readonly string[],
+): Promise<Float32Array[]> {
+  const run = compile((p: TextEncoder, ids: Tensor) => textEncoder(p, textParsed, ids).lastHiddenState, {
+    backend,
+    name: 'captions',
+  });
+  const out: Float32Array[] = [];
+  for (let from = 0; from < captions.length; from += 64) {
+    const some = captions.slice(from, from + 64);
+    const ids = new Int32Array(some.length * LENGTH);
+    for (const [i, c] of some.entries()) ids.set(tokenizer.encode(c).ids, i * LENGTH);
+    const h = (await read(run(text, tensor(ids, [some.length, LENGTH])))) as Float32Array;
+    const each = h.length / some.length;
+    for (let i = 0; i < some.length; i++) out.push(h.slice(i * each, (i + 1) * each));
+  }
+  run.trim();
+  return out;
 }
 
 export interface Latents {
   /** scaled posterior means, NHWC */
   readonly latents: readonly Float32Array[];
-  readonly captions: readonly string[];
+  /** hidden states of the captions, and of the empty one */
+  readonly contexts: readonly Float32Array[];
+  readonly empty: Float32Array;
 }
 export interface Phase {
   readonly name: string;
@@ -46,22 +72,19 @@ export async function trainPhase(
   backend: Backend,
   folder: string,
   phase: Phase,
-  start: Denoiser | undefined,
-  text: TextEncoder,
+  start: UNet | undefined,
   data: Latents,
-  tokenizer: Tokenizer,
-  probe?: (step: number, averaged: Denoiser) => Promise<boolean>,
-): Promise<Denoiser> {
-  const encoded = data.captions.map((c) => tokenizer.encode(c).ids);
-  const empty = tokenizer.encode('').ids;
+  probe?: (step: number, averaged: UNet) => Promise<boolean>,
+): Promise<UNet> {
   const batch = (step: number): Batch => {
     const r = randomOf(fold(keyOf(SEED), `${phase.name} ${step}`));
     const [z, noise] = [new Float32Array(BATCH * EACH), new Float32Array(BATCH * EACH)];
-    const [t, ids] = [new Float32Array(BATCH), new Int32Array(BATCH * LENGTH)];
+    const width = data.empty.length;
+    const [t, context] = [new Float32Array(BATCH), new Float32Array(BATCH * width)];
     for (let b = 0; b < BATCH; b++) {
       const i = r.int(data.latents.length);
       z.set(data.latents[i]!, b * EACH);
-      ids.set(r.chance(0.1) ? empty : encoded[i]!, b * LENGTH);
+      context.set(r.chance(0.1) ? data.empty : data.contexts[i]!, b * width);
       t[b] = r.chance(0.75) ? phase.from + r.int(1000 - phase.from) : r.int(1000);
       for (let j = 0; j < EACH; j++) noise[b * EACH + j] = r.normal();
     }
@@ -69,15 +92,15 @@ export async function trainPhase(
     return {
       x: tensor(addNoise(schedule, z, noise, t) as Float32Array, shape),
       t: tensor(t),
-      ids: tensor(ids, [BATCH, LENGTH]),
+      context: tensor(context, [BATCH, LENGTH, width / LENGTH]),
       target: tensor(trainingTarget(schedule, z, noise, t) as Float32Array, shape),
     };
   };
-  return trainStage<Denoiser, Batch>({
+  return trainStage<UNet, Batch>({
     name: phase.name,
     backend,
     folder,
-    params: start ?? { unet: init(unetSpec(unetParsed), SEED + 3) as UNet, text },
+    params: start ?? (init(unetSpec(unetParsed), SEED + 3) as UNet),
     steps: phase.steps,
     loss,
     batch,
