@@ -4,7 +4,8 @@
  *  1. Reductions and `kernel` ops are roots: their results are stored.
  *  2. An elementwise node joins its consumers when all of them end up in one cluster, or when it is nearly free
  *     (fills, and one-operand chains of cheap steps); it never joins across an `expand`, which would repeat it.
- *  3. A cluster that would read more than `maxLoads` buffers stores its widest operand first.
+ *  3. A cluster that would read more than `maxLoads` buffers stores its widest operand first; one that would take more
+ *     than MAX_STEPS scalar steps stores its longest.
  *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
  */
 import type { Graph } from '../backends/backend.ts';
@@ -59,6 +60,9 @@ const isComposite = (t: Tensor): boolean => t.op.kind === 'composite';
 const kindOf = (t: Tensor): string => (isComposite(t) ? 'kernel' : form(t).kind);
 const expands = (t: Tensor): boolean => sizeOf(t.shape) > sizeOf(t.inputs[0]!.shape);
 
+/** No cluster is longer, so that kernels stay small however deep a graph is; real ones have some dozens of steps. */
+const MAX_STEPS = 512;
+
 /** Rule 2 and 3: which elementwise nodes are computed inside their consumers. */
 function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
   const consumers = new Map<Tensor, { node: Tensor; expanded: boolean }[]>();
@@ -102,22 +106,25 @@ function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
       roots.set(node, union);
     }
   }
-  // rule 3
+  // rule 3: what each value would read and compute if it were inlined
   const loads = new Map<Tensor, number>();
+  const lengths = new Map<Tensor, number>();
   const through = (t: Tensor): Tensor => (kindOf(t) === 'layout' ? through(t.inputs[0]!) : t);
   const loadsOf = (x: Tensor): number => (kindOf(x) === 'fill' ? 0 : inlined.has(x) ? (loads.get(x) ?? 1) : 1);
+  const stepsOf = (x: Tensor): number => (inlined.has(x) ? (lengths.get(x) ?? 1) : 1);
   for (const node of graph.order) {
     const kind = kindOf(node);
     if (kind !== 'elementwise' && kind !== 'reduce') continue;
     const sources = [...new Set(node.inputs.map(through))];
-    let total = sources.reduce((n, x) => n + loadsOf(x), 0);
-    while (total > maxLoads) {
-      const widest = sources.filter((x) => inlined.has(x)).sort((a, b) => loadsOf(b) - loadsOf(a))[0];
-      if (!widest) break;
-      inlined.delete(widest);
-      total = sources.reduce((n, x) => n + loadsOf(x), 0);
-    }
-    loads.set(node, Math.max(1, total));
+    const sum = (of: (x: Tensor) => number) => sources.reduce((n, x) => n + of(x), 0);
+    const storeLargest = (of: (x: Tensor) => number): boolean => {
+      const largest = sources.filter((x) => inlined.has(x)).sort((a, b) => of(b) - of(a))[0];
+      return largest !== undefined && inlined.delete(largest);
+    };
+    while (sum(loadsOf) > maxLoads && storeLargest(loadsOf));
+    while (sum(stepsOf) >= MAX_STEPS && storeLargest(stepsOf));
+    loads.set(node, Math.max(1, sum(loadsOf)));
+    lengths.set(node, 1 + sum(stepsOf));
   }
   return inlined;
 }
