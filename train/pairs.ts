@@ -77,7 +77,8 @@ export interface BatchSource {
   readonly validation: (pairs: readonly Encoded[], shuffled: boolean) => Batch[];
 }
 
-const GRID = [125, 375, 625, 875];
+/** thousandths of the schedule; the last one is where only the words can tell */
+const GRID = [125, 375, 625, 875, 975];
 
 export function batchSource(
   c: RunConfig,
