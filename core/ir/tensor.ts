@@ -60,12 +60,16 @@ interface OpCommon<A extends Attrs> {
   sample(pick: Pick): Sample<A>;
 }
 
-/** Vector-Jacobian product: cotangents of the results → cotangents of the inputs (undefined = zero). */
+/**
+ * Vector-Jacobian product: cotangents of the results → cotangents of the inputs (undefined = zero). What `wanted` says
+ * false for is thrown away; a rule only looks at it where working it out would cost something or could fail.
+ */
 export type Vjp<A extends Attrs, R = readonly (Tensor | undefined)[]> = (
   cotangents: readonly (Tensor | undefined)[],
   inputs: readonly Tensor[],
   attrs: A,
   outs: readonly Tensor[],
+  wanted?: readonly boolean[],
 ) => R;
 
 /** Batching rule: mapped inputs carry the batch as axis 0; all results must carry it as axis 0. */

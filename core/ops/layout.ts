@@ -26,6 +26,12 @@ export const reshapeOp: Primitive<ReshapeAttrs> = {
   form: { kind: 'layout', view: (v: View, a: ReshapeAttrs) => reshapeView(v, a.shape) },
   shape(inputs, a) {
     const x = inputs[0]!;
+    if (a.shape.some((n) => !Number.isInteger(n) || n < 0))
+      throw shapeError(
+        'reshape',
+        inputs,
+        `cannot become [${a.shape.join(', ')}]: sizes must be whole, with at most one −1`,
+      );
     if (sizeOf(x.shape) !== sizeOf(a.shape))
       throw shapeError(
         'reshape',
@@ -46,7 +52,7 @@ export const reshapeOp: Primitive<ReshapeAttrs> = {
 export function reshape(x: Tensor, shape: Shape): Tensor {
   const hole = shape.indexOf(-1);
   const rest = shape.reduce((p, n) => (n === -1 ? p : p * n), 1);
-  const to = hole < 0 ? shape : shape.map((n) => (n === -1 ? sizeOf(x.shape) / rest : n));
+  const to = hole < 0 ? shape : shape.map((n, i) => (i === hole ? sizeOf(x.shape) / rest : n));
   if (same(x.shape, to)) return x;
   // a reshape of a reshape is one reshape
   if (x.op === (reshapeOp as unknown)) return reshape(x.inputs[0]!, to);

@@ -5,7 +5,7 @@
 import { bindAll, type Composite, head, hole, type OutSpec, substitute, type Tensor, topo } from '../ir/tensor.ts';
 import { barrier } from '../ops/control.ts';
 import { mul, sin } from '../ops/math.ts';
-import { pullback } from './grad.ts';
+import { pullbackWanted } from './grad.ts';
 import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
 
 interface ClosedBody {
@@ -22,13 +22,13 @@ export const checkpointOp: Composite<ClosedBody> = {
   formula: 'y = f(x)',
   shape: (_inputs, b): OutSpec[] => b.results.map((r) => ({ shape: r.shape, dtype: r.dtype })),
   body: (inputs, b) => instantiate(b, inputs),
-  vjp(gs, inputs, b) {
+  vjp(gs, inputs, b, _outs, wanted = inputs.map(() => true)) {
     const known = gs.filter((g) => g !== undefined);
     const again = barrier([...inputs, ...known]);
     const fresh = again.slice(0, inputs.length);
     let at = inputs.length;
     const cts = gs.map((g) => (g ? again[at++] : undefined));
-    return pullback(instantiate(b, fresh), cts, fresh);
+    return pullbackWanted(instantiate(b, fresh), cts, fresh, wanted);
   },
   sample: (pick) => {
     const h = hole({ shape: [pick(1, 4)], dtype: 'f64' });

@@ -9,17 +9,17 @@ import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
 
 type Ct = Tensor | undefined;
 
-/** The nodes below `ys` that depend on one of `xs`, inputs first. */
-function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): Tensor[] {
-  const hot = new Set<Tensor>(xs.map(head));
+/** The nodes below `ys` that depend on one of `xs`, inputs first, and all their results with the `xs` themselves. */
+function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): { order: Tensor[]; hot: ReadonlySet<Tensor> } {
+  const hot = new Set<Tensor>(xs);
+  const sources = new Set<Tensor>(xs.map(head));
   const order: Tensor[] = [];
   for (const node of topo(ys)) {
-    if (hot.has(node)) continue;
-    if (!node.inputs.some((x) => hot.has(head(x)))) continue;
-    hot.add(node);
+    if (sources.has(node) || !node.inputs.some((x) => hot.has(x))) continue;
+    for (const out of node.outs) hot.add(out);
     order.push(node);
   }
-  return order;
+  return { order, hot };
 }
 
 /**
@@ -32,26 +32,45 @@ export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly
     if (g) total.set(t, total.has(t) ? add(total.get(t)!, g) : g);
   };
   for (const [i, y] of ys.entries()) give(y, cts[i]);
-  for (const node of dependents(ys, xs).reverse()) {
+  const { order, hot } = dependents(ys, xs);
+  for (const node of order.reverse()) {
     const gs = node.outs.map((o) => total.get(o));
     if (gs.every((g) => g === undefined)) continue;
-    const back = nodeVjp(node, gs);
-    for (const [i, x] of node.inputs.entries()) if (isFloat(x.dtype)) give(x, back[i]);
+    const wanted = node.inputs.map((x) => hot.has(x) && isFloat(x.dtype));
+    if (!wanted.includes(true)) continue;
+    const back = nodeVjp(node, gs, wanted);
+    for (const [i, x] of node.inputs.entries()) if (wanted[i]) give(x, back[i]);
   }
   return xs.map((x) => total.get(x));
 }
 
-function nodeVjp(node: Tensor, gs: readonly Ct[]): readonly Ct[] {
+function nodeVjp(node: Tensor, gs: readonly Ct[], wanted: readonly boolean[]): readonly Ct[] {
   const { op, inputs, attrs, outs } = node;
   if (op.vjp === 'nondifferentiable')
     throw new MissingRuleError(
       `${op.name} has no derivative; wrap its argument in stopGradient if a constant is meant`,
     );
-  const back = op.vjp?.(gs, inputs, attrs as never, outs);
+  const back = op.vjp?.(gs, inputs, attrs as never, outs, wanted);
   if (back) return back;
   // a composite without closed form: differentiate its body
-  const fresh = inputs.map(alias);
-  return pullback((op as Composite).body(fresh, attrs), gs, fresh);
+  const fresh = inputs.map((x, i) => (wanted[i] ? alias(x) : x));
+  return pullbackWanted((op as Composite).body(fresh, attrs), gs, fresh, wanted);
+}
+
+/** Cotangents of those `xs` that are wanted; undefined for the others. */
+export function pullbackWanted(
+  ys: readonly Tensor[],
+  cts: readonly Ct[],
+  xs: readonly Tensor[],
+  wanted: readonly boolean[],
+): Ct[] {
+  const back = pullback(
+    ys,
+    cts,
+    xs.filter((_, i) => wanted[i]),
+  );
+  let at = 0;
+  return xs.map((_, i) => (wanted[i] ? back[at++] : undefined));
 }
 
 /** `vjp(f, x)` → [f(x), pull]: pull maps a cotangent of the result to the cotangent of x. Trees in, trees out. */
