@@ -181,13 +181,13 @@ describe('the validation grid', () => {
     const join = (name: Field) => all.flatMap((b) => b[name]);
     return { x: join('x'), t: join('t'), ids: join('ids'), target: join('target'), weight: join('weight') };
   };
-  test('four timesteps for every pair, weight 1, no dropout, the mean of the posterior', async () => {
+  test('five timesteps for every pair, weight 1, no dropout, the mean of the posterior', async () => {
     const set = pairs(5, 2);
     const g = await grid(source({ captionDropout: 1, lossWeight: 'clip-snr' }), set);
-    expect(g.t).toEqual(set.flatMap(() => [125, 375, 625, 875]));
+    expect(g.t).toEqual(set.flatMap(() => [125, 375, 625, 875, 975]));
     expect(g.weight.every((w) => w === 1)).toBe(true);
-    expect(g.ids.filter((_, i) => i % LENGTH === 1)).toEqual(set.flatMap((_, k) => [0, 1, 2, 3].map(() => k + 10)));
-    for (const [i, z] of latents(g).entries()) expect(z / (100 * (Math.floor(i / 4) + 1))).toBeCloseTo(1, 3);
+    expect(g.ids.filter((_, i) => i % LENGTH === 1)).toEqual(set.flatMap((_, k) => [0, 1, 2, 3, 4].map(() => k + 10)));
+    for (const [i, z] of latents(g).entries()) expect(z / (100 * (Math.floor(i / 5) + 1))).toBeCloseTo(1, 3);
   });
   test('is the same at every call and whatever the training does; a pair keeps its noise in another set', async () => {
     const set = pairs(6, 1);
@@ -196,7 +196,7 @@ describe('the validation grid', () => {
     trained.training(17);
     expect(await grid(trained, set)).toEqual(first);
     const some = await grid(source(), set.slice(2));
-    expect(some.target).toEqual(first.target.slice(2 * 4 * EACH));
+    expect(some.target).toEqual(first.target.slice(2 * 5 * EACH));
     expect(new Set(first.target).size).toBe(first.target.length);
     expect((await grid(source({ seed: 2 }), set)).target).not.toEqual(first.target);
   });
@@ -205,7 +205,7 @@ describe('the validation grid', () => {
     const [plain, shuffled] = [await grid(source(), set), await grid(source(), set, true)];
     expect({ ...shuffled, ids: plain.ids }).toEqual(plain);
     expect(shuffled.ids.filter((_, i) => i % LENGTH === 1)).toEqual(
-      [1, 2, 3, 0].flatMap((k) => [0, 1, 2, 3].map(() => k + 10)),
+      [1, 2, 3, 0].flatMap((k) => [0, 1, 2, 3, 4].map(() => k + 10)),
     );
   });
 });

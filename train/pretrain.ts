@@ -2,7 +2,7 @@
  * npm run pretrain: makes the small base model from nothing: autoencoder, text warm start, U-Net; stops when its samples
  * put single shapes where their captions say. Everything is saved as it goes: run it again to go on where it stopped.
  *
- *   npm run pretrain                             # all stages, written to models/small-base when the gate is passed
+ *   npm run pretrain                             # all stages, written to runs/small-base when the gate is passed
  *   npm run pretrain -- --out /tmp/base          # somewhere else
  *   npm run pretrain -- --threads 1 --work .cache/pretrain
  */
@@ -28,7 +28,7 @@ import { createGenerator } from './sample.ts';
 
 const program = new Command('pretrain')
   .description('Makes the small base model: autoencoder, text encoder and U-Net, from captioned shapes and textures.')
-  .option('--out <dir>', 'where the finished base goes (diffusers layout)', 'models/small-base')
+  .option('--out <dir>', 'where the finished base goes (diffusers layout, a new folder)', 'runs/small-base')
   .option('--work <dir>', 'states of unfinished stages', '.cache/pretrain')
   .option('--tokenizer <dir>', 'vocab.json and merges.txt of SD 1.5', 'models/small-base/tokenizer')
   .option('--backend <name>', 'wasm, webgpu, cpu', 'wasm')
