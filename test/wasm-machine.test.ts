@@ -29,6 +29,19 @@ const scaleModule = (): Uint8Array<ArrayBuffer> => {
       f.while(i32.lt_u(i32.atomic.load(i32.load(args, 0)), i32.load(args, 4)), () => {});
     });
   });
+  // As `meet`, then the later units take longer; counts the units that are done.
+  m.kernel('linger', (f, { args, start, end }) => {
+    const u = f.local('i32');
+    const i = f.local('i32');
+    const sink = f.local('i32');
+    f.for(u, start, end, 1, () => {
+      f.drop(i32.atomic.add(i32.load(args, 0), 1));
+      f.while(i32.lt_u(i32.atomic.load(i32.load(args, 0)), i32.load(args, 4)), () => {});
+      f.for(i, 0, i32.mul(u, 100_000), 1, () => f.set(sink, i32.atomic.load(i32.load(args, 0))));
+      f.drop(i32.atomic.add(i32.load(args, 8), 1));
+    });
+  });
+  m.kernel('copy', (f, { args }) => f.emit(i32.store(i32.load(args, 4), i32.load(i32.load(args, 0)))));
   return m.bytes();
 };
 
@@ -77,6 +90,25 @@ describe('machine', { timeout: 60_000 }, () => {
     machine.release(program);
     machine.free(count);
   });
+
+  it.each(machines.map((m) => [m.threads, m] as const))(
+    'ends a command before the next on %i threads',
+    (_, machine) => {
+      machine.ready();
+      const [met, done, seen] = [machine.alloc(4), machine.alloc(4), machine.alloc(4)];
+      const program = machine.prepare([
+        { kernel: 'linger', args: [met, machine.threads, done], grid: machine.threads, chunk: 1 },
+        { kernel: 'copy', args: [done, seen], grid: 1 },
+      ]);
+      for (let round = 0; round < 10; round++) {
+        for (const word of [met, done, seen]) machine.i32[word / 4] = 0;
+        machine.run(program);
+        expect(machine.i32[seen / 4]).toBe(machine.threads);
+      }
+      machine.release(program);
+      for (const word of [met, done, seen]) machine.free(word);
+    },
+  );
 
   it.each(machines.map((m) => [m.threads, m] as const))('reports a trap on %i threads and goes on', (_, machine) => {
     const trap = machine.prepare([{ kernel: 'trapAt3', args: [], grid: 64, chunk: 1 }]);
