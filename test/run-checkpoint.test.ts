@@ -1,27 +1,16 @@
 /** Checkpoints: exact round trips, deterministic bytes, every damage noticed, older ones kept until the new one is safe. */
 import { createHash } from 'node:crypto';
-import {
-  chmodSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { FileError } from '../models/io/error.ts';
 import type { Json } from '../models/io/json.ts';
 import { type HostTensor, loadCheckpoint, saveCheckpoint } from '../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../train/run/folder.ts';
-import { FAULTS, infoAt, sameState, stateAt } from './run-state.ts';
+import { FAULTS, infoAt, sameState, scratchFolder, stateAt } from './run-state.ts';
 
-const scratch = mkdtempSync(path.join(tmpdir(), 'selora-checkpoint-'));
-afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+const scratch = scratchFolder();
 const newRun = (config = { steps: 9 }): Promise<RunFolder> =>
   createRun(path.join(mkdtempSync(path.join(scratch, 'x-')), 'run'), config);
 const names = (run: RunFolder) => readdirSync(path.join(run.path, 'checkpoints')).sort();

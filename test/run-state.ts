@@ -1,11 +1,23 @@
 /** Small deterministic states for the tests of run folders, and ways to compare what is on the disk. */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { afterAll } from 'vitest';
 import type { CheckpointInfo, HostTensor } from '../train/run/checkpoint.ts';
 
 /** Every fault test runs this many times its default number of cases. */
 export const FAULTS = Math.max(1, Number(process.env.SELORA_FAULTS ?? 1));
+
+/**
+ * A folder for the tests of one file, gone after them: in memory where the machine has such a file system, since syncs
+ * cost nothing there (what they are for is tested by crash states).
+ */
+export function scratchFolder(): string {
+  const folder = mkdtempSync(path.join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'selora-run-'));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
 
 /** A state that depends on every step before it, like a training run's; `size` values in all. */
 export function stateAt(step: number, size = 600): ReadonlyMap<string, HostTensor> {

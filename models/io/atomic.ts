@@ -36,7 +36,7 @@ export async function syncFolder(folder: string): Promise<void> {
     // Windows cannot open folders; its file systems order the rename themselves.
     if (process.platform !== 'win32') throw asFileError(error, folder);
   } finally {
-    await handle?.close();
+    await handle?.close().catch(() => undefined);
   }
 }
 

@@ -130,7 +130,8 @@ export async function readBytes(file: string, limit: number): Promise<Uint8Array
   } catch (error) {
     throw asFileError(error, file);
   } finally {
-    await handle?.close();
+    // Nothing was written: an error of close would only hide the answer.
+    await handle?.close().catch(() => undefined);
   }
 }
 

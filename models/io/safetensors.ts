@@ -148,7 +148,8 @@ async function withFile<T>(
   } catch (error) {
     throw asFileError(error, file);
   } finally {
-    await handle?.close();
+    // Nothing was written: an error of close would only hide the answer.
+    await handle?.close().catch(() => undefined);
   }
 }
 

@@ -184,6 +184,6 @@ async function digestOf(file: string): Promise<string> {
   } catch (error) {
     throw asFileError(error, file);
   } finally {
-    await handle?.close();
+    await handle?.close().catch(() => undefined);
   }
 }

@@ -84,9 +84,10 @@ async function refuseNoFolder(folder: string, allowed?: string): Promise<void> {
 
 /** A new run takes an empty folder, or one where a process died before it wrote its configuration. */
 async function refuseUsed(folder: string): Promise<void> {
-  const names = (await readdir(folder)).filter(
-    (name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name),
-  );
+  const all = await readdir(folder).catch((error) => {
+    throw asFileError(error, folder);
+  });
+  const names = all.filter((name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name));
   if (names.includes(CONFIG_FILE)) {
     throw new FileError(folder, '', 'holds a run already; go on with --resume, or choose another folder');
   }

@@ -50,13 +50,15 @@ type Kept = { readonly rows: Row[]; readonly bytes: Uint8Array };
 export async function openMetrics(run: RunFolder, upToStep: number, mark?: Json): Promise<Metrics> {
   const file = path.join(run.path, METRICS_FILE);
   const kept = await keep(file, upToStep, mark);
+  let handle: FileHandle | undefined;
   try {
     // O_NOFOLLOW: nobody's file behind a link is written to.
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | (constants.O_NOFOLLOW ?? 0);
-    const handle = await open(file, flags, PRIVATE_FILE);
+    handle = await open(file, flags, PRIVATE_FILE);
     await syncFolder(run.path);
     return appender(handle, file, kept);
   } catch (error) {
+    await handle?.close().catch(() => undefined);
     throw asFileError(error, file);
   }
 }
@@ -158,7 +160,12 @@ function appender(handle: FileHandle, file: string, kept: Kept): Metrics {
     },
     rows: () => rows,
     sync: () => queue(sync),
-    close: () => queue(() => handle.close()),
+    close: () =>
+      queue(() =>
+        handle.close().catch((error) => {
+          throw asFileError(error, file, 'writing');
+        }),
+      ),
   };
 }
 
