@@ -1,6 +1,6 @@
 /**
  * Every op and its gradient on the fast backends against the exact result, within the bound of a first-order error
- * analysis (error-bound.ts): at most λ = 4 anywhere, and λ = 1 in all but one of a thousand elements of a suite.
+ * analysis (train/verify/error-bound.ts): at most λ = 4 anywhere, and λ = 1 in all but one of a thousand elements of a suite.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { wasmBackend } from '../core/backends/wasm/index.ts';
@@ -35,7 +35,7 @@ import {
 } from '../core/index.ts';
 import { dtypes, isFloat } from '../core/ir/dtype.ts';
 import type { Attrs, Op, OperandSample, Sample } from '../core/ir/tensor.ts';
-import { bounded } from './error-bound.ts';
+import { bounded } from '../train/verify/error-bound.ts';
 import { apply, picker, rng, values, widen } from './gradcheck.ts';
 
 const SEEDS = Number(process.env.SELORA_BACKENDS ?? 4);
@@ -75,7 +75,7 @@ async function compare(what: string, { f32, f64 }: Twin, backend: Backend, tally
     const got = await read(t);
     const { value, bound } = most[i]!;
     expect(got.length, what).toBe(value.length);
-    for (const [j, want] of value.entries()) {
+    for (const [j, want] of Array.from(value).entries()) {
       const error = Math.abs(got[j]! - want);
       if (!(error <= bound[j]!))
         expect.fail(`${what}, result ${i}[${j}]: ${got[j]} against ${want}, off by ${error}, allowed ${bound[j]}`);
@@ -232,7 +232,8 @@ test('the bound notices one lost term of 2880', async () => {
   const [a, b] = [values({ shape: [4, 2880] }, random), values({ shape: [2880, 5] }, random)];
   const product = async (rows: readonly number[]) => {
     const y = dot(tensor([...rows], [1, 4, 2880], 'f64'), tensor([...b], [1, 2880, 5], 'f64'));
-    return (await bounded([y], 4))[0]!;
+    const [{ value, bound }] = (await bounded([y], 4)) as [Awaited<ReturnType<typeof bounded>>[number]];
+    return { value: Array.from(value), bound };
   };
   const { value, bound } = await product(a);
   const without = (await product(a.map((x, i) => (i % 2880 === 1234 ? 0 : x)))).value;

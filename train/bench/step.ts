@@ -65,6 +65,8 @@ export type StepFigures = {
 /** A model, adapters with their moments, and a batch of noise: all a step needs, on the backend. */
 export type StepSetup = {
   readonly steps: Steps;
+  /** the same programs on another backend */
+  readonly stepsOn: (backend: Backend) => Steps;
   readonly base: Frozen;
   readonly batch: Batch;
   readonly hyper: Hyper;
@@ -159,15 +161,18 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     adapters,
   );
   const rate = tensor([1e-4], []);
-  return {
-    steps: createSteps({
-      backend,
+  const stepsOn = (on: Backend): Steps =>
+    createSteps({
+      backend: on,
       configs: { unet: model.unet, text: model.text },
       scale: 1,
       adam: adamDefaults,
       clip: 0,
       checkpointBlocks: settings.checkpointBlocks,
-    }),
+    });
+  return {
+    steps: stepsOn(backend),
+    stepsOn,
     base: place(model.base, backend),
     batch,
     hyper: { unet: rate, text: rate },

@@ -7,13 +7,15 @@
  * exceeded in practice, λ = 1 by few elements. The absolute values of a bilinear op's terms are the op of absolute values.
  */
 
-import { simplify } from '../core/compile/simplify.ts';
-import { abs, add, evaluate, mul, ones, type Tensor, zeros } from '../core/index.ts';
-import { isFloat } from '../core/ir/dtype.ts';
-import { type Attrs, bindAll, type Primitive, rebind, topo } from '../core/ir/tensor.ts';
-import { sizeOf } from '../core/ir/view.ts';
-import { cpu, numbers } from './gradcheck.ts';
+import { simplify } from '../../core/compile/simplify.ts';
+import { abs, add, cpuBackend, evaluate, mul, ones, read, type Tensor, zeros } from '../../core/index.ts';
+import { isFloat } from '../../core/ir/dtype.ts';
+import { type Attrs, bindAll, type Primitive, rebind, topo } from '../../core/ir/tensor.ts';
+import { sizeOf } from '../../core/ir/view.ts';
 
+const cpu = cpuBackend();
+
+/** unit roundoff of f32 */
 const U = 2 ** -24;
 /** below it results may be flushed to zero */
 const TINY = 2 ** -126;
@@ -34,7 +36,7 @@ type Known = { readonly value: Tensor; readonly error: Tensor };
 export async function bounded(
   outputs: readonly Tensor[],
   lambda: number,
-): Promise<{ readonly value: readonly number[]; readonly bound: readonly number[] }[]> {
+): Promise<{ readonly value: ArrayLike<number>; readonly bound: Float64Array }[]> {
   const finals = simplify(outputs, () => false);
   const known = new Map<Tensor, Known>();
   const none = (t: Tensor) => zeros(t.shape, 'f64');
@@ -55,10 +57,10 @@ export async function bounded(
     const done = evaluate({ values: [...values], errors }, cpu);
     for (const [i, o] of node.outs.entries()) known.set(o, { value: done.values[i]!, error: done.errors[i]! });
   }
-  const results: { value: number[]; bound: number[] }[] = [];
+  const results: { value: ArrayLike<number>; bound: Float64Array }[] = [];
   for (const o of finals) {
     const { value, error } = known.get(o)!;
-    results.push({ value: await numbers(value), bound: (await numbers(error)).map((e) => e + TINY) });
+    results.push({ value: await read(value), bound: Float64Array.from(await read(error), (e) => e + TINY) });
   }
   return results;
 }

@@ -1,0 +1,34 @@
+/** Which module of a model each node of a graph works for, from the labels its parameters carry: for profiles. */
+import type { Graph } from '../backends/backend.ts';
+import { head, type Op, type Tensor } from '../ir/tensor.ts';
+
+/** Whether a node computes: layouts, constants and identities only name values that are there already. */
+export const computes = (op: Op): boolean =>
+  op.kind === 'composite' || !['layout', 'fill', 'identity', 'leaf'].includes(op.form.kind);
+
+/** what a parameter's label ends with */
+const PARAMETER = /\.(weight|bias|A|B|mA|vA|mB|vB|age|K|slot)$/;
+
+/**
+ * The module each node works for: that of the parameter it reads, else that of its latest operand. A guess for what
+ * stands between modules, exact where weights are read.
+ */
+export function modulesOf({ order, inputs }: Graph): ReadonlyMap<Tensor, string> {
+  const modules = new Map<Tensor, string>();
+  /** parameters and other views of them */
+  const parameters = new Set<Tensor>();
+  for (const t of inputs)
+    if (t.label && PARAMETER.test(t.label)) {
+      modules.set(t, t.label.replace(PARAMETER, ''));
+      parameters.add(t);
+    }
+  for (const node of order) {
+    const named = node.inputs.map(head).filter((x) => modules.has(x));
+    const latest = named.reduce<Tensor | undefined>((a, b) => (a && a.id > b.id ? a : b), undefined);
+    const from = named.find((x) => parameters.has(x)) ?? latest;
+    if (!from) continue;
+    modules.set(node, modules.get(from)!);
+    if (parameters.has(from) && !computes(node.op)) parameters.add(node);
+  }
+  return modules;
+}
