@@ -219,7 +219,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
         progress = { ...progress, best: { step: step + 1, loss } };
         await writeAdapter(
           path.join(run.path, 'best.safetensors'),
-          await adapterFileOf(state, ranks, c, await model.base.hash(), []),
+          await adapterFileOf(state, ranks, c, await model.base.hash(), [...metrics.rows(), row]),
         );
       }
     }

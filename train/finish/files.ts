@@ -2,14 +2,33 @@
 import path from 'node:path';
 import { type Backend, evaluate } from '../../core/index.ts';
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
+import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
 import { filesOf, writeBase } from '../../models/io/base-write.ts';
 import { toCheckpoint } from '../../models/spec.ts';
 import type { Adapters } from '../../selora/adapter.ts';
+import type { Decision } from '../../selora/fisher.ts';
 import { merge } from '../../selora/merge.ts';
 import type { RunConfig } from '../config.ts';
 import type { LoadedModel } from '../model.ts';
 import { type Ranks, unpadded } from '../run-state.ts';
 import type { PerNetwork, State } from '../step.ts';
+
+/** A row of the metrics as far as its expansion test goes. */
+type Tested = { readonly step: number; readonly tests?: unknown };
+
+/** Every expansion of a run in order. */
+const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
+  rows.flatMap(({ step, tests }) =>
+    ((tests ?? []) as readonly Decision[])
+      .filter(({ expanded }) => expanded)
+      // +∞ (nothing but the candidate has a gradient) is no JSON number
+      .map(({ module, rankAfter, ratio }) => ({
+        step,
+        module,
+        rank: rankAfter,
+        ratio: Number.isFinite(ratio) ? ratio : null,
+      })),
+  );
 
 /** The adapters of a state as a file: mixed ranks, scale multiplied into B, the run's facts in the header. */
 export async function adapterFileOf(
@@ -17,25 +36,29 @@ export async function adapterFileOf(
   ranks: Ranks,
   c: RunConfig,
   baseHash: string,
-  history: unknown,
+  rows: readonly Tested[],
 ): Promise<AdapterFile> {
   const plain = await unpadded(state, ranks);
   const modules = new Map<string, AdapterModule>();
   for (const [path, a] of plain.unet) modules.set(`unet.${path}`, { ...a, scale: c.scale });
   for (const [path, a] of plain.text) modules.set(`text_encoder.${path}`, { ...a, scale: c.scale });
-  const facts = {
-    method: c.method,
-    lambda: c.lambda,
-    testEvery: c.testEvery,
-    scale: c.scale,
-    gainA: c.gainA,
-    seed: c.seed,
-    targets: c.targets,
-    steps: c.steps,
-    base: baseHash,
-    history,
-  };
-  return { modules, metadata: new Map([['selora', JSON.stringify(facts)]]) };
+  const selora = c.method === 'selora';
+  return withRun(
+    { modules, metadata: new Map() },
+    {
+      format: 'selora/1',
+      method: c.method,
+      lambda: selora ? c.lambda : null,
+      testEvery: selora ? c.testEvery : null,
+      scale: c.scale,
+      initA: c.gainA,
+      steps: rows.at(-1)?.step ?? 0,
+      baseHash,
+      rankHistory: expansionsOf(rows),
+      seed: c.seed,
+      targets: c.targets,
+    },
+  );
 }
 
 /** Base + adapters as a diffusers folder. @throws FileError when the folder is there already */

@@ -93,8 +93,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const { config: c, model, backend, data, clock, run, io } = f;
   const others = await Promise.all(c.compare.map(readComparison));
 
-  const tests = f.metrics.filter((m) => m.tests).map((m) => ({ step: m.step, totalRank: m.totalRank }));
-  const file = await adapterFileOf(f.state, f.ranks, c, await model.base.hash(), tests);
+  const file = await adapterFileOf(f.state, f.ranks, c, await model.base.hash(), f.metrics);
   await writeAdapter(path.join(run.path, 'adapter.safetensors'), file);
   if (c.merged) await writeMerged(path.join(run.path, 'merged'), model, f.adapted, c.scale, backend);
 

@@ -20,7 +20,7 @@ import { bars, commas, histogram, printFacts, table } from './text.ts';
 
 export type AdapterView = {
   /** The model it belongs to, for ‖ΔW‖/‖W‖. */
-  readonly base?: string;
+  readonly base?: string | undefined;
   /** Folder for the maps as SVG. */
   readonly svg?: string;
   /** All modules instead of the most changed ones. */

@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
+import { openBase } from '../../models/io/base.ts';
 import { FileError, printable } from '../../models/io/error.ts';
 import { decodeText, type Json, parseJson, readBytes, readJson } from '../../models/io/json.ts';
 import { type Io, print } from '../cli.ts';
@@ -43,6 +44,16 @@ const settings = (config: Json): string =>
     .map(([key, value]) => `${key} ${value}`)
     .join(', ');
 
+/** The base a run says it used, if it is still there. */
+async function baseOf(config: Json): Promise<string | undefined> {
+  const base = typeof config === 'object' && config !== null && 'base' in config ? config.base : undefined;
+  if (typeof base !== 'string') return undefined;
+  return openBase(base).then(
+    () => base,
+    () => undefined,
+  );
+}
+
 function progressFacts(rows: readonly Row[]): readonly (readonly [string, string | undefined])[] {
   const last = rows.at(-1);
   if (last === undefined) return [['steps', 'none yet']];
@@ -78,5 +89,5 @@ export async function inspectRun(folder: string, view: AdapterView, io: Io): Pro
   print(io);
   const adapter = ADAPTERS.find((name) => names.includes(name));
   if (adapter === undefined) print(io, 'no adapter yet: it is written at the first validation and at the end');
-  else await inspectAdapter(path.join(folder, adapter), view, io);
+  else await inspectAdapter(path.join(folder, adapter), { ...view, base: view.base ?? (await baseOf(config)) }, io);
 }
