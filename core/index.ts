@@ -22,6 +22,7 @@ export {
 } from './ir/errors.ts';
 export { print } from './ir/print.ts';
 export type { Shape, Tensor } from './ir/tensor.ts';
+export { concat, stack } from './ops/concat.ts';
 export { alias, barrier, stopGradient } from './ops/control.ts';
 export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
 // contractions
@@ -29,21 +30,7 @@ export { dot } from './ops/dot.ts';
 export { cast } from './ops/elementwise.ts';
 export { full, iota, ones, zeros } from './ops/fill.ts';
 export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
-export {
-  broadcastTo,
-  concat,
-  expandTo,
-  flip,
-  pad,
-  padTo,
-  permute,
-  reshape,
-  slice,
-  squeeze,
-  stack,
-  swap,
-  unsqueeze,
-} from './ops/layout.ts';
+export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
 // elementwise
 export {
   abs,
@@ -79,6 +66,7 @@ export { fold, type Key, key, keys, normal, split, threefry, uniform } from './o
 // reductions, layout, indexing
 export { max, mean, sum } from './ops/reduce.ts';
 export { registry } from './ops/registry.ts';
+export { pad, padTo, slice } from './ops/slice.ts';
 export { checkKeys } from './transforms/check-keys.ts';
 export { checkpoint } from './transforms/checkpoint.ts';
 // transformations

@@ -6,9 +6,10 @@ import { gatherKernels } from '../core/backends/wasm/gather.ts';
 import { createMachine } from '../core/backends/wasm/machine.ts';
 import { randomKernels } from '../core/backends/wasm/random.ts';
 import { permuteView, sizeOf } from '../core/ir/view.ts';
+import { concatOp } from '../core/ops/concat.ts';
 import { gatherOp, scatterAddOp } from '../core/ops/gather.ts';
-import { concatOp, padOp } from '../core/ops/layout.ts';
 import { randomBitsOp } from '../core/ops/random.ts';
+import { padOp } from '../core/ops/slice.ts';
 import { dense, type HostOperand, runEverywhere, uniformNumbers } from './wasm-harness.ts';
 
 const machines = [1, 2].map((threads) => createMachine({ threads }));

@@ -6,7 +6,8 @@ import { shapeError } from '../ir/errors.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { cast, flatten, table } from './elementwise.ts';
 import { full, iota } from './fill.ts';
-import { expandTo, reshape, slice, unsqueezeFront } from './layout.ts';
+import { expandTo, reshape, unsqueezeFront } from './layout.ts';
+import { slice } from './slice.ts';
 
 const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
 /** One block of Threefry-2x32 with 20 rounds: key (k0, k1), counter (c0, c1) → two random words. */

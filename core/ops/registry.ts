@@ -4,15 +4,17 @@ import { groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../f
 import { softmaxOp } from '../fused/softmax.ts';
 import type { Op } from '../ir/tensor.ts';
 import { checkpointOp } from '../transforms/checkpoint.ts';
+import { concatOp } from './concat.ts';
 import { aliasOp, barrierOp, stopGradientOp } from './control.ts';
 import { convInputOp, convKernelOp, convOp } from './conv.ts';
 import { dotOp } from './dot.ts';
 import { castOp, table } from './elementwise.ts';
 import { fullOp, iotaOp } from './fill.ts';
 import { gatherOp, scatterAddOp } from './gather.ts';
-import { concatOp, expandOp, flipOp, padOp, permuteOp, reshapeOp, sliceOp } from './layout.ts';
+import { expandOp, flipOp, permuteOp, reshapeOp } from './layout.ts';
 import { randomBitsOp } from './random.ts';
 import { maxOp, sumOp } from './reduce.ts';
+import { padOp, sliceOp } from './slice.ts';
 
 const all: readonly unknown[] = [
   ...Object.values(table),

@@ -1,7 +1,8 @@
 /** pad and concat: strided copies of views into parts of a row-major result. */
 import type { DType } from '../../ir/dtype.ts';
 import { rowMajor, sizeOf } from '../../ir/view.ts';
-import type { ConcatAttrs, PadAttrs } from '../../ops/layout.ts';
+import type { ConcatAttrs } from '../../ops/concat.ts';
+import type { PadAttrs } from '../../ops/slice.ts';
 import { mapWork, type OutputView } from './mapKernel.ts';
 import type { Work } from './walk.ts';
 import type { Placed, WasmKernel } from './wasmKernel.ts';

@@ -3,7 +3,7 @@
  * Every dtype is 32 bits wide in memory, so one kernel serves all of them as u32.
  */
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
-import type { PadAttrs } from '../../ops/layout.ts';
+import type { PadAttrs } from '../../ops/slice.ts';
 import type { AdapterClass } from './device.ts';
 import { assemble, ceilDiv, createParams, floatBits, type Kernel, type Params, type Recipe } from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';

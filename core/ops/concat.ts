@@ -1,0 +1,72 @@
+/** concat puts operands one after the other along an axis; its derivative slices. */
+import { shapeError } from '../ir/errors.ts';
+import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { flatten } from './elementwise.ts';
+import { expandTo, unsqueeze, unsqueezeFront } from './layout.ts';
+import { slice } from './slice.ts';
+
+export interface ConcatAttrs {
+  readonly axis: number;
+}
+export const concatOp: Primitive<ConcatAttrs> = {
+  kind: 'primitive',
+  name: 'concat',
+  doc: 'operands one after the other along an axis',
+  formula: 'y.shape[axis] = Σ x_k.shape[axis]',
+  form: { kind: 'kernel' },
+  shape(inputs, a) {
+    const [first] = inputs;
+    for (const x of inputs)
+      if (
+        x.shape.length !== first!.shape.length ||
+        x.dtype !== first!.dtype ||
+        x.shape.some((n, i) => i !== a.axis && n !== first!.shape[i])
+      )
+        throw shapeError('concat', inputs, `operands must agree in dtype and on every axis but ${a.axis}`);
+    return {
+      shape: first!.shape.map((n, i) => (i === a.axis ? inputs.reduce((s, x) => s + x.shape[i]!, 0) : n)),
+      dtype: first!.dtype,
+    };
+  },
+  vjp([g], inputs, a) {
+    let at = 0;
+    return inputs.map((x) => {
+      const start = at;
+      at += x.shape[a.axis]!;
+      return slice(g!, { axis: a.axis, start, stop: at });
+    });
+  },
+  batch: (size, inputs, mapped, a) => [
+    bind(
+      concatOp,
+      inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]))),
+      { axis: a.axis + 1 },
+    ),
+  ],
+  cpu(inputs, a, [y]) {
+    const outer = y!.shape.slice(0, a.axis).reduce((p, n) => p * n, 1);
+    const row = y!.size / outer;
+    let at = 0;
+    for (const x of inputs) {
+      const flat = flatten(x);
+      const width = flat.length / outer;
+      for (let o = 0; o < outer; o++) for (let i = 0; i < width; i++) y!.data[o * row + at + i] = flat[o * width + i]!;
+      at += width;
+    }
+  },
+  sample(pick) {
+    const [p, q] = [pick(1, 3), pick(1, 3)];
+    return { operands: [{ shape: [p, q, 2] }, { shape: [p, pick(1, 4), 2] }], attrs: { axis: 1 } };
+  },
+};
+/** `concat([a[2,3], b[2,5]], 1)` → [2,8]. @throws ShapeError when other axes or dtypes differ. Cost: one read and one write of everything. */
+export function concat(inputs: readonly Tensor[], axis: number): Tensor {
+  if (inputs.length === 1) return inputs[0]!;
+  return bind(concatOp, inputs, { axis: axis < 0 ? axis + inputs[0]!.shape.length : axis });
+}
+/** `stack([a[3], b[3]], 0)` → [2,3]: a new axis that counts the operands. */
+export const stack = (inputs: readonly Tensor[], axis = 0): Tensor =>
+  concat(
+    inputs.map((x) => unsqueeze(x, axis)),
+    axis < 0 ? axis + inputs[0]!.shape.length + 1 : axis,
+  );
