@@ -1,7 +1,8 @@
 /**
  * Attention without a matrix of scores in main memory (Dao et al. 2022): a unit is a block of rows of one head, whose
  * scores lie in the thread's scratch memory and stay in L2.
- *   pack kᵀ and v → S = scale·q·kᵀ → row maximum, exponentials, sum → o = P·v / sum, lse = max + log sum
+ *   pack kᵀ and v → S = scale·log₂e·q·kᵀ → row maximum, P = 2^(S − max), sum → o = P·v / sum,
+ *   lse = ln 2·max + ln sum
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import {
@@ -22,7 +23,7 @@ import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { expBoundedF32x4, logF32x4 } from './vectorMath.ts';
+import { exp2BoundedF32x4, logF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -85,7 +86,7 @@ const forwardKernel = (causal: boolean): KernelSource => {
           const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
           packRows(f, m, i32.add(word.q, offset), rowBytes, rows, d, q);
 
-          // S = scale·q·kᵀ for the keys any row of the block sees
+          // S = scale·log₂e·q·kᵀ for the keys any row of the block sees
           const keys = f.let(n);
           if (causal) f.if(i32.lt_u(i32.add(first, rows), n), () => f.set(keys, i32.add(first, rows)));
           const panel = f.let(i32.add(word.kt, i32.mul(head, word.ktBytes)));
@@ -96,7 +97,7 @@ const forwardKernel = (causal: boolean): KernelSource => {
             f.inc(s, PANEL * 4);
           });
 
-          // each row: P = e^(S − max)
+          // each row: P = 2^(S − max)
           const lse = f.let(i32.add(word.lse, i32.shl(i32.add(i32.mul(head, word.m), first), 2)));
           f.set(s, scores);
           f.for(i, 0, rows, 1, () => {
@@ -131,7 +132,7 @@ const forwardKernel = (causal: boolean): KernelSource => {
   };
 };
 
-/** s[0 … length) → e^(s − max); 1/sum and log-sum-exp to their addresses */
+/** s[0 … length) → 2^(s − max); 1/sum and log-sum-exp to their addresses */
 const softmaxRow = (
   f: FunctionBuilder,
   m: Assembler,
@@ -155,7 +156,7 @@ const softmaxRow = (
     length,
     [p],
     (v) => {
-      const e = expBoundedF32x4(f, f32x4.sub(v.load(p), top));
+      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(p), top));
       f.emit(v.store(p, e));
       f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
     },
@@ -163,7 +164,7 @@ const softmaxRow = (
   );
   const total = combineAll(f, sums, f32x4.add);
   f.emit(v128.store32_lane(sumAt, f32x4.div(1, total), 0));
-  f.emit(v128.store32_lane(lseAt, f32x4.add(logF32x4(f, total), top), 0));
+  f.emit(v128.store32_lane(lseAt, f32x4.add(logF32x4(f, total), f32x4.mul(top, Math.LN2)), 0));
 };
 
 const forward: WasmKernel<AttentionAttrs> = {
@@ -197,7 +198,7 @@ const forward: WasmKernel<AttentionAttrs> = {
       heads,
       blocks,
       rows,
-      scale: f32Bits(attrs.scale),
+      scale: f32Bits(attrs.scale * Math.LOG2E),
       rowBytes: heads * d * 4,
       scoreStride: scoreStride(n),
       ktBytes: panelBytes(shape, true),

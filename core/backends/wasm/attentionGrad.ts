@@ -1,7 +1,7 @@
 /**
  * Derivatives of attention; scores are computed anew from q, k and the log-sum-exp. A unit is one head: it walks over
  * blocks of rows, whose P and dS stay in L2, and adds up dk and dv in fixed order.
- *   P = e^(scale·q·kᵀ − lse), dP = g·vᵀ, dS = scale·P·(dP − Σ g·o);  dq = dS·k, dk = dSᵀ·q, dv = Pᵀ·g
+ *   P = 2^(scale·log₂e·q·kᵀ − log₂e·lse), dP = g·vᵀ, dS = scale·P·(dP − Σ g·o);  dq = dS·k, dk = dSᵀ·q, dv = Pᵀ·g
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import {
@@ -22,7 +22,7 @@ import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { expBoundedF32x4 } from './vectorMath.ts';
+import { exp2BoundedF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -51,6 +51,7 @@ const NAMES = [
   'heads',
   'rows',
   'scale',
+  'scoreScale',
   'rowBytes',
   'scoreStride',
   'transposedBytes',
@@ -73,6 +74,7 @@ const gradKernel = (causal: boolean): KernelSource => {
         >;
         const { d, n, rowBytes, scoreStride: stride } = word;
         const scale = f.let(f32.load(args, gradWords.at('scale')));
+        const scoreScale = f.let(f32.load(args, gradWords.at('scoreScale')));
         const wide = f.let(i32.and(i32.add(d, PANEL - 1), -PANEL));
         const blockBytes = f.let(i32.shl(i32.mul(word.rows, wide), 2));
         // scratch: q and g as rows and as panels, dq, P, dS
@@ -128,7 +130,7 @@ const gradKernel = (causal: boolean): KernelSource => {
             const [s, t] = [f.let(p), f.let(ds)];
             const dBytes = f.let(i32.shl(d, 2));
             f.for(column, 0, keys, PANEL, () => {
-              f.emit(call(strip.rows, [q, dBytes, tiles, kt, d, s, stride, scale]));
+              f.emit(call(strip.rows, [q, dBytes, tiles, kt, d, s, stride, scoreScale]));
               f.emit(call(strip.rows, [g, dBytes, tiles, vt, d, t, stride, one]));
               for (const x of [kt, vt]) f.inc(x, i32.shl(d, 5));
               for (const x of [s, t]) f.inc(x, PANEL * 4);
@@ -204,7 +206,7 @@ const rowProduct = (f: FunctionBuilder, m: Assembler, g: I32, o: I32, d: I32): L
   return combineAll(f, sums, f32x4.add);
 };
 
-/** s → p = e^(s − lse), dp → scale·p·(dp − product) */
+/** s → p = 2^(s − log₂e·lse), dp → scale·p·(dp − product) */
 const scoreRow = (
   f: FunctionBuilder,
   m: Assembler,
@@ -215,7 +217,7 @@ const scoreRow = (
   lseAt: I32,
   scale: Local<'f32'>,
 ): void => {
-  const lse = f.let(v128.load32_splat(lseAt));
+  const lse = f.let(f32x4.mul(v128.load32_splat(lseAt), Math.LOG2E));
   const k = f.let(f32x4.splat(scale));
   const [s, t] = [f.let(scores), f.let(slopes)];
   alongRow(
@@ -224,7 +226,7 @@ const scoreRow = (
     length,
     [s, t],
     (v) => {
-      const e = expBoundedF32x4(f, f32x4.sub(v.load(s), lse));
+      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(s), lse));
       f.emit(v.store(s, e));
       f.emit(v.store(t, f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))));
     },
@@ -310,6 +312,7 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
       heads,
       rows,
       scale: f32Bits(attrs.scale),
+      scoreScale: f32Bits(attrs.scale * Math.LOG2E),
       rowBytes: heads * d * 4,
       scoreStride: scoreStride(n),
       transposedBytes: panelBytes(shape, true),

@@ -12,8 +12,11 @@ type Vector = Local<'v128'>;
 /** a vector function as code; its operand is kept in a local, so it may be any expression */
 export type VectorFunction = (f: FunctionBuilder, value: Expr<'v128'>) => Vector;
 
-/** 1.5·2²³: adding and subtracting it rounds to an integer, whose bits are then the low bits of the float */
-const MAGIC = 12582912;
+/**
+ * 1.5·2²³ + 127: adding and subtracting it rounds to an integer n, and the low bits of the sum are n + 127, the exponent
+ * bits of 2ⁿ
+ */
+const MAGIC = 12582912 + 127;
 /** the same for f64: 1.5·2⁵² */
 const MAGIC_F64 = 6755399441055744;
 const SIGN = -0x80000000;
@@ -30,7 +33,7 @@ const horner = (f: FunctionBuilder, x: Expr<'v128'>, [first, ...rest]: readonly 
 };
 const signBit = (x: Expr<'v128'>): Expr<'v128'> => v128.and(x, i32x4.splat(SIGN));
 
-/** e^r for |r| ≤ ln 2 / 2, with x = n·ln 2 + r; `shifted` is n in the low bits of a float */
+/** e^r for |r| ≤ ln 2 / 2, with x = n·ln 2 + r; `shifted` is n + 127 in the low bits of a float */
 const expParts = (f: FunctionBuilder, x: Vector): { readonly shifted: Vector; readonly p: Vector } => {
   const shifted = f.let(multiplyAdd(x, Math.LOG2E, MAGIC));
   const n = f.let(f32x4.sub(shifted, MAGIC));
@@ -42,8 +45,8 @@ const expParts = (f: FunctionBuilder, x: Vector): { readonly shifted: Vector; re
   );
   return { shifted, p };
 };
-/** 2ⁿ for -127 ≤ n ≤ 127, where 2⁻¹²⁷ is 0; the bits above n fall off */
-const power = (n: Expr<'v128'>): Expr<'v128'> => i32x4.shl(i32x4.add(n, 127), 23);
+/** 2ⁿ for -127 ≤ n ≤ 127, where 2⁻¹²⁷ is 0, from n + 127 in the low bits; those above fall off */
+const power = (shifted: Expr<'v128'>): Expr<'v128'> => i32x4.shl(shifted, 23);
 
 /** exp, ≤ 2 ulp */
 export const expF32x4: VectorFunction = (f, value) => {
@@ -62,6 +65,22 @@ const LARGEST = 88.37;
 /** exp for x ≤ 88.37, for arguments known to be bounded */
 export const expBoundedF32x4: VectorFunction = (f, value) => {
   const { shifted, p } = expParts(f, f.let(f32x4.pmax(value, LOWEST)));
+  return f.let(f32x4.mul(p, power(shifted)));
+};
+
+/** 2^x for x ≤ 127, ≤ 2 ulp: cheaper than exp where a factor log₂e can go elsewhere */
+export const exp2BoundedF32x4: VectorFunction = (f, value) => {
+  const x = f.let(f32x4.pmax(value, -127));
+  const shifted = f.let(f32x4.add(x, MAGIC));
+  const r = f.let(f32x4.sub(x, f32x4.sub(shifted, MAGIC)));
+  const p = horner(
+    f,
+    r,
+    [
+      1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1,
+      6.931472028550421e-1, 1,
+    ],
+  );
   return f.let(f32x4.mul(p, power(shifted)));
 };
 
