@@ -3,10 +3,11 @@
  * walk over its commands. Intermediates of all programs share one workspace (programs never run at the same time).
  */
 import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
+import { modulesOf } from '../../compile/modules.ts';
 import { type Arena, arena, reuseDonated, spans } from '../../compile/plan.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
 import { CoreError, DeviceLimitError } from '../../ir/errors.ts';
-import type { Op } from '../../ir/tensor.ts';
+import { head, type Op } from '../../ir/tensor.ts';
 import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
 import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 import { clusterWork, clusterWorkspace, installKernels } from './cluster.ts';
@@ -83,6 +84,7 @@ class Memory {
 class WasmProgram implements Executable<WasmStorage> {
   readonly workspaceBytes: number;
   private readonly memory: Memory;
+  private readonly graph: Graph;
   private readonly lowered: Lowered;
   private readonly arena: Arena;
   private readonly scratchBytes: number;
@@ -100,6 +102,7 @@ class WasmProgram implements Executable<WasmStorage> {
   constructor(memory: Memory, graph: Graph) {
     this.memory = memory;
     this.donated = graph.donated;
+    this.graph = graph;
     this.lowered = lower(graph, { strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false, maxLoads: 16 });
     this.arena = arena(spans(this.lowered), ALIGN);
     this.reuse = reuseDonated(this.lowered, graph.donated);
@@ -213,6 +216,7 @@ class WasmProgram implements Executable<WasmStorage> {
     return this.finish(inputs);
   }
   report(): KernelReport[] {
+    const modules = modulesOf(this.graph);
     return this.lowered.kernels.map((k, i) => {
       const read = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
       const bytes = [...read, ...k.outputs].reduce((n, b) => n + b.elements * dtypes[b.dtype].bytes, 0);
@@ -227,6 +231,7 @@ class WasmProgram implements Executable<WasmStorage> {
             : k.inputs.map((o) => `[${o.view.shape}]`).join(' · '),
         flops: k.kind === 'cluster' ? clusterFlops : (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0),
         bytes,
+        ...labelled(modules.get(head(k.node))),
         ...(ms === undefined ? {} : { ms }),
       };
     });
@@ -253,6 +258,8 @@ const kernelOf = (op: Op) => {
   if (!kernel) throw new CoreError(`wasm has no kernel for ${op.name}`);
   return kernel;
 };
+
+const labelled = (label: string | undefined) => (label === undefined ? {} : { label });
 
 /** Opens the WASM backend; `threads` defaults to the cores this process may use. */
 export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> {

@@ -3,9 +3,11 @@
  * nothing is read back. Bind groups are made when buffers are first seen together and found again afterwards.
  */
 import { type Buffer, type Lowered, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
+import { modulesOf } from '../../compile/modules.ts';
 import { reuseDonated, slots, spans } from '../../compile/plan.ts';
 import { dtypes } from '../../ir/dtype.ts';
 import { DeviceLimitError } from '../../ir/errors.ts';
+import { head } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { Executable, Graph, KernelReport } from '../backend.ts';
 import type { BufferPool } from './buffers.ts';
@@ -88,7 +90,6 @@ const describe = (k: LoweredKernel): KernelReport => {
         ? (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0)
         : points * k.cluster.steps.filter((s) => s.kind === 'call').length,
     bytes: [...inputs, ...k.outputs].reduce((n, b) => n + bytesOf(b), 0),
-    ...(k.node.label ? { label: k.node.label } : {}),
   };
 };
 
@@ -218,8 +219,13 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
       times = sums;
       return finish();
     },
-    report: () =>
-      lowered.kernels.map((k, i) => ({ ...describe(k), ...(times[i] === undefined ? {} : { ms: times[i] }) })),
+    report() {
+      const modules = modulesOf(graph);
+      return lowered.kernels.map((k, i): KernelReport => {
+        const label = modules.get(head(k.node));
+        return { ...describe(k), ...(label ? { label } : {}), ...(times[i] === undefined ? {} : { ms: times[i] }) };
+      });
+    },
     release() {
       for (const buffer of [...fixed, ...scratch]) pool.release(buffer);
       uniforms.destroy();
