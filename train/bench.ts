@@ -26,6 +26,7 @@ type Options = {
   readonly threads?: number;
   readonly json: boolean;
   readonly peers: boolean;
+  readonly peersIn: string;
   readonly only?: string;
   readonly step: boolean;
   readonly base?: string;
@@ -117,6 +118,7 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--ms <n>', 'time spent on each figure').argParser(wholeNumber(1, 600_000)).default(400))
     .addOption(new Option('--only <text>', 'operations whose name contains this'))
     .addOption(new Option('--peers', 'also time PyTorch, jax-js and tfjs where they are installed').default(false))
+    .addOption(new Option('--peers-in <folder>', 'where jax-js and tfjs are installed').default('.', 'here'))
     .addOption(new Option('--step', 'time one training step instead of operations').default(false))
     .addOption(
       new Option('--base <path>', 'model of --step').default(undefined, 'the small base, without --unet-config'),
@@ -141,6 +143,7 @@ export const main: Main = async (args, io) => {
     ? await benchPeers(
         ops.map((f) => f.name),
         o.ms,
+        o.peersIn,
       )
     : { figures: [], missing: [] };
   const warning = loadWarning();

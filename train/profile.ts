@@ -71,10 +71,10 @@ function fastest(profiles: readonly (readonly KernelReport[])[]): KernelReport[]
   return profiles[0]!.map((k, i) => ({ ...k, ms: Math.min(...profiles.map((p) => p[i]!.ms ?? 0)) }));
 }
 
-/** Modules to this depth: a resolution's resnet or attention, not its every linear layer. */
+/** Rows of the module table: a resolution's resnet or attention, not its every linear layer. */
 const MODULE_DEPTH = 4;
-const modulePath = (k: KernelReport): string[] =>
-  k.label ? k.label.split('.').slice(0, MODULE_DEPTH + 2) : ['no module'];
+/** The parts of a kernel's module path. Adapters' paths begin with their network, the base's do not. */
+const modulePath = (k: KernelReport): string[] => k.label?.replace(/^(unet|text)\./, '').split('.') ?? ['no module'];
 
 function table(io: Io, title: string, groups: readonly Group[], total: number, rows: number): void {
   const width = Math.max(20, ...groups.slice(0, rows).map((g) => Math.min(g.name.length, 72)));
@@ -162,7 +162,7 @@ export const main: Main = async (args, io) => {
       table(
         io,
         'module',
-        grouped(kernels, (k) => modulePath(k).join('.')),
+        grouped(kernels, (k) => modulePath(k).slice(0, MODULE_DEPTH).join('.')),
         total,
         o.rows,
       );

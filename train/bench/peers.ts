@@ -1,8 +1,9 @@
 /**
  * What people would pick instead, timed in the same run: PyTorch in a Python that has it, jax-js and tfjs where this
- * project's folder has them. Nothing is installed; what is not there is named.
+ * given folder has them. Nothing is installed; what is not there is named.
  */
 import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 
@@ -10,6 +11,8 @@ export type PeerFigure = { readonly name: string; readonly peer: string; readonl
 export type Peers = { readonly figures: readonly PeerFigure[]; readonly missing: readonly string[] };
 
 const THREADS = '2';
+/** Debian's PyTorch belongs to the system's own Python. */
+const PYTHON = '/usr/bin/python3';
 /** The setting in which PyTorch is fast: without it allocations and oversubscription make it several times slower. */
 const TORCH_SETTING = {
   OPENBLAS_NUM_THREADS: '1',
@@ -18,18 +21,21 @@ const TORCH_SETTING = {
   MALLOC_TRIM_THRESHOLD_: '4294967296',
 };
 
-/** Runs the names it knows of and returns best times in ms; undefined where the peer is not installed. */
+type Command = { readonly command: string; readonly args: readonly string[]; readonly cwd: string };
+
+/** Best times in ms of the operations a peer's script knows; undefined where the peer is not installed. */
 function run(
-  command: string,
-  args: readonly string[],
+  { command, args, cwd }: Command,
   names: readonly string[],
   ms: number,
 ): Record<string, number> | undefined {
   const child = spawnSync(command, [...args, String(ms), ...names], {
+    cwd,
     encoding: 'utf8',
     env: { ...process.env, ...TORCH_SETTING },
     timeout: 600_000,
     maxBuffer: 1 << 20,
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
   if (child.status !== 0) return undefined;
   try {
@@ -39,18 +45,26 @@ function run(
   }
 }
 
-/** @param names operations of the bench (ops.ts) */
-export async function benchPeers(names: readonly string[], ms: number): Promise<Peers> {
-  const folder = join(import.meta.dirname, 'peers');
-  const peers: readonly (readonly [string, string, readonly string[]])[] = [
-    ['PyTorch', '/usr/bin/python3', [join(folder, 'torch_ops.py')]],
-    ['jax-js', process.execPath, [join(folder, 'jax-js.mjs')]],
-    ['tfjs-wasm', process.execPath, [join(folder, 'tfjs.mjs')]],
+/**
+ * @param names operations of the bench (ops.ts)
+ * @param folder where jax-js and tfjs are installed
+ */
+export async function benchPeers(names: readonly string[], ms: number, folder: string): Promise<Peers> {
+  const scripts = join(import.meta.dirname, 'peers');
+  // a program given as text looks for its packages where it runs, not where its file lies
+  const inFolder = async (script: string): Promise<Command> => {
+    const text = await readFile(join(scripts, script), 'utf8');
+    return { command: process.execPath, args: ['--input-type=module', '-e', text, '--'], cwd: folder };
+  };
+  const peers: readonly (readonly [string, Command])[] = [
+    ['PyTorch', { command: PYTHON, args: [join(scripts, 'torch_ops.py')], cwd: folder }],
+    ['jax-js', await inFolder('jax-js.mjs')],
+    ['tfjs-wasm', await inFolder('tfjs.mjs')],
   ];
   const figures: PeerFigure[] = [];
   const missing: string[] = [];
-  for (const [peer, command, args] of peers) {
-    const found = run(command, args, [...new Set(names)], ms);
+  for (const [peer, command] of peers) {
+    const found = run(command, [...new Set(names)], ms);
     if (!found) missing.push(peer);
     else for (const [name, time] of Object.entries(found)) figures.push({ name, peer, ms: time });
   }

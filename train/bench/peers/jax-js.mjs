@@ -1,8 +1,8 @@
-/** The bench's operations in jax-js on its WASM backend: best time of each in ms, as JSON. usage: jax-js.mjs MS NAME... */
+/** The bench's operations in jax-js on its WASM backend: best time of each in ms, as JSON. arguments: MS NAME... */
 const { init, defaultDevice, jit, numpy: np, nn, random } = await import('@jax-js/jax');
 await init('wasm');
 defaultDevice('wasm');
-const [ms, ...names] = process.argv.slice(2);
+const [ms, ...names] = process.argv.slice(1);
 let seed = 0;
 const normal = (...shape) => random.normal(random.key(seed++), shape);
 

@@ -1,8 +1,8 @@
-/** The bench's operations in tfjs on its WASM backend: best time of each in ms, as JSON. usage: tfjs.mjs MS NAME... */
+/** The bench's operations in tfjs on its WASM backend: best time of each in ms, as JSON. arguments: MS NAME... */
 const tf = await import('@tensorflow/tfjs');
 await import('@tensorflow/tfjs-backend-wasm');
 await tf.setBackend('wasm');
-const [ms, ...names] = process.argv.slice(2);
+const [ms, ...names] = process.argv.slice(1);
 const random = (...shape) => tf.randomNormal(shape);
 
 const product = (m, n, k) => {
