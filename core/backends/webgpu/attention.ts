@@ -19,19 +19,29 @@ export interface AttentionSizes {
 
 /**
  * Threads of a workgroup, and rows a thread owns. Loads are what software drivers are slow at, so each serves four rows
- * there while heads are narrow (wide ones would keep their compilers busy for minutes); GPUs need many threads with few
+ * there while heads are narrow: LLVM takes 10 s for four rows of 16 in the gradient. GPUs need many threads with few
  * registers.
  */
-const chooseShape = (adapter: AdapterClass, vecs: number): { readonly threads: number; readonly rows: 1 | 4 } =>
-  adapter === 'gpu' ? { threads: 64, rows: 1 } : { threads: 8, rows: vecs <= 4 ? 4 : 1 };
+const chooseShape = (
+  adapter: AdapterClass,
+  vecs: number,
+  widest: number,
+): { readonly threads: number; readonly rows: 1 | 4 } =>
+  adapter === 'gpu' ? { threads: 64, rows: 1 } : { threads: 8, rows: vecs <= widest ? 4 : 1 };
 
 /** Uniforms, names and small texts that all three kernels share. */
-const common = ({ b, m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs, adapter: AdapterClass) => {
+const common = (
+  { b, m, n, c }: AttentionSizes,
+  { heads, scale }: AttentionAttrs,
+  adapter: AdapterClass,
+  side: 'query' | 'key',
+  widest: number,
+) => {
   const p = createParams();
   const d = c / heads;
   const vector = d % 4 === 0;
   const vecs = ceilDiv(d, 4);
-  const { threads, rows } = chooseShape(adapter, vecs);
+  const { threads, rows } = chooseShape(adapter, vecs, widest);
   const [pm, pn, pc, pHeads, pScale] = [p.word(m), p.word(n), p.word(c), p.word(heads), p.float(scale)];
   const owned = range(rows);
   /** element (or vec4) index of `row` of this thread's head */
@@ -45,12 +55,11 @@ const common = ({ b, m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs
       : `vec4<f32>(${range(4)
           .map((k) => (4 * v + k < d ? `${name}[${base} + ${4 * v + k}u]` : '0.0'))
           .join(', ')})`;
-  const store = (name: string, base: string, v: number, value: string) =>
-    vector
-      ? `${name}[${base} + ${v}u] = ${value};`
-      : range(Math.min(4, d - 4 * v))
-          .map((k) => `${name}[${base} + ${4 * v + k}u] = (${value})[${k}];`)
-          .join(' ');
+  /** index of a per-row number: head, then row */
+  const numberAt = (row: string) => `(id.z * ${pHeads} + id.y) * ${pm} + ${row}`;
+  const at = (r: number) => (rows === 4 ? `.${'xyzw'[r]}` : '');
+  /** rows of the owned side, whose last own0, own1, … are clamped to */
+  const rowCount = side === 'query' ? pm : pn;
   return {
     m: pm,
     n: pn,
@@ -59,24 +68,24 @@ const common = ({ b, m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs
     /** a value per owned row */
     S: rows === 4 ? 'vec4<f32>' : 'f32',
     exp: `exp_${rows}`,
-    at: (r: number) => (rows === 4 ? `.${'xyzw'[r]}` : ''),
+    at,
     perRow: (f: (r: number) => string) => (rows === 4 ? `vec4<f32>(${owned.map(f).join(', ')})` : f(0)),
     rowAt,
-    /** index of a per-row number: head, then row */
-    numberAt: (row: string) => `(id.z * ${pHeads} + id.y) * ${pm} + ${row}`,
-    /** `own0, own1, …`: owned rows, clamped to the last; and their element indices */
-    own: (count: string) =>
-      owned
-        .map((r) => `let own${r} = min(own + ${r}u, ${count} - 1u); let at${r} = ${rowAt(count, `own${r}`)};`)
-        .join('\n  '),
-    loadOwned: (name: string) =>
-      owned
-        .map((r) =>
-          range(vecs)
-            .map((v) => `let ${name}${r}_${v} = ${load(name, `at${r}`, v)};`)
-            .join(' '),
-        )
-        .join('\n  '),
+    numberAt,
+    /** leaves when there is nothing to do; `own0, own1, …` are the owned rows */
+    own: `if (own >= ${rowCount}) { return; }
+  ${owned.map((r) => `let own${r} = min(own + ${r}u, ${rowCount} - 1u);`).join(' ')}`,
+    /** reads the owned rows in a loop: every place in the text that loads costs a software driver's compiler dearly */
+    loadOwned: (name: string) => `var all_${name}: array<vec4<f32>, ${rows * vecs}>;
+  for (var r = 0u; r < ${rows}u; r++) {
+    let start = ${rowAt(rowCount, `min(own + r, ${rowCount} - 1u)`)};
+    for (var part = 0u; part < ${vecs}u; part++) { ${
+      vector
+        ? `all_${name}[r * ${vecs}u + part] = ${name}[start + part];`
+        : `for (var at = 4u * part; at < min(4u * part + 4u, ${d}u); at++) { all_${name}[r * ${vecs}u + part][at % 4u] = ${name}[start + at]; }`
+    } }
+  }
+  ${owned.flatMap((r) => range(vecs).map((v) => `let ${name}${r}_${v} = all_${name}[${r * vecs + v}];`)).join(' ')}`,
     loadOther: (name: string) =>
       range(vecs)
         .map((v) => `let ${name}_${v} = ${load(name, 'other', v)};`)
@@ -102,26 +111,25 @@ const common = ({ b, m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs
             .join(' '),
         )
         .join('\n    '),
+    /** writes the owned rows from the values of (row, vec4) */
     storeOwned: (
-      count: string,
-      f: (r: number) => readonly (readonly [string, (v: number) => string])[],
-      extra: (r: number) => string,
-    ) =>
-      owned
-        .map(
-          (r) =>
-            `if (own + ${r}u < ${count}) { ${f(r)
-              .flatMap(([name, value]) => range(vecs).map((v) => store(name, `at${r}`, v, value(v))))
-              .join(' ')} ${extra(r)} }`,
-        )
-        .join('\n  '),
-    kernel: (
       name: string,
-      count: number,
-      reads: readonly string[],
-      writes: readonly string[],
-      body: string,
-    ): Kernel => {
+      value: (r: number, v: number) => string,
+    ) => `var all_${name} = array<vec4<f32>, ${rows * vecs}>(${owned
+      .flatMap((r) => range(vecs).map((v) => value(r, v)))
+      .join(', ')});
+  for (var r = 0u; r < ${rows}u; r++) {
+    if (own + r >= ${rowCount}) { break; }
+    let to = ${rowAt(rowCount, 'own + r')};
+    for (var part = 0u; part < ${vecs}u; part++) { ${
+      vector
+        ? `${name}[to + part] = all_${name}[r * ${vecs}u + part];`
+        : `for (var at = 4u * part; at < min(4u * part + 4u, ${d}u); at++) { ${name}[to + at] = all_${name}[r * ${vecs}u + part][at % 4u]; }`
+    } }
+  }`,
+    storeNumbers: (name: string, value: string) =>
+      owned.map((r) => `if (own + ${r}u < ${pm}) { ${name}[${numberAt(`own${r}`)}] = ${value}${at(r)}; }`).join('\n  '),
+    kernel: (name: string, reads: readonly string[], writes: readonly string[], body: string): Kernel => {
       const binding = (n: string) => ({ name: n, type: vector && n !== 'lse' && n !== 'rowsum' ? 'vec4<f32>' : 'f32' });
       return {
         name,
@@ -137,7 +145,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
 `,
         ),
         params: p.words(),
-        groups: [ceilDiv(count, threads * rows), heads, b],
+        groups: [ceilDiv(side === 'query' ? m : n, threads * rows), heads, b],
         reads: reads.length,
         writes: writes.length,
       };
@@ -158,15 +166,13 @@ const scratch: Operand = { from: 'scratch', index: 0 };
 
 /** q, k, v → o and the log-sum-exp of each row. Cost 4·b·m·n·c flop. */
 export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => {
-  const s = common(sizes, a, adapter);
+  const s = common(sizes, a, adapter, 'query', 4);
   const any = s.owned.length === 4 ? 'any(score > top)' : 'score > top';
   const kernel = s.kernel(
     'attention',
-    sizes.m,
     ['q', 'k', 'v'],
     ['o', 'lse'],
-    `if (own >= ${s.m}) { return; }
-  ${s.own(s.m)}
+    `${s.own}
   ${s.loadOwned('q')}
   ${s.zeros('o')}
   var top = ${s.S}(-3e38); var total = ${s.S}(0.0);
@@ -188,25 +194,20 @@ export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapte
     ${s.each((r, v) => `o${r}_${v} += w${s.at(r)} * v_${v};`)}
   }
   let ends = top + log_${s.owned.length}(total);
-  ${s.storeOwned(
-    s.m,
-    (r) => [['o', (v) => `o${r}_${v} / total${s.at(r)}`]],
-    (r) => `lse[${s.numberAt(`own${r}`)}] = ends${s.at(r)};`,
-  )}`,
+  ${s.storeOwned('o', (r, v) => `o${r}_${v} / total${s.at(r)}`)}
+  ${s.storeNumbers('lse', 'ends')}`,
   );
   return { launches: [{ kernel, operands: [...range(3).map(input), output(0), output(1)] }], scratch: [] };
 };
 
 /** dq, and Σ g·o of each query row for the second kernel */
 const queryGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Kernel => {
-  const s = common(sizes, a, adapter);
+  const s = common(sizes, a, adapter, 'query', 2);
   return s.kernel(
     'attentionGrad q',
-    sizes.m,
     ['g', 'q', 'k', 'v', 'o', 'lse'],
     ['dq', 'rowsum'],
-    `if (own >= ${s.m}) { return; }
-  ${s.own(s.m)}
+    `${s.own}
   ${s.loadOwned('q')}
   ${s.loadOwned('g')}
   ${s.loadOwned('o')}
@@ -222,25 +223,20 @@ const queryGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: Adapte
     let ds = ${s.scale} * ${s.exp}(score - ends) * (${s.perRow(s.product('g', 'v'))} - sum);
     ${s.each((r, v) => `dq${r}_${v} += ds${s.at(r)} * k_${v};`)}
   }
-  ${s.storeOwned(
-    s.m,
-    (r) => [['dq', (v) => `dq${r}_${v}`]],
-    (r) => `rowsum[${s.numberAt(`own${r}`)}] = sum${s.at(r)};`,
-  )}`,
+  ${s.storeOwned('dq', (r, v) => `dq${r}_${v}`)}
+  ${s.storeNumbers('rowsum', 'sum')}`,
   );
 };
 
 /** dk and dv: the owned rows are keys, the others queries */
 const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Kernel => {
-  const s = common(sizes, a, adapter);
+  const s = common(sizes, a, adapter, 'key', 2);
   const seen = `${s.perRow((r) => `own${r}`).replace('<f32>', '<u32>')} <= ${s.S.replace('f32', 'u32')}(i)`;
   return s.kernel(
     'attentionGrad k v',
-    sizes.n,
     ['g', 'q', 'k', 'v', 'lse', 'rowsum'],
     ['dk', 'dv'],
-    `if (own >= ${s.n}) { return; }
-  ${s.own(s.n)}
+    `${s.own}
   ${s.loadOwned('k')}
   ${s.loadOwned('v')}
   ${s.zeros('dk')}
@@ -254,14 +250,8 @@ const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterC
     let ds = ${s.scale} * weight * (${s.perRow(s.product('v', 'g'))} - rowsum[${s.numberAt('i')}]);
     ${s.each((r, v) => `dv${r}_${v} += weight${s.at(r)} * g_${v}; dk${r}_${v} += ds${s.at(r)} * q_${v};`)}
   }
-  ${s.storeOwned(
-    s.n,
-    (r) => [
-      ['dk', (v) => `dk${r}_${v}`],
-      ['dv', (v) => `dv${r}_${v}`],
-    ],
-    () => '',
-  )}`,
+  ${s.storeOwned('dk', (r, v) => `dk${r}_${v}`)}
+  ${s.storeOwned('dv', (r, v) => `dv${r}_${v}`)}`,
   );
 };
 
