@@ -21,4 +21,5 @@ export const softmaxOp: Composite<Attrs> = {
   flops: ([x]) => 5 * x!.shape.reduce((p, n) => p * n, 1),
   sample: (pick) => ({ operands: [{ shape: [pick(1, 3), pick(1, 5)] }], attrs: {} }),
 };
+/** `softmax(x[2,5])` → [2,5]: normalised exponentials over the last axis. Cost: about five passes over x where no kernel fuses it. */
 export const softmax = (x: Tensor): Tensor => bind(softmaxOp, [x], {});

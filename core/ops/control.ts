@@ -20,6 +20,7 @@ export const aliasOp: Primitive<Attrs> = {
   cpu: copyAll,
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }], attrs: {} }),
 };
+/** `alias(x)`: y = x as a new node. Vanishes in compiled programs. */
 export const alias = (x: Tensor): Tensor => bind(aliasOp, [x], {});
 
 /** stopGradient: the same value, constant to differentiation. */
@@ -30,6 +31,10 @@ export const stopGradientOp: Primitive<Attrs> = {
   vjp: () => [undefined],
   batch: (_size, [x]) => [stopGradient(x!)],
 };
+/**
+ * `stopGradient(x)`: y = x whose derivative is zero. Vanishes in compiled programs.
+ * @example grad((x) => mul(stopGradient(x), x))(a) // a, not 2a
+ */
 export const stopGradient = (x: Tensor): Tensor => bind(stopGradientOp, [x], {});
 
 /** barrier: the same values, but only after all of them exist, and never merged with equal nodes (rematerialisation). */
@@ -46,4 +51,5 @@ export const barrierOp: Primitive<Attrs> = {
   cpu: copyAll,
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }, { shape: [2] }], attrs: {} }),
 };
+/** `barrier([a, b])` → [a, b]: what reads the results is computed after both, and never merged with what reads a or b. Cost: none. */
 export const barrier = (xs: readonly Tensor[]): readonly Tensor[] => bindAll(barrierOp, xs, {});

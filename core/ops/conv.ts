@@ -96,6 +96,11 @@ const fromChannels = (x: Tensor, size: number): Tensor =>
 const share = (x: Tensor, size: number, mapped: boolean): Tensor =>
   mapped ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]);
 
+/**
+ * conv: 2-D convolution (cross-correlation)     x[n,h,w,c] · w[kh,kw,c/groups,o] → y[n,h',w',o], h' = ⌊(h + p − kh)/s⌋ + 1
+ * @throws ShapeError when channels, groups or the kernel's size do not fit
+ * cost  2·n·h'·w'·kh·kw·(c/groups)·o flop.  Source: torch.nn.functional.conv2d, channels last.
+ */
 export const convOp: Primitive<ConvAttrs> = {
   kind: 'primitive',
   name: 'conv',
@@ -150,6 +155,10 @@ export const convOp: Primitive<ConvAttrs> = {
   },
 };
 
+/**
+ * convInput: derivative of conv by its picture, a transposed convolution     g[n,h',w',o] · w[kh,kw,c/groups,o] → x[n,h,w,c]
+ * @throws ShapeError when ranks or output channels differ.  cost as conv
+ */
 export const convInputOp: Primitive<ConvSizedAttrs> = {
   kind: 'primitive',
   name: 'convInput',
@@ -181,6 +190,10 @@ export const convInputOp: Primitive<ConvSizedAttrs> = {
   },
 };
 
+/**
+ * convKernel: derivative of conv by its kernel     x[n,h,w,c] · g[n,h',w',o] → w[kh,kw,c/groups,o]
+ * @throws ShapeError when ranks or the number of pictures differ.  cost as conv
+ */
 export const convKernelOp: Primitive<ConvSizedAttrs> = {
   kind: 'primitive',
   name: 'convKernel',
@@ -213,8 +226,10 @@ export const convKernelOp: Primitive<ConvSizedAttrs> = {
   },
 };
 
-/** `conv(x[n,h,w,c], w[kh,kw,c/groups,o], attrs)` → [n,h',w',o]; cost 2·n·h'·w'·kh·kw·(c/groups)·o flop. */
+/** `conv(x[1,8,8,3], w[3,3,3,16], { stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 })` → [1,8,8,16]. */
 export const conv = (x: Tensor, w: Tensor, a: ConvAttrs): Tensor =>
   bind(convOp, [x, w], { stride: a.stride, pad: a.pad, groups: a.groups });
+/** `convInput(g[1,8,8,16], w[3,3,3,16], { …, size: [8, 8] })` → [1,8,8,3]; `size` is h, w of the picture. */
 export const convInput = (g: Tensor, w: Tensor, a: ConvSizedAttrs): Tensor => bind(convInputOp, [g, w], a);
+/** `convKernel(x[1,8,8,3], g[1,8,8,16], { …, size: [3, 3] })` → [3,3,3,16]; `size` is kh, kw. */
 export const convKernel = (x: Tensor, g: Tensor, a: ConvSizedAttrs): Tensor => bind(convKernelOp, [x, g], a);

@@ -79,5 +79,5 @@ function store(y: Nd, at: number, row: Float64Array): void {
   for (let j = 0; j < row.length; j++) y.data[at + j] = row[j]!;
 }
 
-/** `dot(a[g,m,k], b[g,k,n])` → [g,m,n]. */
+/** `dot(a[g,m,k], b[g,k,n])` → [g,m,n]. @example dot(x[1, 6, 18], W[1, 18, 5]) // [1, 6, 5] */
 export const dot = (a: Tensor, b: Tensor): Tensor => bind(dotOp, [a, b], {});

@@ -19,10 +19,12 @@ export const fullOp: Primitive<FullAttrs> = {
   cpu: (_inputs, a, [y]) => void y!.data.fill(a.value),
   sample: (pick) => ({ operands: [], attrs: { shape: [pick(1, 3), pick(1, 3)], value: 1.5, dtype: 'f32' } }),
 };
-/** `full([2, 3], 0.5)`: a constant tensor. */
+/** `full([2, 3], 0.5)` → f32[2,3] with one value everywhere. Cost: none, kernels write the number itself. */
 export const full = (shape: Shape, value: number, dtype: DType = 'f32'): Tensor =>
   bind(fullOp, [], { shape, value, dtype });
+/** `zeros([2, 3])` → f32[2,3] of 0. */
 export const zeros = (shape: Shape, dtype: DType = 'f32'): Tensor => full(shape, 0, dtype);
+/** `ones([2, 3])` → f32[2,3] of 1. */
 export const ones = (shape: Shape, dtype: DType = 'f32'): Tensor => full(shape, 1, dtype);
 
 export interface IotaAttrs {
@@ -46,5 +48,5 @@ export const iotaOp: Primitive<IotaAttrs> = {
   },
   sample: (pick) => ({ operands: [], attrs: { shape: [pick(1, 3), pick(1, 3)], axis: pick(0, 1), dtype: 'f32' } }),
 };
-/** `iota([4])` = [0, 1, 2, 3]; with more axes, the coordinate along `axis`. */
+/** `iota([4])` = [0, 1, 2, 3]; with more axes y[…, i, …] = i, the coordinate along `axis`. Cost: none. */
 export const iota = (shape: Shape, axis = 0, dtype: DType = 'f32'): Tensor => bind(iotaOp, [], { shape, axis, dtype });

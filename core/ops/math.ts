@@ -35,29 +35,54 @@ function apply(name: ElementwiseName, xs: readonly Operand[]): Tensor {
 const unary = (name: ElementwiseName) => (x: Tensor) => apply(name, [x]);
 const binary = (name: ElementwiseName) => (a: Operand, b: Operand) => apply(name, [a, b]);
 
-export const [neg, exp, log, sqrt, rsqrt, recip] = [
-  unary('neg'),
-  unary('exp'),
-  unary('log'),
-  unary('sqrt'),
-  unary('rsqrt'),
-  unary('recip'),
-];
-export const [sin, cos, tanh, erf, sigmoid, floor, not, finite] = [
-  unary('sin'),
-  unary('cos'),
-  unary('tanh'),
-  unary('erf'),
-  unary('sigmoid'),
-  unary('floor'),
-  unary('not'),
-  unary('isFinite'),
-];
-export const [add, sub, mul, div] = [binary('add'), binary('sub'), binary('mul'), binary('div')];
-export const [maximum, minimum, less, equal] = [binary('maximum'), binary('minimum'), binary('less'), binary('equal')];
+/** −x */
+export const neg = unary('neg');
+/** eˣ. Cost: about 16 simple instructions an element, as log, sin, cos, tanh, erf and sigmoid. */
+export const exp = unary('exp');
+/** ln x; −∞ at 0, NaN below. */
+export const log = unary('log');
+/** √x; its derivative at 0 is infinite. */
+export const sqrt = unary('sqrt');
+/** 1/√x */
+export const rsqrt = unary('rsqrt');
+/** 1/x */
+export const recip = unary('recip');
+/** sine of radians */
+export const sin = unary('sin');
+/** cosine of radians */
+export const cos = unary('cos');
+export const tanh = unary('tanh');
+/** error function 2/√π·∫₀ˣ e^(−t²) dt */
+export const erf = unary('erf');
+/** 1/(1 + e^(−x)) */
+export const sigmoid = unary('sigmoid');
+/** Largest integer not above x. Has no derivative: @throws MissingRuleError when differentiated. */
+export const floor = unary('floor');
+/** Logical negation of a bool tensor. */
+export const not = unary('not');
+/** bool: neither NaN nor infinite. */
+export const finite = unary('isFinite');
+
+/** `add(a[2,3], b[3])` → [2,3]: a + b, broadcast. @throws ShapeError when axes neither match nor are 1. */
+export const add = binary('add');
+/** a − b, broadcast. */
+export const sub = binary('sub');
+/** a·b element by element, broadcast; matrix products are `dot`. */
+export const mul = binary('mul');
+/** a/b, broadcast. */
+export const div = binary('div');
+/** Larger of two; at ties half the gradient goes to each. */
+export const maximum = binary('maximum');
+/** Smaller of two; at ties half the gradient goes to each. */
+export const minimum = binary('minimum');
+/** bool: a < b. */
+export const less = binary('less');
+/** bool: a = b (NaN equals nothing). */
+export const equal = binary('equal');
 /** `select(condition, a, b)`: a where the condition holds, b elsewhere. */
 export const select = (c: Tensor, a: Operand, b: Operand): Tensor => apply('select', [c, a, b]);
 
+/** x² */
 export const square = (x: Tensor): Tensor => mul(x, x);
 /** |x|; the gradient at 0 is 0. */
 export const abs = (x: Tensor): Tensor => maximum(x, neg(x));

@@ -68,6 +68,7 @@ export const maxOp = reduction('max', Number.NEGATIVE_INFINITY, Math.max, {
   },
 });
 
+/** `sumKeep(x[2,3], [1])` → [2,1]: the primitive, for rules. Cost: one read. */
 export const sumKeep = (x: Tensor, axes: readonly number[]): Tensor =>
   axes.length === 0 ? x : bind(sumOp, [x], { axes });
 
@@ -78,19 +79,22 @@ const resolve = (x: Tensor, axes: Axes): number[] => {
 };
 const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((_, i) => !axes.includes(i));
 
-/** `sum(x[2,3,4], -1)` → [2,3]; all axes when none is given; `keepdims` keeps them with size 1. */
+/**
+ * `sum(x[2,3,4], -1)` → [2,3]: y = Σ_axes x; all axes when none is given; `keepdims` keeps them with size 1.
+ * @throws ShapeError for an axis outside the operand. Cost: one read.
+ */
 export function sum(x: Tensor, axes?: Axes, keepdims = false): Tensor {
   const at = resolve(x, axes);
   const y = sumKeep(x, at);
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
-/** `max(x[2,3], 1)` → [2]. */
+/** `max(x[2,3], 1)` → [2]: y = max_axes x; ties share the gradient. @throws ShapeError for an axis outside the operand. */
 export function max(x: Tensor, axes?: Axes, keepdims = false): Tensor {
   const at = resolve(x, axes);
   const y = at.length === 0 ? x : bind(maxOp, [x], { axes: at });
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
-/** Arithmetic mean along axes. */
+/** `mean(x[2,3], 1)` → [2]: Σ_axes x/n. @throws ShapeError for an axis outside the operand. */
 export function mean(x: Tensor, axes?: Axes, keepdims = false): Tensor {
   const at = resolve(x, axes);
   const n = at.reduce((p, i) => p * x.shape[i]!, 1);
