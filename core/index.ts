@@ -30,6 +30,7 @@ export { dot } from './ops/dot.ts';
 export { cast } from './ops/elementwise.ts';
 export { full, iota, ones, zeros } from './ops/fill.ts';
 export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
+export { asFloat } from './ops/half.ts';
 export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
 // elementwise
 export {

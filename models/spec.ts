@@ -3,8 +3,9 @@
  * shapes a checkpoint must have, the linear layers an adapter can be put on, fresh parameters (`init` in nn), parameters
  * from a checkpoint, and the checkpoint of parameters.
  */
-import { entries, read, type Tensor, type Tree, tensor, unflatten } from '../core/index.ts';
+import { type Backend, entries, place, read, type Tensor, type Tree, tensor, unflatten } from '../core/index.ts';
 import { fileShape, type Param, type Params, toFileLayout, toModelLayout } from '../nn/index.ts';
+import { halfToFloat } from './io/dtypes.ts';
 import type { TensorOut } from './io/safetensors-write.ts';
 import { checkWeights, type WeightSource } from './io/weights.ts';
 
@@ -25,26 +26,45 @@ export const linearPaths = (spec: Tree<Param>): readonly string[] =>
 export const parameterCount = (spec: Tree<Param>): number =>
   entries(spec).reduce((total, [, param]) => total + param.shape.reduce((n, side) => n * side, 1), 0);
 
+export type LoadOptions = {
+  /** f64 is for verification. */
+  readonly dtype?: 'f32' | 'f64';
+  /** `f16`: matrices, kernels and tables stay half floats in memory; biases and norms, which are small, are f32 anyway. */
+  readonly weights?: 'f32' | 'f16';
+  /** Where each tensor goes as soon as it is read; default: all stay on the host. */
+  readonly backend?: Backend;
+};
+
 /**
  * Parameters from a checkpoint, convolution kernels in the model's order of axes, each labelled with its path.
- * f64 is for verification.
+ * Beside the result, memory holds one tensor at a time (twice while its axes are put in order).
  * @throws FileError one line: what is missing, of the wrong shape or too much, before anything is read
  * @example const params = await load(unetSpec(base.configs.unet), base.parts.unet)
  */
 export function load<S extends Tree<Param>>(
   spec: S,
   source: WeightSource,
-  { dtype = 'f32' }: { dtype?: 'f32' | 'f64' } = {},
+  options: LoadOptions = {},
 ): Promise<Params<S>> {
-  return readAll(spec, source, dtype).then((values) => unflatten<unknown>(spec, values)) as Promise<Params<S>>;
+  return readAll(spec, source, options).then((values) => unflatten<unknown>(spec, values)) as Promise<Params<S>>;
 }
-async function readAll(spec: Tree<Param>, source: WeightSource, dtype: 'f32' | 'f64'): Promise<Tensor[]> {
+async function readAll(
+  spec: Tree<Param>,
+  source: WeightSource,
+  { dtype = 'f32', weights = 'f32', backend }: LoadOptions,
+): Promise<Tensor[]> {
   checkWeights(source, specShapes(spec));
   const values: Tensor[] = [];
   for (const [path, { shape }] of entries<Param>(spec)) {
-    const data = await source.get(path).read();
-    const placed = toModelLayout({ data: dtype === 'f64' ? Float64Array.from(data) : data, shape });
-    values.push(tensor(placed.data, placed.shape, dtype, path));
+    const weight = source.get(path);
+    const halves = weights === 'f16' && dtype === 'f32' && shape.length > 1;
+    const data = halves ? await weight.readHalf() : await weight.read();
+    const placed = toModelLayout<Float32Array | Float64Array | Uint16Array>({
+      data: dtype === 'f64' ? Float64Array.from(data) : data,
+      shape,
+    });
+    const value = tensor(placed.data, placed.shape, halves ? 'f16' : dtype, path);
+    values.push(backend ? place(value, backend) : value);
   }
   return values;
 }
@@ -61,7 +81,12 @@ export const toCheckpoint = (
     entries<Tensor>(params).map(([path, param]) => {
       const data = async (): Promise<Float32Array> => {
         const values = await read(param);
-        const floats = values instanceof Float32Array ? values : Float32Array.from(values);
+        const floats =
+          values instanceof Float32Array
+            ? values
+            : values instanceof Uint16Array
+              ? halfToFloat(values)
+              : Float32Array.from(values);
         return toFileLayout({ data: floats, shape: param.shape }).data;
       };
       return [path, { dtype, shape: fileShape(param.shape), data }];

@@ -1,4 +1,4 @@
-import { add, conv, dot, reshape, type Tensor } from '../core/index.ts';
+import { add, asFloat, conv, dot, reshape, type Tensor } from '../core/index.ts';
 import { fanIn, Param } from './spec.ts';
 
 /** Kernel [kh, kw, in, out] (checkpoints: [out, in, kh, kw]), bias [out]. */
@@ -31,15 +31,16 @@ export function conv2d(
 ): Tensor {
   const [kh, kw, inputs, outputs] = p.weight.shape as [number, number, number, number];
   const [n, h, w] = x.shape as [number, number, number];
+  const weight = asFloat(p.weight);
   const bias = (y: Tensor): Tensor => (p.bias ? add(y, p.bias) : y);
   if (kh === 1 && kw === 1 && stride === 1 && padding === 0 && groups === 1) {
     const rows = reshape(x, [1, n * h * w, x.shape[3]!]);
-    return reshape(bias(dot(rows, reshape(p.weight, [1, inputs, outputs]))), [n, h, w, outputs]);
+    return reshape(bias(dot(rows, reshape(weight, [1, inputs, outputs]))), [n, h, w, outputs]);
   }
   const sides = [padding, padding] as const;
   const pad =
     typeof padding === 'number'
       ? ([sides as readonly [number, number], sides as readonly [number, number]] as const)
       : padding;
-  return bias(conv(x, p.weight, { stride: [stride, stride], pad, groups }));
+  return bias(conv(x, weight, { stride: [stride, stride], pad, groups }));
 }

@@ -1,4 +1,4 @@
-import { cast, concat, cos, gather, mul, pad, reshape, sin, type Tensor, tensor } from '../core/index.ts';
+import { asFloat, cast, concat, cos, gather, mul, pad, reshape, sin, type Tensor, tensor } from '../core/index.ts';
 import { gaussian, Param } from './spec.ts';
 
 /** A table of vectors [count, width]. */
@@ -8,8 +8,8 @@ export const embeddingSpec = (count: number, width: number, std = 1): Embedding<
   weight: new Param('embedding', [count, width], gaussian(std)),
 });
 
-/** ids[…] (integers) → rows of the table [… , width]. */
-export const embedding = (p: Embedding, ids: Tensor): Tensor => gather(p.weight, ids);
+/** ids[…] (integers) → rows of the table [… , width]. A table of stored halves is not converted, only its rows are. */
+export const embedding = (p: Embedding, ids: Tensor): Tensor => asFloat(gather(p.weight, ids));
 
 export type TimestepEmbeddingOptions = {
   readonly dtype: 'f32' | 'f64';

@@ -3,12 +3,11 @@
  * pictures have their channels last. The change is made once, when weights are loaded or saved.
  */
 
+/** Uint16Array: half-float patterns */
+type HostValues = Float32Array | Float64Array | Uint16Array;
+
 /** `data` of `shape` with its axes in another order: result axis i is axis perm[i] of the source. */
-export function permuteAxes<A extends Float32Array | Float64Array>(
-  data: A,
-  shape: readonly number[],
-  perm: readonly number[],
-): A {
+export function permuteAxes<A extends HostValues>(data: A, shape: readonly number[], perm: readonly number[]): A {
   const strides = shape.map((_, i) => shape.slice(i + 1).reduce((n, side) => n * side, 1));
   const to = perm.map((axis) => shape[axis]!);
   const step = perm.map((axis) => strides[axis]!);
@@ -33,7 +32,7 @@ const TO_FILE = [3, 2, 0, 1];
 type Values<A> = { readonly data: A; readonly shape: readonly number[] };
 
 /** A parameter from a file's layout to the model's: only convolution kernels (four axes) change. */
-export const toModelLayout = <A extends Float32Array | Float64Array>({ data, shape }: Values<A>): Values<A> =>
+export const toModelLayout = <A extends HostValues>({ data, shape }: Values<A>): Values<A> =>
   shape.length === 4
     ? { data: permuteAxes(data, shape, TO_MODEL), shape: TO_MODEL.map((i) => shape[i]!) }
     : { data, shape };
@@ -43,7 +42,7 @@ export const fileShape = (shape: readonly number[]): readonly number[] =>
   shape.length === 4 ? TO_FILE.map((i) => shape[i]!) : shape;
 
 /** The inverse of `toModelLayout`. */
-export const toFileLayout = <A extends Float32Array | Float64Array>({ data, shape }: Values<A>): Values<A> =>
+export const toFileLayout = <A extends HostValues>({ data, shape }: Values<A>): Values<A> =>
   shape.length === 4
     ? { data: permuteAxes(data, shape, TO_FILE), shape: TO_FILE.map((i) => shape[i]!) }
     : { data, shape };

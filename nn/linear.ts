@@ -1,4 +1,4 @@
-import { add, dot, mul, reshape, ShapeError, swap, type Tensor } from '../core/index.ts';
+import { add, asFloat, dot, mul, reshape, ShapeError, swap, type Tensor } from '../core/index.ts';
 import { fanIn, type Init, Param } from './spec.ts';
 
 /** Weight [out, in] as PyTorch stores it, bias [out]. */
@@ -36,7 +36,7 @@ export function linear(p: AdaptedLinear, x: Tensor): Tensor {
   if (x.shape.at(-1) !== inputs)
     throw new ShapeError(`linear: x[${x.shape.join(', ')}] for ${p.weight.label ?? 'weight'}[${outputs}, ${inputs}]`);
   const rows = reshape(x, [1, x.shape.slice(0, -1).reduce((n, side) => n * side, 1), inputs]);
-  let y = dot(rows, swap(reshape(p.weight, [1, outputs, inputs])));
+  let y = dot(rows, swap(reshape(asFloat(p.weight), [1, outputs, inputs])));
   if (p.bias) y = add(y, p.bias);
   if (p.adapter) y = add(y, lowRank(p.adapter, rows, inputs, outputs));
   return reshape(y, [...x.shape.slice(0, -1), outputs]);

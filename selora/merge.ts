@@ -1,5 +1,18 @@
 /** W' = W0 + s·(A·B)ᵀ as new trees, and back. Weights are PyTorch's [d_out, d_in]. */
-import { add, dot, mul, reshape, sqrt, sub, sum, swap, type Tensor, type Tree } from '../core/index.ts';
+import {
+  add,
+  asFloat,
+  dot,
+  mul,
+  reshape,
+  sqrt,
+  square,
+  sub,
+  sum,
+  swap,
+  type Tensor,
+  type Tree,
+} from '../core/index.ts';
 import type { Adapter, Adapters } from './adapter.ts';
 import { updateLinears } from './attach.ts';
 
@@ -14,11 +27,17 @@ export function deltaWeight({ A, B }: Adapter, scale: number): Tensor {
  * @throws RangeError naming the path: no such module, no linear layer, or one of another size
  */
 export const merge = <P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P =>
-  updateLinears(base, adapters, (module, a) => ({ ...module, weight: add(module.weight, deltaWeight(a, scale)) }));
+  updateLinears(base, adapters, (module, a) => ({
+    ...module,
+    weight: add(asFloat(module.weight), deltaWeight(a, scale)),
+  }));
 
 /** Takes the adapters out again: `unmerge(merge(base, a, s), a, s)` equals base up to two roundings per entry. */
 export const unmerge = <P extends Tree<Tensor>>(merged: P, adapters: Adapters, scale: number): P =>
-  updateLinears(merged, adapters, (module, a) => ({ ...module, weight: sub(module.weight, deltaWeight(a, scale)) }));
+  updateLinears(merged, adapters, (module, a) => ({
+    ...module,
+    weight: sub(asFloat(module.weight), deltaWeight(a, scale)),
+  }));
 
 /** ‖ΔW‖_F and ‖W‖_F of one module: how much it was changed. */
 export const changeNorms = (
@@ -27,5 +46,5 @@ export const changeNorms = (
   scale: number,
 ): { readonly delta: Tensor; readonly weight: Tensor } => {
   const d = deltaWeight(a, scale);
-  return { delta: sqrt(sum(mul(d, d))), weight: sqrt(sum(mul(weight, weight))) };
+  return { delta: sqrt(sum(mul(d, d))), weight: sqrt(sum(square(asFloat(weight)))) };
 };

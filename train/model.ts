@@ -1,6 +1,6 @@
 /** A base model made ready to run, with or without an adapter: what `generate` and the trainer start from. */
 import path from 'node:path';
-import { type Backend, place, type Tensor, type Tree, tensor } from '../core/index.ts';
+import { type Backend, CoreError, type Tree, tensor } from '../core/index.ts';
 import { textEncoderSpec } from '../models/clip/text-encoder.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../models/io/adapter-file.ts';
 import { type Base, openBase } from '../models/io/base.ts';
@@ -9,9 +9,10 @@ import { readTokenizer, type TokenizerFiles } from '../models/io/tokenizer-files
 import { checkWeights, type Spec } from '../models/io/weights.ts';
 import { PARTS, type Part } from '../models/names.ts';
 import { makeSchedule } from '../models/schedulers/index.ts';
-import { linearPaths, load, specShapes } from '../models/spec.ts';
+import { type LoadOptions, linearPaths, load, parameterCount, specShapes } from '../models/spec.ts';
 import { unetSpec } from '../models/unet/index.ts';
 import { vaeSpec } from '../models/vae/index.ts';
+import type { Param } from '../nn/index.ts';
 import type { Adapter, Adapters } from '../selora/adapter.ts';
 import { attach } from '../selora/attach.ts';
 import { SMALL_BASE } from './paths.ts';
@@ -34,6 +35,22 @@ export type LoadedModel = {
   readonly adapter?: { readonly file: AdapterFile; readonly adapters: LoadedAdapters };
 };
 
+export type WeightStorage = 'auto' | 'f16' | 'f32';
+
+/** parameters from which `auto` stores halves */
+const LARGE_MODEL = 200e6;
+
+/** The storage of the frozen weights of a base. @throws CoreError when f16 is asked of a backend without it */
+export function storageOf(base: Base, backend: Backend, wanted: WeightStorage = 'auto'): 'f16' | 'f32' {
+  const has = backend.supports('f16');
+  if (wanted === 'f16' && !has)
+    throw new CoreError(`--weights f16: backend ${backend.name} has no f16 storage; use --backend wasm`);
+  if (wanted !== 'auto') return wanted;
+  const specs: readonly Tree<Param>[] = Object.values(specsOf(base));
+  const total = specs.reduce((n, spec) => n + parameterCount(spec), 0);
+  return has && total > LARGE_MODEL ? 'f16' : 'f32';
+}
+
 export type LoadModelOptions = {
   /** An adapter file or folder to attach. */
   readonly adapter?: string | undefined;
@@ -41,6 +58,8 @@ export type LoadModelOptions = {
   readonly configFolder?: string | undefined;
   /** f64 runs on the cpu backend only. */
   readonly dtype?: 'f32' | 'f64';
+  /** How frozen weights are stored. auto (default): f16 above 200 million parameters where the backend has it, else f32. */
+  readonly weights?: WeightStorage;
   /** Leaves the weights on the host: for other work than running the model. Default: they are moved to the backend. */
   readonly keepOnHost?: boolean;
 };
@@ -147,10 +166,14 @@ export async function loadPipeline(
   const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
   const specs = specsOf(base);
   const dtype = options.dtype ?? 'f32';
-  const settled = <P extends Tree<Tensor>>(params: P): P => (options.keepOnHost ? params : place(params, backend));
-  const unet = settled(await load(specs.unet, base.parts.unet, { dtype }));
-  const text = settled(await load(specs.text, base.parts.text_encoder, { dtype }));
-  const vae = settled(await load(specs.vae, base.parts.vae, { dtype }));
+  const how: LoadOptions = {
+    dtype,
+    weights: dtype === 'f64' ? 'f32' : storageOf(base, backend, options.weights),
+    ...(options.keepOnHost ? {} : { backend }),
+  };
+  const unet = await load(specs.unet, base.parts.unet, how);
+  const text = await load(specs.text, base.parts.text_encoder, how);
+  const vae = await load(specs.vae, base.parts.vae, how);
   const { configs } = base;
   const pipeline: Pipeline = {
     unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale) : unet,

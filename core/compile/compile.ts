@@ -204,14 +204,19 @@ export function compile<A extends readonly unknown[], R>(
 
 /** Computes a tree of recipes: every tensor of the result holds values on the backend. */
 export function evaluate<P extends Tree<Tensor>>(tree: P, backend: Backend): P {
-  const outputs = leaves<Tensor>(tree);
-  if (outputs.every(isData)) return tree;
+  // stored halves stay where they are: no program can write them
+  const stays = (t: Tensor) => isData(t) && t.dtype === 'f16';
+  const all = leaves<Tensor>(tree);
+  if (all.every(isData)) return tree;
+  const outputs = all.filter((t) => !stays(t));
   const { graph, captured } = makeGraph(outputs, [], new Set(), backend);
   const executable = backend.build(graph);
   const results = executable.run(captured.map((t) => storageOn(t, backend)));
   executable.release();
+  const made = new Map(outputs.map((o, i) => [i, placedTensor(backend, results[i], o.shape, o.dtype)]));
+  let at = 0;
   return unflatten(
     tree,
-    outputs.map((o, i) => placedTensor(backend, results[i], o.shape, o.dtype)),
+    all.map((t) => (stays(t) ? t : made.get(at++)!)),
   );
 }

@@ -47,7 +47,9 @@ const inferred = (values: HostArray): DType =>
       ? 'f64'
       : values instanceof Int32Array
         ? 'i32'
-        : 'u32';
+        : values instanceof Uint16Array
+          ? 'f16'
+          : 'u32';
 
 /**
  * A tensor from values: `tensor([1, 2, 3])`, `tensor(new Float32Array(6), [2, 3])`. Typed arrays are taken over, not
@@ -72,6 +74,9 @@ export function tensor(
   return leaf(dataOp, { shape: dims, dtype: type, storage: new Cell(array) }, label);
 }
 function fill(type: DType, values: ArrayLike<number>): HostArray {
+  // a bit pattern is a whole number; anything else was meant as a value, which only f32 can hold here
+  if (type === 'f16' && Array.prototype.some.call(values, (x: number) => !Number.isInteger(x)))
+    throw new CoreError('tensor: f16 values are given as bit patterns, best in a Uint16Array');
   const out = dtypes[type].alloc(values.length);
   for (let i = 0; i < values.length; i++) out[i] = values[i]!;
   return out;

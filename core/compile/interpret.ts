@@ -13,6 +13,7 @@ import type { Cluster, ScalarStep } from './scalar.ts';
 const wrap: Record<DType, (x: number) => number> = {
   f32: Math.fround,
   f64: (x) => x,
+  f16: (x) => x,
   i32: (x) => x | 0,
   u32: (x) => x >>> 0,
   bool: (x) => (x ? 1 : 0),

@@ -7,9 +7,11 @@
  *  3. A cluster that would read more than `maxLoads` buffers stores its widest operand first; one that would take more
  *     than MAX_STEPS scalar steps stores its longest.
  *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
+ *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
  */
 import type { Graph } from '../backends/backend.ts';
 import type { DType } from '../ir/dtype.ts';
+import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { contiguousView, isContiguous, sizeOf, type View } from '../ir/view.ts';
 import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
@@ -148,8 +150,18 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     return buffer;
   });
 
+  const given = new Set<Buffer>(inputs);
+  const repeats = new Set<Tensor>();
+  /** results of identities, by what they are the same as */
+  const sameAs = new Map<Tensor, Tensor>();
+  /** rule 5: is the value of t made anew for each reader? */
+  const isRepeated = (t: Tensor): boolean =>
+    repeats.has(t) || sameAs.has(t) || (kindOf(t) === 'layout' && !stored.has(t) && isRepeated(t.inputs[0]!));
+
   /** rule 4: row-major copy of a view */
   const copy = (o: Operand, node: Tensor): Buffer => {
+    if (o.buffer.dtype === 'f16')
+      throw new CoreError(`${node.op.name}: f16 is for storage, it cannot be copied into another order: cast it first`);
     const key = `${o.buffer.id}|${o.view.offset}|${o.view.shape}|${o.view.strides}`;
     const known = copies.get(key);
     if (known) return known;
@@ -177,12 +189,26 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const resolve = (t: Tensor): Operand => {
     const known = stored.get(t);
     if (known) return known;
+    if (repeats.has(t)) return storeKernel(t)[0]!;
+    if (sameAs.has(t)) return resolve(sameAs.get(t)!);
     const operand =
       kindOf(t) === 'layout'
         ? applyLayout(resolve(t.inputs[0]!), t)
         : { buffer: storeCluster(t), view: contiguousView(t.shape) };
-    stored.set(t, operand);
+    if (!isRepeated(t)) stored.set(t, operand);
     return operand;
+  };
+  /** the results of a `kernel` node in new buffers */
+  const storeKernel = (node: Tensor): Operand[] => {
+    const operands = node.inputs.map((x, i): Operand => {
+      const o = resolve(x);
+      return options.strided(node.op, i) || (isContiguous(o.view) && o.view.offset === 0)
+        ? o
+        : { buffer: copy(o, node), view: contiguousView(o.view.shape) };
+    });
+    const outputs = node.outs.map((o) => newBuffer(o.dtype, sizeOf(o.shape)));
+    kernels.push({ kind: 'op', node, inputs: operands, outputs });
+    return node.outs.map((o, i) => ({ buffer: outputs[i]!, view: contiguousView(o.shape) }));
   };
 
   /** one cluster that computes t (an elementwise, fill or reduce node) into a new buffer */
@@ -250,17 +276,16 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   for (const node of graph.order) {
     const kind = kindOf(node);
     if (kind === 'identity') {
-      for (const [i, o] of node.outs.entries()) stored.set(o, resolve(node.inputs[i]!));
+      for (const [i, o] of node.outs.entries())
+        if (isRepeated(node.inputs[i]!)) sameAs.set(o, node.inputs[i]!);
+        else stored.set(o, resolve(node.inputs[i]!));
     } else if (kind === 'kernel') {
-      const operands = node.inputs.map((x, i): Operand => {
-        const o = resolve(x);
-        return options.strided(node.op, i) || (isContiguous(o.view) && o.view.offset === 0)
-          ? o
-          : { buffer: copy(o, node), view: contiguousView(o.view.shape) };
-      });
-      const outputs = node.outs.map((o) => newBuffer(o.dtype, sizeOf(o.shape)));
-      for (const [i, o] of node.outs.entries()) stored.set(o, { buffer: outputs[i]!, view: contiguousView(o.shape) });
-      kernels.push({ kind: 'op', node, inputs: operands, outputs });
+      if ((node.op as Primitive).repeat && node.inputs.every((x) => given.has(resolve(x).buffer))) {
+        repeats.add(node);
+        continue;
+      }
+      const results = storeKernel(node);
+      for (const [i, o] of node.outs.entries()) stored.set(o, results[i]!);
     } else if (kind === 'reduce' || (kind === 'elementwise' && !inlined.has(node))) resolve(node);
   }
 

@@ -5,7 +5,7 @@
 
 import type { NdArray } from 'ndarray';
 import type { DType } from './dtype.ts';
-import { MissingRuleError } from './errors.ts';
+import { MissingRuleError, shapeError } from './errors.ts';
 import type { View } from './view.ts';
 
 export type Shape = readonly number[];
@@ -15,7 +15,7 @@ export interface OutSpec {
 }
 export type Attrs = object;
 /** Host arrays behind ndarray views: what the reference kernels read and write. */
-export type Nd = NdArray<Float32Array | Float64Array | Int32Array | Uint32Array>;
+export type Nd = NdArray<Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array>;
 
 export interface Tensor<D extends DType = DType> {
   /** creation order; inputs always have smaller ids, so sorting by id is a topological sort */
@@ -58,6 +58,8 @@ interface OpCommon<A extends Attrs> {
   flops?(inputs: readonly Tensor[], attrs: A): number;
   /** a random valid application, for the test battery and `explain` */
   sample(pick: Pick): Sample<A>;
+  /** true: takes stored f16 values. Views and identities take them anyway; everything else refuses them */
+  readonly takesHalf?: boolean;
 }
 
 /**
@@ -100,6 +102,8 @@ export type Form =
 export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly kind: 'primitive';
   readonly form: Form;
+  /** true: where it reads program inputs only, it runs again for every reader instead of keeping its result */
+  readonly repeat?: boolean;
   readonly vjp: Vjp<A> | 'nondifferentiable';
   readonly batch: BatchRule<A>;
   /** the definition, as plain loops over ndarray views; outputs arrive zeroed and contiguous */
@@ -121,12 +125,17 @@ export type Op = Primitive<never> | Composite<never> | Primitive | Composite;
 
 let nextId = 0;
 
+const takesHalf = <A extends Attrs>(op: Primitive<A> | Composite<A>): boolean =>
+  op.takesHalf === true || (op.kind === 'primitive' && ['layout', 'identity'].includes(op.form.kind));
+
 /** Applies an op: checks the shapes and returns its results as new nodes. */
 export function bindAll<A extends Attrs>(
   op: Primitive<A> | Composite<A>,
   inputs: readonly Tensor[],
   attrs: A,
 ): readonly Tensor[] {
+  if (inputs.some((x) => x.dtype === 'f16') && !takesHalf(op))
+    throw shapeError(op.name, inputs, "f16 is for storage: use cast(x, 'f32')");
   const spec = op.shape(inputs, attrs);
   const specs = (Array.isArray(spec) ? spec : [spec]) as readonly OutSpec[];
   const outs: Tensor[] = [];

@@ -8,6 +8,7 @@ import { isFloat } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { type Attrs, bind, type Nd, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
 import { full } from './fill.ts';
+import { fromHalf } from './half.ts';
 import { expandTo, unsqueezeFront } from './layout.ts';
 
 type Scalar = (...x: number[]) => number;
@@ -346,5 +347,12 @@ export const castOp: Primitive<CastAttrs> = {
   },
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
 };
-/** `cast(x, 'i32')`: the same values in another dtype. */
-export const cast = (x: Tensor, to: DType): Tensor => (x.dtype === to ? x : bind(castOp, [x], { to }));
+/**
+ * `cast(x, 'i32')`: the same values in another dtype.
+ * @throws ShapeError for f16, which is made on the host only
+ */
+export function cast(x: Tensor, to: DType): Tensor {
+  if (x.dtype === to) return x;
+  if (to === 'f16') throw shapeError('cast', [x], 'f16 is for storage: make it on the host');
+  return x.dtype === 'f16' ? cast(fromHalf(x), to) : bind(castOp, [x], { to });
+}

@@ -11,6 +11,7 @@ import { dotOp } from './dot.ts';
 import { castOp, table } from './elementwise.ts';
 import { fullOp, iotaOp } from './fill.ts';
 import { gatherOp, scatterAddOp } from './gather.ts';
+import { fromHalfOp } from './half.ts';
 import { expandOp, flipOp, permuteOp, reshapeOp } from './layout.ts';
 import { randomBitsOp } from './random.ts';
 import { maxOp, sumOp } from './reduce.ts';
@@ -19,6 +20,7 @@ import { padOp, sliceOp } from './slice.ts';
 const all: readonly unknown[] = [
   ...Object.values(table),
   castOp,
+  fromHalfOp,
   sumOp,
   maxOp,
   reshapeOp,

@@ -1,6 +1,7 @@
 /** CLIP's text encoder (Radford et al. 2021; transformers `CLIPTextModel`): a causal transformer over 77 tokens. */
 import {
   add,
+  asFloat,
   attention,
   cast,
   equal,
@@ -104,7 +105,7 @@ export function textEncoder(p: TextEncoder, config: TextEncoderConfig, ids: Tens
   const length = ids.shape[1];
   if (ids.shape.length !== 2 || length! > config.max_position_embeddings)
     throw new ShapeError(`text encoder: ids [${ids.shape}], expected [n, at most ${config.max_position_embeddings}]`);
-  const positions = slice(embeddings.position_embedding.weight, { axis: 0, stop: length! });
+  const positions = asFloat(slice(embeddings.position_embedding.weight, { axis: 0, stop: length! }));
   let h = add(embedding(embeddings.token_embedding, ids), positions);
   const hiddenStates = [h];
   for (const layer of encoder.layers) {

@@ -3,7 +3,7 @@ import type { DType } from '../../ir/dtype.ts';
 import type { Attrs } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { ScatterAttrs } from '../../ops/gather.ts';
-import { type Assembler, type Expr, f32x4, i32, i32x4, memoryFill } from './assemble.ts';
+import { type Assembler, type Expr, f32x4, i32, i32x4, memoryCopy, memoryFill } from './assemble.ts';
 import { alongRow } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
 import { cutUnits, type KernelSource, unitNames, type Work, words } from './walk.ts';
@@ -34,6 +34,30 @@ const gatherKernel: KernelSource = {
             const from = f.let(i32.add(read('table'), i32.mul(id, bytes)));
             alongRow(f, m, width, [from, to], (v) => f.emit(v.store(to, v.load(from))));
           },
+          () => f.emit(memoryFill(to, 0, bytes)),
+        );
+        f.inc(i, 1);
+      });
+    });
+  },
+};
+
+/** the same for rows of any number of bytes (half floats) */
+const byteKernel: KernelSource = {
+  name: 'gather rows of bytes',
+  emit: (m: Assembler) => {
+    m.kernel('gather rows of bytes', (f, { args, start, end }) => {
+      const read = (name: string): Expr<'i32'> => gatherWords.read(args, name);
+      const bytes = f.let(read('width'));
+      const i = f.let(i32.mul(start, read('unit')));
+      const last = f.let(i32.mul(end, read('unit')));
+      f.if(i32.gt_u(last, read('items')), () => f.set(last, read('items')));
+      f.while(i32.lt_u(i, last), () => {
+        const id = f.let(i32.load(i32.add(read('ids'), i32.shl(i, 2))));
+        const to = f.let(i32.add(read('y'), i32.mul(i, bytes)));
+        f.if(
+          i32.lt_u(id, read('rows')),
+          () => f.emit(memoryCopy(to, i32.add(read('table'), i32.mul(id, bytes)), bytes)),
           () => f.emit(memoryFill(to, 0, bytes)),
         );
         f.inc(i, 1);
@@ -103,6 +127,15 @@ export const gatherWork = (g: GatherDescription): Work => {
   };
 };
 
+/** y[count, bytes] = table[ids] for rows of `width` half floats */
+const gatherHalfWork = (g: GatherDescription): Work => {
+  if (g.count * g.width === 0) return { commands: [], kernels: [] };
+  const { grid, ...unit } = cutUnits(g.count, g.width / 2 + 20);
+  const { table, ids, y, rows, width } = g;
+  const args = gatherWords.pack({ ...unit, table, ids, y, rows, width: width * 2 });
+  return { commands: [{ kernel: byteKernel.name, args, grid }], kernels: [byteKernel] };
+};
+
 /** columns in a unit of scatterAdd: whole cache lines */
 const STRIP = 64;
 /** y[rows, width] = Σ g[i] over ids[i] = row. Cost: y once, g once. */
@@ -120,7 +153,7 @@ const gather: WasmKernel<Attrs> = {
   strided: [],
   work: ({ inputs: [x, ids], outputs: [y] }) => {
     const [rows, ...rest] = x!.view.shape as [number, ...number[]];
-    return gatherWork({
+    return (x!.dtype === 'f16' ? gatherHalfWork : gatherWork)({
       table: at(x!),
       ids: at(ids!),
       y: y!.address,

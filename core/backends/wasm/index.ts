@@ -74,9 +74,14 @@ class Memory {
   }
   view(s: WasmStorage): HostArray {
     const { buffer } = this.machine.u8;
-    const make = { f32: Float32Array, f64: Float64Array, i32: Int32Array, u32: Uint32Array, bool: Uint32Array }[
-      s.dtype
-    ];
+    const make = {
+      f32: Float32Array,
+      f64: Float64Array,
+      f16: Uint16Array,
+      i32: Int32Array,
+      u32: Uint32Array,
+      bool: Uint32Array,
+    }[s.dtype];
     return new make(buffer as ArrayBuffer, s.address, s.elements);
   }
 }

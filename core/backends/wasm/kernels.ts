@@ -18,6 +18,7 @@ import { copyKernels } from './copy.ts';
 import { gatherKernels } from './gather.ts';
 import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
 import { groupNormKernels } from './groupNorm.ts';
+import { halfKernels } from './half.ts';
 import { rowKernels } from './layerNorm.ts';
 import { randomKernels } from './random.ts';
 import { at, type Call, type Placed, type WasmKernel } from './wasmKernel.ts';
@@ -109,6 +110,7 @@ export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
     ...copyKernels,
     ...gatherKernels,
     ...groupNormKernels,
+    ...halfKernels,
     ...rowKernels,
     ...randomKernels,
   }) as unknown as [string, WasmKernel][],

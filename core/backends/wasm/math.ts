@@ -125,7 +125,7 @@ export const printCall = (
 ): Code => {
   if (fn === 'cast') return castCode(args[0]!, operands[0]!, dtype);
   const kind = operands.at(-1)!;
-  const print = kind === 'f64' ? undefined : rows[fn as ElementwiseName]?.[kind];
+  const print = kind === 'f64' || kind === 'f16' ? undefined : rows[fn as ElementwiseName]?.[kind];
   if (!print) throw new RangeError(`the wasm backend has no elementwise function ${fn} for ${kind}`);
   return print(f, args);
 };

@@ -1,0 +1,112 @@
+/** fromHalf: stored half floats as f32. Limited by memory: two bytes in, four out, some 12 instructions for four values. */
+
+import type { Attrs } from '../../ir/tensor.ts';
+import { isContiguous, sizeOf } from '../../ir/view.ts';
+import { type Assembler, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, v128 } from './assemble.ts';
+import {
+  cutUnits,
+  type KernelSource,
+  unitNames,
+  type WalkAxis,
+  walkNames,
+  walkUnits,
+  walkWords,
+  words,
+} from './walk.ts';
+import type { WasmKernel } from './wasmKernel.ts';
+
+const HALF_BYTES = 2;
+/** values in one item of the contiguous kernel */
+const BLOCK = 4096;
+/** difference of the exponents' biases, in place */
+const BIAS = (127 - 15) << 23;
+const INFINITE = 31 << 23;
+
+/**
+ * Four half patterns in 32-bit lanes → four f32. Exponent and fraction move into place and the bias is corrected; ∞ and NaN
+ * need that twice. Subnormal halves get the exponent of the smallest normal half, whose value is then taken off.
+ */
+export const halfToFloat = (f: FunctionBuilder, halves: Expr<'v128'>): Expr<'v128'> => {
+  const h = f.let(halves);
+  const m = f.let(i32x4.shl(v128.and(h, i32x4.splat(0x7fff)), 13));
+  const finite = i32x4.add(m, i32x4.splat(BIAS));
+  const normal = i32x4.add(finite, v128.and(i32x4.ge_u(m, i32x4.splat(INFINITE)), i32x4.splat(BIAS)));
+  const subnormal = f32x4.sub(i32x4.add(m, i32x4.splat(BIAS + (1 << 23))), 2 ** -14);
+  const magnitude = v128.bitselect(subnormal, normal, i32x4.lt_u(m, i32x4.splat(1 << 23)));
+  return v128.or(magnitude, i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16));
+};
+/** the half at an address as f32 */
+const oneHalf = (f: FunctionBuilder, address: Expr<'i32'>): Expr<'f32'> =>
+  f32x4.extract_lane(halfToFloat(f, i32x4.splat(i32.load16_u(address))), 0);
+
+const rowWords = words([...unitNames, 'x', 'y', 'count']);
+/** y[i] = f32(x[i]), both without gaps */
+const rowKernel: KernelSource = {
+  name: 'fromHalf',
+  emit: (m: Assembler) => {
+    m.kernel('fromHalf', (f, { args, start, end }) => {
+      const read = (name: string): Expr<'i32'> => rowWords.read(args, name);
+      const first = f.let(i32.mul(i32.mul(start, read('unit')), BLOCK));
+      const left = f.let(i32.sub(i32.mul(i32.mul(end, read('unit')), BLOCK), first));
+      const rest = f.let(i32.sub(read('count'), first));
+      f.if(i32.gt_u(left, rest), () => f.set(left, rest));
+      const x = f.let(i32.add(read('x'), i32.shl(first, 1)));
+      const y = f.let(i32.add(read('y'), i32.shl(first, 2)));
+      f.while(i32.ge_u(left, 8), () => {
+        const eight = f.let(v128.load(x));
+        f.emit(v128.store(y, halfToFloat(f, i32x4.extend_low_i16x8_u(eight))));
+        f.emit(v128.store(y, halfToFloat(f, i32x4.extend_high_i16x8_u(eight)), 16));
+        f.inc(x, 16);
+        f.inc(y, 32);
+        f.inc(left, -8);
+      });
+      f.while(left, () => {
+        f.emit(f32.store(y, oneHalf(f, x)));
+        f.inc(x, 2);
+        f.inc(y, 4);
+        f.inc(left, -1);
+      });
+    });
+  },
+};
+
+const viewWords = (rank: number) => words([...unitNames, 'x', 'y', ...walkNames('w', rank, ['x', 'y'])]);
+/** the same through any strides, one value at a time */
+const viewKernel = (rank: number): KernelSource => ({
+  name: `fromHalf of a view, ${rank} axes`,
+  emit: (m) => {
+    const w = viewWords(rank);
+    m.kernel(`fromHalf of a view, ${rank} axes`, (f, params) => {
+      const read = (name: string): Expr<'i32'> => w.read(params.args, name);
+      const pointers = { x: f.let(read('x')), y: f.let(read('y')) };
+      walkUnits(f, read, params, 'w', rank, pointers, () => f.emit(f32.store(pointers.y, oneHalf(f, pointers.x))));
+    });
+  },
+});
+
+const fromHalf: WasmKernel<Attrs> = {
+  strided: [true],
+  work: ({ inputs: [x], outputs: [y] }) => {
+    const { shape, strides, offset } = x!.view;
+    const count = sizeOf(shape);
+    if (count === 0) return { commands: [] };
+    const from = { x: x!.address + offset * HALF_BYTES, y: y!.address };
+    if (isContiguous(x!.view)) {
+      const { grid, ...unit } = cutUnits(Math.ceil(count / BLOCK), Math.min(count, BLOCK) * 4);
+      return {
+        commands: [{ kernel: rowKernel.name, args: rowWords.pack({ ...unit, ...from, count }), grid }],
+        kernels: [rowKernel],
+      };
+    }
+    const rank = shape.length;
+    const axes = shape.map((size, i): WalkAxis => {
+      const step = strides[i]! * HALF_BYTES;
+      return { size, strides: { x: step, y: y!.view.strides[i]! * 4 } };
+    });
+    const { grid, ...unit } = cutUnits(count, 20);
+    const kernel = viewKernel(rank);
+    const args = viewWords(rank).pack({ ...unit, ...from, ...walkWords('w', axes, ['x', 'y']) });
+    return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+  },
+};
+export const halfKernels = { fromHalf };
