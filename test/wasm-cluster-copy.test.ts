@@ -30,7 +30,7 @@ const operand = (shape: readonly number[], seed: number, turned: boolean): HostO
 const small = fc.integer({ min: 0, max: 3 });
 const length = fc.oneof(fc.integer({ min: 1, max: 6 }), fc.constantFrom(16, 19, 33));
 
-describe('pad', () => {
+describe('pad', { timeout: 60_000 }, () => {
   it('equals the definition for any widths, gaps and views', async () => {
     const axis = fc.record({ size: length, low: small, high: small, interior: fc.constantFrom(0, 0, 1, 2) });
     await fc.assert(
@@ -55,7 +55,7 @@ describe('pad', () => {
   });
 });
 
-describe('concat', () => {
+describe('concat', { timeout: 60_000 }, () => {
   it('equals the definition along any axis', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -81,7 +81,7 @@ describe('concat', () => {
   });
 });
 
-describe('gather and scatterAdd', () => {
+describe('gather and scatterAdd', { timeout: 60_000 }, () => {
   const cases: [number, number, number[]][] = [
     [5, 3, [4]],
     [7, 64, [2, 5]],
@@ -113,7 +113,7 @@ describe('gather and scatterAdd', () => {
   });
 });
 
-describe('randomBits', () => {
+describe('randomBits', { timeout: 60_000 }, () => {
   it.each([
     [1, 1],
     [3, 2],

@@ -61,7 +61,7 @@ const special = Float32Array.of(
   -88,
 );
 
-describe('elementwise functions as SIMD', () => {
+describe('elementwise functions as SIMD', { timeout: 60_000 }, () => {
   /** most units in the last place (2⁻²⁴ of the result) each may be off */
   const cases: readonly [ElementwiseName, number, readonly Float32Array[]][] = [
     ['exp', 4, [spread(-87, 88.7, 100003), spread(-1, 1, 10001)]],

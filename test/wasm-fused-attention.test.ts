@@ -20,7 +20,7 @@ const random = (shape: readonly number[], seed: number, high = 2) =>
 const worst = (got: HostArray, want: readonly number[], size: number): number =>
   Array.from(got).reduce((most, y, i) => Math.max(most, Math.abs(y - want[i]!) / (U * (Math.abs(want[i]!) + size))), 0);
 
-describe('attention', () => {
+describe('attention', { timeout: 60_000 }, () => {
   // batch, rows, keys, heads, numbers in a head, causal
   const cases: [number, number, number, number, number, boolean][] = [
     [1, 1, 1, 1, 1, false],

@@ -26,7 +26,7 @@ const eps = 1e-5;
 
 const length = fc.oneof(fc.integer({ min: 1, max: 9 }), fc.constantFrom(16, 31, 96, 130, 321));
 
-describe('layerNorm', () => {
+describe('layerNorm', { timeout: 60_000 }, () => {
   it('equals its definition, forward and backward', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -66,7 +66,7 @@ describe('layerNorm', () => {
   });
 });
 
-describe('groupNorm', () => {
+describe('groupNorm', { timeout: 60_000 }, () => {
   const cases: [readonly number[], number][] = [
     [[2, 4, 4, 16], 4],
     [[1, 5, 7, 40], 4],
@@ -102,7 +102,7 @@ describe('groupNorm', () => {
   );
 });
 
-describe('softmax', () => {
+describe('softmax', { timeout: 60_000 }, () => {
   it('equals its definition; rows add up to 1', async () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 40 }), length, fc.constantFrom(1, 10, 1e4), async (rows, n, scale) => {

@@ -70,6 +70,7 @@ const pad: WasmKernel<PadAttrs> = {
   work: ({ inputs: [x], outputs: [y], attrs }) => padWork(x!, y!, attrs),
 };
 const concat: WasmKernel<ConcatAttrs> = {
+  // more operands than this are copied first
   strided: new Array<boolean>(64).fill(true),
   work: ({ inputs, outputs: [y], attrs }) => concatWork(inputs, y!, attrs.axis),
 };
