@@ -1,5 +1,8 @@
 /** The WebGPU backend as a whole: every op of the registry, gradients, blocks, memory, replay, faults. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { createPool } from '../core/backends/webgpu/buffers.ts';
 import { closeDevice, openDevice } from '../core/backends/webgpu/device.ts';
 import { type WebgpuBackend, webgpuBackend } from '../core/backends/webgpu/index.ts';
 import {
@@ -37,6 +40,9 @@ import {
 import { isFloat } from '../core/ir/dtype.ts';
 import type { Attrs, Op, Sample } from '../core/ir/tensor.ts';
 import { apply, cpu, numbers, operands, picker, rng, values } from './gradcheck.ts';
+
+// software drivers build pipelines slowly when the machine is busy
+vi.setConfig({ testTimeout: 120_000 });
 
 let backend: WebgpuBackend;
 beforeAll(async () => {
@@ -122,7 +128,7 @@ test.each([
   );
 });
 
-test('the kernels for GPUs compute the same', { timeout: 120_000 }, async () => {
+test('the kernels for GPUs compute the same', async () => {
   const forGpus = (await webgpuBackend({ kernels: 'gpu' })) as Backend;
   const p = params(8);
   const x = t(3, 5, 4, 8);
@@ -215,23 +221,32 @@ describe('compiled steps', () => {
     expect(distance(a.values, want.values)).toBeLessThan(1e-5);
     expect(b.values).toEqual(a.values);
   });
-  test('a thousand steps leave live bytes as they were', async () => {
+  test('a thousand steps leave live bytes exactly as they were', async () => {
+    // finalizers free loose results: collect, and let them run
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const settle = async () => {
+      for (let i = 0; i < 5; i++) {
+        collect();
+        await new Promise((r) => setTimeout(r, 2));
+      }
+      const { liveBytes, storages } = backend.memory();
+      return { liveBytes, storages };
+    };
     const run = compile(step, { backend, donate: [0] });
     let state = start();
     const x = t(1, 4, 8);
-    let out: Tensor;
-    const at: number[] = [];
-    for (let i = 0; i < 1000; i++) {
-      [state, out] = run(state, x);
-      await read(out);
-      if (i === 99 || i === 999) at.push(backend.memory().liveBytes);
-      if (i % 50 === 0) {
-        globalThis.gc?.();
-        await new Promise((r) => setTimeout(r, 0));
+    const advance = async (steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        const [next, out] = run(state, x);
+        state = next;
+        if (i % 20 === 0) await read(out);
       }
-    }
-    // loose results wait for the garbage collector; the program and its state are exact
-    expect(at[1]! - at[0]!).toBeLessThanOrEqual(256 * 1000);
+    };
+    await advance(100);
+    const early = await settle();
+    await advance(900);
+    expect(await settle()).toEqual(early);
     await read(state.w);
   });
   test('another shape builds no pipeline, and a profile has a time for every kernel', async () => {
@@ -250,17 +265,16 @@ describe('compiled steps', () => {
   });
 });
 
-test('a tensor over the device limit is refused with both numbers', async () => {
-  expect(() =>
-    backend.build({
-      inputs: [],
-      outputs: [],
-      order: [],
-      donated: new Set(),
-    }),
-  ).not.toThrow();
+test('a tensor over the limit of the device or of the budget is refused with both numbers', async () => {
+  const gpu = await openDevice();
+  const most = (gpu.limits.maxStorageBufferBindingSize / 2 ** 20).toFixed(1);
+  expect(() => createPool(gpu).acquire(2 ** 40)).toThrow(
+    `one tensor needs 1048576.0 MiB, this WebGPU adapter binds at most ${most} MiB`,
+  );
   const small = await webgpuBackend({ memoryBudget: 4096 });
-  expect(() => small.store(new Float32Array(5000), 'f32')).toThrow(/0\.0 MiB in use and .* over the budget/);
+  expect(() => small.store(new Float32Array(500_000), 'f32')).toThrow(
+    /^0\.0 MiB in use and 2\.\d MiB more wanted: over the budget of 0\.0 MiB$/,
+  );
 });
 
 test('a lost device is one clear error, and a new one works', async () => {

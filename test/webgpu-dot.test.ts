@@ -1,10 +1,13 @@
 /** dot kernels of both families against f64 loops: odd sizes, transposed and offset operands, NaN beyond the edge. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { closeDevice, type Gpu, openDevice } from '../core/backends/webgpu/device.ts';
 import { planDot, printDot, registerDot } from '../core/backends/webgpu/dot.ts';
 import { sharedDot } from '../core/backends/webgpu/dotShared.ts';
 import type { View } from '../core/ir/view.ts';
 import { createRunner, type Runner, values } from './webgpu-harness.ts';
+
+// software drivers build pipelines slowly when the machine is busy
+vi.setConfig({ testTimeout: 120_000 });
 
 let gpu: Gpu;
 let runner: Runner;
@@ -61,9 +64,9 @@ const families = {
   'shared, 8×8': (a: View, b: View) => sharedDot(planDot({ a, b }), 8),
 } as const;
 
-// software drivers take seconds to build a workgroup tile: fewer cases there
+// a workgroup tile takes seconds to build: fewer cases there
 const few = sizes.filter(([g]) => g > 1);
-describe.each(Object.keys(families) as (keyof typeof families)[])('%s tiles', { timeout: 120_000 }, (family) => {
+describe.each(Object.keys(families) as (keyof typeof families)[])('%s tiles', (family) => {
   test.each(family === 'register' ? sizes : few)('g %d, m %d, k %d, n %d', async (g, m, k, n) => {
     for (const [la, lb] of layouts) {
       const a = viewOf([g, m, k], la);

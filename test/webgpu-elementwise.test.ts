@@ -1,11 +1,14 @@
 /** WGSL of clusters against the elementwise table in f64. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { closeDevice, type Gpu, openDevice } from '../core/backends/webgpu/device.ts';
 import { printElementwise } from '../core/backends/webgpu/printWgsl.ts';
 import type { Cluster, ScalarStep } from '../core/compile/scalar.ts';
 import type { DType } from '../core/ir/dtype.ts';
 import { type ElementwiseName, table } from '../core/ops/elementwise.ts';
 import { createRunner, type Runner, values } from './webgpu-harness.ts';
+
+// software drivers build pipelines slowly when the machine is busy
+vi.setConfig({ testTimeout: 120_000 });
 
 let gpu: Gpu;
 let runner: Runner;

@@ -1,9 +1,12 @@
 /** Fused reductions against f64 loops, for both kernel families on whatever adapter there is. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { closeDevice, type Gpu, openDevice } from '../core/backends/webgpu/device.ts';
 import { printReduce } from '../core/backends/webgpu/printReduce.ts';
 import type { Cluster } from '../core/compile/scalar.ts';
 import { createRunner, type Runner, values } from './webgpu-harness.ts';
+
+// software drivers build pipelines slowly when the machine is busy
+vi.setConfig({ testTimeout: 120_000 });
 
 let gpu: Gpu;
 let runner: Runner;

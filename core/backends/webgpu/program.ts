@@ -190,8 +190,8 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
     };
     return { buffers, finish };
   };
-  const encode = (pass: GPUComputePassEncoder, l: Launch, buffers: readonly GPUBuffer[]) => {
-    pass.setPipeline(l.pipeline);
+  const encode = (pass: GPUComputePassEncoder, l: Launch, buffers: readonly GPUBuffer[], before?: Launch) => {
+    if (before?.pipeline !== l.pipeline) pass.setPipeline(l.pipeline);
     pass.setBindGroup(0, bindGroup(l, buffers));
     pass.dispatchWorkgroups(...l.kernel.groups);
   };
@@ -203,7 +203,7 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
       const { buffers, finish } = prepare(inputs);
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      for (const l of launches) encode(pass, l, buffers);
+      for (const [i, l] of launches.entries()) encode(pass, l, buffers, launches[i - 1]);
       pass.end();
       device.queue.submit([encoder.finish()]);
       return finish();
