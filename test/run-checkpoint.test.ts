@@ -8,7 +8,8 @@ import { FileError } from '../models/io/error.ts';
 import type { Json } from '../models/io/json.ts';
 import { type HostTensor, loadCheckpoint, saveCheckpoint } from '../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../train/run/folder.ts';
-import { FAULTS, infoAt, sameState, scratchFolder, stateAt } from './run-state.ts';
+import { FAULTS, scratchFolder } from './run-state.ts';
+import { infoAt, sameState, stateAt } from './run-values.ts';
 
 const scratch = scratchFolder();
 const newRun = (config = { steps: 9 }): Promise<RunFolder> =>

@@ -8,7 +8,8 @@ import { createRun, openRun, type RunFolder } from '../train/run/folder.ts';
 import { openMetrics } from '../train/run/metrics.ts';
 import { type Disk, layOut, statesAfter } from './crash-states.ts';
 import { type Call, systemError, withCalls } from './faulty-fs.ts';
-import { FAULTS, infoAt, sameState, scratchFolder, stateAt } from './run-state.ts';
+import { FAULTS, scratchFolder } from './run-state.ts';
+import { infoAt, sameState, stateAt } from './run-values.ts';
 
 const scratch = scratchFolder();
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
