@@ -41,6 +41,9 @@ export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: numbe
 
 export interface Decision {
   readonly module: string;
+  /** shares of A and of B in fiOriginal */
+  readonly fiA: number;
+  readonly fiB: number;
   readonly fiOriginal: number;
   readonly fiExpanded: number;
   readonly ratio: number;
@@ -53,7 +56,7 @@ export interface Decision {
 }
 
 /**
- * ratio = FI_expanded/FI_original. 1 when both are zero, +∞ when only the original is.
+ * ratio = FI_expanded/FI_original = 1 + FI(new row)/FI(original); 1 when both are zero, +∞ when only the original is.
  * @throws RangeError naming the module when a score is not finite.
  */
 export function ratioOf(module: string, s: Scores): number {
@@ -82,6 +85,8 @@ export function decide(
     const fiOriginal = r.scores.fiA + r.scores.fiB;
     return {
       module: r.module,
+      fiA: r.scores.fiA,
+      fiB: r.scores.fiB,
       fiOriginal,
       fiExpanded: fiOriginal + r.scores.fiNew,
       ratio: r.ratio,

@@ -13,7 +13,8 @@ import { hostKey, initAdapters } from '../selora/adapter.ts';
 import { candidate } from '../selora/expand.ts';
 import { scoresOf } from '../selora/fisher.ts';
 import { adamDefaults } from '../train/optimizer.ts';
-import { adaptersOf, type Batch, type Candidates, createSteps, mapModules, type State, slotOf } from '../train/step.ts';
+import { slotOf } from '../train/run-state.ts';
+import { adaptersOf, type Batch, type Candidates, createSteps, mapModules, type State } from '../train/step.ts';
 import { rng, values } from './gradcheck.ts';
 import { TINY_CONFIGS } from './tiny-base.ts';
 

@@ -169,6 +169,8 @@ describe('decisions', () => {
     ]);
     expect(got[2]).toEqual({
       module: 'above',
+      fiA: 0.25,
+      fiB: 0.75,
       fiOriginal: 1,
       fiExpanded: 1.75,
       ratio: 1.75,

@@ -8,6 +8,7 @@ import { init } from '../nn/index.ts';
 import { type Adapter, type Adapters, hostKey, initAdapters, rankOf } from '../selora/adapter.ts';
 import type { Linears } from '../train/model.ts';
 import { adamDefaults } from '../train/optimizer.ts';
+import { slotOf } from '../train/run-state.ts';
 import {
   type Batch,
   type Candidates,
@@ -18,7 +19,6 @@ import {
   type Slot,
   type State,
   type StepOptions,
-  slotOf,
 } from '../train/step.ts';
 import { rng } from './gradcheck.ts';
 import { TINY_CONFIGS } from './tiny-base.ts';

@@ -20,6 +20,7 @@ import { attach } from '../selora/attach.ts';
 import { expandAdapter } from '../selora/expand.ts';
 import { ratioOf, scoresOf } from '../selora/fisher.ts';
 import { adamDefaults } from '../train/optimizer.ts';
+import { padState } from '../train/run-state.ts';
 import {
   adaptersOf,
   type Batch,
@@ -28,7 +29,6 @@ import {
   mapModules,
   networks,
   type PerNetwork,
-  padState,
   type Slot,
   type State,
 } from '../train/step.ts';
@@ -390,6 +390,14 @@ describe('fixed-rank LoRA', () => {
     const [got, want] = [await run(true), await run(false)];
     for (const [name, w] of want) for (const f of ['mA', 'mB'] as const) close(got.get(name)![f], w[f], 1e-12, name);
   });
+});
+
+test('a batch may bring its text context: what the text encoder would have made of its ids', async () => {
+  const a = evaluate({ ...adapters(2, 'f64'), text: {} }, cpu);
+  const b = batch(2, 5, 'f64');
+  const context = evaluate(textEncoder(base.f64.text, configs.text, b.ids).lastHiddenState, cpu);
+  const [with_, without] = [{ ...b, context }, b].map((x) => read(plain.losses(a, base.f64, x)));
+  expect(await with_).toEqual(await without);
 });
 
 test('one sample alone has the loss it has in a batch', async () => {

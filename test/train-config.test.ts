@@ -2,8 +2,7 @@
 import { PassThrough } from 'node:stream';
 import { describe, expect, test } from 'vitest';
 import { errorLine, parseArgs } from '../train/cli.ts';
-import { configSchema, lrScheduleOf, resolveConfig, runPresets, trainCommand } from '../train/config.ts';
-import { learningRate } from '../train/lr.ts';
+import { configSchema, ratesOf, resolveConfig, runPresets, trainCommand } from '../train/config.ts';
 
 const stream = new PassThrough();
 const io = { stdout: stream, stderr: stream, signal: new AbortController().signal };
@@ -64,8 +63,19 @@ describe('settings', () => {
   });
   test('piecewise rates reach the schedule', () => {
     const c = parse('--data x --schedule piecewise_constant --lr-rules 1:10,0.1 --lr 2e-3 --steps 30');
-    const rates = [0, 9, 10, 29].map((k) => learningRate(k, lrScheduleOf(c, 30)));
+    const rates = [0, 9, 10, 29].map((k) => ratesOf(c, k, 30).unet);
     expect(rates).toEqual([2e-3, 2e-3, 2e-4, 2e-4]);
+  });
+  test('the text encoder follows the schedule at its own rate, also beside a U-Net that stands still', () => {
+    const c = parse('--data x --schedule linear --warmup 2 --lr 1e-3 --text-lr 4e-3');
+    expect([0, 1, 2, 6].map((k) => ratesOf(c, k, 10))).toEqual([
+      { unet: 0, text: 0 },
+      { unet: 5e-4, text: 2e-3 },
+      { unet: 1e-3, text: 4e-3 },
+      { unet: 5e-4, text: 2e-3 },
+    ]);
+    expect(ratesOf(parse('--data x --lr 0 --text-lr 1e-4'), 3, 10)).toEqual({ unet: 0, text: 1e-4 });
+    expect(ratesOf(parse('--data x --lr 2e-4'), 3, 10)).toEqual({ unet: 2e-4, text: 2e-4 });
   });
 });
 

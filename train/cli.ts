@@ -118,7 +118,8 @@ export async function runMain(meta: ImportMeta, main: Main): Promise<void> {
   process.on('uncaughtException', fatal);
   const code = await execute(main, process.argv.slice(2), io);
   await Promise.all([process.stdout, process.stderr].map((s) => new Promise((done) => s.write('', done))));
-  process.exit(code);
+  // 0 leaves what main set: a run that was stopped and saved ends with 130, 143 or 129
+  process.exit(code === 0 ? process.exitCode : code);
 }
 
 /** A command with `--help`, its examples and no exits of its own. */

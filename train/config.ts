@@ -5,7 +5,7 @@ import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
 import { command, type Io } from './cli.ts';
 import { parseRatios } from './data/split.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from './loss-weights.ts';
-import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, lrScheduleSchema } from './lr.ts';
+import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, learningRate, lrScheduleSchema } from './lr.ts';
 
 const count = z.int().min(0).max(1e9);
 const positive = z.int().min(1).max(1e9);
@@ -232,6 +232,16 @@ export function trainCommand(io: Io): Command {
     .option('--merged', 'also write base + adapter as a diffusers folder')
     .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')
     .option('--threads <n>', 'threads of the wasm backend', number);
+}
+
+/** The learning rates of step k = 0, 1, … of a run of so many steps. */
+export function ratesOf(
+  c: Pick<RunConfig, 'schedule' | 'lr' | 'textLr' | 'warmup' | 'lrRules'>,
+  step: number,
+  steps: number,
+): { readonly unet: number; readonly text: number } {
+  const rate = (lr: number) => learningRate(step, lrScheduleOf({ ...c, lr }, steps));
+  return { unet: rate(c.lr), text: rate(c.textLr ?? c.lr) };
 }
 
 /** Preset, then the command line on top; checked. */

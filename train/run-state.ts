@@ -1,7 +1,7 @@
 /** The host's side of a run: ranks, capacity, history, best; and the state's journey to and from a checkpoint. */
-import { type Backend, entries, evaluate, read, type Tensor, tensor } from '../core/index.ts';
+import { type Backend, concat, entries, evaluate, read, type Tensor, tensor, zeros } from '../core/index.ts';
 import { type Adapter, type Adapters, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
-import { candidate } from '../selora/expand.ts';
+import { candidate, padAdapter } from '../selora/expand.ts';
 import { type Decision, decide, scoresOf } from '../selora/fisher.ts';
 import type { RunConfig } from './config.ts';
 import type { Linears } from './model.ts';
@@ -12,11 +12,28 @@ import {
   type Network,
   networks,
   type PerNetwork,
-  padState,
   type Slot,
   type State,
-  slotOf,
 } from './step.ts';
+
+/** A fresh slot around an adapter, padded to a capacity: moments zero, every rank of age 0. */
+export function slotOf(adapter: Adapter, capacity: number): Slot {
+  const { A, B } = padAdapter(adapter, capacity);
+  const none = (like: Tensor) => zeros(like.shape, like.dtype);
+  return { A, B, mA: none(A), vA: none(A), mB: none(B), vB: none(B), age: zeros([capacity], A.dtype) };
+}
+/** The same state with room for more ranks; values on the backend. */
+export function padState(s: State, capacity: PerNetwork<number>, backend: Backend): State {
+  const grown = mapModules((t: Slot, _path, network): Slot => {
+    const c = capacity[network];
+    const pad = (A: Tensor, B: Tensor) => padAdapter({ A, B }, c);
+    const [p, m, v] = [pad(t.A, t.B), pad(t.mA, t.mB), pad(t.vA, t.vB)];
+    const room = c - t.age.shape[0]!;
+    const age = room > 0 ? concat([t.age, zeros([room], t.age.dtype)], 0) : t.age;
+    return { A: p.A, B: p.B, mA: m.A, mB: m.B, vA: v.A, vB: v.B, age };
+  }, s);
+  return evaluate(grown, backend);
+}
 
 export type Ranks = PerNetwork<{ readonly [path: string]: number }>;
 

@@ -7,9 +7,7 @@ import {
   type Backend,
   type Compiled,
   compile,
-  concat,
   dot,
-  evaluate,
   leaves,
   mean,
   mul,
@@ -22,14 +20,12 @@ import {
   unsqueeze,
   valueAndGrad,
   vmap,
-  zeros,
 } from '../core/index.ts';
 import { type TextEncoder, textEncoder } from '../models/clip/text-encoder.ts';
 import type { TextEncoderConfig, UNetConfig } from '../models/config.ts';
 import { type UNet, unet } from '../models/unet/index.ts';
 import type { Adapter, Adapters } from '../selora/adapter.ts';
 import { attach } from '../selora/attach.ts';
-import { padAdapter } from '../selora/expand.ts';
 import { fisherByRank } from '../selora/fisher.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from './optimizer.ts';
 
@@ -279,7 +275,7 @@ export function createSteps(o: StepOptions): Steps {
     install,
     losses,
     trim: () => {
-      for (const p of [plain, tested, part, testedPart, average, apply, install, losses]) p.trim(1);
+      for (const p of [plain, tested, part, testedPart, average, apply, install, losses]) p.trim();
     },
   };
 }
@@ -289,22 +285,4 @@ function combine<P>(x: P, y: P, share: Tensor): P {
   const [xs, ys] = [leaves(x as never) as Tensor[], leaves(y as never) as Tensor[]];
   const out = xs.map((a, i) => add(mul(a, sub(1, share)), mul(ys[i]!, share)));
   return unflatten(x, out);
-}
-/** A fresh slot around an adapter, padded to a capacity: moments zero, every rank of age 0. */
-export function slotOf(adapter: Adapter, capacity: number): Slot {
-  const { A, B } = padAdapter(adapter, capacity);
-  const none = (like: Tensor) => zeros(like.shape, like.dtype);
-  return { A, B, mA: none(A), vA: none(A), mB: none(B), vB: none(B), age: zeros([capacity], A.dtype) };
-}
-/** The same state with room for more ranks; values on the backend. */
-export function padState(s: State, capacity: PerNetwork<number>, backend: Backend): State {
-  const grown = mapModules((t: Slot, _path, network): Slot => {
-    const c = capacity[network];
-    const pad = (A: Tensor, B: Tensor) => padAdapter({ A, B }, c);
-    const [p, m, v] = [pad(t.A, t.B), pad(t.mA, t.mB), pad(t.vA, t.vB)];
-    const room = c - t.age.shape[0]!;
-    const age = room > 0 ? concat([t.age, zeros([room], t.age.dtype)], 0) : t.age;
-    return { A: p.A, B: p.B, mA: m.A, mB: m.B, vA: v.A, vB: v.B, age };
-  }, s);
-  return evaluate(grown, backend);
 }

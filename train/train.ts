@@ -13,10 +13,9 @@ import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
 import { selectTargets } from '../selora/targets.ts';
 import { type Io, parseArgs, print, runMain } from './cli.ts';
-import { lrScheduleOf, type RunConfig, resolveConfig, trainCommand } from './config.ts';
+import { type RunConfig, ratesOf, resolveConfig, trainCommand } from './config.ts';
 import { adapterFileOf } from './finish/files.ts';
 import { finishRun } from './finish/index.ts';
-import { learningRate } from './lr.ts';
 import { type Linears, type LoadedModel, loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
 import { batchSource, encodePairs } from './pairs.ts';
@@ -171,8 +170,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const first = progress.step;
   for (let step = first; step < steps && !interrupt.requested; step++) {
     const batch = clock.sync('batches', () => batches.training(step));
-    const lr = learningRate(step, lrScheduleOf(c, steps));
-    const hyper = { unet: tensor(lr), text: tensor(c.textLr === null ? lr : (lr / c.lr) * c.textLr) };
+    const rates = ratesOf(c, step, steps);
+    const hyper = { unet: tensor(rates.unet), text: tensor(rates.text) };
     const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0;
     const drawn = testing ? drawCandidates(c, state, ranks, step + 1) : undefined;
     const label = testing ? 'steps with expansion test' : 'steps';
@@ -193,7 +192,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     const row: Record<string, unknown> & { step: number } = {
       step: step + 1,
       loss: result.value,
-      lr,
+      lr: rates.unet,
       totalRank: totalRankOf(ranks),
     };
     const sums = (result as { readonly sums?: FisherSums }).sums;

@@ -18,6 +18,7 @@ import { selectTargets } from '../../selora/targets.ts';
 import { UsageError } from '../cli.ts';
 import { keyOf, randomOf } from '../data/random.ts';
 import { adamDefaults } from '../optimizer.ts';
+import { slotOf } from '../run-state.ts';
 import {
   type Batch,
   type Candidates,
@@ -28,7 +29,6 @@ import {
   type PerNetwork,
   type State,
   type Steps,
-  slotOf,
 } from '../step.ts';
 import { summary } from './clock.ts';
 
