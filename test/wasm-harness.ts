@@ -32,7 +32,9 @@ export function runKernel<A extends Attrs>(
   attrs: A,
   outs: readonly OutSpec[],
 ): HostArray[] {
-  const inputs = operands.map((o) => ({ address: machine.alloc(o.data.byteLength), view: o.view, dtype: o.dtype }));
+  // what lies around an operand must not matter
+  const surrounded = operands.map((o) => machine.alloc(o.data.byteLength + 2 * GUARD * 4));
+  const inputs = operands.map((o, i) => ({ address: surrounded[i]! + GUARD * 4, view: o.view, dtype: o.dtype }));
   const blocks = outs.map((o) => machine.alloc((sizeOf(o.shape) + 2 * GUARD) * 4));
   const outputs = outs.map((o, i) => ({
     address: blocks[i]! + GUARD * 4,
@@ -45,8 +47,10 @@ export function runKernel<A extends Attrs>(
   const { commands, kernels } = kernel.work({ ...call, workspace });
   installKernels(machine, kernels ?? []);
   const program = machine.prepare(commands);
-  for (const [i, o] of operands.entries())
+  for (const [i, o] of operands.entries()) {
+    machine.i32.fill(GUARD_WORD, surrounded[i]! / 4, surrounded[i]! / 4 + o.data.length + 2 * GUARD);
     machine.u8.set(new Uint8Array(o.data.buffer, o.data.byteOffset, o.data.byteLength), inputs[i]!.address);
+  }
   for (const [i, o] of outs.entries())
     machine.i32.fill(GUARD_WORD, blocks[i]! / 4, blocks[i]! / 4 + sizeOf(o.shape) + 2 * GUARD);
   machine.i32.fill(GUARD_WORD, (workspace + bytes) / 4, (workspace + bytes) / 4 + GUARD);
@@ -65,7 +69,7 @@ export function runKernel<A extends Attrs>(
   for (let g = 0; g < GUARD; g++)
     expect(machine.i32[(workspace + bytes) / 4 + g], 'word after the workspace').toBe(GUARD_WORD);
   machine.release(program);
-  for (const block of [...inputs.map((x) => x.address), ...blocks, workspace]) machine.free(block);
+  for (const block of [...surrounded, ...blocks, workspace]) machine.free(block);
   return results;
 }
 
