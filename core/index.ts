@@ -22,12 +22,12 @@ export {
 } from './ir/errors.ts';
 export { print } from './ir/print.ts';
 export type { Shape, Tensor } from './ir/tensor.ts';
+export { cast } from './ops/cast.ts';
 export { concat, stack } from './ops/concat.ts';
 export { alias, barrier, stopGradient } from './ops/control.ts';
 export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
 // contractions
 export { dot } from './ops/dot.ts';
-export { cast } from './ops/elementwise.ts';
 export { full, iota, ones, zeros } from './ops/fill.ts';
 export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
 export { asFloat } from './ops/half.ts';

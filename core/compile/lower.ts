@@ -1,6 +1,6 @@
 /**
  * Graph → kernels. Elementwise chains grow into clusters (one scalar program per point of an iteration space), layout ops
- * become strided reads, everything else is a kernel of its own. The rules, in full:
+ * become strided reads, everything else is a kernel of its own. The rules, in full (2 and 3 are in fuse.ts):
  *  1. Reductions and `kernel` ops are roots: their results are stored.
  *  2. An elementwise node joins its consumers when all of them end up in one cluster, or when it is nearly free
  *     (fills, and one-operand chains of cheap steps); it never joins across an `expand`, which would repeat it.
@@ -14,6 +14,7 @@ import type { DType } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { contiguousView, isContiguous, sizeOf, type View } from '../ir/view.ts';
+import { chooseInlined, formOf, kindOf } from './fuse.ts';
 import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
 
 export interface Buffer {
@@ -57,85 +58,6 @@ export interface LowerOptions {
   readonly maxLoads: number;
 }
 
-const form = (t: Tensor) => (t.op as Primitive).form;
-const isComposite = (t: Tensor): boolean => t.op.kind === 'composite';
-const kindOf = (t: Tensor): string => (isComposite(t) ? 'kernel' : form(t).kind);
-const expands = (t: Tensor): boolean => sizeOf(t.shape) > sizeOf(t.inputs[0]!.shape);
-
-/** No cluster is longer, so that kernels stay small however deep a graph is; real ones have some dozens of steps. */
-const MAX_STEPS = 512;
-
-/** Rule 2 and 3: which elementwise nodes are computed inside their consumers. */
-function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
-  const consumers = new Map<Tensor, { node: Tensor; expanded: boolean }[]>();
-  const outputs = new Set(graph.outputs);
-  for (const node of graph.order)
-    for (const x of node.inputs) (consumers.get(x) ?? consumers.set(x, []).get(x)!).push({ node, expanded: false });
-  /** consumers beyond layout ops; undefined when the value itself must exist */
-  const reached = (t: Tensor): { node: Tensor; expanded: boolean }[] | undefined => {
-    if (outputs.has(t)) return undefined;
-    const out: { node: Tensor; expanded: boolean }[] = [];
-    for (const c of consumers.get(t) ?? []) {
-      if (kindOf(c.node) === 'layout') {
-        const beyond = reached(c.node);
-        if (!beyond) return undefined;
-        for (const b of beyond) out.push({ node: b.node, expanded: b.expanded || expands(c.node) });
-      } else out.push(c);
-    }
-    return out;
-  };
-  const inlined = new Set<Tensor>();
-  const roots = new Map<Tensor, Set<Tensor>>();
-  for (const node of [...graph.order].reverse()) {
-    const kind = kindOf(node);
-    if (kind !== 'elementwise') {
-      roots.set(node, new Set([node]));
-      continue;
-    }
-    const uses = reached(node);
-    const own = new Set([node]);
-    roots.set(node, own);
-    if (
-      !uses ||
-      uses.length === 0 ||
-      uses.some((u) => u.expanded || !['elementwise', 'reduce'].includes(kindOf(u.node)))
-    )
-      continue;
-    const union = new Set(uses.flatMap((u) => [...roots.get(u.node)!]));
-    const operands = node.inputs.filter((x) => kindOf(x) !== 'fill').length;
-    if (union.size === 1 || (operands <= 1 && isCheap(node) && union.size <= 3)) {
-      inlined.add(node);
-      roots.set(node, union);
-    }
-  }
-  // rule 3: what each value would read and compute if it were inlined
-  const loads = new Map<Tensor, number>();
-  const lengths = new Map<Tensor, number>();
-  const through = (t: Tensor): Tensor => (kindOf(t) === 'layout' ? through(t.inputs[0]!) : t);
-  const loadsOf = (x: Tensor): number => (kindOf(x) === 'fill' ? 0 : inlined.has(x) ? (loads.get(x) ?? 1) : 1);
-  const stepsOf = (x: Tensor): number => (inlined.has(x) ? (lengths.get(x) ?? 1) : 1);
-  for (const node of graph.order) {
-    const kind = kindOf(node);
-    if (kind !== 'elementwise' && kind !== 'reduce') continue;
-    const sources = [...new Set(node.inputs.map(through))];
-    const sum = (of: (x: Tensor) => number) => sources.reduce((n, x) => n + of(x), 0);
-    const storeLargest = (of: (x: Tensor) => number): boolean => {
-      const largest = sources.filter((x) => inlined.has(x)).sort((a, b) => of(b) - of(a))[0];
-      return largest !== undefined && inlined.delete(largest);
-    };
-    while (sum(loadsOf) > maxLoads && storeLargest(loadsOf));
-    while (sum(stepsOf) >= MAX_STEPS && storeLargest(stepsOf));
-    loads.set(node, Math.max(1, sum(loadsOf)));
-    lengths.set(node, 1 + sum(stepsOf));
-  }
-  return inlined;
-}
-/** one or two machine instructions: cheaper to repeat than to store */
-const isCheap = (t: Tensor): boolean => {
-  const f = form(t);
-  return f.kind === 'elementwise' && (f.cost ?? 1) <= 1;
-};
-
 export function lower(graph: Graph, options: LowerOptions): Lowered {
   const inlined = chooseInlined(graph, options.maxLoads);
   const kernels: Kernel[] = [];
@@ -177,7 +99,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     return buffer;
   };
   const applyLayout = (o: Operand, layout: Tensor): Operand => {
-    const f = form(layout);
+    const f = formOf(layout);
     if (f.kind !== 'layout') throw new Error(`${layout.op.name} is not a layout op`);
     const view = f.view(o.view, layout.attrs as never);
     if (view) return { buffer: o.buffer, view };
@@ -258,7 +180,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
       return load(path.reduce(applyLayout, resolve(x)));
     };
     const result = reduce ? emit(reduce.inputs[0]!, [], false) : emit(t, [], true);
-    const reduceForm = form(t);
+    const reduceForm = formOf(t);
     const cluster: Cluster = {
       shape: space,
       inputs: loads.map((l) => l.input),

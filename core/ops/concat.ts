@@ -1,7 +1,7 @@
 /** concat puts operands one after the other along an axis; its derivative slices. */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { flatten } from './elementwise.ts';
 import { expandTo, unsqueeze, unsqueezeFront } from './layout.ts';
 import { slice } from './slice.ts';
 

@@ -1,6 +1,7 @@
 /** Identities with a purpose: fresh names for differentiation, walls for gradients and for the optimiser. */
+
+import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, bindAll, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { flatten } from './elementwise.ts';
 import { expandTo, unsqueezeFront } from './layout.ts';
 
 const copyAll: Primitive['cpu'] = (inputs, _attrs, outs) => {

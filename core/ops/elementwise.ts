@@ -4,11 +4,10 @@
  * (backends/wasm/math.ts, backends/webgpu/printWgsl.ts): a missing printer is a type error there.
  */
 import type { DType } from '../ir/dtype.ts';
-import { isFloat } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
-import { type Attrs, bind, type Nd, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
+import { flatten } from '../ir/flatten.ts';
+import { type Attrs, bind, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
 import { full } from './fill.ts';
-import { fromHalf } from './half.ts';
 import { expandTo, unsqueezeFront } from './layout.ts';
 
 type Scalar = (...x: number[]) => number;
@@ -92,32 +91,6 @@ const wrap =
     f(g!, x, y!);
 
 const spread = (x: Tensor, size: number): Tensor => expandTo(unsqueezeFront(x), [size, ...x.shape]);
-
-/** Row-major copy of a view (or the view's own data when it already is row-major). */
-export function flatten(x: Nd): ArrayLike<number> {
-  const n = x.size;
-  const { shape, stride, data } = x;
-  let step = 1;
-  let dense = true;
-  for (let i = shape.length - 1; i >= 0; i--) {
-    if (shape[i] !== 1 && stride[i] !== step) dense = false;
-    step *= shape[i]!;
-  }
-  if (dense) return x.offset === 0 && data.length === n ? data : data.subarray(x.offset, x.offset + n);
-  const out = new (data.constructor as Float64ArrayConstructor)(n);
-  const index = new Array<number>(shape.length).fill(0);
-  let at = x.offset;
-  for (let i = 0; i < n; i++) {
-    out[i] = data[at]!;
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      at += stride[axis]!;
-      if (++index[axis]! < shape[axis]!) break;
-      at -= stride[axis]! * shape[axis]!;
-      index[axis] = 0;
-    }
-  }
-  return out;
-}
 
 type Unary =
   | 'neg'
@@ -325,34 +298,4 @@ export function erfJs(x: number): number {
   for (let n = 60; n > 0; n--) f = n / 2 / (a + f);
   const erfc = Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + f));
   return Math.sign(x) * (1 - erfc);
-}
-
-/** Conversion between dtypes; floats are truncated towards zero, bool becomes 0/1. */
-export interface CastAttrs {
-  readonly to: DType;
-}
-export const castOp: Primitive<CastAttrs> = {
-  kind: 'primitive',
-  name: 'cast',
-  doc: 'conversion to another dtype; float → integer truncates towards zero',
-  formula: 'y = dtype(x)',
-  form: { kind: 'elementwise', js: (x) => x! },
-  shape: ([x], a) => ({ shape: x!.shape, dtype: a.to }),
-  vjp: ([g], [x]) => [isFloat(x!.dtype) ? cast(g!, x!.dtype) : undefined],
-  batch: (_size, [x], _mapped, a) => [bind(castOp, [x!], a)],
-  cpu([x], a, [y]) {
-    const flat = flatten(x!);
-    for (let i = 0; i < flat.length; i++)
-      y!.data[i] = a.to === 'bool' ? (flat[i] ? 1 : 0) : isFloat(a.to) ? flat[i]! : Math.trunc(flat[i]!);
-  },
-  sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
-};
-/**
- * `cast(x, 'i32')`: the same values in another dtype.
- * @throws ShapeError for f16, which is made on the host only
- */
-export function cast(x: Tensor, to: DType): Tensor {
-  if (x.dtype === to) return x;
-  if (to === 'f16') throw shapeError('cast', [x], 'f16 is for storage: make it on the host');
-  return x.dtype === 'f16' ? cast(fromHalf(x), to) : bind(castOp, [x], { to });
 }

@@ -1,7 +1,8 @@
 /** Indexing along the first axis: gather reads rows, scatterAdd adds them up; each is the other's derivative. */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { flatten, table } from './elementwise.ts';
+import { table } from './elementwise.ts';
 import { full, iota } from './fill.ts';
 import { broadcastTo, expandTo, permute, reshape, unsqueezeFront } from './layout.ts';
 

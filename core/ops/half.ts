@@ -3,8 +3,8 @@
  * same arithmetic. There is one op, the way to f32; halves are made on the host, before anything is computed.
  */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { flatten } from './elementwise.ts';
 
 /** The number a half-float pattern stands for; exact. */
 export function halfValue(pattern: number): number {

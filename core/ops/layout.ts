@@ -3,9 +3,9 @@
  * Closed under differentiation: each one's vjp is one of them, or `sum` for expand. See also slice.ts and concat.ts.
  */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { expandView, flipView, permuteView, reshapeView, sizeOf, type View } from '../ir/view.ts';
-import { flatten } from './elementwise.ts';
 import { sumKeep } from './reduce.ts';
 
 export const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((n, i) => n === b[i]);

@@ -3,8 +3,10 @@
  * pure function of key and position, so it maps, differentiates, re-materialises and replays.
  */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
-import { cast, flatten, table } from './elementwise.ts';
+import { cast } from './cast.ts';
+import { table } from './elementwise.ts';
 import { full, iota } from './fill.ts';
 import { expandTo, reshape, unsqueezeFront } from './layout.ts';
 import { slice } from './slice.ts';

@@ -1,7 +1,9 @@
 /** Reductions: sum and max. The primitives keep reduced axes with size 1, so every rule is one line. */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
-import { cast, flatten, table } from './elementwise.ts';
+import { cast } from './cast.ts';
+import { table } from './elementwise.ts';
 import { full } from './fill.ts';
 import { expandTo, reshape } from './layout.ts';
 

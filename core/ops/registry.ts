@@ -4,11 +4,12 @@ import { groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../f
 import { softmaxOp } from '../fused/softmax.ts';
 import type { Op } from '../ir/tensor.ts';
 import { checkpointOp } from '../transforms/checkpoint.ts';
+import { castOp } from './cast.ts';
 import { concatOp } from './concat.ts';
 import { aliasOp, barrierOp, stopGradientOp } from './control.ts';
 import { convInputOp, convKernelOp, convOp } from './conv.ts';
 import { dotOp } from './dot.ts';
-import { castOp, table } from './elementwise.ts';
+import { table } from './elementwise.ts';
 import { fullOp, iotaOp } from './fill.ts';
 import { gatherOp, scatterAddOp } from './gather.ts';
 import { fromHalfOp } from './half.ts';

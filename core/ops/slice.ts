@@ -3,9 +3,9 @@
  * A slice is a view; a pad copies.
  */
 import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { sliceView, type View } from '../ir/view.ts';
-import { flatten } from './elementwise.ts';
 import { copy, same } from './layout.ts';
 
 export interface SliceAttrs {

@@ -5,9 +5,9 @@
 import ndarray from 'ndarray';
 import { modulesOf } from '../../compile/modules.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
+import { flatten } from '../../ir/flatten.ts';
 import type { Nd, Primitive, Tensor } from '../../ir/tensor.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
-import { flatten } from '../../ops/elementwise.ts';
 import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 
 const viewOf = (x: Nd): View => ({ shape: x.shape, strides: x.stride, offset: x.offset });

@@ -1,0 +1,36 @@
+/** cast changes the dtype; the only way between numbers of different kinds, and from stored half floats. */
+import { type DType, isFloat } from '../ir/dtype.ts';
+import { shapeError } from '../ir/errors.ts';
+import { flatten } from '../ir/flatten.ts';
+import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { fromHalf } from './half.ts';
+
+/** Conversion between dtypes; floats are truncated towards zero, bool becomes 0/1. */
+export interface CastAttrs {
+  readonly to: DType;
+}
+export const castOp: Primitive<CastAttrs> = {
+  kind: 'primitive',
+  name: 'cast',
+  doc: 'conversion to another dtype; float → integer truncates towards zero',
+  formula: 'y = dtype(x)',
+  form: { kind: 'elementwise', js: (x) => x! },
+  shape: ([x], a) => ({ shape: x!.shape, dtype: a.to }),
+  vjp: ([g], [x]) => [isFloat(x!.dtype) ? cast(g!, x!.dtype) : undefined],
+  batch: (_size, [x], _mapped, a) => [bind(castOp, [x!], a)],
+  cpu([x], a, [y]) {
+    const flat = flatten(x!);
+    for (let i = 0; i < flat.length; i++)
+      y!.data[i] = a.to === 'bool' ? (flat[i] ? 1 : 0) : isFloat(a.to) ? flat[i]! : Math.trunc(flat[i]!);
+  },
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
+};
+/**
+ * `cast(x, 'i32')`: the same values in another dtype.
+ * @throws ShapeError for f16, which is made on the host only
+ */
+export function cast(x: Tensor, to: DType): Tensor {
+  if (x.dtype === to) return x;
+  if (to === 'f16') throw shapeError('cast', [x], 'f16 is for storage: make it on the host');
+  return x.dtype === 'f16' ? cast(fromHalf(x), to) : bind(castOp, [x], { to });
+}
