@@ -66,6 +66,15 @@ describe('attention', { timeout: 60_000 }, () => {
     expect([...got[0]!].every(Number.isFinite)).toBe(true);
   });
 
+  it('takes the maximum over real keys only: scores far below zero', async () => {
+    const far = (shape: readonly number[], at: number) => dense(uniformNumbers(sizeOf(shape), 1, at, at + 0.1), shape);
+    const [q, k, v] = [far([1, 5, 8], 10), far([1, 11, 8], -10), random([1, 11, 8], 3)];
+    const attrs = { heads: 1, scale: 1, causal: false };
+    const { got, want } = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 800);
+    expect(worst(got[1]!, want[1]!, 0)).toBeLessThan(8);
+  });
+
   it('says when a row of scores does not fit', () => {
     const view = (shape: number[]) => dense(new Float32Array(0), shape).view;
     const inputs = [

@@ -1,5 +1,5 @@
 /** What the forward and the backward kernel of attention share: shapes, blocks of rows, rows of one head side by side. */
-import { type Assembler, type Expr, type FunctionBuilder, i32, type Local, memoryFill } from './assemble.ts';
+import { type Assembler, type Expr, type FunctionBuilder, i32, type Local } from './assemble.ts';
 import { type HeadShape, panelSize } from './attentionPack.ts';
 import { padded, ROWS } from './attentionTiles.ts';
 import { alongRow } from './rows.ts';
@@ -19,7 +19,10 @@ export const blockRows = (m: number, n: number, mostRows: number, scoreBytes: nu
 /** bytes from row to row of the scores */
 export const scoreStride = (n: number): number => (padded(n) + GAP) * 4;
 
-/** Copies `rows` rows of x (rowBytes apart) side by side to y and clears the rows up to whole tiles. */
+/**
+ * Copies `rows` rows of x (rowBytes apart) side by side to y. What follows up to a whole tile may hold anything: nobody
+ * reads its results.
+ */
 export const packRows = (
   f: FunctionBuilder,
   m: Assembler,
@@ -38,8 +41,6 @@ export const packRows = (
     f.inc(to, i32.shl(d, 2));
     f.inc(left, -1);
   });
-  const missing = i32.and(i32.sub(0, rows), ROWS - 1);
-  f.emit(memoryFill(to, 0, i32.mul(missing, i32.shl(d, 2))));
 };
 
 /** shapes of an attention call from its operands q[b,m,c] and k[b,n,c] */
