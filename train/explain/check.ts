@@ -5,6 +5,7 @@ import {
   cpuBackend,
   evaluate,
   mul,
+  ones,
   pullback,
   read,
   slice,
@@ -39,13 +40,16 @@ const project = (outs: readonly Tensor[], cotangents: readonly Tensor[]): Tensor
 const normals = (shape: readonly number[], draw: () => number): Float64Array =>
   Float64Array.from({ length: shape.reduce((n, side) => n * side, 1) }, draw);
 
-/** Whether there is a derivative to check: a rule that lets gradients through, a float operand, a float result. */
-export const isDifferentiable = ({ op, inputs, outs }: Applied): boolean =>
-  op.vjp !== 'nondifferentiable' &&
-  // its rule says zero although its value changes: that is its purpose
-  op.name !== 'stopGradient' &&
-  inputs.some((x) => isFloat(x.dtype)) &&
-  outs.some((o) => isFloat(o.dtype));
+/** Whether there is a derivative to check: a rule that lets gradients of float results through to float operands. */
+export function isDifferentiable({ op, inputs, outs }: Applied): boolean {
+  if (op.vjp === 'nondifferentiable') return false;
+  const cotangents = outs.map((o) => (isFloat(o.dtype) ? ones(o.shape, o.dtype) : undefined));
+  return pullback(
+    outs,
+    cotangents,
+    inputs.filter((x) => isFloat(x.dtype)),
+  ).some((g) => g !== undefined);
+}
 
 /**
  * The vjp in one random direction d with random cotangents c, f64: Σ⟨vjp(c), d⟩ against d/dh Σ⟨c, y(x + h·d)⟩ at 0, by

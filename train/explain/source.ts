@@ -29,6 +29,13 @@ type SourceFile = TypeScript.SourceFile;
 type Node = TypeScript.Node;
 type ObjectLiteral = TypeScript.ObjectLiteralExpression;
 
+let parsed: Promise<readonly SourceFile[]> | undefined;
+/** All files that define ops, parsed once. */
+function coreFiles(ts: Ts): Promise<readonly SourceFile[]> {
+  parsed ??= parseCore(ts);
+  return parsed;
+}
+
 async function parseCore(ts: Ts): Promise<readonly SourceFile[]> {
   const files: SourceFile[] = [];
   for (const folder of FOLDERS)
@@ -170,17 +177,15 @@ function signaturesOf(ts: Ts, files: readonly SourceFile[], name: string): reado
   });
 }
 
-/** The public function of a table row: `export const [exp, …] = [unary('exp'), …]`. */
+/** The public function of a table row: `export const exp = unary('exp')`, with the first line of its comment. */
 function elementwiseSignature(ts: Ts, file: SourceFile, name: string): readonly string[] {
-  for (const statement of file.statements) {
-    if (!ts.isVariableStatement(statement)) continue;
-    const { name: names, initializer: values } = statement.declarationList.declarations[0];
-    if (!ts.isArrayBindingPattern(names) || !values || !ts.isArrayLiteralExpression(values)) continue;
-    const at = values.elements.findIndex((e) => e.getText(file).endsWith(`('${name}')`));
-    if (at < 0) continue;
-    const one = values.elements[at].getText(file).startsWith('unary');
-    const parameters = one ? 'x: Tensor' : 'a: Tensor | number, b: Tensor | number';
-    return [`${names.elements[at].getText(file)}(${parameters}): Tensor${one ? '' : '    shapes are broadcast'}`];
+  for (const [own, node] of declarations(ts, file)) {
+    if (!ts.isVariableDeclaration(node) || !node.initializer) continue;
+    const made = /^(unary|binary)\('(\w+)'\)$/.exec(node.initializer.getText(file));
+    if (made?.[2] !== name) continue;
+    const parameters = made[1] === 'unary' ? 'x: Tensor' : 'a: Tensor | number, b: Tensor | number';
+    const doc = docOf(ts, node.parent.parent, file).split('\n')[0];
+    return [`${own}(${parameters}): Tensor`, ...(doc ? [`  ${doc}`] : [])];
   }
   return [];
 }
@@ -220,7 +225,7 @@ export async function recordSource(op: Op): Promise<RecordSource> {
     () => undefined,
   );
   if (ts === undefined) return withoutCompiler(op);
-  const files = await parseCore(ts);
+  const files = await coreFiles(ts);
   const located = locate(ts, files, op.name);
   if (located === undefined) return withoutCompiler(op);
   const { line } = located.file.getLineAndCharacterOfPosition(located.node.getStart(located.file));
