@@ -1,5 +1,5 @@
 /** `bench --step`, `profile` and `verify-step` on a tiny U-Net: what they measure, print and find. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Backend, cpuBackend, type HostArray } from '../core/index.ts';
 import { summary } from '../train/bench/clock.ts';
 import { flameOf, flameSvg } from '../train/bench/flame.ts';
+import { benchPeers } from '../train/bench/peers.ts';
 import { main as bench } from '../train/bench.ts';
 import { execute, type Io, type Main } from '../train/cli.ts';
 import { grouped, main as profile } from '../train/profile.ts';
@@ -87,6 +88,30 @@ describe('bench --step', { timeout: 300_000 }, () => {
     const none = await run(bench, '--step', ...tiny(), '--targets', '**.attn7.*', '--backend', 'cpu');
     expect(none.err).toContain('**.attn7.*');
     expect(none.code).toBe(1);
+  });
+});
+
+describe('peers', () => {
+  test('a peer that is installed is timed, one that is not is named', { timeout: 120_000 }, async () => {
+    const module = async (name: string, text: string) => {
+      const at = join(folder, 'node_modules', name);
+      await mkdir(at, { recursive: true });
+      await writeFile(join(at, 'package.json'), JSON.stringify({ name, type: 'module', exports: './index.js' }));
+      await writeFile(join(at, 'index.js'), text);
+    };
+    // a stand-in for tfjs whose every product takes 5 ms
+    await module(
+      '@tensorflow/tfjs',
+      `export const setBackend = async () => true, randomNormal = (shape) => shape, tidy = (f) => f();
+       export const matMul = () => ({ dataSync() { const end = performance.now() + 5; while (performance.now() < end); } });`,
+    );
+    await module('@tensorflow/tfjs-backend-wasm', '');
+    const { figures, missing } = await benchPeers(['dot 512×512×512', 'an operation no peer knows'], 10, folder);
+    const tfjs = figures.filter((f) => f.peer === 'tfjs-wasm');
+    expect(tfjs.map((f) => f.name)).toEqual(['dot 512×512×512']);
+    expect(tfjs[0]!.ms).toBeGreaterThanOrEqual(5);
+    expect(missing).toContain('jax-js');
+    expect(missing).not.toContain('tfjs-wasm');
   });
 });
 
