@@ -105,12 +105,20 @@ export function isProgram(meta: ImportMeta): boolean {
 
 /**
  * Runs `main` if its module is the program, and ends the process even where a GPU library keeps it alive.
+ * @param options outlivesReaders: a closed terminal or pipe does not end the program (training)
  * @example await runMain(import.meta, main); // last line of train/NAME.ts
  */
-export async function runMain(meta: ImportMeta, main: Main): Promise<void> {
+export async function runMain(
+  meta: ImportMeta,
+  main: Main,
+  options: { readonly outlivesReaders?: boolean } = {},
+): Promise<void> {
   if (!isProgram(meta)) return;
-  // `npm run inspect | head`: the reader is gone, nobody is left to tell
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  // `npm run inspect | head`: the reader is gone, nobody is left to tell. A long run goes on all the same.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (!options.outlivesReaders) process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  process.stderr.on('error', () => undefined);
   const io = processIo();
   const fatal = (error: unknown) => {
     io.stderr.write(`${errorLine(error)}\n`, () => process.exit(1));

@@ -21,6 +21,7 @@ import { adamDefaults } from './optimizer.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
 import { startProgress } from './report/terminal.ts';
+import { refuseChanges } from './run/canonical.ts';
 import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from './run/folder.ts';
 import { openMetrics } from './run/metrics.ts';
@@ -81,7 +82,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const { run, config: c } = await start(options, io);
   const backend: Backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
   print(io, `backend ${backend.name}: ${backend.device}`);
-  const model = await clock.time('load model', () => loadPipeline(c.base, backend));
+  const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
   const { pipeline } = model;
 
   // pairs: read, split by patient, encoded once
@@ -136,14 +137,16 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   };
 
   // where the run stands
+  const origin = { data: data.hash, base: await model.base.hash() };
   const saved = await loadCheckpoint(run);
+  if (saved) refuseChanges(run.path, { data: saved.info.data, base: saved.info.base }, origin);
   let { state, ranks } = saved
     ? { state: stateFrom(saved.tensors, linears), ranks: saved.info.ranks as unknown as Ranks }
     : startState(c, linears, backend);
   let progress: Progress = saved
     ? (saved.info as unknown as Progress)
     : { step: 0, ranks, best: null, baseline: null, seconds: 0 };
-  const metrics = await openMetrics(run, progress.step);
+  const metrics = await openMetrics(run, progress.step, saved?.info.metrics);
   if (!progress.baseline && validation.length > 0) {
     const baseline = await clock.time('validation', async () => ({
       loss: await measure(state, 'plain'),
@@ -158,8 +161,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   let savedAt = progress.step;
   const save = () =>
     clock.time('checkpoints', async () => {
-      await metrics.sync();
-      await saveCheckpoint(run, await stateTensors(state), { ...progress, ranks } as never);
+      const info = { ...progress, ranks, ...origin, metrics: await metrics.sync() };
+      await saveCheckpoint(run, await stateTensors(state), info as never);
       savedAt = progress.step;
     });
 
@@ -268,4 +271,4 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   await run.close();
   await backend.close();
 }
-await runMain(import.meta, main);
+await runMain(import.meta, main, { outlivesReaders: true });

@@ -101,7 +101,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const shown = chosen.slice(0, c.samples);
   await writePictures(f, shown, { real, base, adapted });
 
-  const told = chosen.flatMap((p) => (p.findings ? [p.findings] : []));
+  const told = c.obedience > 0 ? chosen.flatMap((p) => (p.findings ? [p.findings] : [])) : [];
   const settings = { side: f.side, method: c.method, parameters: parameters(file), guidance: c.guidance };
   const obeyed =
     told.length > 0 ? clock.sync('detectors', () => judgePictures(told, { base, adapted }, settings)) : undefined;
