@@ -16,6 +16,7 @@ import {
   dot,
   evaluate,
   exp,
+  gather,
   grad,
   groupNorm,
   key,
@@ -39,6 +40,7 @@ import {
 } from '../core/index.ts';
 import { isFloat } from '../core/ir/dtype.ts';
 import type { Attrs, Op, Sample } from '../core/ir/tensor.ts';
+import { halfValue } from '../core/ops/half.ts';
 import { apply, cpu, numbers, operands, picker, rng, values } from './gradcheck.ts';
 
 // software drivers build pipelines slowly when the machine is busy
@@ -170,6 +172,17 @@ test.each([
   }
   const y = layerNorm(x, gamma, beta, 1e-5);
   await compare([y, ...pullback([y], [g], [x, gamma, beta]).map((q) => q!)], 'layerNorm', 1e-5);
+});
+
+test('stored half floats: every pattern, an odd number of them, a view, rows of a table', async () => {
+  const every = Uint16Array.from({ length: 65_535 }, (_, h) => h);
+  const wide = await read(evaluate(cast(tensor(every, [65_535], 'f16'), 'f32'), backend));
+  expect([...wide]).toEqual([...every].map(halfValue));
+  const table = tensor(every.slice(0x3000, 0x3000 + 35), [5, 7], 'f16');
+  await compare([cast(swap(table), 'f32')], 'transposed', 0);
+  const ids = tensor(Int32Array.of(4, 0, -1, 3, 9), [5], 'i32');
+  await compare([cast(gather(table, ids), 'f32')], 'rows', 0);
+  expect(await read(evaluate(table, backend))).toEqual(every.slice(0x3000, 0x3000 + 35));
 });
 
 test('random numbers are the same words as on the reference', async () => {

@@ -91,8 +91,15 @@ export const createPool = ({ device, limits }: Gpu, budget = Number.POSITIVE_INF
 
 /** Copies host values into the start of a buffer. Ordered with submits; returns before the copy is done. */
 export const upload = (gpu: Gpu, buffer: GPUBuffer, data: HostArray): void => {
-  if (data.byteLength > 0)
-    gpu.device.queue.writeBuffer(buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  // the queue writes whole words; an odd number of halves ends in the middle of one
+  const whole = data.byteLength - (data.byteLength % 4);
+  if (whole > 0) gpu.device.queue.writeBuffer(buffer, 0, bytes.subarray(0, whole));
+  if (whole < data.byteLength) {
+    const last = new Uint8Array(4);
+    last.set(bytes.subarray(whole));
+    gpu.device.queue.writeBuffer(buffer, whole, last);
+  }
 };
 
 /**

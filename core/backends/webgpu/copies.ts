@@ -12,10 +12,10 @@ const THREADS = 64;
 /** Threads that share the elements of one kernel; the rest is a loop with a run-time bound. */
 const mostGroups: Readonly<Record<AdapterClass, number>> = { cpu: 256, gpu: 16384 };
 
-const word = (name: string) => ({ name, type: 'u32' });
+export const word = (name: string) => ({ name, type: 'u32' });
 
 /** A kernel that runs `body` for every `i` in [0, count). */
-const forEach = (
+export const forEach = (
   name: string,
   adapter: AdapterClass,
   count: number,

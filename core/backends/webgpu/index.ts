@@ -2,6 +2,7 @@
  * The WebGPU backend: Dawn through the `webgpu` package. f32 only; sizes in uniforms, cached bind groups, one encoder,
  * one pass and one submit per step, no readback inside a step.
  */
+import { dtypes } from '../../ir/dtype.ts';
 import type { Backend } from '../backend.ts';
 import { createPool, readback, upload } from './buffers.ts';
 import { type AdapterClass, closeDevice, type Gpu, openDevice } from './device.ts';
@@ -41,7 +42,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
   return {
     name: 'webgpu',
     device: gpu.adapter,
-    supports: (dtype) => dtype !== 'f64' && dtype !== 'f16',
+    supports: (dtype) => dtype !== 'f64',
     hasKernel,
     store(values, dtype) {
       const buffer = pool.acquire(values.byteLength);
@@ -49,7 +50,9 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
       return counted([{ buffer, dtype, elements: values.length }])[0]!;
     },
     async load({ buffer, dtype, elements }) {
-      const [bytes] = await readback(gpu, [{ buffer, bytes: 4 * elements }]);
+      const size = elements * dtypes[dtype].bytes;
+      const [bytes] = await readback(gpu, [{ buffer, bytes: Math.ceil(size / 4) * 4 }]);
+      if (dtype === 'f16') return new Uint16Array(bytes!, 0, elements);
       return dtype === 'f32'
         ? new Float32Array(bytes!)
         : dtype === 'i32'

@@ -19,7 +19,7 @@ const scalarType: Readonly<Record<Exclude<DType, 'f64' | 'f16'>, string>> = {
 /** WGSL type of a value in registers. @throws RangeError for f64, which GPUs lack */
 export const typeName = (dtype: DType, width: Width): string => {
   if (dtype === 'f64') throw new RangeError('the webgpu backend computes in f32; f64 runs on the cpu backend only');
-  if (dtype === 'f16') throw new RangeError('the webgpu backend has no f16 storage yet: load the weights as f32');
+  if (dtype === 'f16') throw new RangeError('f16 is storage: its kernels read it as u32 words');
   return width === 1 ? scalarType[dtype] : `vec4<${scalarType[dtype]}>`;
 };
 /** WGSL type of an element in memory: bool is kept as 0/1 in a u32. */

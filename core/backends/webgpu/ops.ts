@@ -15,6 +15,7 @@ import { printConv } from './conv.ts';
 import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
 import type { AdapterClass } from './device.ts';
+import { fromHalfKernel, gatherHalfKernel } from './half.ts';
 import type { Recipe } from './kernel.ts';
 import { single } from './kernel.ts';
 import { type NormProblem, normGradKernel, normKernel } from './norm.ts';
@@ -67,9 +68,12 @@ const table: Readonly<Record<string, OpKernels>> = {
   },
   gather: {
     strided: false,
-    recipe: ({ inputs: [x, ids] }, _views, adapter) =>
-      single(gatherKernel(x!.shape[0]!, rest(x!, 1), sizeOf(ids!.shape), adapter)),
+    recipe: ({ inputs: [x, ids] }, _views, adapter) => {
+      const gather = x!.dtype === 'f16' ? gatherHalfKernel : gatherKernel;
+      return single(gather(x!.shape[0]!, rest(x!, 1), sizeOf(ids!.shape), adapter));
+    },
   },
+  fromHalf: { strided: true, recipe: (_node, [x], adapter) => single(fromHalfKernel(x!, adapter)) },
   scatterAdd: {
     strided: false,
     recipe: ({ inputs: [g, ids], shape }, _views, adapter) =>
