@@ -5,25 +5,14 @@
  *   lse = ln 2·max + ln sum
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import {
-  type Assembler,
-  call,
-  type Expr,
-  type FunctionBuilder,
-  f32,
-  f32x4,
-  i32,
-  type Local,
-  memoryFill,
-  v128,
-} from './assemble.ts';
+import { call, f32, f32x4, i32, type Local, memoryFill, v128 } from './assemble.ts';
 import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './attentionBlocks.ts';
 import { packHeads } from './attentionPack.ts';
+import { softmaxRow } from './attentionRows.ts';
 import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
-import { accumulators, alongRow, combineAll } from './rows.ts';
+import { alongRow } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { exp2BoundedF32x4, logF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -130,41 +119,6 @@ const forwardKernel = (causal: boolean): KernelSource => {
       });
     },
   };
-};
-
-/** s[0 … length) → 2^(s − max); 1/sum and log-sum-exp to their addresses */
-const softmaxRow = (
-  f: FunctionBuilder,
-  m: Assembler,
-  s: I32,
-  length: I32,
-  sumAt: Expr<'i32'>,
-  lseAt: Expr<'i32'>,
-): void => {
-  const low = f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity);
-  const tops = accumulators(f, 4);
-  for (const t of tops) f.set(t, low);
-  const p = f.let(s);
-  alongRow(f, m, length, [p], (v) => f.set(tops[v.u]!, f32x4.pmax(tops[v.u]!, v.mask(v.load(p), low))), 4);
-  const top = f.let(combineAll(f, tops, f32x4.pmax));
-  const sums = accumulators(f, 2);
-  for (const t of sums) f.set(t, f32x4.const(0, 0, 0, 0));
-  f.set(p, s);
-  alongRow(
-    f,
-    m,
-    length,
-    [p],
-    (v) => {
-      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(p), top));
-      f.emit(v.store(p, e));
-      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
-    },
-    2,
-  );
-  const total = combineAll(f, sums, f32x4.add);
-  f.emit(v128.store32_lane(sumAt, f32x4.div(1, total), 0));
-  f.emit(v128.store32_lane(lseAt, f32x4.add(logF32x4(f, total), f32x4.mul(top, Math.LN2)), 0));
 };
 
 const forward: WasmKernel<AttentionAttrs> = {

@@ -4,25 +4,14 @@
  *   P = 2^(scale·log₂e·q·kᵀ − log₂e·lse), dP = g·vᵀ, dS = scale·P·(dP − Σ g·o);  dq = dS·k, dk = dSᵀ·q, dv = Pᵀ·g
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import {
-  type Assembler,
-  call,
-  type Expr,
-  type FunctionBuilder,
-  f32,
-  f32x4,
-  i32,
-  type Local,
-  memoryFill,
-  v128,
-} from './assemble.ts';
+import { call, type Expr, f32, i32, type Local, memoryFill } from './assemble.ts';
 import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './attentionBlocks.ts';
 import { type HeadShape, packHeads, packPanels } from './attentionPack.ts';
+import { rowProduct, scoreRow, unpack } from './attentionRows.ts';
 import { one, PANEL, padded, ROWS, strips } from './attentionTiles.ts';
 import { f32Bits } from './machine.ts';
-import { accumulators, alongRow, combineAll } from './rows.ts';
+import { alongRow } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
-import { exp2BoundedF32x4 } from './vectorMath.ts';
 import { type KernelSource, type Work, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
@@ -195,71 +184,6 @@ const gradKernel = (causal: boolean): KernelSource => {
       });
     },
   };
-};
-
-/** Σ g·o of one row, in every lane */
-const rowProduct = (f: FunctionBuilder, m: Assembler, g: I32, o: I32, d: I32): Local<'v128'> => {
-  const sums = accumulators(f, 2);
-  for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
-  const [x, y] = [f.let(g), f.let(o)];
-  alongRow(f, m, d, [x, y], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, f32x4.mul(v.load(x), v.load(y)))), 2);
-  return combineAll(f, sums, f32x4.add);
-};
-
-/** s → p = 2^(s − log₂e·lse), dp → scale·p·(dp − product) */
-const scoreRow = (
-  f: FunctionBuilder,
-  m: Assembler,
-  scores: I32,
-  slopes: I32,
-  length: I32,
-  product: Local<'v128'>,
-  lseAt: I32,
-  scale: Local<'f32'>,
-): void => {
-  const lse = f.let(f32x4.mul(v128.load32_splat(lseAt), Math.LOG2E));
-  const k = f.let(f32x4.splat(scale));
-  const [s, t] = [f.let(scores), f.let(slopes)];
-  alongRow(
-    f,
-    m,
-    length,
-    [s, t],
-    (v) => {
-      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(s), lse));
-      f.emit(v.store(s, e));
-      f.emit(v.store(t, f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))));
-    },
-    2,
-  );
-};
-
-/** panels [⌈d/8⌉][n][8] → rows of d numbers */
-const unpack = (
-  f: FunctionBuilder,
-  m: Assembler,
-  panels: I32,
-  panelBytes: I32,
-  n: I32,
-  d: I32,
-  out: Expr<'i32'>,
-  rowBytes: I32,
-): void => {
-  const [panel, column, i] = [f.let(panels), f.local('i32'), f.local('i32')];
-  const base = f.let(out);
-  f.for(column, 0, d, PANEL, () => {
-    const width = f.let(i32.sub(d, column));
-    f.if(i32.gt_u(width, PANEL), () => f.set(width, PANEL));
-    const [from, to] = [f.let(panel), f.let(base)];
-    f.for(i, 0, n, 1, () => {
-      const [x, y] = [f.let(from), f.let(to)];
-      alongRow(f, m, width, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
-      f.inc(from, PANEL * 4);
-      f.inc(to, rowBytes);
-    });
-    f.inc(panel, panelBytes);
-    f.inc(base, PANEL * 4);
-  });
 };
 
 /** bytes of dk or dv of one head while they add up: whole panels both ways */
