@@ -57,6 +57,8 @@ export const configSchema = z
     timesteps: z.enum(['uniform', 'high', 'mixed']).default('uniform'),
     captionDropout: z.number().min(0).max(1).default(0),
     checkpointBlocks: z.boolean().default(false),
+    /** how frozen weights are kept in memory */
+    weights: z.enum(['auto', 'f16', 'f32']).default('auto'),
     // measuring
     validateEvery: positive.default(100),
     validationPairs: z.int().min(1).max(10_000).default(32),
@@ -219,6 +221,13 @@ export function trainCommand(io: Io): Command {
     .option('--gamma <x>', 'γ of min-snr', number)
     .option('--timesteps <how>', 'uniform (the paper), high (mostly 900–999), mixed (high, then uniform)')
     .option('--caption-dropout <p>', 'share of captions left empty, for guidance', number)
+    .addOption(
+      new Option('--weights <dtype>', 'frozen weights in memory; auto: f16 above 200 million parameters').choices([
+        'auto',
+        'f16',
+        'f32',
+      ]),
+    )
     .option('--checkpoint-blocks', 'recompute blocks in the backward pass: less memory, more time')
     .option('--validate-every <n>', 'steps between validations', number)
     .option('--validation-pairs <n>', 'pairs of the validation grid', number)

@@ -113,7 +113,6 @@ class WasmProgram implements Executable<WasmStorage> {
     this.reuse = reuseDonated(this.lowered, graph.donated);
     this.scratchBytes = this.lowered.kernels.reduce((most, k) => Math.max(most, this.kernelWorkspace(k)), 0);
     this.workspaceBytes = this.arena.bytes + this.scratchBytes;
-    memory.reserve(this.workspaceBytes);
   }
 
   private kernelWorkspace(k: Kernel): number {
@@ -174,6 +173,8 @@ class WasmProgram implements Executable<WasmStorage> {
   }
 
   private bind(inputs: readonly WasmStorage[]): Program {
+    // not before it runs: a program that is only inspected takes no memory
+    this.memory.reserve(this.workspaceBytes);
     const first = this.program === undefined;
     let stale = first || this.version !== this.memory.workspace.version;
     for (const [i, s] of inputs.entries()) {
