@@ -43,7 +43,7 @@ export async function bounded(
   for (const node of topo(finals)) {
     const op = node.op as Primitive;
     if (op.form.kind === 'leaf') {
-      known.set(node, { value: node, error: none(node) });
+      known.set(node, { value: node, error: evaluate(none(node), cpu) });
       continue;
     }
     const inputs = node.inputs.map((x) => known.get(x)!);
@@ -128,6 +128,9 @@ function errorOf(
         const [ea, eb] = errors as [Tensor, Tensor];
         return add(add(again([a, eb]), again([ea, b])), summed(again([a, b]), Math.max(1, terms)));
       }
+      case 'fromHalf':
+        // every half is a float
+        return zeros(value.shape, 'f64');
       default:
         throw new Error(`no error analysis for ${op.name}`);
     }
