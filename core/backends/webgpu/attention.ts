@@ -1,11 +1,11 @@
 /**
- * Attention without a score matrix (Dao et al. 2022): a thread owns a few query rows (forward, dq) or key rows (dk, dv) and
- * walks the other side row by row with a running maximum. What neighbouring threads walk over is the same for all of
- * them. The width of a head and the rows per thread are text, all other sizes are uniforms.
+ * Attention without a score matrix (Dao et al. 2022): one thread owns one query row (forward, dq) or one key row (dk, dv)
+ * and walks the other side four rows at a time with a running maximum. Neighbouring threads own neighbouring rows, so
+ * what they walk over is the same for all of them. The width of a head is text, all other sizes are uniforms.
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, type Kernel, type Operand, type Recipe } from './kernel.ts';
+import { assemble, ceilDiv, createParams, type Kernel, type Recipe } from './kernel.ts';
 import { range } from './registerTile.ts';
 
 export interface AttentionSizes {
@@ -17,252 +17,272 @@ export interface AttentionSizes {
   readonly c: number;
 }
 
-/**
- * Threads of a workgroup, and rows a thread owns. Loads are what software drivers are slow at, so each serves four rows
- * there while heads are narrow: LLVM takes 10 s for four rows of 16 in the gradient. GPUs need many threads with few
- * registers.
- */
-const chooseShape = (
-  adapter: AdapterClass,
-  vecs: number,
-  widest: number,
-): { readonly threads: number; readonly rows: 1 | 4 } =>
-  adapter === 'gpu' ? { threads: 64, rows: 1 } : { threads: 8, rows: vecs <= widest ? 4 : 1 };
+const threads: Readonly<Record<AdapterClass, number>> = { cpu: 8, gpu: 64 };
 
-/** Uniforms, names and small texts that all three kernels share. */
-const common = (
-  { b, m, n, c }: AttentionSizes,
-  { heads, scale }: AttentionAttrs,
-  adapter: AdapterClass,
-  side: 'query' | 'key',
-  widest: number,
-) => {
+/** Uniforms and accessors that all three kernels share. */
+const common = ({ m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs) => {
   const p = createParams();
   const d = c / heads;
   const vector = d % 4 === 0;
   const vecs = ceilDiv(d, 4);
-  const { threads, rows } = chooseShape(adapter, vecs, widest);
   const [pm, pn, pc, pHeads, pScale] = [p.word(m), p.word(n), p.word(c), p.word(heads), p.float(scale)];
-  const owned = range(rows);
-  /** element (or vec4) index of `row` of this thread's head */
-  const rowAt = (count: string, row: string) => {
-    const at = `(id.z * ${count} + ${row}) * ${pc} + id.y * ${d}u`;
-    return vector ? `(${at}) / 4u` : at;
-  };
-  const load = (name: string, base: string, v: number) =>
-    vector
-      ? `${name}[${base} + ${v}u]`
-      : `vec4<f32>(${range(4)
-          .map((k) => (4 * v + k < d ? `${name}[${base} + ${4 * v + k}u]` : '0.0'))
-          .join(', ')})`;
-  /** index of a per-row number: head, then row */
-  const numberAt = (row: string) => `(id.z * ${pHeads} + id.y) * ${pm} + ${row}`;
-  const at = (r: number) => (rows === 4 ? `.${'xyzw'[r]}` : '');
-  /** rows of the owned side, whose last own0, own1, … are clamped to */
-  const rowCount = side === 'query' ? pm : pn;
   return {
+    p,
+    d,
+    vecs,
+    vector,
+    type: vector ? 'vec4<f32>' : 'f32',
     m: pm,
     n: pn,
+    heads: pHeads,
     scale: pScale,
-    owned,
-    /** a value per owned row */
-    S: rows === 4 ? 'vec4<f32>' : 'f32',
-    exp: `exp_${rows}`,
-    at,
-    perRow: (f: (r: number) => string) => (rows === 4 ? `vec4<f32>(${owned.map(f).join(', ')})` : f(0)),
-    rowAt,
-    numberAt,
-    /** leaves when there is nothing to do; `own0, own1, …` are the owned rows */
-    own: `if (own >= ${rowCount}) { return; }
-  ${owned.map((r) => `let own${r} = min(own + ${r}u, ${rowCount} - 1u);`).join(' ')}`,
-    /** reads the owned rows in a loop: every place in the text that loads costs a software driver's compiler dearly */
-    loadOwned: (name: string) => `var all_${name}: array<vec4<f32>, ${rows * vecs}>;
-  for (var r = 0u; r < ${rows}u; r++) {
-    let start = ${rowAt(rowCount, `min(own + r, ${rowCount} - 1u)`)};
-    for (var part = 0u; part < ${vecs}u; part++) { ${
-      vector
-        ? `all_${name}[r * ${vecs}u + part] = ${name}[start + part];`
-        : `for (var at = 4u * part; at < min(4u * part + 4u, ${d}u); at++) { all_${name}[r * ${vecs}u + part][at % 4u] = ${name}[start + at]; }`
-    } }
-  }
-  ${owned.flatMap((r) => range(vecs).map((v) => `let ${name}${r}_${v} = all_${name}[${r * vecs + v}];`)).join(' ')}`,
-    loadOther: (name: string) =>
-      range(vecs)
-        .map((v) => `let ${name}_${v} = ${load(name, 'other', v)};`)
-        .join(' '),
-    zeros: (name: string) =>
-      owned
-        .map((r) =>
-          range(vecs)
-            .map((v) => `var ${name}${r}_${v} = vec4<f32>(0.0);`)
-            .join(' '),
-        )
-        .join('\n  '),
-    /** dot product of owned row r with the other row */
-    product: (owned: string, other: string) => (r: number) =>
-      range(vecs)
-        .map((v) => `dot(${owned}${r}_${v}, ${other}_${v})`)
-        .join(' + '),
-    each: (f: (r: number, v: number) => string) =>
-      owned
-        .map((r) =>
-          range(vecs)
-            .map((v) => f(r, v))
-            .join(' '),
-        )
-        .join('\n    '),
-    /** writes the owned rows from the values of (row, vec4) */
-    storeOwned: (
-      name: string,
-      value: (r: number, v: number) => string,
-    ) => `var all_${name} = array<vec4<f32>, ${rows * vecs}>(${owned
-      .flatMap((r) => range(vecs).map((v) => value(r, v)))
-      .join(', ')});
-  for (var r = 0u; r < ${rows}u; r++) {
-    if (own + r >= ${rowCount}) { break; }
-    let to = ${rowAt(rowCount, 'own + r')};
-    for (var part = 0u; part < ${vecs}u; part++) { ${
-      vector
-        ? `${name}[to + part] = all_${name}[r * ${vecs}u + part];`
-        : `for (var at = 4u * part; at < min(4u * part + 4u, ${d}u); at++) { ${name}[to + at] = all_${name}[r * ${vecs}u + part][at % 4u]; }`
-    } }
-  }`,
-    storeNumbers: (name: string, value: string) =>
-      owned.map((r) => `if (own + ${r}u < ${pm}) { ${name}[${numberAt(`own${r}`)}] = ${value}${at(r)}; }`).join('\n  '),
-    kernel: (name: string, reads: readonly string[], writes: readonly string[], body: string): Kernel => {
-      const binding = (n: string) => ({ name: n, type: vector && n !== 'lse' && n !== 'rowsum' ? 'vec4<f32>' : 'f32' });
-      return {
-        name,
-        code: assemble(
-          p,
-          reads.map(binding),
-          writes.map(binding),
-          `@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  let own = (id.x * ${threads}u + local.x) * ${rows}u;
-  ${body}
-}
-`,
-        ),
-        params: p.words(),
-        groups: [ceilDiv(side === 'query' ? m : n, threads * rows), heads, b],
-        reads: reads.length,
-        writes: writes.length,
-      };
+    /** element (or vec4) index of `row` of this thread's head */
+    row: (rows: string, row: string) => {
+      const at = `(id.z * ${rows} + ${row}) * ${pc} + id.y * ${d}u`;
+      return vector ? `(${at}) / 4u` : at;
     },
+    /** vec4 number v of a row that starts at `base` */
+    load: (name: string, base: string, v: number) =>
+      vector
+        ? `${name}[${base} + ${v}u]`
+        : `vec4<f32>(${range(4)
+            .map((k) => (4 * v + k < d ? `${name}[${base} + ${4 * v + k}u]` : '0.0'))
+            .join(', ')})`,
+    store: (name: string, base: string, v: number, value: string) =>
+      vector
+        ? `${name}[${base} + ${v}u] = ${value};`
+        : range(Math.min(4, d - 4 * v))
+            .map((k) => `${name}[${base} + ${4 * v + k}u] = (${value})[${k}];`)
+            .join(' '),
   };
 };
 type Common = ReturnType<typeof common>;
 
-/** hides keys after the own rows */
-const hideLater = (s: Common, causal: boolean): string =>
-  causal
-    ? `score = select(${s.S}(-1e30), score, ${s.perRow((r) => `own${r}`).replace('<f32>', '<u32>')} >= ${s.S.replace('f32', 'u32')}(j));`
-    : '';
+const loads = (s: Common, prefix: string, name: string, base: string): string =>
+  range(s.vecs)
+    .map((v) => `let ${prefix}${v} = ${s.load(name, base, v)};`)
+    .join(' ');
+const product = (s: Common, a: string, b: string): string =>
+  range(s.vecs)
+    .map((v) => `dot(${a}${v}, ${b}${v})`)
+    .join(' + ');
+const zeros = (s: Common, name: string): string =>
+  range(s.vecs)
+    .map((v) => `var ${name}${v} = vec4<f32>(0.0);`)
+    .join(' ');
 
-const input = (index: number): Operand => ({ from: 'input', index });
-const output = (index: number): Operand => ({ from: 'output', index });
-const scratch: Operand = { from: 'scratch', index: 0 };
+const finish = (
+  name: string,
+  { p, type }: Common,
+  reads: readonly string[],
+  writes: readonly string[],
+  scalars: ReadonlySet<string>,
+  body: string,
+  adapter: AdapterClass,
+  rows: number,
+  { b }: AttentionSizes,
+  heads: number,
+): Kernel => {
+  const binding = (n: string) => ({ name: n, type: scalars.has(n) ? 'f32' : type });
+  return {
+    name,
+    code: assemble(
+      p,
+      reads.map(binding),
+      writes.map(binding),
+      `@compute @workgroup_size(${threads[adapter]})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+  let own = id.x * ${threads[adapter]}u + local.x;
+  ${body}
+}
+`,
+    ),
+    params: p.words(),
+    groups: [ceilDiv(rows, threads[adapter]), heads, b],
+    reads: reads.length,
+    writes: writes.length,
+  };
+};
+
+/** scores of four keys `j…j+3` (rows kJ_v) against the own query; hidden ones are −1e30 */
+const hide = (s: Common, causal: boolean): string =>
+  `select(vec4<f32>(-1e30), score, (keys < vec4(${s.n}))${causal ? ' & (keys <= vec4(own))' : ''})`;
+
+const four = (f: (k: number) => string): string => range(4).map(f).join('\n    ');
+
+const input = (index: number) => ({ from: 'input' as const, index });
+const output = (index: number) => ({ from: 'output' as const, index });
 
 /** q, k, v → o and the log-sum-exp of each row. Cost 4·b·m·n·c flop. */
 export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => {
-  const s = common(sizes, a, adapter, 'query', 4);
-  const any = s.owned.length === 4 ? 'any(score > top)' : 'score > top';
-  const kernel = s.kernel(
+  const s = common(sizes, a);
+  const body = `if (own >= ${s.m}) { return; }
+  let qi = ${s.row(s.m, 'own')};
+  ${loads(s, 'q', 'q', 'qi')}
+  ${zeros(s, 'o')}
+  var top = -3e38; var total = 0.0;
+  let last = ${a.causal ? `min(${s.n}, own + 1u)` : s.n};
+  for (var j = 0u; j < last; j += 4u) {
+    ${four((k) => `let r${k} = ${s.row(s.n, `min(j + ${k}u, ${s.n} - 1u)`)}; ${loads(s, `k${k}_`, 'k', `r${k}`)}`)}
+    var score = ${s.scale} * vec4(${range(4)
+      .map((k) => product(s, 'q', `k${k}_`))
+      .join(', ')});
+    let keys = vec4(j) + vec4(0u, 1u, 2u, 3u);
+    score = ${hide(s, a.causal)};
+    let best = max_1(top, max_1(max_1(score.x, score.y), max_1(score.z, score.w)));
+    let shrink = exp_1(top - best);
+    let w = exp_4(score - best);
+    top = best;
+    total = total * shrink + (w.x + w.y + w.z + w.w);
+    ${four((k) => loads(s, `v${k}_`, 'v', `r${k}`))}
+    ${range(s.vecs)
+      .map(
+        (v) =>
+          `o${v} = o${v} * shrink + (${range(4)
+            .map((k) => `w[${k}] * v${k}_${v}`)
+            .join(' + ')});`,
+      )
+      .join(' ')}
+  }
+  ${range(s.vecs)
+    .map((v) => s.store('o', 'qi', v, `o${v} / total`))
+    .join('\n  ')}
+  lse[(id.z * ${s.heads} + id.y) * ${s.m} + own] = top + log_1(total);`;
+  const kernel = finish(
     'attention',
+    s,
     ['q', 'k', 'v'],
     ['o', 'lse'],
-    `${s.own}
-  ${s.loadOwned('q')}
-  ${s.zeros('o')}
-  var top = ${s.S}(-3e38); var total = ${s.S}(0.0);
-  for (var j = 0u; j < ${a.causal ? `min(${s.n}, own + ${s.owned.length}u)` : s.n}; j++) {
-    let other = ${s.rowAt(s.n, 'j')};
-    ${s.loadOther('k')}
-    var score = ${s.scale} * ${s.perRow(s.product('q', 'k'))};
-    ${hideLater(s, a.causal)}
-    if (${any}) {
-      let best = max(top, score);
-      let shrink = ${s.exp}(top - best);
-      top = best;
-      total *= shrink;
-      ${s.each((r, v) => `o${r}_${v} *= shrink${s.at(r)};`)}
-    }
-    let w = ${s.exp}(score - top);
-    total += w;
-    ${s.loadOther('v')}
-    ${s.each((r, v) => `o${r}_${v} += w${s.at(r)} * v_${v};`)}
-  }
-  let ends = top + log_${s.owned.length}(total);
-  ${s.storeOwned('o', (r, v) => `o${r}_${v} / total${s.at(r)}`)}
-  ${s.storeNumbers('lse', 'ends')}`,
+    new Set(['lse']),
+    body,
+    adapter,
+    sizes.m,
+    sizes,
+    a.heads,
   );
-  return { launches: [{ kernel, operands: [...range(3).map(input), output(0), output(1)] }], scratch: [] };
+  return {
+    launches: [
+      {
+        kernel,
+        operands: [...range(3).map(input), output(0), output(1)],
+      },
+    ],
+    scratch: [],
+  };
 };
-
-/** dq, and Σ g·o of each query row for the second kernel */
-const queryGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Kernel => {
-  const s = common(sizes, a, adapter, 'query', 2);
-  return s.kernel(
+/** g, q, k, v, o, lse → dq, dk, dv. The scores are computed again. Cost 10·b·m·n·c flop. */
+export const attentionGradRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => {
+  const query = common(sizes, a);
+  const lseAt = (s: Common, row: string) => `(id.z * ${s.heads} + id.y) * ${s.m} + ${row}`;
+  const forQuery = (s: Common) => `if (own >= ${s.m}) { return; }
+  let qi = ${s.row(s.m, 'own')};
+  ${loads(s, 'q', 'q', 'qi')}
+  ${loads(s, 'g', 'g', 'qi')}
+  ${loads(s, 'o', 'o', 'qi')}
+  ${zeros(s, 'dq')}
+  let sum = ${product(s, 'g', 'o')};
+  rowsum[${lseAt(s, 'own')}] = sum;
+  let log_total = lse[${lseAt(s, 'own')}];
+  let last = ${a.causal ? `min(${s.n}, own + 1u)` : s.n};
+  for (var j = 0u; j < last; j += 4u) {
+    ${four((k) => `let r${k} = ${s.row(s.n, `min(j + ${k}u, ${s.n} - 1u)`)}; ${loads(s, `k${k}_`, 'k', `r${k}`)} ${loads(s, `v${k}_`, 'v', `r${k}`)}`)}
+    var score = ${s.scale} * vec4(${range(4)
+      .map((k) => product(s, 'q', `k${k}_`))
+      .join(', ')});
+    let keys = vec4(j) + vec4(0u, 1u, 2u, 3u);
+    score = ${hide(s, a.causal)};
+    let weight = exp_4(score - log_total);
+    let dp = vec4(${range(4)
+      .map((k) => product(s, 'g', `v${k}_`))
+      .join(', ')});
+    let ds = ${s.scale} * weight * (dp - sum);
+    ${range(s.vecs)
+      .map(
+        (v) =>
+          `dq${v} += ${range(4)
+            .map((k) => `ds[${k}] * k${k}_${v}`)
+            .join(' + ')};`,
+      )
+      .join(' ')}
+  }
+  ${range(s.vecs)
+    .map((v) => s.store('dq', 'qi', v, `dq${v}`))
+    .join('\n  ')}`;
+  const first = finish(
     'attentionGrad q',
+    query,
     ['g', 'q', 'k', 'v', 'o', 'lse'],
     ['dq', 'rowsum'],
-    `${s.own}
-  ${s.loadOwned('q')}
-  ${s.loadOwned('g')}
-  ${s.loadOwned('o')}
-  ${s.zeros('dq')}
-  let sum = ${s.perRow((r) => s.product('g', `o${r}`)(r))};
-  let ends = ${s.perRow((r) => `lse[${s.numberAt(`own${r}`)}]`)};
-  for (var j = 0u; j < ${a.causal ? `min(${s.n}, own + ${s.owned.length}u)` : s.n}; j++) {
-    let other = ${s.rowAt(s.n, 'j')};
-    ${s.loadOther('k')}
-    ${s.loadOther('v')}
-    var score = ${s.scale} * ${s.perRow(s.product('q', 'k'))};
-    ${hideLater(s, a.causal)}
-    let ds = ${s.scale} * ${s.exp}(score - ends) * (${s.perRow(s.product('g', 'v'))} - sum);
-    ${s.each((r, v) => `dq${r}_${v} += ds${s.at(r)} * k_${v};`)}
-  }
-  ${s.storeOwned('dq', (r, v) => `dq${r}_${v}`)}
-  ${s.storeNumbers('rowsum', 'sum')}`,
+    new Set(['lse', 'rowsum']),
+    forQuery(query),
+    adapter,
+    sizes.m,
+    sizes,
+    a.heads,
   );
-};
 
-/** dk and dv: the owned rows are keys, the others queries */
-const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Kernel => {
-  const s = common(sizes, a, adapter, 'key', 2);
-  const seen = `${s.perRow((r) => `own${r}`).replace('<f32>', '<u32>')} <= ${s.S.replace('f32', 'u32')}(i)`;
-  return s.kernel(
+  const key = common(sizes, a);
+  const forKey = (s: Common) => `if (own >= ${s.n}) { return; }
+  let kj = ${s.row(s.n, 'own')};
+  ${loads(s, 'k', 'k', 'kj')}
+  ${loads(s, 'v', 'v', 'kj')}
+  ${zeros(s, 'dk')}
+  ${zeros(s, 'dv')}
+  for (var i = ${a.causal ? 'own / 4u * 4u' : '0u'}; i < ${s.m}; i += 4u) {
+    ${four((k) => `let i${k} = min(i + ${k}u, ${s.m} - 1u); let r${k} = ${s.row(s.m, `i${k}`)}; ${loads(s, `q${k}_`, 'q', `r${k}`)} ${loads(s, `g${k}_`, 'g', `r${k}`)}`)}
+    var score = ${s.scale} * vec4(${range(4)
+      .map((k) => product(s, 'k', `q${k}_`))
+      .join(', ')});
+    score -= vec4(${range(4)
+      .map((k) => `lse[${lseAt(s, `i${k}`)}]`)
+      .join(', ')});
+    let queries = vec4(i) + vec4(0u, 1u, 2u, 3u);
+    let seen = (queries < vec4(${s.m}))${a.causal ? ' & (vec4(own) <= queries)' : ''};
+    let weight = select(vec4<f32>(0.0), exp_4(score), seen);
+    let dp = vec4(${range(4)
+      .map((k) => product(s, 'v', `g${k}_`))
+      .join(', ')});
+    let ds = ${s.scale} * weight * (dp - vec4(${range(4)
+      .map((k) => `rowsum[${lseAt(s, `i${k}`)}]`)
+      .join(', ')}));
+    ${range(s.vecs)
+      .map(
+        (v) =>
+          `dv${v} += ${range(4)
+            .map((k) => `weight[${k}] * g${k}_${v}`)
+            .join(' + ')};`,
+      )
+      .join(' ')}
+    ${range(s.vecs)
+      .map(
+        (v) =>
+          `dk${v} += ${range(4)
+            .map((k) => `ds[${k}] * q${k}_${v}`)
+            .join(' + ')};`,
+      )
+      .join(' ')}
+  }
+  ${range(s.vecs)
+    .map((v) => `${s.store('dk', 'kj', v, `dk${v}`)} ${s.store('dv', 'kj', v, `dv${v}`)}`)
+    .join('\n  ')}`;
+  const second = finish(
     'attentionGrad k v',
+    key,
     ['g', 'q', 'k', 'v', 'lse', 'rowsum'],
     ['dk', 'dv'],
-    `${s.own}
-  ${s.loadOwned('k')}
-  ${s.loadOwned('v')}
-  ${s.zeros('dk')}
-  ${s.zeros('dv')}
-  for (var i = ${a.causal ? 'own' : '0u'}; i < ${s.m}; i++) {
-    let other = ${s.rowAt(s.m, 'i')};
-    ${s.loadOther('q')}
-    ${s.loadOther('g')}
-    var weight = ${s.exp}(${s.scale} * ${s.perRow(s.product('k', 'q'))} - lse[${s.numberAt('i')}]);
-    ${a.causal ? `weight = select(${s.S}(0.0), weight, ${seen});` : ''}
-    let ds = ${s.scale} * weight * (${s.perRow(s.product('v', 'g'))} - rowsum[${s.numberAt('i')}]);
-    ${s.each((r, v) => `dv${r}_${v} += weight${s.at(r)} * g_${v}; dk${r}_${v} += ds${s.at(r)} * q_${v};`)}
-  }
-  ${s.storeOwned('dk', (r, v) => `dk${r}_${v}`)}
-  ${s.storeOwned('dv', (r, v) => `dv${r}_${v}`)}`,
+    new Set(['lse', 'rowsum']),
+    forKey(key),
+    adapter,
+    sizes.n,
+    sizes,
+    a.heads,
   );
+  const scratch = { from: 'scratch', index: 0 } as const;
+  return {
+    launches: [
+      { kernel: first, operands: [...range(6).map(input), output(0), scratch] },
+      { kernel: second, operands: [input(0), input(1), input(2), input(3), input(5), scratch, output(1), output(2)] },
+    ],
+    scratch: [4 * sizes.b * a.heads * sizes.m],
+  };
 };
-
-/** g, q, k, v, o, lse → dq, dk, dv. The scores are computed again. Cost 10·b·m·n·c flop. */
-export const attentionGradRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => ({
-  launches: [
-    { kernel: queryGradient(sizes, a, adapter), operands: [...range(6).map(input), output(0), scratch] },
-    {
-      kernel: keyGradient(sizes, a, adapter),
-      operands: [input(0), input(1), input(2), input(3), input(5), scratch, output(1), output(2)],
-    },
-  ],
-  scratch: [4 * sizes.b * a.heads * sizes.m],
-});
