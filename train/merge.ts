@@ -44,6 +44,16 @@ const program = (io: Io) =>
 
 const HALF_MAX = 65_504;
 
+/** A weight as it is stored, bit for bit, once its values are known to be finite. */
+const copied = (weight: Weight): TensorOut => ({
+  dtype: weight.dtype,
+  shape: weight.shape,
+  data: async () => {
+    await weight.read();
+    return weight.readBytes();
+  },
+});
+
 /** One weight ± its adapter's ΔW, computed in f64 when its turn to be written comes. */
 function changed(weight: Weight, dtype: TensorOut['dtype'], delta: () => Float64Array, sign: 1 | -1): TensorOut {
   const data = async (): Promise<Float32Array> => {
@@ -72,6 +82,7 @@ export function mergedWeights(
 ): ReadonlyMap<string, TensorOut> {
   const source = base.parts[part];
   const out = new Map(copyWeights(source, dtype));
+  if (dtype === undefined) for (const weight of source.weights.values()) out.set(weight.name, copied(weight));
   for (const [name, module] of modules) {
     if (!name.startsWith(`${part}.`)) continue;
     const weight = source.get(`${name.slice(part.length + 1)}.weight`);
