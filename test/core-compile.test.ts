@@ -216,6 +216,18 @@ describe.each(both)('results and donation on %s', (_name, backend) => {
   });
 });
 
+test('placed tensors live on their backend only', async () => {
+  const x = place(tensor([1, 2]), wasm);
+  expect(await numbers(neg(x), wasm)).toEqual([-1, -2]);
+  expect(() => evaluate(neg(x), cpu)).toThrow(
+    new CoreError('this tensor lives on another backend: read it and make a new one, or call place'),
+  );
+  expect(Array.from(await read(x))).toEqual([1, 2]);
+  // one that is still on the host goes to both
+  const y = tensor([3]);
+  expect([await numbers(neg(y), wasm), await numbers(neg(y), cpu)]).toEqual([[-3], [-3]]);
+});
+
 test('values, shapes and dtypes of tensor()', async () => {
   expect(() => tensor([1, 2, 3], [2, 2])).toThrow(new CoreError('tensor: 3 values do not fill [2, 2]'));
   expect([tensor(5).shape, tensor([1, 2]).shape, tensor([]).shape]).toEqual([[], [2], [0]]);

@@ -1,5 +1,6 @@
 /** simplify: equal nodes merge, different ones never do, barriers stand; deep graphs overflow nothing. */
 import { describe, expect, test } from 'vitest';
+import { wasmBackend } from '../core/backends/wasm/index.ts';
 import { makeGraph } from '../core/compile/compile.ts';
 import { interpret } from '../core/compile/interpret.ts';
 import { lower } from '../core/compile/lower.ts';
@@ -149,6 +150,12 @@ describe('deep graphs', () => {
     expect(lengths.length).toBeLessThan(DEPTH / 50);
     const [y] = interpret(lowered, [Float32Array.of(0, 1, 0.5)]);
     for (const v of y!) expect(v).toBeCloseTo(0.5, 6);
+  });
+  test('wasm runs it', async () => {
+    const wasm = wasmBackend();
+    const y = await numbers(compile(chain, { backend: wasm })(tensor([0, 1, 0.5])), wasm);
+    for (const v of y) expect(v).toBeCloseTo(0.5, 6);
+    await wasm.close();
   });
   test('lowering: chains of products, views and functions', async () => {
     const h = hole({ shape: [1, 2, 2], dtype: 'f32' });

@@ -12,6 +12,7 @@ import {
   judge,
   moduleOf,
   type Ranks,
+  ranksSchema,
   startState,
   stateFrom,
   stateTensors,
@@ -210,16 +211,28 @@ describe('checkpoints', () => {
     const tensors = await stateTensors(noisy);
     expect(tensors.size).toBe(3 * 7);
     expect([...tensors.keys()][0]).toBe('unet|mid.to_q|A');
-    const back = await stateTensors(stateFrom(tensors, linears));
+    const back = await stateTensors(stateFrom(tensors, ranksOf(3, 3, 3), linears));
     expect([...back].map(([name, t]) => [name, t.shape, Array.from(t.data)])).toEqual(
       [...tensors].map(([name, t]) => [name, t.shape, Array.from(t.data)]),
     );
   });
-  test('a module the checkpoint does not have is named', async () => {
-    const { state } = startState(config, linears, cpu);
-    const more: Linears = { ...linears, text: new Map([...linears.text, ['new.fc1', [2, 2]]]) };
+  test('a module the checkpoint does not have, or has otherwise, is named', async () => {
+    const { state, ranks } = startState(config, linears, cpu);
     const tensors = await stateTensors(state);
-    expect(() => stateFrom(tensors, more)).toThrow('the checkpoint has no A of text.new.fc1: was --targets changed?');
+    const more: Linears = { ...linears, text: new Map([...linears.text, ['new.fc1', [2, 2]]]) };
+    expect(() => stateFrom(tensors, ranks, more)).toThrow(
+      'the checkpoint has no age of text.new.fc1: was --targets changed?',
+    );
+    const wider: Linears = { ...linears, text: new Map([['mid.to_q', [3, 6]]]) };
+    expect(() => stateFrom(tensors, ranks, wider)).toThrow(
+      'the checkpoint has another shape [5, 4] of A of text.mid.to_q: was --targets changed?',
+    );
+    for (const wrong of [ranksOf(1, 5, 1), ranksOf(1, 0, 1), { ...ranks, unet: { 'mid.to_q': 1 } }])
+      expect(() => stateFrom(tensors, wrong, linears)).toThrow('the checkpoint has no rank of unet.mid.to_k');
+    const broken = new Map([...tensors].filter(([name]) => name !== 'unet|mid.to_k|vB'));
+    expect(() => stateFrom(broken, ranks, linears)).toThrow('the checkpoint has no vB of unet.mid.to_k');
+    expect(ranksSchema.safeParse({ unet: { a: 1.5 }, text: {} }).success).toBe(false);
+    expect(ranksSchema.safeParse(ranks).success).toBe(true);
   });
   test('unpadded adapters hold the trained ranks only', async () => {
     const { state, ranks } = startState({ ...config, rank: 3 }, linears, cpu);

@@ -1,4 +1,5 @@
 /** The host's side of a run: ranks, capacity, history, best; and the state's journey to and from a checkpoint. */
+import { z } from 'zod';
 import { type Backend, concat, entries, evaluate, read, type Tensor, tensor, zeros } from '../core/index.ts';
 import { type Adapter, type Adapters, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
 import { candidate, padAdapter } from '../selora/expand.ts';
@@ -190,24 +191,44 @@ export async function stateTensors(
         out.set(`${n}|${path}|${field}`, { shape: t.shape, data: (await read(t)) as Float32Array });
   return out;
 }
-/** The state of a checkpoint, modules in the order of the run (the order of sums depends on it). */
-export function stateFrom(
-  tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>,
-  linears: Linears,
-): State {
-  const fields = ['A', 'B', 'mA', 'vA', 'mB', 'vB', 'age'] as const;
+const rank = z.int().min(1).max(4096);
+/** Ranks as a checkpoint holds them. */
+export const ranksSchema = z.object({ unet: z.record(z.string(), rank), text: z.record(z.string(), rank) });
+
+type StoredTensor = { readonly shape: readonly number[]; readonly data: Float32Array };
+
+/**
+ * The state of a checkpoint, modules in the order of the run (the order of sums depends on it).
+ * @throws RangeError naming the module: a field is missing, of another shape, or without room for its rank
+ */
+export function stateFrom(tensors: ReadonlyMap<string, StoredTensor>, ranks: Ranks, linears: Linears): State {
+  const module = (n: Network, path: string, [dOut, dIn]: readonly [number, number]): Slot => {
+    const wrong = (what: string) =>
+      new RangeError(`the checkpoint has ${what} of ${n}.${path}: was --targets changed?`);
+    const capacity = tensors.get(`${n}|${path}|age`)?.shape[0];
+    if (capacity === undefined) throw wrong('no age');
+    if (!((ranks[n][path] ?? 0) >= 1 && ranks[n][path]! <= capacity)) throw wrong('no rank');
+    const get = (field: keyof Slot, shape: readonly number[]): Tensor => {
+      const found = tensors.get(`${n}|${path}|${field}`);
+      if (!found) throw wrong(`no ${field}`);
+      if (found.shape.join() !== shape.join()) throw wrong(`another shape [${found.shape.join(', ')}] of ${field}`);
+      return tensor(found.data, found.shape);
+    };
+    const [wide, tall] = [
+      [dIn, capacity],
+      [capacity, dOut],
+    ];
+    return {
+      A: get('A', wide!),
+      B: get('B', tall!),
+      mA: get('mA', wide!),
+      vA: get('vA', wide!),
+      mB: get('mB', tall!),
+      vB: get('vB', tall!),
+      age: get('age', [capacity]),
+    };
+  };
   const network = (n: Network) =>
-    Object.fromEntries(
-      [...linears[n].keys()].map((path) => [
-        path,
-        Object.fromEntries(
-          fields.map((field) => {
-            const found = tensors.get(`${n}|${path}|${field}`);
-            if (!found) throw new RangeError(`the checkpoint has no ${field} of ${n}.${path}: was --targets changed?`);
-            return [field, tensor(found.data, found.shape)];
-          }),
-        ) as unknown as Slot,
-      ]),
-    );
+    Object.fromEntries([...linears[n]].map(([path, shape]) => [path, module(n, path, shape)]));
   return { unet: network('unet'), text: network('text') };
 }

@@ -7,6 +7,7 @@
  * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
  */
 import path from 'node:path';
+import { z } from 'zod';
 import { openBackend } from '../core/backends/open.ts';
 import { type Backend, read, readScalar, tensor } from '../core/index.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
@@ -32,7 +33,7 @@ import {
   drawCandidates,
   grow,
   judge,
-  type Ranks,
+  ranksSchema,
   startState,
   stateFrom,
   stateTensors,
@@ -40,15 +41,17 @@ import {
 } from './run-state.ts';
 import { adaptersOf, createSteps, type FisherSums, type Frozen, type State } from './step.ts';
 
-/** What the host remembers between steps; with the state's tensors it is the whole run. */
-export interface Progress {
-  readonly step: number;
-  readonly ranks: Ranks;
-  readonly best: { readonly step: number; readonly loss: number } | null;
+const stepNumber = z.int().min(0);
+const progressSchema = z.object({
+  step: stepNumber,
+  ranks: ranksSchema,
+  best: z.object({ step: stepNumber, loss: z.number() }).nullable(),
   /** frozen base on the validation grid: true and shuffled reports */
-  readonly baseline: { readonly loss: number; readonly shuffled: number } | null;
-  readonly seconds: number;
-}
+  baseline: z.object({ loss: z.number(), shuffled: z.number() }).nullable(),
+  seconds: z.number().min(0),
+});
+/** What the host remembers between steps; with the state's tensors it is the whole run. */
+export type Progress = z.output<typeof progressSchema>;
 
 async function start(
   options: Readonly<Record<string, unknown>>,
@@ -138,20 +141,21 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
 
   // where the run stands
   const origin = { data: data.hash, base: await model.base.hash() };
-  const saved = await loadCheckpoint(run);
+  const checkpoint = await loadCheckpoint(run);
+  const saved = checkpoint && { tensors: checkpoint.tensors, progress: progressSchema.parse(checkpoint.info) };
   if (saved) refuseChanges(run.path, { data: saved.info.data, base: saved.info.base }, origin);
   let { state, ranks } = saved
-    ? { state: stateFrom(saved.tensors, linears), ranks: saved.info.ranks as unknown as Ranks }
+    ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
     : startState(c, linears, backend);
-  let progress: Progress = saved
-    ? (saved.info as unknown as Progress)
-    : { step: 0, ranks, best: null, baseline: null, seconds: 0 };
+  let progress: Progress = saved?.progress ?? { step: 0, ranks, best: null, baseline: null, seconds: 0 };
   const metrics = await openMetrics(run, progress.step, saved?.info.metrics);
   if (!progress.baseline && validation.length > 0) {
     const baseline = await clock.time('validation', async () => ({
       loss: await measure(state, 'plain'),
       shuffled: await measure(state, 'shuffled'),
     }));
+    if (!Number.isFinite(baseline.loss))
+      throw new RangeError(`--base ${c.base}: its loss on the validation pairs is ${baseline.loss}`);
     progress = { ...progress, baseline };
     print(
       io,
@@ -217,7 +221,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
         async () => [await measure(state, 'plain'), await measure(state, 'shuffled')] as const,
       );
       row.validation = { loss, shuffled };
-      if (!progress.best || loss < progress.best.loss) {
+      if (Number.isFinite(loss) && !(progress.best && loss >= progress.best.loss)) {
         progress = { ...progress, best: { step: step + 1, loss } };
         await writeAdapter(
           path.join(run.path, 'best.safetensors'),
