@@ -5,8 +5,6 @@ import type { Kernel } from './kernel.ts';
 export interface Pipelines {
   /** the pipeline of a kernel, built when its text is new */
   get(kernel: Kernel): GPUComputePipeline;
-  /** builds all new texts at once, on the driver's threads */
-  prepare(kernels: readonly Kernel[]): Promise<void>;
   layout(reads: number, writes: number): GPUBindGroupLayout;
   /** how many pipelines were built so far */
   built(): number;
@@ -51,14 +49,6 @@ export const createPipelines = ({ device }: Gpu): Pipelines => {
         pipelines.set(kernel.code, found);
       }
       return found;
-    },
-    async prepare(kernels) {
-      const fresh = new Map(kernels.filter((k) => !pipelines.has(k.code)).map((k) => [k.code, k]));
-      await Promise.all(
-        [...fresh].map(async ([code, kernel]) =>
-          pipelines.set(code, await device.createComputePipelineAsync(descriptor(kernel))),
-        ),
-      );
     },
     built: () => pipelines.size,
   };
