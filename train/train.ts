@@ -142,7 +142,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   // where the run stands
   const origin = { data: data.hash, base: await model.base.hash() };
   const checkpoint = await loadCheckpoint(run);
-  const saved = checkpoint && { tensors: checkpoint.tensors, progress: progressSchema.parse(checkpoint.info) };
+  const saved = checkpoint && { ...checkpoint, progress: progressSchema.parse(checkpoint.info) };
   if (saved) refuseChanges(run.path, { data: saved.info.data, base: saved.info.base }, origin);
   let { state, ranks } = saved
     ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
