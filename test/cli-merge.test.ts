@@ -102,8 +102,8 @@ describe('merging', () => {
         await weightsOf(at('m'), part),
         await weightsOf(at('u'), part),
       ];
+      // one rounding when it was added, one when it was taken out
       for (const [name, values] of want)
-        // one rounding when it was added, one when it was taken out
         for (const [i, w] of values.entries())
           expect(Math.abs(got.get(name)![i] - w), name).toBeLessThanOrEqual(
             2 ** -24 * (Math.abs(merged.get(name)![i]) + Math.abs(w)) * 1.01,
