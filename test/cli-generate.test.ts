@@ -1,6 +1,6 @@
 /** `generate`: the pictures are those of the one sampling function, and what a person mistypes is told in one line. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -8,11 +8,12 @@ import { type Backend, cpuBackend } from '../core/index.ts';
 import type { AdapterFile, AdapterModule } from '../models/io/adapter-file.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import { openBase } from '../models/io/base.ts';
-import { encodePng } from '../train/data/image-write.ts';
+import { encodePng, writePng } from '../train/data/image-write.ts';
 import { main, ordersOf } from '../train/generate.ts';
 import { main as merge } from '../train/merge.ts';
 import { adaptersFromFile, linearsOf, loadPipeline } from '../train/model.ts';
 import { createGenerator } from '../train/sample.ts';
+import { main as train } from '../train/train.ts';
 import { runCommand, writeCalmBase } from './commands.ts';
 
 // other processes may have all cores
@@ -133,6 +134,41 @@ describe('pictures', () => {
   });
 });
 
+describe('the trainer', () => {
+  it('draws its samples by the same function: same seed, same PNG', async () => {
+    const data = at('films');
+    mkdirSync(data);
+    const texts = ['the cat', 'a hat', 'the hat', 'a cat'];
+    const wave = (i: number) => Float32Array.from({ length: 16 * 16 * 3 }, (_, j) => Math.sin(i + j));
+    for (const i of texts.keys()) await writePng(path.join(data, `${i}.png`), wave(i), 16);
+    writeFileSync(
+      path.join(data, 'metadata.csv'),
+      `file_name,text\n${texts.map((t, i) => `${i}.png,${t}`).join('\n')}\n`,
+    );
+    const run = at('run');
+    const settings = ['--seed', '11', '--guidance', '2', '--sampler', 'euler', '--backend', 'cpu'];
+    const training = ['--steps', '2', '--lr', '0.05', '--resolution', '16', '--split', '50/0/50', '--samples', '2'];
+    const trained = await runCommand(train, [
+      ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
+      ...training,
+      ...settings,
+    ]);
+    expect(trained.code, trained.stderr).toBe(0);
+    const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
+    const prompts = split.test.flatMap(({ id }: { id: string }) => [
+      '--prompt',
+      texts[Number.parseInt(path.basename(id), 10)],
+    ]);
+    const drawing = ['--base', base, '--steps', '3', '--resolution', '16', ...prompts, ...settings];
+    await runCommand(main, [...drawing, '--out', at('again'), '--adapter', path.join(run, 'adapter.safetensors')]);
+    await runCommand(main, [...drawing, '--out', at('untouched')]);
+    const samples = (what: string) => [1, 2].map((i) => readFileSync(path.join(run, `samples/0${i}-${what}.png`)));
+    expect(pictures('again')).toEqual(samples('adapted'));
+    expect(pictures('untouched')).toEqual(samples('base'));
+    expect(samples('adapted')).not.toEqual(samples('base'));
+  });
+});
+
 describe('names', () => {
   it('sort in the order of drawing and are plain', () => {
     const files = ordersOf(['Épanchement: ../../x\u0000', '…'], 2, 9).map(({ file }) => file);
@@ -206,12 +242,13 @@ describe('refusals in one line', () => {
     const child = spawn(process.execPath, ['--import', 'tsx', 'train/generate.ts', ...args], {
       cwd: path.dirname(import.meta.dirname),
     });
-    let stderr = '';
+    let [stderr, stopped] = ['', false];
     child.stderr.on('data', (chunk) => {
       stderr += String(chunk);
     });
     child.stdout.on('data', (chunk) => {
-      if (String(chunk).includes('step')) child.kill('SIGINT');
+      // once: a second Ctrl-C ends the process at once
+      if (!stopped && String(chunk).includes('step')) stopped = child.kill('SIGINT');
     });
     const code = await new Promise((resolve) => child.on('close', resolve));
     expect([code, stderr]).toEqual([130, 'stopped by Ctrl-C\n']);

@@ -2,6 +2,7 @@
  * Text → pictures with classifier-free guidance. The one function behind `generate`, the trainer's samples and the
  * pre-training gate: the same seed, prompt and settings give the same picture everywhere.
  */
+import { setImmediate as nextTask } from 'node:timers/promises';
 import { type Backend, compile, mul, read, type Tensor, tensor } from '../core/index.ts';
 import { type TextEncoder, textEncoder } from '../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../models/clip/tokenizer.ts';
@@ -86,6 +87,8 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
         return x;
       };
       const model = async (input: Samples, t: number): Promise<Samples> => {
+        // Backends that compute at once would never let a signal in between.
+        await nextTask();
         const x = new Float32Array(texts.length * each);
         x.set(input);
         if (guided) x.set(input, n * each);
