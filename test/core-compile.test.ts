@@ -211,8 +211,8 @@ describe.each(both)('results and donation on %s', (_name, backend) => {
       live.push(backend.memory().liveBytes);
     }
     expect((await read(loss!))[0]).toBeLessThan(0.25);
-    // another test's leftovers may be freed in between, so it may fall; it never grows
-    expect(Math.max(...live.slice(1)), live.join()).toBeLessThanOrEqual(live[0]!);
+    // a leak of one loss a step would be 3,000 bytes; the last few losses may still wait for their finalizer
+    expect(Math.max(...live), live.join()).toBeLessThanOrEqual(live[0]! + 40);
   });
 });
 
