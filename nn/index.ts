@@ -4,7 +4,7 @@ export { type Attention, attention, attentionSpec } from './attention.ts';
 export { type Conv, conv2d, convSpec, type Padding } from './conv.ts';
 export { type Embedding, embedding, embeddingSpec, timestepEmbedding } from './embedding.ts';
 export { init } from './init.ts';
-export { fileShape, permuteAxes, toFileLayout, toModelLayout } from './layout.ts';
+export { fileShape, permuteAxes, toFileLayout, toModelLayout, toModelShape } from './layout.ts';
 export { type AdaptedLinear, type Adapter, type Linear, linear, linearSpec } from './linear.ts';
 export { mse } from './loss.ts';
 export { groupNorm, layerNorm, type Norm, normSpec } from './norm.ts';

@@ -31,11 +31,13 @@ const TO_FILE = [3, 2, 0, 1];
 
 type Values<A> = { readonly data: A; readonly shape: readonly number[] };
 
+/** The shape `toModelLayout` gives: [out, in, kh, kw] → [kh, kw, in, out]; other shapes unchanged. */
+export const toModelShape = (shape: readonly number[]): readonly number[] =>
+  shape.length === 4 ? TO_MODEL.map((i) => shape[i]!) : shape;
+
 /** A parameter from a file's layout to the model's: only convolution kernels (four axes) change. */
 export const toModelLayout = <A extends HostValues>({ data, shape }: Values<A>): Values<A> =>
-  shape.length === 4
-    ? { data: permuteAxes(data, shape, TO_MODEL), shape: TO_MODEL.map((i) => shape[i]!) }
-    : { data, shape };
+  shape.length === 4 ? { data: permuteAxes(data, shape, TO_MODEL), shape: toModelShape(shape) } : { data, shape };
 
 /** The shape `toFileLayout` gives: [kh, kw, in, out] → [out, in, kh, kw]; other shapes unchanged. */
 export const fileShape = (shape: readonly number[]): readonly number[] =>

@@ -58,7 +58,7 @@ describe('settings', () => {
   );
   test('every setting can be given on the command line, and nothing else', () => {
     const options = trainCommand(io).options.map((o) => o.attributeName());
-    const own = ['out', 'name', 'resume', 'preset'];
+    const own = ['out', 'name', 'resume', 'preset', 'estimate'];
     expect(options.filter((o) => !own.includes(o)).sort()).toEqual(Object.keys(configSchema.shape).sort());
   });
   test('piecewise rates reach the schedule', () => {

@@ -168,11 +168,14 @@ const number = (text: string): number => {
   return x;
 };
 
+const numberOrAuto = (text: string): number | 'auto' => (text === 'auto' ? text : number(text));
+
 const EXAMPLES = [
   '',
   '--method lora --rank 4',
   '--data films/ --base sd15/ --preset iu-xray',
   '--data films/ --targets attn --lambda 1.3 --test-every 20 --budget 400',
+  '--base sd15/ --data films/ --resolution 224 --estimate',
   '--resume runs/2026-11-24-phantoms',
 ];
 
@@ -194,7 +197,7 @@ export function trainCommand(io: Io): Command {
     .option('--steps <n>', 'updates', number)
     .option('--epochs <n>', 'passes over the training pairs, instead of --steps', number)
     .option('--batch <n>', 'pairs per update', number)
-    .option('--accumulate <n>', 'micro-batches per update', number)
+    .option('--accumulate <n>', 'micro-batches per update; auto (default): as few as the memory allows', numberOrAuto)
     .option('--resolution <n>', 'pixels: shortest side, then centre crop', number)
     .option('--split <a/b/c>', 'train/validation/test in percent, grouped by patient')
     .option('--pairs <n>', 'number of built-in pairs', number)
@@ -228,7 +231,15 @@ export function trainCommand(io: Io): Command {
         'f32',
       ]),
     )
-    .option('--checkpoint-blocks', 'recompute blocks in the backward pass: less memory, more time')
+    .addOption(
+      new Option(
+        '--checkpoint-blocks [when]',
+        'recompute blocks in the backward pass: less memory, more time; auto (default): where it must be',
+      )
+        .choices(['auto', 'on', 'off'])
+        .preset('on'),
+    )
+    .option('--estimate', 'predict memory and time, and stop')
     .option('--validate-every <n>', 'steps between validations', number)
     .option('--validation-pairs <n>', 'pairs of the validation grid', number)
     .option('--save-every <n>', 'steps between checkpoints', number)
@@ -253,6 +264,22 @@ export function ratesOf(
   return { unet: rate(c.lr), text: rate(c.textLr ?? c.lr) };
 }
 
+/** Settings that `auto` leaves to the plan of the run, as the configuration holds them once they are chosen. */
+const memoryOptions = (o: Readonly<Record<string, unknown>>): Record<string, unknown> => ({
+  accumulate: o.accumulate === 'auto' ? undefined : o.accumulate,
+  checkpointBlocks:
+    o.checkpointBlocks === 'auto'
+      ? undefined
+      : typeof o.checkpointBlocks === 'string'
+        ? o.checkpointBlocks === 'on'
+        : o.checkpointBlocks,
+});
+/** Which of them are to be chosen. */
+export const openSettings = (o: Readonly<Record<string, unknown>>) => ({
+  accumulate: memoryOptions(o).accumulate === undefined,
+  checkpointBlocks: memoryOptions(o).checkpointBlocks === undefined,
+});
+
 /** Preset, then the command line on top; checked. */
 export function resolveConfig(options: Readonly<Record<string, unknown>>): RunConfig {
   const {
@@ -260,8 +287,10 @@ export function resolveConfig(options: Readonly<Record<string, unknown>>): RunCo
     out: _out,
     name: _name,
     resume: _resume,
-    ...given
+    estimate: _estimate,
+    ...rest
   } = options as Record<string, unknown> & { preset?: keyof typeof runPresets };
+  const given = { ...rest, ...memoryOptions(rest) };
   const builtIn = (given.data ?? 'phantoms') === 'phantoms';
   const chosen: Settings = preset ? runPresets[preset] : builtIn ? runPresets.phantoms : {};
   const merged = {

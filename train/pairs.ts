@@ -26,6 +26,21 @@ export interface Encoded {
   readonly std: Float32Array;
 }
 
+/** pictures encoded at a time: about half a million pixels */
+export const pairsPerEncoding = (side: number): number => Math.max(1, Math.min(8, Math.floor(2 ** 19 / (side * side))));
+/** samples of the validation grid measured at a time */
+export const VALIDATION_BATCH = 16;
+
+/** Pictures [n, h, w, 3] → mean and deviation of their scaled latents. */
+export const encodeProgram = (backend: Backend, config: VaeConfig) =>
+  compile(
+    (p: Vae, x: Tensor) => {
+      const [q, s] = [vaeEncode(p, config, x), config.scaling_factor];
+      return { mean: mul(q.mean, s), std: mul(exp(mul(q.logvar, 0.5)), s) };
+    },
+    { backend, name: 'encode' },
+  );
+
 /** Encodes pictures and texts once; the posterior is kept, so every step still draws a fresh sample. */
 export async function encodePairs(
   backend: Backend,
@@ -36,16 +51,9 @@ export async function encodePairs(
   side: number,
   onProgress?: (done: number, of: number) => void,
 ): Promise<Encoded[]> {
-  const s = config.scaling_factor;
-  const encode = compile(
-    (p: Vae, x: Tensor) => {
-      const q = vaeEncode(p, config, x);
-      return { mean: mul(q.mean, s), std: mul(exp(mul(q.logvar, 0.5)), s) };
-    },
-    { backend, name: 'encode' },
-  );
+  const encode = encodeProgram(backend, config);
   const out: Encoded[] = [];
-  const group = Math.max(1, Math.min(8, Math.floor(2 ** 19 / (side * side))));
+  const group = pairsPerEncoding(side);
   for (let from = 0; from < pairs.length; from += group) {
     const some = pairs.slice(from, from + group);
     const x = new Float32Array(some.length * side * side * 3);
@@ -184,7 +192,7 @@ export function batchSource(
           sample: false,
         })),
       );
-      const size = Math.min(16, items.length);
+      const size = Math.min(VALIDATION_BATCH, items.length);
       const out: Batch[] = [];
       for (let from = 0; from < items.length; from += size) out.push(make(items.slice(from, from + size)));
       return out;

@@ -189,6 +189,13 @@ export interface Steps {
     [s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates],
     { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums: FisherSums }
   >;
+  /** loss and gradients of one micro-batch */
+  readonly part: Compiled<[s: State, base: Frozen, batch: Batch], { readonly loss: Tensor; readonly g: Pairs }>;
+  /** the same with the Fisher sums */
+  readonly testedPart: Compiled<
+    [s: State, base: Frozen, batch: Batch, c: Candidates],
+    { readonly loss: Tensor; readonly g: Pairs; readonly sums: FisherSums }
+  >;
   /** one update from several micro-batches: equals the update from their union */
   readonly accumulated: (
     s: State,
@@ -200,7 +207,7 @@ export interface Steps {
   /** puts accepted candidates into A: `slot` is the one-hot row of an accepted module, zeros for the others */
   readonly install: (s: State, c: Candidates) => State;
   /** losses [b] of a batch, each times its weight */
-  readonly losses: (a: Pairs, base: Frozen, batch: Batch) => Tensor;
+  readonly losses: Compiled<[a: Pairs, base: Frozen, batch: Batch], Tensor>;
   /** gives back the programs of shapes that are over */
   readonly trim: () => void;
 }
@@ -262,6 +269,8 @@ export function createSteps(o: StepOptions): Steps {
   return {
     plain,
     tested,
+    part,
+    testedPart,
     accumulated(s, base, batches, hyper, c) {
       let total: Part | undefined;
       for (const [i, b] of batches.entries()) {

@@ -12,12 +12,13 @@ import { openBackend } from '../core/backends/open.ts';
 import { type Backend, read, readScalar, tensor } from '../core/index.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
-import { selectTargets } from '../selora/targets.ts';
 import { type Io, parseArgs, print, runMain } from './cli.ts';
 import { type RunConfig, ratesOf, resolveConfig, trainCommand } from './config.ts';
+import { settleRun } from './estimate/index.ts';
+import { sideOf, targetsOf } from './estimate/settle.ts';
 import { adapterFileOf } from './finish/files.ts';
 import { finishRun } from './finish/index.ts';
-import { type Linears, type LoadedModel, loadPipeline } from './model.ts';
+import { loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
@@ -53,28 +54,31 @@ const progressSchema = z.object({
 /** What the host remembers between steps; with the state's tensors it is the whole run. */
 export type Progress = z.output<typeof progressSchema>;
 
+/** A new run or an old one; undefined when only the estimate was asked for. */
 async function start(
   options: Readonly<Record<string, unknown>>,
   io: Io,
-): Promise<{ run: RunFolder; config: RunConfig }> {
+): Promise<{ run: RunFolder; config: RunConfig; backend: Backend } | undefined> {
+  const open = async (c: RunConfig) => {
+    const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
+    print(io, `backend ${backend.name}: ${backend.device}`);
+    return backend;
+  };
   if (typeof options.resume === 'string') {
     const { run, config } = await openRun(options.resume);
-    return { run, config: resolveConfig(config as Record<string, unknown>) };
+    const resolved = resolveConfig(config as Record<string, unknown>);
+    return { run, config: resolved, backend: await open(resolved) };
   }
-  const config = resolveConfig(options);
+  const backend = await open(resolveConfig(options));
+  const config = await settleRun(options, backend, io);
+  if (!config) return undefined;
   const stamp = new Date().toISOString().slice(0, 16).replace('T', '-').replace(':', '');
   const name =
     typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;
   const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
   const run = await createRun(folder, config as unknown as Json);
   print(io, `run folder ${run.path}`);
-  return { run, config };
-}
-
-/** the VAE's own picture size, or the U-Net's latents' */
-function defaultSide({ base }: LoadedModel, factor: number): number {
-  const size = base.configs.unet.sample_size ?? 64;
-  return (typeof size === 'number' ? size : size[0]!) * factor;
+  return { run, config, backend };
 }
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
@@ -82,16 +86,15 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const clock = phaseClock();
 
   // settings and model
-  const { run, config: c } = await start(options, io);
-  const backend: Backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
-  print(io, `backend ${backend.name}: ${backend.device}`);
+  const started = await start(options, io);
+  if (!started) return;
+  const { run, config: c, backend } = started;
   const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
   const { pipeline } = model;
 
   // pairs: read, split by patient, encoded once
   const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
-  const side = c.resolution ?? defaultSide(model, factor);
-  if (side % factor !== 0) throw new RangeError(`--resolution ${side}: expected a multiple of ${factor} for this VAE`);
+  const side = sideOf(model.base, c);
   const data = await clock.time('read data', () => loadPairs(c, side, run.path));
   const encode = (pairs: typeof data.train) =>
     encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side);
@@ -103,14 +106,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   );
 
   // adapters
-  const chosen = selectTargets(
-    c.targets,
-    [...model.linears.unet.keys()],
-    c.trainTextEncoder ? [...model.linears.text.keys()] : [],
-  );
-  const pick = (all: ReadonlyMap<string, readonly [number, number]>, paths: readonly string[]) =>
-    new Map(paths.map((p) => [p, all.get(p)!]));
-  const linears: Linears = { unet: pick(model.linears.unet, chosen.unet), text: pick(model.linears.text, chosen.text) };
+  const linears = targetsOf(model.base, c);
   print(
     io,
     `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,

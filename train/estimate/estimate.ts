@@ -1,0 +1,151 @@
+/**
+ * What a run will need, before anything is allocated: its programs are traced and planned on shapes alone, and the plan is
+ * added up by phase. The very same plans run later, so the prediction is as good as the plan.
+ */
+import { type Backend, compile, type KernelReport, leaves, mul, type Tensor } from '../../core/index.ts';
+import { bytesOf } from '../../core/ir/dtype.ts';
+import { hole } from '../../core/ir/tensor.ts';
+import { sizeOf } from '../../core/ir/view.ts';
+import type { Base } from '../../models/io/base.ts';
+import { unet } from '../../models/unet/index.ts';
+import { vaeDecode } from '../../models/vae/index.ts';
+import type { RunConfig } from '../config.ts';
+import { type Linears, specsOf } from '../model.ts';
+import { adamDefaults } from '../optimizer.ts';
+import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH } from '../pairs.ts';
+import { capacityFor } from '../run-state.ts';
+import { adaptersOf, createSteps, mapModules, type PerNetwork } from '../step.ts';
+import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './shapes.ts';
+
+/** What is to be run, as far as memory and time depend on it. */
+export type RunShape = Pick<
+  RunConfig,
+  'batch' | 'accumulate' | 'method' | 'rank' | 'scale' | 'guidance' | 'testEvery'
+> & {
+  readonly checkpointBlocks: boolean;
+  readonly weights: 'f16' | 'f32';
+  /** pixels along a side */
+  readonly side: number;
+  /** pairs measured at a time */
+  readonly validationPairs: number;
+  /** pictures drawn at a time, 0 for none */
+  readonly samples: number;
+};
+
+/** One program: its intermediates, and the arithmetic of its contractions. */
+export type Plan = {
+  readonly name: string;
+  readonly workspaceBytes: number;
+  readonly flops: number;
+  readonly halves: number;
+};
+
+export type Estimate = {
+  readonly weights: number;
+  /** adapters, their moments and gradients */
+  readonly optimizer: number;
+  readonly plans: readonly Plan[];
+  /** weights, optimizer and the largest workspace: what the backend holds at most */
+  readonly backendBytes: number;
+  /** with what the process itself takes */
+  readonly processBytes: number;
+};
+
+const heavy = new Set(['dot', 'conv', 'convInput', 'convKernel', 'attention', 'attentionGrad']);
+const total = (tree: unknown): number =>
+  leaves<Tensor>(tree as Tensor).reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
+
+function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; readonly workspaceBytes: number }): Plan {
+  const sum = (of: (k: KernelReport) => number) => p.kernels.reduce((n, k) => n + of(k), 0);
+  return {
+    name,
+    workspaceBytes: p.workspaceBytes,
+    flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
+    halves: sum((k) => (k.name === 'fromHalf' ? k.flops : 0)),
+  };
+}
+
+/** The programs of the training loop alone: what changes with micro-batches and checkpoints. */
+export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Backend): readonly Plan[] {
+  const { configs } = base;
+  const steps = createSteps({
+    backend,
+    configs: { unet: configs.unet, text: configs.textEncoder },
+    scale: o.scale,
+    adam: adamDefaults,
+    clip: 1,
+    checkpointBlocks: o.checkpointBlocks,
+  });
+  const { state, frozen, latent, length } = treesOf(base, linears, o);
+  const micro = batchHoles(o.batch / o.accumulate, latent, length);
+  const single = o.accumulate === 1;
+  const step = single
+    ? steps.plain.inspect(state, frozen, micro, hyperHoles())
+    : steps.part.inspect(state, frozen, micro);
+  const plans = [planOf('training step', step)];
+  if (o.method === 'selora') {
+    const c = candidateHoles(state);
+    const tested = single
+      ? steps.tested.inspect(state, frozen, micro, hyperHoles(), c)
+      : steps.testedPart.inspect(state, frozen, micro, c);
+    plans.push(planOf('step with expansion test', tested));
+  }
+  if (o.validationPairs > 0) {
+    const n = Math.min(VALIDATION_BATCH, 4 * o.validationPairs);
+    plans.push(planOf('validation', steps.losses.inspect(adaptersOf(state), frozen, batchHoles(n, latent, length))));
+  }
+  return plans;
+}
+
+/** Encoding and sampling: the programs around the loop. */
+export function planAround(base: Base, o: RunShape, backend: Backend): readonly Plan[] {
+  const { configs } = base;
+  const { frozen, vae, latent, length } = treesOf(base, { unet: new Map(), text: new Map() }, o);
+  const f32 = (...shape: number[]) => hole({ shape, dtype: 'f32' });
+  const pictures = f32(pairsPerEncoding(o.side), o.side, o.side, 3);
+  const plans = [planOf('encoding pictures', encodeProgram(backend, configs.vae).inspect(vae, pictures))];
+  if (o.samples === 0) return plans;
+  const n = o.samples * (o.guidance === 1 ? 1 : 2);
+  const denoise = compile(
+    (p: typeof frozen.unet, x: Tensor, t: Tensor, context: Tensor) => unet(p, configs.unet, x, t, context),
+    { backend },
+  );
+  const decode = compile(
+    (p: typeof vae, z: Tensor) => vaeDecode(p, configs.vae, mul(z, 1 / configs.vae.scaling_factor)),
+    { backend },
+  );
+  const context = f32(n, length, configs.unet.cross_attention_dim);
+  plans.push(planOf('drawing pictures', denoise.inspect(frozen.unet, f32(n, ...latent), f32(n), context)));
+  plans.push(planOf('decoding pictures', decode.inspect(vae, f32(o.samples, ...latent))));
+  return plans;
+}
+
+/** The trees of a run without values. */
+function treesOf(base: Base, linears: Linears, o: RunShape) {
+  const { configs } = base;
+  const specs = specsOf(base);
+  const side = o.side / 2 ** (configs.vae.block_out_channels.length - 1);
+  const capacity: PerNetwork<number> = capacityFor(
+    mapModules(() => o.rank, { unet: Object.fromEntries(linears.unet), text: Object.fromEntries(linears.text) }),
+    o.method,
+  );
+  return {
+    frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
+    vae: parameterHoles(specs.vae, o.weights),
+    state: stateHoles(linears, capacity),
+    latent: [side, side, configs.vae.latent_channels] as const,
+    length: configs.textEncoder.max_position_embeddings,
+  };
+}
+
+/** Adds up a run from the plans of its programs. */
+export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly Plan[]): Estimate {
+  const { frozen, vae, state } = treesOf(base, linears, o);
+  const weights = total(frozen) + total(vae);
+  const gradients = total(adaptersOf(state));
+  // micro-batches: the gradients of one, their running mean, and the fixed place each program writes its results to
+  const optimizer = total(state) + (o.accumulate === 1 ? 0 : 4 * gradients);
+  const workspace = Math.max(...plans.map((p) => p.workspaceBytes));
+  const backendBytes = weights + optimizer + workspace;
+  return { weights, optimizer, plans, backendBytes, processBytes: backendBytes + process.memoryUsage.rss() };
+}

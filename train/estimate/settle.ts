@@ -1,0 +1,119 @@
+/**
+ * Settings that depend on memory: how many micro-batches an update takes, and whether blocks are recomputed. Chosen from the
+ * plan and the budget where the person leaves them open; refused, with reasons, where nothing fits.
+ */
+import os from 'node:os';
+import type { Backend } from '../../core/index.ts';
+import type { Base } from '../../models/io/base.ts';
+import { parameterCount } from '../../models/spec.ts';
+import { selectTargets } from '../../selora/targets.ts';
+import type { RunConfig } from '../config.ts';
+import { type Linears, linearsOf, specsOf, storageOf } from '../model.ts';
+import { bytes } from '../report/format.ts';
+import { addUp, type Estimate, planAround, planSteps, type RunShape } from './estimate.ts';
+
+/** Which settings may be chosen here. */
+export type Open = { readonly accumulate: boolean; readonly checkpointBlocks: boolean };
+export type Budget = {
+  /** what the backend can address */
+  readonly backend: number;
+  /** what the machine has free */
+  readonly process: number;
+};
+export type Settled = { readonly config: RunConfig; readonly estimate: Estimate; readonly shape: RunShape };
+
+/** a WASM memory ends at 4 GiB; the last pages are left to programs and small tensors */
+const WASM_BYTES = 4 * 2 ** 30 - 96 * 2 ** 20;
+
+/** The budget of this machine now. */
+export const budgetOf = (backend: Backend): Budget => ({
+  backend: backend.name === 'wasm' ? WASM_BYTES : Number.POSITIVE_INFINITY,
+  process: os.freemem() + process.memoryUsage.rss(),
+});
+
+/** The adapted linears of a run. */
+export function targetsOf(base: Base, c: RunConfig): Linears {
+  const all = linearsOf(base);
+  const chosen = selectTargets(c.targets, [...all.unet.keys()], c.trainTextEncoder ? [...all.text.keys()] : []);
+  const pick = (from: Linears['unet'], paths: readonly string[]) => new Map(paths.map((p) => [p, from.get(p)!]));
+  return { unet: pick(all.unet, chosen.unet), text: pick(all.text, chosen.text) };
+}
+
+/** pixels along a side: as told, or the base's own. @throws RangeError for a side the VAE cannot halve often enough */
+export function sideOf(base: Base, c: Pick<RunConfig, 'resolution'>): number {
+  const size = base.configs.unet.sample_size ?? 64;
+  const factor = 2 ** (base.configs.vae.block_out_channels.length - 1);
+  const side = c.resolution ?? (typeof size === 'number' ? size : size[0]!) * factor;
+  if (side % factor !== 0) throw new RangeError(`--resolution ${side}: expected a multiple of ${factor} for this VAE`);
+  return side;
+}
+
+export const shapeOf = (base: Base, c: RunConfig, backend: Backend): RunShape => ({
+  ...c,
+  side: sideOf(base, c),
+  weights: storageOf(base, backend, c.weights),
+  samples: Math.min(8, c.samples),
+});
+
+/** Planning takes seconds; runs far below any limit go without. */
+export function isLarge(base: Base, c: RunConfig): boolean {
+  const specs = Object.values(specsOf(base));
+  return specs.reduce((n, s) => n + parameterCount(s), 0) > 30e6 || c.batch * sideOf(base, c) ** 2 > 2 ** 21;
+}
+
+const fits = (e: Estimate, budget: Budget): boolean =>
+  e.backendBytes <= budget.backend && e.processBytes <= budget.process;
+
+/**
+ * Chooses the open settings: the fewest micro-batches that fit without recomputing, else the fewest that fit with it.
+ * What cannot fit is not planned: a micro-batch half as large needs at least half the intermediates.
+ */
+export function settle(c: RunConfig, open: Open, base: Base, backend: Backend, budget: Budget): Settled {
+  const linears = targetsOf(base, c);
+  const first = shapeOf(base, c, backend);
+  const around = planAround(base, first, backend);
+  const of = (shape: RunShape): Settled => ({
+    shape,
+    config: { ...c, accumulate: shape.accumulate, checkpointBlocks: shape.checkpointBlocks },
+    estimate: addUp(base, linears, shape, [...planSteps(base, linears, shape, backend), ...around]),
+  });
+  const divisors = Array.from({ length: c.batch }, (_, i) => i + 1).filter((n) => c.batch % n === 0);
+  const counts = open.accumulate ? divisors : [c.accumulate];
+  let last: Settled | undefined;
+  for (const checkpointBlocks of open.checkpointBlocks ? [false, true] : [c.checkpointBlocks]) {
+    let known: { readonly count: number; readonly bytes: number; readonly rest: number } | undefined;
+    for (const accumulate of counts) {
+      const least = known ? known.rest + (known.bytes * known.count) / accumulate : 0;
+      if (known && accumulate !== counts.at(-1) && least > budget.backend) continue;
+      const tried = of({ ...first, accumulate, checkpointBlocks });
+      if (fits(tried.estimate, budget)) return tried;
+      last = tried;
+      const { weights, optimizer, backendBytes } = tried.estimate;
+      known = { count: accumulate, bytes: backendBytes - weights - optimizer, rest: weights + optimizer };
+    }
+  }
+  return last!;
+}
+
+/** Three largest causes and what to change, in one line; undefined where the run fits. */
+export function refusal({ estimate: e, shape, config: c }: Settled, budget: Budget): string | undefined {
+  if (fits(e, budget)) return undefined;
+  const limit =
+    e.backendBytes > budget.backend
+      ? `needs ${bytes(e.backendBytes)}, a WASM memory holds ${bytes(budget.backend)}`
+      : `needs ${bytes(e.processBytes)}, this machine has ${bytes(budget.process)} free`;
+  const causes = [
+    { name: `weights (${shape.weights})`, size: e.weights },
+    { name: 'adapters, moments and gradients', size: e.optimizer },
+    ...e.plans.map((p) => ({ name: `intermediates of ${p.name}`, size: p.workspaceBytes })),
+  ].sort((a, b) => b.size - a.size);
+  const changes = [
+    shape.weights === 'f32' ? '--weights f16' : '',
+    c.checkpointBlocks ? '' : '--checkpoint-blocks on',
+    c.accumulate < c.batch ? `--accumulate ${c.batch}` : '',
+    `a --resolution below ${shape.side}`,
+    c.samples > 1 ? '--samples 1' : '',
+  ].filter((text) => text !== '');
+  const shown = causes.slice(0, 3).map(({ name, size }) => `${name} ${bytes(size)}`);
+  return `this run ${limit}: ${shown.join(', ')}; try ${changes.join(', ')}`;
+}
