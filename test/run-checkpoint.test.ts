@@ -1,18 +1,20 @@
 /** Checkpoints: exact round trips, deterministic bytes, every damage noticed, older ones kept until the new one is safe. */
 import { createHash } from 'node:crypto';
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FileError } from '../models/io/error.ts';
 import type { Json } from '../models/io/json.ts';
+import type { Plain } from '../train/run/canonical.ts';
 import { type HostTensor, loadCheckpoint, saveCheckpoint } from '../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../train/run/folder.ts';
 import { FAULTS, scratchFolder } from './run-state.ts';
 import { infoAt, sameState, stateAt } from './run-values.ts';
 
 const scratch = scratchFolder();
-const newRun = (config = { steps: 9 }): Promise<RunFolder> =>
+const newRun = (config: Plain = { steps: 9 }): Promise<RunFolder> =>
   createRun(path.join(mkdtempSync(path.join(scratch, 'x-')), 'run'), config);
 const names = (run: RunFolder) => readdirSync(path.join(run.path, 'checkpoints')).sort();
 const fileOf = (run: RunFolder, step: number) =>
@@ -211,6 +213,24 @@ describe('damage', () => {
 });
 
 describe('the configuration', () => {
+  it('is known by hashes where it is text: no path, name or machine gets into a checkpoint', async () => {
+    const canaries = [
+      '/home/ann-canary/films',
+      'Doe^Jane',
+      os.hostname(),
+      os.userInfo().username.padEnd(5, '-'),
+      os.homedir(),
+    ];
+    const run = await newRun({ data: canaries[0], list: [canaries[1]], deep: { rest: canaries.slice(2) } });
+    await saveCheckpoint(run, stateAt(1), infoAt(1));
+    const bytes = readFileSync(fileOf(run, 1));
+    for (const canary of canaries) expect(bytes.includes(canary), canary).toBe(false);
+    await run.close();
+    const file = path.join(run.path, 'config.json');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('Doe^Jane', 'Doe^John'));
+    const again = await openRun(run.path);
+    await expect(loadCheckpoint(again.run, silent)).rejects.toThrow(/config.json: list: was \["sha256:/);
+  });
   it('is refused by name if it was changed since', async () => {
     const first = await newRun({ steps: 9 });
     await saveCheckpoint(first, stateAt(1), infoAt(1));

@@ -45,6 +45,7 @@ describe('a new run', () => {
   it('is refused where something is already, and nothing there changes', async () => {
     const folder = fresh();
     await (await createRun(folder, { a: 1 })).close();
+    writeFileSync(path.join(folder, 'metrics.jsonl'), '');
     await expect(createRun(folder, { a: 2 })).rejects.toThrow(/^.*run: holds a run already; go on with --resume/);
     expect(readFileSync(path.join(folder, 'config.json'), 'utf8')).toBe('{\n  "a": 1\n}\n');
     const used = fresh();
@@ -61,6 +62,14 @@ describe('a new run', () => {
       await expect(createRun(target, bad)).rejects.toThrow(/^x\.y: .* cannot be written as JSON$/);
       expect(() => statSync(target)).toThrow('ENOENT');
     }
+  });
+  it('may take the place of one that failed before its first step', async () => {
+    const folder = fresh();
+    await (await createRun(folder, { base: 'mistyped' })).close();
+    writeFileSync(path.join(folder, 'split.json'), '{}');
+    const run = await createRun(folder, { base: 'right' });
+    expect(JSON.parse(readFileSync(path.join(folder, 'config.json'), 'utf8'))).toEqual({ base: 'right' });
+    await run.close();
   });
   it('takes a folder where a process died before it wrote anything of use', async () => {
     const folder = fresh();

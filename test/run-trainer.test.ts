@@ -158,7 +158,11 @@ describe('between stop and resume', () => {
       (folder) => edit(folder, (c) => ({ ...c, seed: 2 })),
       /config.json: seed: was 1 when the run was saved, is 2 now$/,
     ],
-    ['the place of the base', (folder) => edit(folder, (c) => ({ ...c, base: other })), /config.json: base: was "/],
+    [
+      'the place of the base',
+      (folder) => edit(folder, (c) => ({ ...c, base: other })),
+      /config.json: base: was another text when the run was saved$/,
+    ],
     ['a setting that does not exist', (folder) => edit(folder, (c) => ({ ...c, lamda: 1.3 })), /lamda/],
     [
       'a metric',

@@ -2,6 +2,7 @@
  * JSON with one spelling per value: every number exact (-0 included), nothing silently dropped, keys sorted.
  * Equal values give equal bytes, which is what makes files comparable and hashes meaningful.
  */
+import { createHash } from 'node:crypto';
 import { FileError } from '../../models/io/error.ts';
 import { type Json, MAX_DEPTH } from '../../models/io/json.ts';
 
@@ -80,8 +81,22 @@ export function differences(
   return a === b ? [] : [[at, a, b]];
 }
 
+const HIDDEN = 'sha256:';
+
 /**
- * Refuses to go on with a run under other conditions than it was begun with.
+ * The same value with every text replaced by a hash of it: enough to notice a change, without the paths and names of a
+ * person's machine.
+ * @example concealed({ lambda: 1.1, data: '/home/ann/films' }) // { lambda: 1.1, data: 'sha256:…' }
+ */
+export function concealed(value: Json): Json {
+  if (typeof value === 'string') return HIDDEN + createHash('sha256').update(value).digest('hex').slice(0, 32);
+  if (Array.isArray(value)) return value.map(concealed);
+  if (!isObject(value)) return value;
+  return Object.fromEntries(Object.entries(value as Readonly<Record<string, Json>>).map(([k, v]) => [k, concealed(v)]));
+}
+
+/**
+ * Refuses to go on with a run under other conditions than it was begun with. Values may be concealed.
  * @param file where the person can look
  * @throws FileError naming what changed, from what to what
  * @example refuseChanges('runs/first', { data: 'aa' }, { data: 'bb' }) // runs/first: data: was "aa" when …, is "bb" now
@@ -91,7 +106,9 @@ export function refuseChanges(file: string, before: unknown, after: unknown): vo
   if (changed.length === 0) return;
   const [[field, was, is], ...others] = changed;
   const more = others.length > 0 ? ` (changed as well: ${others.map(([name]) => name).join(', ')})` : '';
-  throw new FileError(file, field, `was ${was} when the run was saved, is ${is} now${more}`);
+  const hidden = was.startsWith(`"${HIDDEN}`);
+  const change = hidden ? 'was another text when the run was saved' : `was ${was} when the run was saved, is ${is} now`;
+  throw new FileError(file, field, `${change}${more}`);
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -1,6 +1,6 @@
 /**
  * Checkpoints: the whole state of a run as one safetensors file per saved step, `checkpoints/step-000123.safetensors`.
- * The metadata hold the host's part of the state and the run's configuration as JSON, and the SHA-256 of the whole file
+ * The metadata hold the host's part of the state and the run's configuration (texts as hashes) as JSON, and the SHA-256 of the whole file
  * (its own digits read as zeros), so that a changed bit anywhere is noticed. The same state gives the same bytes.
  */
 import { createHash } from 'node:crypto';
@@ -12,7 +12,7 @@ import { type Json, parseJson } from '../../models/io/json.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { streamSafetensors, type TensorOut } from '../../models/io/safetensors-write.ts';
 import { makeRunFolder, writeRunFile } from './atomic.ts';
-import { canonicalJson, refuseChanges } from './canonical.ts';
+import { canonicalJson, concealed, refuseChanges } from './canonical.ts';
 import { CONFIG_FILE, type RunFolder } from './folder.ts';
 
 export const CHECKPOINT_FOLDER = 'checkpoints';
@@ -58,7 +58,7 @@ export async function saveCheckpoint(
   const out = new Map<string, TensorOut>(
     [...tensors].map(([name, { shape, data }]) => [name, { dtype: 'F32', shape, data }]),
   );
-  const [config, text] = [canonicalJson(run.config), canonicalJson(info)];
+  const [config, text] = [canonicalJson(concealed(run.config)), canonicalJson(info)];
   const metadata = (sha256: string) => new Map(Object.entries({ format: FORMAT, config, info: text, sha256 }));
   const hash = createHash('sha256');
   await streamSafetensors(out, metadata(NO_DIGEST), async (bytes) => {
@@ -119,7 +119,7 @@ export async function loadCheckpoint(
       continue;
     }
     for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
-    if (typeof run !== 'string') refuseChanges(path.join(run.path, CONFIG_FILE), found.config, run.config);
+    if (typeof run !== 'string') refuseChanges(path.join(run.path, CONFIG_FILE), found.config, concealed(run.config));
     return { tensors: found.tensors, info: found.info };
   }
   if (damaged.length > 0) throw damaged[0];

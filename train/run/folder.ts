@@ -25,7 +25,7 @@ export interface RunFolder {
 
 /**
  * Makes the folder of a new run and writes its configuration.
- * @throws FileError if the folder holds a run or anything else, or another process is using it
+ * @throws FileError if the folder holds a run that has begun or anything else, or another process is using it
  * @throws RangeError if the configuration holds what JSON cannot
  * @example const run = await createRun('runs/first', { steps: 100 })
  */
@@ -82,16 +82,20 @@ async function refuseNoFolder(folder: string, allowed?: string): Promise<void> {
   }
 }
 
-/** A new run takes an empty folder, or one where a process died before it wrote its configuration. */
+/** What a run writes before its first step: a folder with nothing else in it holds no work. */
+const BEFORE_FIRST_STEP: ReadonlySet<string> = new Set([CONFIG_FILE, 'split.json']);
+
+/** A new run takes an empty folder, or one where a run failed before it began (a wrong path, broken data). */
 async function refuseUsed(folder: string): Promise<void> {
   const all = await readdir(folder).catch((error) => {
     throw asFileError(error, folder);
   });
   const names = all.filter((name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name));
+  if (names.every((name) => BEFORE_FIRST_STEP.has(name))) return;
   if (names.includes(CONFIG_FILE)) {
     throw new FileError(folder, '', 'holds a run already; go on with --resume, or choose another folder');
   }
-  if (names.length > 0) throw new FileError(folder, '', 'is not empty; choose another folder');
+  throw new FileError(folder, '', 'is not empty; choose another folder');
 }
 
 /** Sweeps the folder and every folder below it; links are not followed. */
