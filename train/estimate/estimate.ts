@@ -37,7 +37,9 @@ export type Plan = {
   readonly name: string;
   readonly workspaceBytes: number;
   readonly flops: number;
+  /** half floats widened */
   readonly halves: number;
+  readonly kernels: number;
 };
 
 export type Estimate = {
@@ -62,6 +64,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
     workspaceBytes: p.workspaceBytes,
     flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
     halves: sum((k) => (k.name === 'fromHalf' ? k.flops : 0)),
+    kernels: p.kernels.length,
   };
 }
 
@@ -138,6 +141,13 @@ function treesOf(base: Base, linears: Linears, o: RunShape) {
   };
 }
 
+/**
+ * What JavaScript adds to a run beside the process as it is after planning: heap and compiled code, and the graph and commands
+ * of each kernel. Measured at 137 modules of the small base and at 256 of SD 1.5 (train/README.md, "True size").
+ */
+const HOST_BYTES = 250 * 2 ** 20;
+const KERNEL_BYTES = 6 * 2 ** 10;
+
 /** Adds up a run from the plans of its programs. */
 export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly Plan[]): Estimate {
   const { frozen, vae, state } = treesOf(base, linears, o);
@@ -147,5 +157,7 @@ export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly
   const optimizer = total(state) + (o.accumulate === 1 ? 0 : 4 * gradients);
   const workspace = Math.max(...plans.map((p) => p.workspaceBytes));
   const backendBytes = weights + optimizer + workspace;
-  return { weights, optimizer, plans, backendBytes, processBytes: backendBytes + process.memoryUsage.rss() };
+  const kernels = plans.reduce((n, p) => n + p.kernels, 0);
+  const host = process.memoryUsage.rss() + HOST_BYTES + kernels * KERNEL_BYTES;
+  return { weights, optimizer, plans, backendBytes, processBytes: backendBytes + host };
 }

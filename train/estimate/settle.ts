@@ -52,7 +52,7 @@ export const shapeOf = (base: Base, c: RunConfig, backend: Backend): RunShape =>
   ...c,
   side: sideOf(base, c),
   weights: storageOf(base, backend, c.weights),
-  samples: Math.min(8, c.samples),
+  samples: Math.min(8, Math.max(c.samples, c.data === 'phantoms' ? c.obedience : 0)),
 });
 
 /** Planning takes seconds; runs far below any limit go without. */

@@ -38,8 +38,11 @@ class Memory {
     this.machine = machine;
   }
   alloc(bytes: number, what: string): number {
+    return this.within(bytes, what, () => this.machine.alloc(Math.max(bytes, ALIGN)));
+  }
+  private within(bytes: number, what: string, take: () => number): number {
     try {
-      return this.machine.alloc(Math.max(bytes, ALIGN));
+      return take();
     } catch {
       throw new DeviceLimitError(
         `wasm: ${what} needs ${Math.ceil(bytes / 2 ** 20)} MiB more, but of the 4096 MiB a WASM memory may have ${Math.ceil(this.liveBytes / 2 ** 20)} MiB are in use`,
@@ -64,13 +67,9 @@ class Memory {
   }
   reserve(bytes: number): void {
     if (bytes <= this.workspace.bytes) return;
-    if (this.workspace.bytes > 0) this.machine.free(this.workspace.address);
+    const address = this.within(bytes, 'the workspace of a program', () => this.machine.top(bytes));
     this.count(bytes - this.workspace.bytes);
-    this.workspace = {
-      address: this.alloc(bytes, "a program's intermediates"),
-      bytes,
-      version: this.workspace.version + 1,
-    };
+    this.workspace = { address, bytes, version: this.workspace.version + 1 };
   }
   view(s: WasmStorage): HostArray {
     const { buffer } = this.machine.u8;

@@ -58,6 +58,11 @@ export interface Machine {
   /** 64-byte aligned block. @throws Error beyond 4 GiB */
   alloc(bytes: number): number;
   free(address: number): void;
+  /**
+   * `bytes` at the end of the 4 GiB, always the same block: asked for again, it only becomes larger, so that a workspace
+   * grows without leaving holes between the blocks of `alloc`. Untouched pages cost nothing. @throws Error beyond 4 GiB
+   */
+  top(bytes: number): number;
   stats(): AllocatorStats;
   resetPeak(): void;
   /** views of the whole memory; take them anew after an `alloc`, which may grow it */
@@ -145,13 +150,27 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
       views = { f32: new Float32Array(buffer), i32: new Int32Array(buffer), u8: new Uint8Array(buffer) };
     return views;
   };
+  /** pages of the heap, and of the block at the top */
+  let [heapPages, topPages] = [1, 0];
+  const growTo = (pages: number): void => {
+    const missing = pages - memory.buffer.byteLength / PAGE;
+    if (missing > 0) memory.grow(missing);
+  };
   const heap = allocator(CONTROL_END, PAGE - OVERRUN, (bytes) => {
-    const now = memory.buffer.byteLength / PAGE;
-    const wanted = Math.min(Math.max(Math.ceil(bytes / PAGE), GROWTH_PAGES), HEAP_LIMIT_PAGES - now);
+    const room = HEAP_LIMIT_PAGES - topPages - heapPages;
+    const wanted = Math.min(Math.max(Math.ceil(bytes / PAGE), GROWTH_PAGES), room);
     if (wanted * PAGE < bytes) return undefined;
-    memory.grow(wanted);
-    return memory.buffer.byteLength - OVERRUN;
+    heapPages += wanted;
+    growTo(heapPages);
+    return heapPages * PAGE - OVERRUN;
   });
+  const top = (bytes: number): number => {
+    const pages = Math.max(topPages, Math.ceil((bytes + OVERRUN) / PAGE));
+    if (heapPages + pages > HEAP_LIMIT_PAGES) throw new Error('wasm memory: no room at the top');
+    topPages = pages;
+    growTo(HEAP_LIMIT_PAGES);
+    return (HEAP_LIMIT_PAGES - pages) * PAGE;
+  };
   const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
   const workers = scratch.slice(1).map((address) => startWorker({ memory, driver: driverModule, scratch: address }));
 
@@ -181,6 +200,7 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     scratchBytes,
     alloc: heap.alloc,
     free: heap.free,
+    top,
     stats: heap.stats,
     resetPeak: heap.resetPeak,
     get f32() {
