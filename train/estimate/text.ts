@@ -5,9 +5,9 @@ import type { Plan } from './estimate.ts';
 import type { Settled } from './settle.ts';
 
 /** share of the probe's rate that the contractions of a step reach with everything between them */
-const SHARE = 0.7;
-/** seconds to widen one stored half float on one core */
-const HALF_SECONDS = 1.2e-9;
+const SHARE = 0.78;
+/** seconds to widen one stored half float (limited by memory) */
+const HALF_SECONDS = 0.2e-9;
 
 /** Rate of a matrix product on this machine now, flop/s: the best of a few. */
 export async function probeRate(backend: Backend): Promise<number> {
@@ -26,6 +26,8 @@ export async function probeRate(backend: Backend): Promise<number> {
 
 /** seconds one run of a program takes at a rate */
 export const secondsOf = (p: Plan, rate: number): number => p.flops / (rate * SHARE) + p.halves * HALF_SECONDS;
+
+const short = (seconds: number): string => (seconds < 1 ? `${seconds.toFixed(2)} s` : duration(seconds));
 
 /** The lines of `--estimate`. */
 export function estimateLines({ config: c, estimate: e, shape }: Settled, rate: number): readonly string[] {
@@ -47,6 +49,6 @@ export function estimateLines({ config: c, estimate: e, shape }: Settled, rate: 
     ...plans,
     row('at most, on the backend', e.backendBytes),
     row('at most, whole process', e.processBytes),
-    `one step ${duration(step)}, ${duration(step / c.batch)} per image (a matrix product runs at ${(rate / 1e9).toFixed(0)} GFLOP/s here now)`,
+    `one step ${short(step)}, ${short(step / c.batch)} per image (a matrix product runs at ${(rate / 1e9).toFixed(0)} GFLOP/s here now)`,
   ];
 }
