@@ -10,7 +10,8 @@ import type { Call } from './faulty-fs.ts';
 /** Path below the folder → content. */
 export type Disk = ReadonlyMap<string, Buffer>;
 const SECTOR = 512;
-const LOSSES = ['kept', 'lost', 'torn', 'zeros'] as const;
+/** What became of unsynced data: all there, zeros instead, or only so many sectors (none, one, …). */
+type Loss = 'kept' | 'zeros' | number;
 
 type NameChange =
   | { readonly kind: 'create'; readonly to: string; readonly file: number }
@@ -64,11 +65,13 @@ export function statesAfter(start: Disk, log: readonly Call[], length: number): 
       names.push({ change: { kind: 'unlink', from: call.path }, folder: path.dirname(call.path), synced: false });
     }
   }
+  const most = Math.max(0, ...[...contents.values()].map(({ synced, written }) => written.length - synced.length));
+  const losses: readonly Loss[] = ['kept', 'zeros', ...Array.from({ length: Math.ceil(most / SECTOR) }, (_, i) => i)];
   const loose = names.filter((name) => !name.synced);
   const states = new Map<string, Disk>();
   for (let subset = 0; subset < 1 << loose.length; subset++) {
     const kept = names.filter((name) => name.synced || (subset >> loose.indexOf(name)) & 1);
-    for (const loss of LOSSES) {
+    for (const loss of losses) {
       const disk = new Map(
         [...applied(existing, kept)].map(([name, file]) => [name, damaged(contents.get(file)!, loss)]),
       );
@@ -97,13 +100,12 @@ function applied(start: ReadonlyMap<string, number>, changes: readonly Pending[]
 }
 
 /** What of the data that were written after the last sync is on the disk. */
-function damaged({ synced, written }: Content, loss: (typeof LOSSES)[number]): Buffer {
-  const fresh = written.subarray(synced.length);
-  if (loss === 'kept' || fresh.length === 0) return written;
-  if (loss === 'lost') return synced;
-  if (loss === 'zeros') return Buffer.concat([synced, Buffer.alloc(fresh.length)]);
-  const end = Math.floor((synced.length + fresh.length / 2) / SECTOR) * SECTOR;
-  return written.subarray(0, Math.max(synced.length, end));
+function damaged({ synced, written }: Content, loss: Loss): Buffer {
+  const fresh = written.length - synced.length;
+  if (loss === 'kept' || fresh === 0) return written;
+  if (loss === 'zeros') return Buffer.concat([synced, Buffer.alloc(fresh)]);
+  const sectors = Math.floor(synced.length / SECTOR) + loss;
+  return written.subarray(0, loss === 0 ? synced.length : Math.max(synced.length, sectors * SECTOR));
 }
 
 const keyOf = (disk: Disk) =>
