@@ -28,7 +28,9 @@ import {
 } from '../core/index.ts';
 import { hole } from '../core/ir/tensor.ts';
 import { halfValue } from '../core/ops/half.ts';
-import { floatToHalf, halfToFloat } from '../models/io/dtypes.ts';
+import { bfloatToFloat, floatToBfloat, floatToHalf, halfToFloat } from '../models/io/dtypes.ts';
+import { parseSafetensors } from '../models/io/safetensors.ts';
+import { encodeSafetensors } from '../models/io/safetensors-write.ts';
 import { cpu, rng } from './gradcheck.ts';
 
 const wasm = wasmBackend({ threads: 2 }) as Backend;
@@ -71,6 +73,20 @@ describe('conversion', () => {
       expect([...a!.subarray(3 * width, 5 * width)].every((v) => v === 0)).toBe(true);
     }
   });
+});
+
+it('files in other formats are rounded chunk by chunk as they would be at once', { timeout: 30_000 }, async () => {
+  // more than one chunk of 4 MiB, with a rest
+  const x = Float32Array.from({ length: 2 ** 20 + 4097 }, (_, i) => Math.sin(i) * 2 ** ((i % 40) - 28));
+  for (const [dtype, data, want] of [
+    ['F32', x, floatToHalf(x)],
+    ['F64', Float64Array.from(x), floatToHalf(x)],
+    ['BF16', floatToBfloat(x), floatToHalf(bfloatToFloat(floatToBfloat(x)))],
+    ['F16', floatToHalf(x), floatToHalf(x)],
+  ] as const) {
+    const file = parseSafetensors(await encodeSafetensors(new Map([['x', { dtype, shape: [x.length], data }]])), 'x');
+    expect(await file.half('x')).toEqual(want);
+  }
 });
 
 describe('refusals', () => {

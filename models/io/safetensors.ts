@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { DTYPE_BYTES, decodeInto, encodeValues, type NumberArray } from './dtypes.ts';
+import { DTYPE_BYTES, decodeInto, floatToHalf, type NumberArray } from './dtypes.ts';
 import { asFileError, FileError, quoted } from './error.ts';
 import { type Header, headerLength, PREFIX_BYTES, parseHeader, type TensorInfo } from './safetensors-header.ts';
 
@@ -92,9 +92,13 @@ function reader(
     float64: (name) => numbers(name, Float64Array),
     int32: (name) => numbers(name, Int32Array),
     half: async (name) => {
-      const raw =
-        info(name).dtype === 'F16' ? await bytes(name) : encodeValues('F16', await numbers(name, Float32Array));
-      return new Uint16Array(raw.buffer, raw.byteOffset, raw.byteLength / 2);
+      const tensor = info(name);
+      if (tensor.dtype === 'F16') return new Uint16Array((await bytes(name)).buffer);
+      const out = new Uint16Array(elements(tensor));
+      await withRange((read) =>
+        readHalves(read, tensor, out, (problem) => new FileError(file, `tensor ${quoted(name)}`, problem)),
+      );
+      return out;
     },
   };
 }
@@ -121,6 +125,26 @@ async function readNumbers(
     await read(at, chunk);
     const problem = decodeInto(dtype, chunk, out, (at - begin) / DTYPE_BYTES[dtype]);
     if (problem !== undefined) throw fail(problem);
+  }
+}
+
+/** Rounds to half floats chunk by chunk: a wide copy of the whole tensor never exists. */
+async function readHalves(
+  read: ReadRange,
+  { dtype, begin, end }: TensorInfo,
+  out: Uint16Array<ArrayBuffer>,
+  fail: (problem: string) => Error,
+): Promise<void> {
+  const buffer = new Uint8Array(Math.min(CHUNK_BYTES, end - begin));
+  const floats = new Float32Array(buffer.length / DTYPE_BYTES[dtype]);
+  for (let [at, done] = [begin, 0]; at < end; at += buffer.length) {
+    const chunk = buffer.subarray(0, Math.min(buffer.length, end - at));
+    await read(at, chunk);
+    const problem = decodeInto(dtype, chunk, floats, 0);
+    if (problem !== undefined) throw fail(problem);
+    const count = chunk.length / DTYPE_BYTES[dtype];
+    floatToHalf(floats.subarray(0, count), out.subarray(done, done + count));
+    done += count;
   }
 }
 
