@@ -14,8 +14,8 @@ import { infoAt, sameState, stateAt } from './run-values.ts';
 const scratch = scratchFolder();
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 
-/** Values of a state: 144 kB, so that a file has many sectors to lose. */
-const SIZE = 36_000;
+/** Values of a state: 180 kB, so that a file has many sectors to lose. */
+const SIZE = 45_000;
 
 const CAUSES = {
   ENOSPC: 'no space left on the device',
