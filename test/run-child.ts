@@ -3,6 +3,7 @@
  *   rival                    messages { create | open | release: folder }, answered by 'held', 'released' or the refusal
  *   train FOLDER STEPS       a trainer in small: saves every second step, goes on where it was stopped
  *   wait MS                  until interrupted, then "saves" for MS
+ *   busy MS                  the same, but deaf for MS at a time, as in a training step
  *   fill FOLDER              checkpoints of growing size until the disk is full
  */
 import { existsSync, readdirSync, unlinkSync } from 'node:fs';
@@ -12,6 +13,7 @@ import { loadCheckpoint, saveCheckpoint } from '../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../train/run/folder.ts';
 import { openMetrics } from '../train/run/metrics.ts';
 import { onInterrupt } from '../train/run/signals.ts';
+import { isWatchedByTsx, runUnwatched } from '../train/run/supervise.ts';
 import { infoAt, sameState, stateAt } from './run-values.ts';
 
 type Request = { readonly create?: string; readonly open?: string; readonly release?: string };
@@ -68,6 +70,19 @@ async function wait(ms: number): Promise<void> {
   process.exit(interrupt.exitCode);
 }
 
+async function busy(ms: number): Promise<void> {
+  if (isWatchedByTsx()) process.exit(await runUnwatched());
+  const interrupt = onInterrupt();
+  process.stdout.write('ready\n');
+  while (!interrupt.requested) {
+    for (const until = performance.now() + ms; performance.now() < until; );
+    await sleep(0);
+  }
+  process.stdout.write('saving\n');
+  await sleep(100);
+  process.exit(interrupt.exitCode);
+}
+
 async function fill(folder: string): Promise<void> {
   const run = await createRun(path.join(folder, 'run'), { steps: 1 });
   let message = '';
@@ -97,4 +112,5 @@ const [mode, ...args] = process.argv.slice(2);
 if (mode === 'rival') rival();
 else if (mode === 'train') await train(args[0], Number(args[1]));
 else if (mode === 'wait') await wait(Number(args[0]));
+else if (mode === 'busy') await busy(Number(args[0]));
 else if (mode === 'fill') await fill(args[0]);

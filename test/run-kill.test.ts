@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { isWatchedByTsx, unwatched } from '../train/run/supervise.ts';
 import { compiled } from './compiled.ts';
 import { FAULTS, filesOf, scratchFolder } from './run-state.ts';
 
@@ -15,11 +16,8 @@ const node = [process.execPath, compiled(script)] as const;
 const STEPS = 300;
 
 /** A child that has said "ready"; `output` grows. */
-async function started(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const child = spawn(command[0], command.slice(1), {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
-  });
+async function started(command: readonly string[], options: { readonly detached?: boolean } = {}) {
+  const child = spawn(command[0], command.slice(1), { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
   const seen = { output: '', errors: '' };
   child.stdout.on('data', (text) => {
     seen.output += text;
@@ -131,12 +129,30 @@ describe('interrupted', () => {
     expect(await ended(slow.child)).toBe(130);
     expect(performance.now() - began).toBeLessThan(1000);
   });
-  it('through npx tsx the exit code arrives as well', { timeout: 60_000 }, async () => {
+  it('through the command tsx, which kills what does not answer at once, it saves as well', {
+    timeout: 120_000,
+  }, async () => {
     const tsx = path.join(import.meta.dirname, '../node_modules/.bin/tsx');
-    const { child, seen } = await started([tsx, script, 'wait', '100']);
-    child.kill('SIGINT');
-    expect(await ended(child)).toBe(130);
-    expect(seen.output).toBe('ready\nsaving\n');
+    // To tsx alone, as `kill PID` does; and to all processes of the terminal, as Ctrl-C does.
+    for (const all of [false, true]) {
+      const { child, seen } = await started([tsx, script, 'busy', '300'], { detached: true });
+      await sleep(50);
+      process.kill(all ? -child.pid! : child.pid!, 'SIGINT');
+      expect(await ended(child)).toBe(130);
+      expect(seen.output).toBe('ready\nsaving\n');
+    }
+  });
+  it('only what tsx adds to watch is taken out of the arguments', () => {
+    const execArgv = [
+      '--max-old-space-size=9',
+      '--require',
+      '/a/node_modules/tsx/dist/preflight.cjs',
+      '--import',
+      'file:///a/tsx/dist/loader.mjs',
+    ];
+    expect(isWatchedByTsx(execArgv)).toBe(true);
+    expect(unwatched(execArgv)).toEqual(['--max-old-space-size=9', '--import', 'file:///a/tsx/dist/loader.mjs']);
+    expect(isWatchedByTsx(['--import', 'tsx'])).toBe(false);
   });
 });
 

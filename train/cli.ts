@@ -14,6 +14,7 @@ import { CoreError } from '../core/ir/errors.ts';
 import { FileError, printable } from '../models/io/error.ts';
 import { SMALL_BASE } from './paths.ts';
 import type { TerminalStream } from './report/terminal.ts';
+import { isWatchedByTsx, runUnwatched } from './run/supervise.ts';
 
 /** Where a command writes and how it hears of Ctrl-C. */
 export interface Io {
@@ -105,18 +106,19 @@ export function isProgram(meta: ImportMeta): boolean {
 
 /**
  * Runs `main` if its module is the program, and ends the process even where a GPU library keeps it alive.
- * @param options outlivesReaders: a closed terminal or pipe does not end the program (training)
+ * @param options longRun: neither a closed terminal or pipe nor an impatient tsx ends the program (training)
  * @example await runMain(import.meta, main); // last line of train/NAME.ts
  */
 export async function runMain(
   meta: ImportMeta,
   main: Main,
-  options: { readonly outlivesReaders?: boolean } = {},
+  options: { readonly longRun?: boolean } = {},
 ): Promise<void> {
   if (!isProgram(meta)) return;
+  if (options.longRun && isWatchedByTsx()) process.exit(await runUnwatched());
   // `npm run inspect | head`: the reader is gone, nobody is left to tell. A long run goes on all the same.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (!options.outlivesReaders) process.exit(error.code === 'EPIPE' ? 0 : 1);
+    if (!options.longRun) process.exit(error.code === 'EPIPE' ? 0 : 1);
   });
   process.stderr.on('error', () => undefined);
   const io = processIo();

@@ -271,4 +271,4 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   await run.close();
   await backend.close();
 }
-await runMain(import.meta, main, { outlivesReaders: true });
+await runMain(import.meta, main, { longRun: true });
