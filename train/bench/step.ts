@@ -17,6 +17,7 @@ import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selo
 import { selectTargets } from '../../selora/targets.ts';
 import { UsageError } from '../cli.ts';
 import { keyOf, randomOf } from '../data/random.ts';
+import { storageOf } from '../model.ts';
 import { adamDefaults } from '../optimizer.ts';
 import { slotOf } from '../run-state.ts';
 import {
@@ -92,16 +93,18 @@ const linearsIn = (spec: ReturnType<typeof unetSpec> | ReturnType<typeof textEnc
   return new Map(linearPaths(spec).map((path) => [path, shapes.get(`${path}.weight`) as readonly [number, number]]));
 };
 
-async function openModel({ base, unetConfig }: StepSettings): Promise<Model> {
+async function openModel({ base, unetConfig }: StepSettings, backend: Backend): Promise<Model> {
   if ((base === undefined) === (unetConfig === undefined))
     throw new UsageError('--step needs either --base DIR or --unet-config FILE');
   if (base !== undefined) {
-    const { configs, parts } = await openBase(base);
+    const opened = await openBase(base);
+    const { configs, parts } = opened;
+    const how = { weights: storageOf(opened, backend) };
     const [net, text] = [unetSpec(configs.unet), textEncoderSpec(configs.textEncoder)];
     return {
       unet: configs.unet,
       text: configs.textEncoder,
-      base: { unet: await load(net, parts.unet), text: await load(text, parts.text_encoder) },
+      base: { unet: await load(net, parts.unet, how), text: await load(text, parts.text_encoder, how) },
       linears: { unet: linearsIn(net), text: linearsIn(text) },
       factor: 2 ** (configs.vae.block_out_channels.length - 1),
       runsText: true,
@@ -127,7 +130,7 @@ async function openModel({ base, unetConfig }: StepSettings): Promise<Model> {
 
 /** @throws FileError for a broken model, UsageError or RangeError for settings that do not fit it */
 export async function setUpStep(settings: StepSettings, backend: Backend): Promise<StepSetup> {
-  const model = await openModel(settings);
+  const model = await openModel(settings, backend);
   const side = settings.resolution / model.factor;
   if (!Number.isInteger(side))
     throw new UsageError(`--resolution ${settings.resolution}: expected a multiple of ${model.factor}`);
