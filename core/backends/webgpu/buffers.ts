@@ -57,9 +57,11 @@ export const createPool = ({ device, limits }: Gpu, budget = Number.POSITIVE_INF
 
   return {
     acquire(bytes) {
-      const most = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+      const most = limits.maxBufferSize;
       if (bytes > most)
-        throw new DeviceLimitError(`one tensor needs ${mib(bytes)}, this WebGPU adapter binds at most ${mib(most)}`);
+        throw new DeviceLimitError(
+          `one tensor needs ${mib(bytes)}, a buffer of this WebGPU adapter holds at most ${mib(most)}`,
+        );
       const size = Math.min(sizeClass(bytes), most - (most % 4));
       const reused = waiting.get(size)?.pop();
       if (reused) pooledBytes -= size;

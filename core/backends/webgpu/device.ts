@@ -3,6 +3,7 @@
  * object stays in a module variable for the process's whole life; the device itself is opened once and closed by hand.
  */
 import { CoreError, LostDeviceError } from '../../ir/errors.ts';
+import type { BindingLimits } from './ranges.ts';
 
 /** No WebGPU adapter on this machine. */
 export class NoAdapterError extends CoreError {
@@ -22,6 +23,7 @@ export interface Gpu {
   readonly class: AdapterClass;
   readonly timestamps: boolean;
   readonly limits: GPUSupportedLimits;
+  readonly bindings: BindingLimits;
   /** throws LostDeviceError or DeviceError when something went wrong since the last call */
   check(): void;
 }
@@ -99,6 +101,10 @@ const open = async (): Promise<Gpu> => {
     class: isSoftware(adapter) ? 'cpu' : 'gpu',
     timestamps,
     limits: device.limits,
+    bindings: {
+      bytes: device.limits.maxStorageBufferBindingSize - (device.limits.maxStorageBufferBindingSize % 256),
+      count: device.limits.maxStorageBuffersPerShaderStage,
+    },
     check() {
       if (!failure) return;
       const error = failure;

@@ -15,6 +15,8 @@ export interface WebgpuOptions {
   readonly memoryBudget?: number;
   /** kernel family; default: what fits the adapter. For tests and measurements. */
   readonly kernels?: AdapterClass;
+  /** most bytes of one binding, a multiple of 256; default: what the adapter allows. For tests. */
+  readonly bindingBytes?: number;
 }
 
 /** What this backend tells besides the common interface. */
@@ -30,7 +32,11 @@ export interface WebgpuBackend extends Backend<Storage> {
  */
 export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<WebgpuBackend> => {
   const opened = await openDevice();
-  const gpu: Gpu = { ...opened, class: options.kernels ?? opened.class };
+  const gpu: Gpu = {
+    ...opened,
+    class: options.kernels ?? opened.class,
+    bindings: { ...opened.bindings, bytes: Math.min(options.bindingBytes ?? Infinity, opened.bindings.bytes) },
+  };
   const pool = createPool(gpu, options.memoryBudget);
   const pipelines = createPipelines(gpu);
   let live = 0;

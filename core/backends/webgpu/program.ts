@@ -17,6 +17,7 @@ import { isStrided, recipeOf } from './ops.ts';
 import type { Pipelines } from './pipelines.ts';
 import { printReduce } from './printReduce.ts';
 import { type InPlace, printElementwise } from './printWgsl.ts';
+import { bindRanges, partsOf } from './ranges.ts';
 import { timedPasses } from './timing.ts';
 
 /** Values on the device. */
@@ -33,11 +34,17 @@ export interface Context {
 
 const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
 
-/** One dispatch. `places` are its bindings after the uniform block: a fixed buffer, or a position in the run's table. */
+/** A binding: a fixed buffer, or a position in the run's table, and the bytes of it that are bound. */
+interface Place {
+  readonly at: GPUBuffer | number;
+  readonly offset: number;
+  readonly size: number;
+}
+/** One dispatch. `places` are its bindings after the uniform block. */
 interface Launch {
   readonly kernel: Kernel;
   readonly pipeline: GPUComputePipeline;
-  readonly places: readonly (GPUBuffer | number)[];
+  readonly places: readonly Place[];
   readonly uniformOffset: number;
   readonly op: number;
   /** bind groups of earlier runs, last used first */
@@ -104,7 +111,12 @@ const placeBuffers = (lowered: Lowered, pool: BufferPool) => {
 
 export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): Executable<Storage> => {
   const { device, limits } = gpu;
-  const maxLoads = Math.min(10, limits.maxStorageBuffersPerShaderStage - 1);
+  // a cluster may read so many tensors that all of them and its result can be bound, be they as large as the largest
+  const largest = [...graph.inputs, ...graph.order.flatMap((t) => t.outs)].reduce(
+    (most, t) => Math.max(most, partsOf(sizeOf(t.shape) * dtypes[t.dtype].bytes, gpu.bindings)),
+    1,
+  );
+  const maxLoads = Math.max(3, Math.min(10, Math.floor(gpu.bindings.count / largest) - 1));
   const lowered = lower(graph, { strided: isStrided, maxLoads });
   const reuse = reuseDonated(lowered, graph.donated);
   const { fixed, table, placeOf } = placeBuffers(lowered, pool);
@@ -130,10 +142,18 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
       const uniformOffset = uniformBytes;
       uniformBytes += Math.ceil(kernel.params.byteLength / align) * align;
       const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
-      const places = operands.map(({ from, index }) =>
-        from === 'scratch' ? scratch[index]! : placeOf((from === 'input' ? inputs : k.outputs)[index]!),
+      const buffers = operands.map(({ from, index }) => {
+        if (from === 'scratch') return { at: scratch[index]!, bytes: recipe.scratch[index]! };
+        const buffer = (from === 'input' ? inputs : k.outputs)[index]!;
+        return { at: placeOf(buffer), bytes: bytesOf(buffer) };
+      });
+      const bound = bindRanges(
+        kernel,
+        buffers.map((b) => b.bytes),
+        gpu.bindings,
       );
-      return [{ kernel, pipeline: pipelines.get(kernel), places, uniformOffset, op, groups: [] }];
+      const places = bound.ranges.map((r): Place => ({ ...r, at: buffers[r.operand]!.at }));
+      return [{ kernel: bound.kernel, pipeline: pipelines.get(bound.kernel), places, uniformOffset, op, groups: [] }];
     }),
   );
   const uniforms = device.createBuffer({
@@ -146,7 +166,7 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
   uniforms.unmap();
 
   const bindGroup = (l: Launch, buffers: readonly GPUBuffer[]): GPUBindGroup => {
-    const at = (p: GPUBuffer | number): GPUBuffer => (typeof p === 'number' ? buffers[p]! : p);
+    const at = (p: Place): GPUBuffer => (typeof p.at === 'number' ? buffers[p.at]! : p.at);
     const known = l.groups.findIndex((g) => l.places.every((p, i) => at(p) === g.buffers[i]));
     if (known === 0) return l.groups[0]!.group;
     const bound = l.places.map(at);
@@ -162,7 +182,10 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
                   binding: 0,
                   resource: { buffer: uniforms, offset: l.uniformOffset, size: l.kernel.params.byteLength },
                 },
-                ...bound.map((buffer, i) => ({ binding: i + 1, resource: { buffer } })),
+                ...l.places.map(({ offset, size }, i) => ({
+                  binding: i + 1,
+                  resource: { buffer: bound[i]!, offset, size },
+                })),
               ],
             }),
           };
