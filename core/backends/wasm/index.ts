@@ -180,7 +180,7 @@ class WasmProgram implements Executable<WasmStorage> {
       if (first || this.bound[i] === s.address || this.staged.has(i)) continue;
       stale = true;
       // an input that comes from another place each time gets a fixed place of its own
-      if (!this.donated.has(i) && s.bytes <= STAGE_BYTES) {
+      if (s.bytes <= STAGE_BYTES) {
         this.staged.set(i, this.memory.alloc(s.bytes, 'a staged input'));
         this.memory.count(s.bytes);
       }
@@ -196,7 +196,10 @@ class WasmProgram implements Executable<WasmStorage> {
     const outputs = this.lowered.outputs.map((b) => {
       const over = this.reuse.get(b);
       if (over) {
-        const s = inputs[this.lowered.inputs.indexOf(over)]!;
+        const i = this.lowered.inputs.indexOf(over);
+        const s = inputs[i]!;
+        const staged = this.staged.get(i);
+        if (staged !== undefined) this.memory.machine.u8.copyWithin(s.address, staged, staged + s.bytes);
         kept.add(s);
         return s;
       }
