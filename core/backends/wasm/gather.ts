@@ -3,11 +3,14 @@ import type { DType } from '../../ir/dtype.ts';
 import type { Attrs } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { ScatterAttrs } from '../../ops/gather.ts';
-import { type Assembler, type Expr, f32x4, i32, i32x4, memoryCopy, memoryFill } from './assemble.ts';
+import { type Assembler, assembler, call, type Expr, f32x4, i32, i32x4, memoryCopy, memoryFill } from './assemble.ts';
+import { importFetch } from './fetch.ts';
+import type { Command } from './machine.ts';
+import { ensure } from './plan.ts';
 import { alongRow } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
 import { cutUnits, type KernelSource, unitNames, type Work, words } from './walk.ts';
-import { at, type WasmKernel } from './wasmKernel.ts';
+import { at, type Call, type WasmKernel } from './wasmKernel.ts';
 
 const gatherWords = words([...unitNames, 'table', 'ids', 'y', 'rows', 'width']);
 const scatterWords = words(['g', 'ids', 'y', 'rows', 'width', 'count', 'strip']);
@@ -42,28 +45,36 @@ const gatherKernel: KernelSource = {
   },
 };
 
-/** the same for rows of any number of bytes (half floats) */
-const byteKernel: KernelSource = {
-  name: 'gather rows of bytes',
-  emit: (m: Assembler) => {
-    m.kernel('gather rows of bytes', (f, { args, start, end }) => {
-      const read = (name: string): Expr<'i32'> => gatherWords.read(args, name);
-      const bytes = f.let(read('width'));
-      const i = f.let(i32.mul(start, read('unit')));
-      const last = f.let(i32.mul(end, read('unit')));
-      f.if(i32.gt_u(last, read('items')), () => f.set(last, read('items')));
-      f.while(i32.lt_u(i, last), () => {
-        const id = f.let(i32.load(i32.add(read('ids'), i32.shl(i, 2))));
-        const to = f.let(i32.add(read('y'), i32.mul(i, bytes)));
-        f.if(
-          i32.lt_u(id, read('rows')),
-          () => f.emit(memoryCopy(to, i32.add(read('table'), i32.mul(id, bytes)), bytes)),
-          () => f.emit(memoryFill(to, 0, bytes)),
-        );
-        f.inc(i, 1);
-      });
+const halfWords = words([...unitNames, 'table', 'ids', 'y', 'rows', 'bytes', 'outside']);
+/** the same for rows of any number of bytes (half floats), which may lie outside */
+const halfModule = (): Uint8Array<ArrayBuffer> => {
+  const m = assembler();
+  const fetch = importFetch(m);
+  m.kernel('gather rows of halves', (f, { args, start, end }) => {
+    const read = (name: string): Expr<'i32'> => halfWords.read(args, name);
+    const bytes = f.let(read('bytes'));
+    const i = f.let(i32.mul(start, read('unit')));
+    const last = f.let(i32.mul(end, read('unit')));
+    f.if(i32.gt_u(last, read('items')), () => f.set(last, read('items')));
+    f.while(i32.lt_u(i, last), () => {
+      const id = f.let(i32.load(i32.add(read('ids'), i32.shl(i, 2))));
+      const to = f.let(i32.add(read('y'), i32.mul(i, bytes)));
+      f.if(
+        i32.lt_u(id, read('rows')),
+        () => {
+          const from = f.let(i32.add(read('table'), i32.mul(id, bytes)));
+          f.if(
+            read('outside'),
+            () => f.emit(call(fetch, [from, to, bytes])),
+            () => f.emit(memoryCopy(to, from, bytes)),
+          );
+        },
+        () => f.emit(memoryFill(to, 0, bytes)),
+      );
+      f.inc(i, 1);
     });
-  },
+  });
+  return m.bytes();
 };
 
 /**
@@ -127,15 +138,6 @@ export const gatherWork = (g: GatherDescription): Work => {
   };
 };
 
-/** y[count, bytes] = table[ids] for rows of `width` half floats */
-const gatherHalfWork = (g: GatherDescription): Work => {
-  if (g.count * g.width === 0) return { commands: [], kernels: [] };
-  const { grid, ...unit } = cutUnits(g.count, g.width / 2 + 20);
-  const { table, ids, y, rows, width } = g;
-  const args = gatherWords.pack({ ...unit, table, ids, y, rows, width: width * 2 });
-  return { commands: [{ kernel: byteKernel.name, args, grid }], kernels: [byteKernel] };
-};
-
 /** columns in a unit of scatterAdd: whole cache lines */
 const STRIP = 64;
 /** y[rows, width] = Σ g[i] over ids[i] = row. Cost: y once, g once. */
@@ -149,11 +151,34 @@ export const scatterWork = (
   return { commands: [{ kernel: kernel.name, args, grid: Math.ceil(s.width / STRIP) }], kernels: [kernel] };
 };
 
+/** y[count, bytes] = table[ids] for rows of `width` half floats */
+const gatherHalves = ({ machine, inputs: [x, ids], outputs: [y] }: Call): Command[] => {
+  const [rows, ...rest] = x!.view.shape as [number, ...number[]];
+  const [count, width] = [sizeOf(ids!.view.shape), sizeOf(rest)];
+  if (count * width === 0) return [];
+  const { grid, ...unit } = cutUnits(count, width / 2 + 20);
+  const args = {
+    ...unit,
+    table: x!.address + x!.view.offset * 2,
+    ids: at(ids!),
+    y: y!.address,
+    rows,
+    bytes: width * 2,
+    outside: x!.outside ? 1 : 0,
+  };
+  return [{ kernel: ensure(machine, 'gather rows of halves', halfModule), args: halfWords.pack(args), grid }];
+};
+
 const gather: WasmKernel<Attrs> = {
   strided: [],
-  work: ({ inputs: [x, ids], outputs: [y] }) => {
+  work: (call) => {
+    const {
+      inputs: [x, ids],
+      outputs: [y],
+    } = call;
+    if (x!.dtype === 'f16') return { commands: gatherHalves(call) };
     const [rows, ...rest] = x!.view.shape as [number, ...number[]];
-    return (x!.dtype === 'f16' ? gatherHalfWork : gatherWork)({
+    return gatherWork({
       table: at(x!),
       ids: at(ids!),
       y: y!.address,

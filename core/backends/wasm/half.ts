@@ -1,8 +1,10 @@
 /** fromHalf: stored half floats as f32. Limited by memory: two bytes in, four out, some 12 instructions for four values. */
 
 import type { Attrs } from '../../ir/tensor.ts';
-import { isContiguous, sizeOf } from '../../ir/view.ts';
-import { type Assembler, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, v128 } from './assemble.ts';
+import { isContiguous, sizeOf, type View } from '../../ir/view.ts';
+import { assembler, call, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, v128 } from './assemble.ts';
+import { fetchCommand, importFetch } from './fetch.ts';
+import { ensure, SERIAL_WORK } from './plan.ts';
 import {
   cutUnits,
   type KernelSource,
@@ -13,11 +15,11 @@ import {
   walkWords,
   words,
 } from './walk.ts';
-import type { WasmKernel } from './wasmKernel.ts';
+import type { Placed, WasmKernel } from './wasmKernel.ts';
 
 const HALF_BYTES = 2;
-/** values in one item of the contiguous kernel */
-const BLOCK = 4096;
+/** values in one unit of the contiguous kernel: fetched, they stay in the first-level cache */
+const BLOCK = 8192;
 /** difference of the exponents' biases, in place */
 const BIAS = (127 - 15) << 23;
 const INFINITE = 31 << 23;
@@ -39,19 +41,24 @@ export const halfToFloat = (f: FunctionBuilder, halves: Expr<'v128'>): Expr<'v12
 const oneHalf = (f: FunctionBuilder, address: Expr<'i32'>): Expr<'f32'> =>
   f32x4.extract_lane(halfToFloat(f, i32x4.splat(i32.load16_u(address))), 0);
 
-const rowWords = words([...unitNames, 'x', 'y', 'count']);
-/** y[i] = f32(x[i]), both without gaps */
-const rowKernel: KernelSource = {
-  name: 'fromHalf',
-  emit: (m: Assembler) => {
-    m.kernel('fromHalf', (f, { args, start, end }) => {
-      const read = (name: string): Expr<'i32'> => rowWords.read(args, name);
-      const first = f.let(i32.mul(i32.mul(start, read('unit')), BLOCK));
-      const left = f.let(i32.sub(i32.mul(i32.mul(end, read('unit')), BLOCK), first));
-      const rest = f.let(i32.sub(read('count'), first));
-      f.if(i32.gt_u(left, rest), () => f.set(left, rest));
-      const x = f.let(i32.add(read('x'), i32.shl(first, 1)));
-      const y = f.let(i32.add(read('y'), i32.shl(first, 2)));
+const rowWords = words(['x', 'y', 'count', 'outside']);
+/** y[i] = f32(x[i]), both without gaps; a unit is a block, which is fetched into scratch memory when x lies outside */
+const rowModule = (): Uint8Array<ArrayBuffer> => {
+  const m = assembler();
+  const fetch = importFetch(m);
+  m.kernel('fromHalf', (f, { args, start, end, scratch }) => {
+    const w = Object.fromEntries(['x', 'y', 'count', 'outside'].map((n) => [n, f.let(rowWords.read(args, n))]));
+    const u = f.local('i32');
+    f.for(u, start, end, 1, () => {
+      const first = f.let(i32.mul(u, BLOCK));
+      const left = f.let(i32.sub(w.count!, first));
+      f.if(i32.gt_u(left, BLOCK), () => f.set(left, BLOCK));
+      const x = f.let(i32.add(w.x!, i32.shl(first, 1)));
+      f.if(w.outside!, () => {
+        f.emit(call(fetch, [x, scratch, i32.shl(left, 1)]));
+        f.set(x, scratch);
+      });
+      const y = f.let(i32.add(w.y!, i32.shl(first, 2)));
       f.while(i32.ge_u(left, 8), () => {
         const eight = f.let(v128.load(x));
         f.emit(v128.store(y, halfToFloat(f, i32x4.extend_low_i16x8_u(eight))));
@@ -67,7 +74,8 @@ const rowKernel: KernelSource = {
         f.inc(left, -1);
       });
     });
-  },
+  });
+  return m.bytes();
 };
 
 const viewWords = (rank: number) => words([...unitNames, 'x', 'y', ...walkNames('w', rank, ['x', 'y'])]);
@@ -84,20 +92,45 @@ const viewKernel = (rank: number): KernelSource => ({
   },
 });
 
+/** first and last element a view reads */
+const extent = ({ shape, strides, offset }: View): readonly [number, number] => {
+  const ends = shape.map((size, i) => (size - 1) * strides[i]!);
+  const sum = (of: (end: number) => number): number => ends.reduce((n, end) => n + of(end), offset);
+  return [sum((end) => Math.min(0, end)), sum((end) => Math.max(0, end))];
+};
+/** bytes inside for a view whose elements lie apart, outside */
+const fetchedBytes = ({ view, outside }: Placed): number => {
+  if (!outside || isContiguous(view) || sizeOf(view.shape) === 0) return 0;
+  const [first, last] = extent(view);
+  return (last - first + 1) * HALF_BYTES;
+};
+
 const fromHalf: WasmKernel<Attrs> = {
   strided: [true],
-  work: ({ inputs: [x], outputs: [y] }) => {
-    const { shape, strides, offset } = x!.view;
+  workspace: ({ inputs: [x] }) => fetchedBytes(x!),
+  work: ({ machine, inputs: [x], outputs: [y], workspace }) => {
+    const { view, address, outside } = x!;
+    const { shape, strides, offset } = view;
     const count = sizeOf(shape);
     if (count === 0) return { commands: [] };
-    const from = { x: x!.address + offset * HALF_BYTES, y: y!.address };
-    if (isContiguous(x!.view)) {
-      const { grid, ...unit } = cutUnits(Math.ceil(count / BLOCK), Math.min(count, BLOCK) * 4);
+    if (isContiguous(view)) {
+      const args = { x: address + offset * HALF_BYTES, y: y!.address, count, outside: outside ? 1 : 0 };
+      const grid = Math.ceil(count / BLOCK);
       return {
-        commands: [{ kernel: rowKernel.name, args: rowWords.pack({ ...unit, ...from, count }), grid }],
-        kernels: [rowKernel],
+        commands: [
+          {
+            kernel: ensure(machine, 'fromHalf', rowModule),
+            args: rowWords.pack(args),
+            grid,
+            ...(count * 4 < SERIAL_WORK && { chunk: grid }),
+          },
+        ],
       };
     }
+    const first = extent(view)[0];
+    const fetched = fetchedBytes(x!);
+    const from = outside ? workspace + (offset - first) * HALF_BYTES : address + offset * HALF_BYTES;
+    const fetching = outside ? [fetchCommand(machine, address + first * HALF_BYTES, workspace, fetched)] : [];
     const rank = shape.length;
     const axes = shape.map((size, i): WalkAxis => {
       const step = strides[i]! * HALF_BYTES;
@@ -105,8 +138,8 @@ const fromHalf: WasmKernel<Attrs> = {
     });
     const { grid, ...unit } = cutUnits(count, 20);
     const kernel = viewKernel(rank);
-    const args = viewWords(rank).pack({ ...unit, ...from, ...walkWords('w', axes, ['x', 'y']) });
-    return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+    const args = viewWords(rank).pack({ ...unit, x: from, y: y!.address, ...walkWords('w', axes, ['x', 'y']) });
+    return { commands: [...fetching, { kernel: kernel.name, args, grid }], kernels: [kernel] };
   },
 };
 export const halfKernels = { fromHalf };

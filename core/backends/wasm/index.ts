@@ -5,86 +5,20 @@
 import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
 import { modulesOf } from '../../compile/modules.ts';
 import { type Arena, arena, reuseDonated, spans } from '../../compile/plan.ts';
-import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
-import { CoreError, DeviceLimitError } from '../../ir/errors.ts';
+import { dtypes } from '../../ir/dtype.ts';
+import { CoreError } from '../../ir/errors.ts';
 import { head, type Op } from '../../ir/tensor.ts';
 import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
 import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 import { clusterWork, clusterWorkspace, installKernels } from './cluster.ts';
 import { kernels } from './kernels.ts';
-import { type Command, createMachine, type Machine, type MachineOptions, type Program } from './machine.ts';
+import { type Command, createMachine, type MachineOptions, type Program } from './machine.ts';
+import { ALIGN, isOutside, Memory, type WasmStorage } from './memory.ts';
 import type { KernelSource, Work } from './walk.ts';
 import type { Call, Placed } from './wasmKernel.ts';
 
-export interface WasmStorage {
-  readonly address: number;
-  readonly bytes: number;
-  readonly dtype: DType;
-  readonly elements: number;
-}
-
 /** inputs up to this size that move are copied into place; bigger ones cause the commands to be written anew */
 const STAGE_BYTES = 4 * 2 ** 20;
-const ALIGN = 64;
-
-class Memory {
-  readonly machine: Machine;
-  readonly live = new Set<WasmStorage>();
-  liveBytes = 0;
-  peakBytes = 0;
-  /** the shared workspace; programs check `version` and write their commands anew when it has moved */
-  workspace = { address: 0, bytes: 0, version: 0 };
-  constructor(machine: Machine) {
-    this.machine = machine;
-  }
-  alloc(bytes: number, what: string): number {
-    return this.within(bytes, what, () => this.machine.alloc(Math.max(bytes, ALIGN)));
-  }
-  private within(bytes: number, what: string, take: () => number): number {
-    try {
-      return take();
-    } catch {
-      throw new DeviceLimitError(
-        `wasm: ${what} needs ${Math.ceil(bytes / 2 ** 20)} MiB more, but of the 4096 MiB a WASM memory may have ${Math.ceil(this.liveBytes / 2 ** 20)} MiB are in use`,
-      );
-    }
-  }
-  storage(elements: number, dtype: DType): WasmStorage {
-    const bytes = elements * dtypes[dtype].bytes;
-    const s = { address: this.alloc(bytes, 'a tensor'), bytes, dtype, elements };
-    this.live.add(s);
-    this.count(bytes);
-    return s;
-  }
-  free(s: WasmStorage): void {
-    if (!this.live.delete(s)) return;
-    this.machine.free(s.address);
-    this.count(-s.bytes);
-  }
-  count(bytes: number): void {
-    this.liveBytes += bytes;
-    this.peakBytes = Math.max(this.peakBytes, this.liveBytes);
-  }
-  reserve(bytes: number): void {
-    if (bytes <= this.workspace.bytes) return;
-    const address = this.within(bytes, 'the workspace of a program', () => this.machine.top(bytes));
-    this.count(bytes - this.workspace.bytes);
-    this.workspace = { address, bytes, version: this.workspace.version + 1 };
-  }
-  view(s: WasmStorage): HostArray {
-    const { buffer } = this.machine.u8;
-    const make = {
-      f32: Float32Array,
-      f64: Float64Array,
-      f16: Uint16Array,
-      i32: Int32Array,
-      u32: Uint32Array,
-      bool: Uint32Array,
-    }[s.dtype];
-    return new make(buffer as ArrayBuffer, s.address, s.elements);
-  }
-}
-
 class WasmProgram implements Executable<WasmStorage> {
   readonly workspaceBytes: number;
   private readonly memory: Memory;
@@ -94,6 +28,8 @@ class WasmProgram implements Executable<WasmStorage> {
   private readonly scratchBytes: number;
   private readonly reuse: ReadonlyMap<Buffer, Buffer>;
   private readonly donated: ReadonlySet<number>;
+  /** buffers of the inputs */
+  private readonly given: ReadonlySet<Buffer>;
   /** where inputs and fixed outputs lie in the commands as written */
   private bound: number[] = [];
   private readonly staged = new Map<number, number>();
@@ -108,8 +44,11 @@ class WasmProgram implements Executable<WasmStorage> {
     this.donated = graph.donated;
     this.graph = graph;
     this.lowered = lower(graph, { strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false, maxLoads: 16 });
+    this.given = new Set(this.lowered.inputs);
     this.arena = arena(spans(this.lowered), ALIGN);
-    this.reuse = reuseDonated(this.lowered, graph.donated);
+    // results are written inside
+    const over = [...graph.donated].filter((i) => !isOutside(this.lowered.inputs[i]!.dtype));
+    this.reuse = reuseDonated(this.lowered, new Set(over));
     this.scratchBytes = this.lowered.kernels.reduce((most, k) => Math.max(most, this.kernelWorkspace(k)), 0);
     this.workspaceBytes = this.arena.bytes + this.scratchBytes;
   }
@@ -119,7 +58,12 @@ class WasmProgram implements Executable<WasmStorage> {
     return kernelOf(k.node.op).workspace?.(this.call(k, () => 0, 0)) ?? 0;
   }
   private call(k: Extract<Kernel, { kind: 'op' }>, address: (b: Buffer) => number, workspace: number): Call {
-    const place = (b: Buffer, view: View): Placed => ({ address: address(b), view, dtype: b.dtype });
+    const place = (b: Buffer, view: View): Placed => ({
+      address: address(b),
+      view,
+      dtype: b.dtype,
+      outside: this.given.has(b) && isOutside(b.dtype),
+    });
     return {
       machine: this.memory.machine,
       attrs: k.node.attrs,
@@ -180,7 +124,7 @@ class WasmProgram implements Executable<WasmStorage> {
       if (first || this.bound[i] === s.address || this.staged.has(i)) continue;
       stale = true;
       // an input that comes from another place each time gets a fixed place of its own
-      if (s.bytes <= STAGE_BYTES) {
+      if (!isOutside(s.dtype) && s.bytes <= STAGE_BYTES) {
         this.staged.set(i, this.memory.alloc(s.bytes, 'a staged input'));
         this.memory.count(s.bytes);
       }
@@ -204,8 +148,7 @@ class WasmProgram implements Executable<WasmStorage> {
         return s;
       }
       const s = this.memory.storage(b.elements, b.dtype);
-      const from = this.results.get(b)!;
-      this.memory.machine.u8.copyWithin(s.address, from, from + s.bytes);
+      this.memory.view(s).set(this.memory.inside(this.results.get(b)!, b.elements, b.dtype) as never);
       return s;
     });
     for (const i of this.donated) if (!kept.has(inputs[i]!)) this.memory.free(inputs[i]!);

@@ -21,6 +21,7 @@ import { type AllocatorStats, allocator } from './allocator.ts';
 import { hasSharedMemory, MAX_PAGES } from './assemble.ts';
 import { CONTROL, CONTROL_END, driver, FAILURE_TEXT, RECORD } from './driver.ts';
 import { hasRelaxedSimd } from './features.ts';
+import { createOutside, FETCH, fetcher, type Outside } from './outside.ts';
 import { type WorkerData, workerSource } from './worker.ts';
 
 export interface Command {
@@ -65,6 +66,8 @@ export interface Machine {
   top(bytes: number): number;
   stats(): AllocatorStats;
   resetPeak(): void;
+  /** the memory kernels fetch stored halves from; made when first asked for */
+  readonly outside: Outside;
   /** views of the whole memory; take them anew after an `alloc`, which may grow it */
   readonly f32: Float32Array;
   readonly i32: Int32Array;
@@ -174,6 +177,19 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
   const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
   const workers = scratch.slice(1).map((address) => startWorker({ memory, driver: driverModule, scratch: address }));
 
+  let outside: Outside | undefined;
+  const openOutside = (): Outside => {
+    if (!outside) {
+      outside = createOutside();
+      for (const worker of workers) worker.postMessage(outside.memory);
+    }
+    return outside;
+  };
+  env[FETCH] = fetcher(
+    () => refresh().u8,
+    () => openOutside().u8,
+  );
+
   const kernels = new Map<string, number>();
   const fail = (kernel: string, message: string): never => {
     throw new Error(`wasm kernel ${kernel} failed: ${message}`);
@@ -203,6 +219,9 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     top,
     stats: heap.stats,
     resetPeak: heap.resetPeak,
+    get outside() {
+      return openOutside();
+    },
     get f32() {
       return refresh().f32;
     },

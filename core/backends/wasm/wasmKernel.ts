@@ -10,6 +10,8 @@ export interface Placed {
   readonly address: number;
   readonly dtype: DType;
   readonly view: View;
+  /** the address is one outside the memory of kernels (stored halves): `fetch` gets it in */
+  readonly outside?: boolean;
 }
 export interface Call<A extends Attrs = Attrs> {
   readonly machine: Machine;

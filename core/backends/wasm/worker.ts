@@ -9,14 +9,25 @@ export interface WorkerData {
 }
 
 /**
- * Modules with kernels arrive as messages. They are read without an event loop, when a command names a kernel that is
- * not known yet: the main thread posts a module before it opens a command that uses it.
+ * Modules with kernels arrive as messages, and the memory outside (outside.ts) when there is one. They are read without an
+ * event loop, when a command names a kernel that is not known yet or a kernel fetches: the main thread posts what a command
+ * needs before it opens it. A memory that grew on the main thread may look small for a moment: views are taken again.
  */
 export const workerSource = `'use strict';
 const { parentPort, receiveMessageOnPort, workerData } = require('node:worker_threads');
 const { memory, driver, scratch } = workerData;
 const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
-const env = { memory, table };
+let outside, from8 = new Uint8Array(0), to8 = new Uint8Array(memory.buffer);
+const fetch = (from, to, bytes) => {
+  from >>>= 0;
+  to >>>= 0;
+  bytes >>>= 0;
+  if (!outside) learn();
+  while (from8.length < from + bytes) from8 = new Uint8Array(outside.buffer);
+  while (to8.length < to + bytes) to8 = new Uint8Array(memory.buffer);
+  to8.set(from8.subarray(from, from + bytes), to);
+};
+const env = { memory, table, fetch };
 const words = new Int32Array(memory.buffer, 0, ${CONTROL_END / 4});
 const { workerLoop } = new WebAssembly.Instance(driver, { env }).exports;
 const fail = (error) => {
@@ -28,6 +39,10 @@ const fail = (error) => {
 };
 const learn = () => {
   for (let message; (message = receiveMessageOnPort(parentPort)); ) {
+    if (message.message instanceof WebAssembly.Memory) {
+      outside = message.message;
+      continue;
+    }
     const { exports } = new WebAssembly.Instance(message.message, { env });
     for (const [name, fn] of Object.entries(exports)) {
       env[name] = fn;
