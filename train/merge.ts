@@ -4,7 +4,7 @@
  */
 import { Option } from 'commander';
 import { checkAdapter } from '../models/io/adapter-check.ts';
-import { type AdapterFile, deltaWeight, readAdapter } from '../models/io/adapter-file.ts';
+import { type AdapterFile, type AdapterModule, readAdapter, transpose } from '../models/io/adapter-file.ts';
 import { type RunFacts, runOf } from '../models/io/adapter-run.ts';
 import { type Base, openBase } from '../models/io/base.ts';
 import { writeBase } from '../models/io/base-write.ts';
@@ -44,24 +44,46 @@ const program = (io: Io) =>
 
 const HALF_MAX = 65_504;
 
-/** A weight as it is stored, bit for bit, once its values are known to be finite. */
-const copied = (weight: Weight): TensorOut => ({
-  dtype: weight.dtype,
-  shape: weight.shape,
-  data: async () => {
+/** A weight as it is stored, bit for bit, once its values are known to be finite. Read once. */
+function copied(weight: Weight): TensorOut {
+  const { dtype, shape } = weight;
+  if (dtype === 'F16') return { dtype, shape, data: weight.readHalf };
+  if (dtype === 'F32') return { dtype, shape, data: weight.read };
+  const data = async () => {
     await weight.read();
     return weight.readBytes();
-  },
-});
+  };
+  return { dtype, shape, data };
+}
 
-/** One weight ± its adapter's ΔW, computed in f64 when its turn to be written comes. */
-function changed(weight: Weight, dtype: TensorOut['dtype'], delta: () => Float64Array, sign: 1 | -1): TensorOut {
+/**
+ * W[d_out, d_in] += sign·scale·(A·B)ᵀ in place, row by row: each ΔW entry summed in f64, W rounded to f32 once.
+ * @returns the index of the first entry beyond ±limit, or −1
+ */
+function addDelta(values: Float32Array, module: AdapterModule, sign: 1 | -1, limit: number): number {
+  const { B, rank, dIn, dOut, scale } = module;
+  const columns = Float64Array.from(transpose(module.A, dIn, rank), (a) => scale * a); // [r, d_in]
+  const row = new Float64Array(dIn);
+  let bad = -1;
+  for (let o = 0; o < dOut; o++) {
+    row.fill(0);
+    for (let r = 0; r < rank; r++) {
+      const b = B[r * dOut + o];
+      for (let i = 0; i < dIn; i++) row[i] += columns[r * dIn + i] * b;
+    }
+    for (let [i, at] = [0, o * dIn]; i < dIn; i++, at++) {
+      values[at] += sign * row[i];
+      if (bad < 0 && !(Math.abs(values[at]) <= limit)) bad = at;
+    }
+  }
+  return bad;
+}
+
+/** One weight ± its adapter's ΔW, computed when its turn to be written comes. */
+function changed(weight: Weight, dtype: TensorOut['dtype'], module: AdapterModule, sign: 1 | -1): TensorOut {
   const data = async (): Promise<Float32Array> => {
     const values = await weight.read();
-    const change = delta();
-    for (let i = 0; i < values.length; i++) values[i] += sign * change[i];
-    const limit = dtype === 'F16' ? HALF_MAX : Number.MAX_VALUE;
-    const bad = values.findIndex((x) => !(Math.abs(x) <= limit));
+    const bad = addDelta(values, module, sign, dtype === 'F16' ? HALF_MAX : Number.MAX_VALUE);
     if (bad >= 0)
       throw new FileError(weight.file, `tensor ${quoted(weight.name)}`, `value ${bad} becomes ${values[bad]}`);
     return values;
@@ -86,10 +108,7 @@ export function mergedWeights(
   for (const [name, module] of modules) {
     if (!name.startsWith(`${part}.`)) continue;
     const weight = source.get(`${name.slice(part.length + 1)}.weight`);
-    out.set(
-      weight.name,
-      changed(weight, dtype ?? weight.dtype, () => deltaWeight(module), sign),
-    );
+    out.set(weight.name, changed(weight, dtype ?? weight.dtype, module, sign));
   }
   return out;
 }

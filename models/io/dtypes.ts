@@ -57,7 +57,7 @@ function halfBits(): Uint32Array {
 }
 
 /** Half-float patterns → float32 values, exact. Cost: one table look-up each. */
-export function halfToFloat(halves: Uint16Array, out = new Float32Array(halves.length)): Float32Array {
+export function halfToFloat(halves: Uint16Array, out: Float32Array = new Float32Array(halves.length)): Float32Array {
   const table = halfBits();
   // Written as bits: a store as a number could turn a signalling NaN into a quiet one.
   const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
@@ -153,6 +153,11 @@ function stored(dtype: FileDType, bytes: Uint8Array): ArrayLike<number> | BigInt
  * @returns the first problem in words, or undefined
  */
 export function decodeInto(dtype: FileDType, bytes: Uint8Array, out: NumberArray, start: number): string | undefined {
+  if (dtype === 'F16' && out instanceof Float32Array) {
+    const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+    halfToFloat(halves, out.subarray(start, start + halves.length));
+    return undefined;
+  }
   const values = stored(dtype, bytes);
   if (out instanceof Int32Array && /^(F|BF)/.test(dtype)) return `holds ${dtype}, integers were expected`;
   if (values instanceof Float32Array && out instanceof Float32Array) {

@@ -68,7 +68,7 @@ export function weightOf(file: Safetensors, stored: string, name = stored, shape
     readHalf: async () => {
       floatOnly();
       const halves = await file.half(stored);
-      const bad = halves.findIndex((h) => (h & 0x7c00) === 0x7c00);
+      const bad = firstNonFiniteHalf(halves);
       if (bad >= 0) throw fail(`value ${bad} is not finite or above 65504, the largest half float`);
       return halves;
     },
@@ -80,6 +80,12 @@ export function weightOf(file: Safetensors, stored: string, name = stored, shape
 export function firstNonFinite(values: Float32Array): number {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) if ((bits[i] & 0x7f800000) === 0x7f800000) return i;
+  return -1;
+}
+
+/** The same of half-float patterns; a plain loop, several times faster than findIndex over a billion of them. */
+function firstNonFiniteHalf(halves: Uint16Array): number {
+  for (let i = 0; i < halves.length; i++) if ((halves[i] & 0x7c00) === 0x7c00) return i;
   return -1;
 }
 
