@@ -1,24 +1,20 @@
 /** The host's side of a run: ranks and capacity, candidates, decisions, growth, and the way to a checkpoint and back. */
 import { describe, expect, test } from 'vitest';
 import { cpuBackend, evaluate, read, tensor } from '../core/index.ts';
-import { type Adapter, kaimingUniform } from '../selora/adapter.ts';
+import { kaimingUniform } from '../selora/adapter.ts';
 import { resolveConfig } from '../train/config.ts';
 import type { Linears } from '../train/model.ts';
 import {
-  adapterTrees,
   capacityFor,
   drawCandidates,
   grow,
   judge,
   moduleOf,
   type Ranks,
-  ranksSchema,
   startState,
-  stateFrom,
-  stateTensors,
   totalRankOf,
-  unpadded,
 } from '../train/run-state.ts';
+import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../train/run-tensors.ts';
 import { type Candidates, mapModules, networks, type Slot, type State } from '../train/step.ts';
 import { steps } from './step-fixture.ts';
 
@@ -70,9 +66,8 @@ describe('the start', () => {
   test('LoRA takes the same path: the same columns, no free rank', async () => {
     const lora = startState({ ...config, method: 'lora', rank: 2 }, linears, cpu).state;
     const selora = startState({ ...config, rank: 2 }, linears, cpu);
-    const trees = await adapterTrees(selora.state, selora.ranks);
-    for (const n of networks)
-      for (const [path, a] of Object.entries(trees[n])) expect(await read(lora[n][path]!.A)).toEqual(await read(a.A));
+    const plain = await unpadded(selora.state, selora.ranks);
+    for (const n of networks) for (const [path, a] of plain[n]) expect(await read(lora[n][path]!.A)).toEqual(a.A);
   });
 });
 
@@ -236,15 +231,25 @@ describe('checkpoints', () => {
   });
   test('unpadded adapters hold the trained ranks only', async () => {
     const { state, ranks } = startState({ ...config, rank: 3 }, linears, cpu);
-    const trees = await adapterTrees(state, ranks);
+    const plain = await unpadded(state, ranks);
     for (const n of networks)
-      for (const [path, a] of Object.entries(trees[n]) as [string, Adapter][]) {
+      for (const [path, a] of plain[n]) {
         const [dOut, dIn] = linears[n].get(path)!;
-        expect([a.A.shape, a.B.shape]).toEqual([
-          [dIn, 3],
-          [3, dOut],
-        ]);
-        expect((await read(a.A)).every((v) => v !== 0)).toBe(true);
+        expect([a.rank, a.dIn, a.dOut, a.A.length, a.B.length]).toEqual([3, dIn, dOut, 3 * dIn, 3 * dOut]);
+        expect(a.A.every((v) => v !== 0)).toBe(true);
       }
+  });
+  test('the best adapters lie beside the state: to the bit and back, with ranks of their own', async () => {
+    const { state, ranks } = startState({ ...config, rank: 2 }, linears, cpu);
+    const best = await unpadded(state, ranksOf(1, 2, 1));
+    const all = new Map([...(await stateTensors(state)), ...bestTensors(best)]);
+    expect(all.size).toBe(3 * 7 + 3 * 2);
+    expect(bestFrom(all, linears)).toEqual(best);
+    const back = await stateTensors(stateFrom(all, ranks, linears));
+    expect(back).toEqual(await stateTensors(state));
+    const broken = new Map([...all].filter(([name]) => name !== 'best|text|mid.to_q|B'));
+    expect(() => bestFrom(broken, linears)).toThrow('the checkpoint has no best weights of text.mid.to_q');
+    const odd = new Map([...all, ['best|unet|mid.to_q|B', { shape: [2, 6], data: new Float32Array(12) }]] as const);
+    expect(() => bestFrom(odd, linears)).toThrow('the checkpoint has no best weights of unet.mid.to_q');
   });
 });

@@ -1,10 +1,13 @@
 /** Whole runs of `npm run train` on a tiny base and a folder of pictures: what is written, and that resuming is exact. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { readAdapter } from '../models/io/adapter-file.ts';
+import { runOf } from '../models/io/adapter-run.ts';
 import { encodePng } from '../train/data/image-write.ts';
+import { main as generate } from '../train/generate.ts';
+import { loadCheckpoint } from '../train/run/checkpoint.ts';
 import { main as train } from '../train/train.ts';
 import { runCommand, writeCalmBase } from './commands.ts';
 import { folder, rows, scratch } from './data-fixtures.ts';
@@ -39,7 +42,9 @@ const start = (name: string, more = '') =>
 
 type Row = Record<string, unknown> & {
   readonly step: number;
+  readonly lr: number;
   readonly totalRank: number;
+  readonly validation?: { readonly loss: number };
   readonly tests?: readonly { readonly module: string; readonly expanded: boolean; readonly ratio: number }[];
 };
 /** the log without what depends on the clock and the machine */
@@ -55,6 +60,9 @@ const adapterBits = async (name: string) => {
   const { modules } = await readAdapter(join(out(name), 'adapter.safetensors'));
   return [...modules].map(([path, m]) => [path, m.rank, Array.from(m.A), Array.from(m.B)] as const);
 };
+
+const stepOf = async (name: string, file = 'adapter.safetensors') =>
+  runOf(await readAdapter(join(out(name), file)), file)!.steps;
 
 describe('a run', () => {
   test('writes log, adapter, pictures and report; ranks grow as the decisions say, up to the budget', async () => {
@@ -75,7 +83,8 @@ describe('a run', () => {
     const modules = await adapterBits('whole');
     let rank = modules.length;
     for (const r of rowsOf) {
-      expect(r.tests !== undefined).toBe(r.step % 2 === 0);
+      // never at the last step: the new ranks would not be trained
+      expect(r.tests !== undefined).toBe(r.step % 2 === 0 && r.step < 8);
       if (r.tests) {
         expect(r.tests).toHaveLength(modules.length);
         for (const d of r.tests) expect(d.ratio).toBeGreaterThanOrEqual(1);
@@ -84,7 +93,14 @@ describe('a run', () => {
       expect(r.totalRank).toBe(rank);
     }
     expect(rank).toBe(60);
-    expect(modules.reduce((n, [, r]) => n + r, 0)).toBe(60);
+    // the adapter is that of the best validated step, and says so; the last one lies beside it where that is another
+    const validated = rowsOf.flatMap((r) => (r.validation ? [{ step: r.step, loss: r.validation.loss }] : []));
+    expect(validated.map((v) => v.step)).toEqual([4, 8]);
+    const best = validated.reduce((a, b) => (b.loss < a.loss ? b : a)).step;
+    expect(await stepOf('whole')).toBe(best);
+    expect(existsSync(join(out('whole'), 'last.safetensors'))).toBe(best < 8);
+    expect(modules.reduce((n, [, r]) => n + r, 0)).toBe(rowsOf[best - 1]!.totalRank);
+    expect(readFileSync(join(out('whole'), 'report.html'), 'utf8')).toContain('Weights of step');
     // something was learned
     expect(modules.some(([, , , B]) => B.some((v) => v !== 0))).toBe(true);
   });
@@ -129,6 +145,109 @@ describe('a run', () => {
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     expect((await adapterBits('lora')).every(([, rank]) => rank === 3)).toBe(true);
     expect(log('lora').every((r) => r.tests === undefined)).toBe(true);
+  });
+});
+
+describe('the weights a run ends with', () => {
+  /** a rate so high that the second validation is worse than the first */
+  const spoilt = '--lr 3e-1 --steps 12 --samples 1 --seed 6 --clip 0 --save-every 8 --validate-every 8';
+  const losses = (name: string) => log(name).flatMap((r) => (r.validation ? [r.validation.loss] : []));
+
+  test('best: a later, worse state is left out of adapter, pictures and report; stopping in between changes nothing', async () => {
+    const { code, stderr, stdout } = await start('spoilt', spoilt);
+    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+    const [first, second] = losses('spoilt');
+    expect(first!).toBeLessThan(second!);
+    expect([await stepOf('spoilt'), await stepOf('spoilt', 'last.safetensors')]).toEqual([8, 12]);
+    expect(stdout).toMatch(/adapter of the best validated step, 8 of 12: total rank \d+ on/);
+    const folder = out('spoilt-again');
+    cpSync(out('spoilt'), folder, { recursive: true });
+    rmSync(join(folder, 'checkpoints/step-000012.safetensors'));
+    // exactly the state that was validated: that of the checkpoint of the step, its trained ranks
+    const { tensors } = (await loadCheckpoint(folder))!;
+    for (const [path, rank, A] of await adapterBits('spoilt')) {
+      const all = tensors.get(`${path.replace(/^text_encoder/, 'text').replace('.', '|')}|A`)!;
+      expect(A).toEqual(Array.from(all.data).filter((_, i) => i % all.shape[1]! < rank));
+    }
+    // resumed after the best step was passed
+    for (const f of ['adapter.safetensors', 'best.safetensors', 'last.safetensors', 'report.html'])
+      rmSync(join(folder, f));
+    expect((await runCommand(train, ['--resume', folder])).code).toBe(0);
+    expect(log('spoilt-again')).toEqual(log('spoilt'));
+    for (const f of ['adapter.safetensors', 'last.safetensors', 'samples/01-adapted.png'])
+      expect(readFileSync(join(folder, f)), f).toEqual(readFileSync(join(out('spoilt'), f)));
+  });
+
+  test('last: on request', async () => {
+    const { code } = await start('spoilt-last', `${spoilt} --final last`);
+    expect(code).toBe(0);
+    expect([await stepOf('spoilt-last'), await stepOf('spoilt-last', 'best.safetensors')]).toEqual([12, 8]);
+    expect(readFileSync(join(out('spoilt-last'), 'samples/01-adapted.png'))).not.toEqual(
+      readFileSync(join(out('spoilt'), 'samples/01-adapted.png')),
+    );
+  });
+});
+
+describe('going on for longer', () => {
+  test('with a constant rate the longer run is the run that was long from the start, bit for bit', async () => {
+    const line4 = '--steps 5 --test-every 3 --samples 1 --save-every 2';
+    expect((await start('long', `${line4} --steps 8`)).code).toBe(0);
+    expect((await start('short', line4)).code).toBe(0);
+    const more = await runCommand(train, ['--resume', out('short'), '--steps', '8']);
+    expect([more.code, more.code === 0 ? '' : more.stderr]).toEqual([0, '']);
+    expect(more.stdout).toContain('5 → 8 steps, 5 done: the learning rate stays');
+    const plain = (name: string) => log(name).map(({ validation: _v, ...row }) => row);
+    expect(plain('short')).toEqual(plain('long'));
+    const bits = async (name: string, file: string) =>
+      [...(await readAdapter(join(out(name), file))).modules].map(([p, m]) => [p, Array.from(m.A), Array.from(m.B)]);
+    const lastOf = (name: string) =>
+      existsSync(join(out(name), 'last.safetensors')) ? 'last.safetensors' : 'adapter.safetensors';
+    expect(await bits('short', lastOf('short'))).toEqual(await bits('long', lastOf('long')));
+    expect(JSON.parse(readFileSync(join(out('short'), 'config.json'), 'utf8')).steps).toBe(8);
+    // and once more, without saying it again
+    expect((await runCommand(train, ['--resume', out('short')])).code).toBe(0);
+  });
+  test('a schedule is told to span the new length', async () => {
+    expect((await start('cosine', '--steps 3 --schedule cosine --samples 0')).code).toBe(0);
+    const more = await runCommand(train, ['--resume', out('cosine'), '--steps', '6']);
+    expect([more.code, more.code === 0 ? '' : more.stderr]).toEqual([0, '']);
+    expect(more.stdout).toMatch(
+      /3 → 6 steps, 3 done: the cosine schedule spans the new length, its rate now \S+ → 0.005/,
+    );
+    expect(log('cosine').at(-1)!.lr).toBeCloseTo(0.01 * 0.5 * (1 + Math.cos((Math.PI * 5) / 6)), 12);
+  });
+  test('shorter than what is done, or another setting: refused in one line', async () => {
+    const tell = async (...more: string[]) => {
+      const r = await runCommand(train, ['--resume', out('cosine'), ...more]);
+      expect(r.code).toBe(1);
+      return r.stderr.trimEnd();
+    };
+    expect(await tell('--steps', '4')).toBe('--steps 4: this run has done 6 already; give 6 or more');
+    expect(await tell('--lr', '1e-3')).toMatch(/^--lr: cannot be given with --resume, .*; --steps, --epochs, .* can$/);
+    expect(await tell('--preset', 'montgomery')).toMatch(/^--preset: cannot be given with --resume/);
+  });
+});
+
+describe('a scale other than 1', () => {
+  test.each(['2', '0.7'])('s = %s: generate draws with the exported adapter what the trainer drew', async (scale) => {
+    const name = `scale${scale}`;
+    const { code, stderr } = await start(name, `--scale ${scale} --steps 4 --samples 2`);
+    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+    const split = JSON.parse(readFileSync(join(out(name), 'split.json'), 'utf8'));
+    const report = readFileSync(join(out(name), 'report.html'), 'utf8');
+    const texts = [...report.matchAll(/<blockquote>(.*?)<\/blockquote>/g)].map((m) => m[1]!);
+    expect([texts.length, split.seed]).toEqual([2, 5]);
+    const folder = join(out(name), 'drawn');
+    const adapter = join(out(name), 'adapter.safetensors');
+    const drawn = await runCommand(generate, [
+      ...['--base', base, '--adapter', adapter, '--backend', 'cpu', '--steps', '2', '--seed', '5', '--out', folder],
+      ...texts.flatMap((t) => ['--prompt', t]),
+    ]);
+    expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
+    const files = readdirSync(folder).filter((f) => f.endsWith('.png'));
+    expect(files).toHaveLength(2);
+    for (const [i, f] of files.sort().entries())
+      expect(readFileSync(join(folder, f))).toEqual(readFileSync(join(out(name), `samples/0${i + 1}-adapted.png`)));
   });
 });
 

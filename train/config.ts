@@ -70,6 +70,8 @@ export const configSchema = z
     sampleSteps: z.int().min(1).max(1000).default(20),
     guidance: z.number().min(0).max(100).default(3),
     merged: z.boolean().default(false),
+    /** which weights the run ends with */
+    final: z.enum(['best', 'last']).default('best'),
     /** finished run folders to show beside this one */
     compare: z.array(z.string()).max(20).default([]),
     // machine
@@ -191,7 +193,7 @@ export function trainCommand(io: Io): Command {
     .option('--base <dir>', 'base model in the diffusers layout, or one .safetensors file (default: models/small-base)')
     .option('--out <dir>', 'run folder (default: runs/<name>)')
     .option('--name <name>', 'name of the run (default: from data, method and time)')
-    .option('--resume <dir>', 'go on with a run that was stopped')
+    .option('--resume <dir>', 'go on with a run that was stopped, or with more --steps')
     .addOption(new Option('--preset <name>', "the paper's runs, or the built-in one").choices(Object.keys(runPresets)))
     .option('--method <name>', 'selora or lora')
     .option('--steps <n>', 'updates', number)
@@ -248,6 +250,12 @@ export function trainCommand(io: Io): Command {
     .option('--sampler <name>', SAMPLER_NAMES.join(', '))
     .option('--sample-steps <n>', 'sampling steps', number)
     .option('--guidance <x>', 'classifier-free guidance', number)
+    .addOption(
+      new Option(
+        '--final <which>',
+        'adapter, pictures and report: of the best validated step (default) or the last',
+      ).choices(['best', 'last']),
+    )
     .option('--compare <dir...>', 'finished runs to show beside this one in the report')
     .option('--merged', 'also write base + adapter as a diffusers folder')
     .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')

@@ -1,7 +1,6 @@
-/** The host's side of a run: ranks, capacity, history, best; and the state's journey to and from a checkpoint. */
-import { z } from 'zod';
-import { type Backend, concat, entries, evaluate, read, type Tensor, tensor, zeros } from '../core/index.ts';
-import { type Adapter, type Adapters, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
+/** The host's side of a run: ranks, capacity, candidates, decisions, growth. */
+import { type Backend, concat, evaluate, read, type Tensor, tensor, zeros } from '../core/index.ts';
+import { type Adapter, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
 import { candidate, padAdapter } from '../selora/expand.ts';
 import { type Decision, decide, scoresOf } from '../selora/fisher.ts';
 import type { RunConfig } from './config.ts';
@@ -133,102 +132,4 @@ export function grow(
   const [old, room] = [capacityFor(ranks, c.method), capacityFor(next, c.method)];
   const padded = room.unet > old.unet || room.text > old.text;
   return { state: padded ? padState(installed, room, backend) : installed, ranks: next, padded };
-}
-
-/** Adapters without padding, as plain numbers. */
-export async function unpadded(
-  state: State,
-  ranks: Ranks,
-): Promise<
-  PerNetwork<
-    ReadonlyMap<
-      string,
-      {
-        readonly A: Float32Array;
-        readonly B: Float32Array;
-        readonly rank: number;
-        readonly dIn: number;
-        readonly dOut: number;
-      }
-    >
-  >
-> {
-  const one = async (network: Network) => {
-    const out = new Map<string, { A: Float32Array; B: Float32Array; rank: number; dIn: number; dOut: number }>();
-    for (const [path, s] of Object.entries(state[network])) {
-      const rank = ranks[network][path]!;
-      const [dIn, capacity] = s.A.shape as [number, number];
-      const dOut = s.B.shape[1]!;
-      const [wide, tall] = [await read(s.A), await read(s.B)];
-      const A = new Float32Array(dIn * rank);
-      for (let i = 0; i < dIn; i++) for (let r = 0; r < rank; r++) A[i * rank + r] = wide[i * capacity + r]!;
-      out.set(path, { A, B: Float32Array.from(tall.subarray(0, rank * dOut)), rank, dIn, dOut });
-    }
-    return out;
-  };
-  return { unet: await one('unet'), text: await one('text') };
-}
-/** The adapters as trees of tensors, unpadded. */
-export async function adapterTrees(state: State, ranks: Ranks): Promise<PerNetwork<Adapters>> {
-  const plain = await unpadded(state, ranks);
-  const tree = (
-    m: ReadonlyMap<string, { A: Float32Array; B: Float32Array; rank: number; dIn: number; dOut: number }>,
-  ): Adapters =>
-    Object.fromEntries(
-      [...m].map(([p, a]) => [p, { A: tensor(a.A, [a.dIn, a.rank]), B: tensor(a.B, [a.rank, a.dOut]) }]),
-    );
-  return { unet: tree(plain.unet), text: tree(plain.text) };
-}
-
-/** The state's tensors by name, for a checkpoint. Module paths hold dots, so parts are joined by `|`. */
-export async function stateTensors(
-  state: State,
-): Promise<Map<string, { shape: readonly number[]; data: Float32Array }>> {
-  const out = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-  for (const n of networks)
-    for (const [path, slot] of Object.entries(state[n]))
-      for (const [field, t] of entries<Tensor>(slot))
-        out.set(`${n}|${path}|${field}`, { shape: t.shape, data: (await read(t)) as Float32Array });
-  return out;
-}
-const rank = z.int().min(1).max(4096);
-/** Ranks as a checkpoint holds them. */
-export const ranksSchema = z.object({ unet: z.record(z.string(), rank), text: z.record(z.string(), rank) });
-
-type StoredTensor = { readonly shape: readonly number[]; readonly data: Float32Array };
-
-/**
- * The state of a checkpoint, modules in the order of the run (the order of sums depends on it).
- * @throws RangeError naming the module: a field is missing, of another shape, or without room for its rank
- */
-export function stateFrom(tensors: ReadonlyMap<string, StoredTensor>, ranks: Ranks, linears: Linears): State {
-  const module = (n: Network, path: string, [dOut, dIn]: readonly [number, number]): Slot => {
-    const wrong = (what: string) =>
-      new RangeError(`the checkpoint has ${what} of ${n}.${path}: was --targets changed?`);
-    const capacity = tensors.get(`${n}|${path}|age`)?.shape[0];
-    if (capacity === undefined) throw wrong('no age');
-    if (!((ranks[n][path] ?? 0) >= 1 && ranks[n][path]! <= capacity)) throw wrong('no rank');
-    const get = (field: keyof Slot, shape: readonly number[]): Tensor => {
-      const found = tensors.get(`${n}|${path}|${field}`);
-      if (!found) throw wrong(`no ${field}`);
-      if (found.shape.join() !== shape.join()) throw wrong(`another shape [${found.shape.join(', ')}] of ${field}`);
-      return tensor(found.data, found.shape);
-    };
-    const [wide, tall] = [
-      [dIn, capacity],
-      [capacity, dOut],
-    ];
-    return {
-      A: get('A', wide!),
-      B: get('B', tall!),
-      mA: get('mA', wide!),
-      vA: get('vA', wide!),
-      mB: get('mB', tall!),
-      vB: get('vB', tall!),
-      age: get('age', [capacity]),
-    };
-  };
-  const network = (n: Network) =>
-    Object.fromEntries([...linears[n]].map(([path, shape]) => [path, module(n, path, shape)]));
-  return { unet: network('unet'), text: network('text') };
 }

@@ -17,29 +17,21 @@ import { type RunConfig, ratesOf, resolveConfig, trainCommand } from './config.t
 import { settleRun } from './estimate/index.ts';
 import { sideOf, targetsOf } from './estimate/settle.ts';
 import { adapterFileOf } from './finish/files.ts';
-import { finishRun } from './finish/index.ts';
+import { type Final, finishRun } from './finish/index.ts';
 import { loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
 import { startProgress } from './report/terminal.ts';
+import { CHANGEABLE, newLength, resumedConfig } from './resume.ts';
 import { refuseChanges } from './run/canonical.ts';
 import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
-import { createRun, openRun, type RunFolder } from './run/folder.ts';
+import { changeConfig, createRun, openRun, type RunFolder } from './run/folder.ts';
 import { openMetrics } from './run/metrics.ts';
 import { onInterrupt } from './run/signals.ts';
 import { loadPairs } from './run-data.ts';
-import {
-  adapterTrees,
-  drawCandidates,
-  grow,
-  judge,
-  ranksSchema,
-  startState,
-  stateFrom,
-  stateTensors,
-  totalRankOf,
-} from './run-state.ts';
+import { drawCandidates, grow, judge, startState, totalRankOf } from './run-state.ts';
+import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run-tensors.ts';
 import { adaptersOf, createSteps, type FisherSums, type Frozen, type State } from './step.ts';
 
 const stepNumber = z.int().min(0);
@@ -54,11 +46,16 @@ const progressSchema = z.object({
 /** What the host remembers between steps; with the state's tensors it is the whole run. */
 export type Progress = z.output<typeof progressSchema>;
 
+/** A run with its folder and backend; `begun` are the settings it was begun with. */
+type Started = {
+  readonly run: RunFolder;
+  readonly config: RunConfig;
+  readonly begun: RunConfig;
+  readonly backend: Backend;
+};
+
 /** A new run or an old one; undefined when only the estimate was asked for. */
-async function start(
-  options: Readonly<Record<string, unknown>>,
-  io: Io,
-): Promise<{ run: RunFolder; config: RunConfig; backend: Backend } | undefined> {
+async function start(options: Readonly<Record<string, unknown>>, io: Io): Promise<Started | undefined> {
   const open = async (c: RunConfig) => {
     const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
     print(io, `backend ${backend.name}: ${backend.device}`);
@@ -66,8 +63,14 @@ async function start(
   };
   if (typeof options.resume === 'string') {
     const { run, config } = await openRun(options.resume);
-    const resolved = resolveConfig(config as Record<string, unknown>);
-    return { run, config: resolved, backend: await open(resolved) };
+    try {
+      const begun = resolveConfig(config as Record<string, unknown>);
+      const resolved = resumedConfig(begun, options);
+      return { run, config: resolved, begun, backend: await open(resolved) };
+    } catch (error) {
+      await run.close();
+      throw error;
+    }
   }
   const backend = await open(resolveConfig(options));
   const config = await settleRun(options, backend, io);
@@ -78,31 +81,38 @@ async function start(
   const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
   const run = await createRun(folder, config as unknown as Json);
   print(io, `run folder ${run.path}`);
-  return { run, config, backend };
+  return { run, config, begun: config, backend };
 }
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
-  const options = parseArgs<Record<string, unknown>>(trainCommand(io), args);
+  const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), io);
+  if (!started) return;
+  try {
+    await train(started, `npm run train -- ${args.join(' ')}`.trim(), io);
+  } finally {
+    await started.run.close();
+    await started.backend.close();
+  }
+}
+
+async function train({ run: opened, config: c, begun, backend }: Started, typed: string, io: Io): Promise<void> {
   const clock = phaseClock();
 
-  // settings and model
-  const started = await start(options, io);
-  if (!started) return;
-  const { run, config: c, backend } = started;
+  // model
   const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
   const { pipeline } = model;
 
   // pairs: read, split by patient, encoded once
   const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
   const side = sideOf(model.base, c);
-  const data = await clock.time('read data', () => loadPairs(c, side, run.path));
+  const data = await clock.time('read data', () => loadPairs(c, side, opened.path));
   const encode = (pairs: typeof data.train) =>
     encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side);
-  const train = await clock.time('encode pictures', () => encode(data.train));
+  const training = await clock.time('encode pictures', () => encode(data.train));
   const validation = await clock.time('encode pictures', () => encode(data.validation.slice(0, c.validationPairs)));
   print(
     io,
-    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${train.filter((p) => p.cut).length} captions cut at ${pipeline.tokenizer.config.maxLength} ids`,
+    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${training.filter((p) => p.cut).length} captions cut at ${pipeline.tokenizer.config.maxLength} ids`,
   );
 
   // adapters
@@ -112,7 +122,9 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,
   );
 
-  const steps = c.epochs === null ? c.steps : Math.ceil((c.epochs * data.train.length) / c.batch);
+  const lengthOf = ({ epochs, steps }: RunConfig) =>
+    epochs === null ? steps : Math.ceil((epochs * data.train.length) / c.batch);
+  const steps = lengthOf(c);
   const programs = createSteps({
     backend,
     configs: pipeline.configs,
@@ -123,7 +135,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   });
   const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
   const latent = [side / factor, side / factor, pipeline.configs.vae.latent_channels] as const;
-  const batches = batchSource(c, pipeline.schedule, train, latent, pipeline.tokenizer.encode('').ids, steps);
+  const batches = batchSource(c, pipeline.schedule, training, latent, pipeline.tokenizer.encode('').ids, steps);
   const grid = { plain: batches.validation(validation, false), shuffled: batches.validation(validation, true) };
   const measure = async (state: State, which: keyof typeof grid): Promise<number> => {
     let [sum, n] = [0, 0];
@@ -137,13 +149,17 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
 
   // where the run stands
   const origin = { data: data.hash, base: await model.base.hash() };
-  const checkpoint = await loadCheckpoint(run);
+  const checkpoint = await loadCheckpoint(opened, undefined, CHANGEABLE);
   const saved = checkpoint && { ...checkpoint, progress: progressSchema.parse(checkpoint.info) };
-  if (saved) refuseChanges(run.path, { data: saved.info.data, base: saved.info.base }, origin);
+  if (saved) refuseChanges(opened.path, { data: saved.info.data, base: saved.info.base }, origin);
+  const longer = newLength(c, { done: saved?.progress.step ?? 0, from: lengthOf(begun), to: steps });
+  if (longer !== undefined) print(io, longer);
+  const run = await changeConfig(opened, c as unknown as Json);
   let { state, ranks } = saved
     ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
     : startState(c, linears, backend);
   let progress: Progress = saved?.progress ?? { step: 0, ranks, best: null, baseline: null, seconds: 0 };
+  let best = progress.best && { ...progress.best, adapters: bestFrom(saved!.tensors, linears) };
   const metrics = await openMetrics(run, progress.step, saved?.info.metrics);
   if (!progress.baseline && validation.length > 0) {
     const baseline = await clock.time('validation', async () => ({
@@ -162,7 +178,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const save = () =>
     clock.time('checkpoints', async () => {
       const info = { ...progress, ranks, ...origin, metrics: await metrics.sync() };
-      await saveCheckpoint(run, await stateTensors(state), info as never);
+      const tensors = new Map([...(await stateTensors(state)), ...(best ? bestTensors(best.adapters) : [])]);
+      await saveCheckpoint(run, tensors, info as never);
       savedAt = progress.step;
     });
 
@@ -175,7 +192,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     const batch = clock.sync('batches', () => batches.training(step));
     const rates = ratesOf(c, step, steps);
     const hyper = { unet: tensor(rates.unet), text: tensor(rates.text) };
-    const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0;
+    // a rank that no update follows would never be trained
+    const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0 && step + 1 < steps;
     const drawn = testing ? drawCandidates(c, state, ranks, step + 1) : undefined;
     const label = testing ? 'steps with expansion test' : 'steps';
     const result = await clock.time(label, async () => {
@@ -219,10 +237,9 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
       row.validation = { loss, shuffled };
       if (Number.isFinite(loss) && !(progress.best && loss >= progress.best.loss)) {
         progress = { ...progress, best: { step: step + 1, loss } };
-        await writeAdapter(
-          path.join(run.path, 'best.safetensors'),
-          await adapterFileOf(state, ranks, c, await model.base.hash(), [...metrics.rows(), row]),
-        );
+        best = { step: step + 1, loss, adapters: await unpadded(state, ranks) };
+        const file = adapterFileOf(best.adapters, step + 1, c, origin.base, [...metrics.rows(), row]);
+        await writeAdapter(path.join(run.path, 'best.safetensors'), file);
       }
     }
     await metrics.write({ ...row, seconds: progress.seconds, memory: process.memoryUsage.rss() });
@@ -240,7 +257,6 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   if (interrupt.requested && progress.step < steps) {
     await save();
     await metrics.close();
-    await run.close();
     print(io, `stopped after step ${progress.step} and saved; go on with: npm run train -- --resume ${run.path}`);
     process.exitCode = interrupt.exitCode;
     interrupt.dispose();
@@ -249,26 +265,25 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   interrupt.dispose();
 
   // pictures, detectors, report
+  const last: Final = { name: 'last', step: progress.step, adapters: await unpadded(state, ranks) };
+  const chosen: Final = c.final === 'best' && best ? { name: 'best', ...best } : last;
   await finishRun({
     run,
     config: c,
     model,
     backend,
     data,
-    encoded: { train, validation },
-    state,
-    ranks,
+    encoded: { train: training, validation },
+    final: chosen,
+    ...(chosen.step < last.step ? { other: last } : {}),
     progress,
     metrics: metrics.rows(),
     clock,
     steps,
     side,
     io,
-    command: `npm run train -- ${args.join(' ')}`.trim(),
-    adapted: await adapterTrees(state, ranks),
+    command: typed,
   });
   await metrics.close();
-  await run.close();
-  await backend.close();
 }
 await runMain(import.meta, main, { longRun: true });

@@ -1,17 +1,16 @@
 /** What a run leaves for other programs: the adapter file and, on request, the merged model. */
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { type Backend, evaluate } from '../../core/index.ts';
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
 import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
 import { filesOf, writeBase } from '../../models/io/base-write.ts';
 import { toCheckpoint } from '../../models/spec.ts';
-import type { Adapters } from '../../selora/adapter.ts';
 import type { Decision } from '../../selora/fisher.ts';
 import { merge } from '../../selora/merge.ts';
 import type { RunConfig } from '../config.ts';
-import type { LoadedModel } from '../model.ts';
-import { type Ranks, unpadded } from '../run-state.ts';
-import type { PerNetwork, State } from '../step.ts';
+import type { LoadedAdapters, LoadedModel } from '../model.ts';
+import type { HostAdapters } from '../run-tensors.ts';
 
 /** A row of the metrics as far as its expansion test goes. */
 type Tested = { readonly step: number; readonly tests?: unknown };
@@ -30,18 +29,21 @@ const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
       })),
   );
 
-/** The adapters of a state as a file: mixed ranks, scale multiplied into B, the run's facts in the header. */
-export async function adapterFileOf(
-  state: State,
-  ranks: Ranks,
+/**
+ * The adapters after `step` updates as a file: mixed ranks, the scale multiplied into B (so what is drawn from this value
+ * is drawn from the file too, to the bit), the run's facts in the header.
+ */
+export function adapterFileOf(
+  adapters: HostAdapters,
+  step: number,
   c: RunConfig,
   baseHash: string,
   rows: readonly Tested[],
-): Promise<AdapterFile> {
-  const plain = await unpadded(state, ranks);
+): AdapterFile {
+  const scaled = (a: AdapterModule): AdapterModule => ({ ...a, B: c.scale === 1 ? a.B : a.B.map((b) => c.scale * b) });
   const modules = new Map<string, AdapterModule>();
-  for (const [path, a] of plain.unet) modules.set(`unet.${path}`, { ...a, scale: c.scale });
-  for (const [path, a] of plain.text) modules.set(`text_encoder.${path}`, { ...a, scale: c.scale });
+  for (const [path, a] of adapters.unet) modules.set(`unet.${path}`, scaled({ ...a, scale: 1 }));
+  for (const [path, a] of adapters.text) modules.set(`text_encoder.${path}`, scaled({ ...a, scale: 1 }));
   const selora = c.method === 'selora';
   return withRun(
     { modules, metadata: new Map() },
@@ -52,23 +54,24 @@ export async function adapterFileOf(
       testEvery: selora ? c.testEvery : null,
       scale: c.scale,
       initA: c.gainA,
-      steps: rows.at(-1)?.step ?? 0,
+      steps: step,
       baseHash,
-      rankHistory: expansionsOf(rows),
+      rankHistory: expansionsOf(rows.filter((row) => row.step <= step)),
       seed: c.seed,
       targets: c.targets,
     },
   );
 }
 
-/** Base + adapters as a diffusers folder. @throws FileError when the folder is there already */
+/** Base + adapters as a diffusers folder; an older one of the same run gives way. */
 export async function writeMerged(
   folder: string,
   { base, pipeline }: LoadedModel,
-  adapters: PerNetwork<Adapters>,
-  scale: number,
+  adapters: LoadedAdapters,
   backend: Backend,
 ): Promise<void> {
+  const { scale } = adapters;
+  await rm(folder, { recursive: true, force: true });
   await writeBase(path.resolve(folder), {
     ...filesOf(base),
     weights: {

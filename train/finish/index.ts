@@ -2,13 +2,12 @@
 import path from 'node:path';
 import type { Backend } from '../../core/index.ts';
 import { writeAdapter } from '../../models/io/adapter-write.ts';
-import type { Adapters } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
 import { type Io, print } from '../cli.ts';
 import { readComparison } from '../compare.ts';
 import type { RunConfig } from '../config.ts';
 import { contactSheet, encodePng } from '../data/image-write.ts';
-import type { LoadedModel } from '../model.ts';
+import { adaptersFromFile, type LoadedAdapters, type LoadedModel } from '../model.ts';
 import type { Encoded } from '../pairs.ts';
 import type { PhaseClock } from '../phases.ts';
 import { textRankMaps } from '../report/terminal.ts';
@@ -16,14 +15,20 @@ import { writeReport } from '../report/write.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { RunData, RunPair } from '../run-data.ts';
-import { type Ranks, totalRankOf } from '../run-state.ts';
+import type { HostAdapters } from '../run-tensors.ts';
 import { createGenerator, type Pipeline, type SampleOptions } from '../sample.ts';
-import type { PerNetwork, State } from '../step.ts';
 import type { Progress } from '../train.ts';
 import { adapterFileOf, parameters, writeMerged } from './files.ts';
 import { nearestPictures } from './nearest.ts';
 import { judgePictures } from './obey.ts';
 import { sampleFile, summarise } from './summary.ts';
+
+/** Weights of a run and the step they are of. */
+export interface Final {
+  readonly name: 'best' | 'last';
+  readonly step: number;
+  readonly adapters: HostAdapters;
+}
 
 export interface Finish {
   readonly run: RunFolder;
@@ -32,9 +37,9 @@ export interface Finish {
   readonly backend: Backend;
   readonly data: RunData;
   readonly encoded: { readonly train: readonly Encoded[]; readonly validation: readonly Encoded[] };
-  readonly state: State;
-  readonly ranks: Ranks;
-  readonly adapted: PerNetwork<Adapters>;
+  /** the weights the run ends with, and those it does not end with but keeps beside them */
+  readonly final: Final;
+  readonly other?: Final;
   readonly progress: Progress;
   readonly metrics: readonly ({ readonly step: number } & Readonly<Record<string, unknown>>)[];
   readonly clock: PhaseClock;
@@ -45,13 +50,13 @@ export interface Finish {
 }
 
 /** Real, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
-async function drawPictures(f: Finish) {
+async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const { config: c, model, data, clock } = f;
   const { pipeline } = model;
   const adaptedPipeline: Pipeline = {
     ...pipeline,
-    unet: attach(pipeline.unet, f.adapted.unet, c.scale),
-    text: attach(pipeline.text, f.adapted.text, c.scale),
+    unet: attach(pipeline.unet, adapters.unet, adapters.scale),
+    text: attach(pipeline.text, adapters.text, adapters.scale),
   };
   const held: readonly RunPair[] = [...data.test, ...data.validation];
   const chosen = held.slice(0, data.train[0]?.findings ? Math.max(c.samples, c.obedience) : c.samples);
@@ -93,11 +98,16 @@ export async function finishRun(f: Finish): Promise<void> {
   const { config: c, model, backend, data, clock, run, io } = f;
   const others = await Promise.all(c.compare.map(readComparison));
 
-  const file = await adapterFileOf(f.state, f.ranks, c, await model.base.hash(), f.metrics);
+  const baseHash = await model.base.hash();
+  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, step, c, baseHash, f.metrics);
+  const file = fileOf(f.final);
   await writeAdapter(path.join(run.path, 'adapter.safetensors'), file);
-  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model, f.adapted, c.scale, backend);
+  if (f.other) await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other));
+  // everything below sees the adapter as other programs will read it
+  const adapters = adaptersFromFile(file, model.linears);
+  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model, adapters, backend);
 
-  const { chosen, base, adapted, real } = await drawPictures(f);
+  const { chosen, base, adapted, real } = await drawPictures(f, adapters);
   const shown = chosen.slice(0, c.samples);
   await writePictures(f, shown, { real, base, adapted });
 
@@ -112,14 +122,24 @@ export async function finishRun(f: Finish): Promise<void> {
       : undefined;
 
   const summary = await clock.time('report', () =>
-    summarise(f, { file, shown, others, ...(obeyed ? { obeyed } : {}), ...(memorisation ? { memorisation } : {}) }),
+    summarise(f, {
+      file,
+      adapters,
+      shown,
+      others,
+      ...(obeyed ? { obeyed } : {}),
+      ...(memorisation ? { memorisation } : {}),
+    }),
   );
   await clock.time('report', () => writeReport(summary, run.path));
 
   // the last words on the terminal
   const rankOf = new Map([...file.modules].map(([p, m]) => [p, m.rank]));
   print(io, textRankMaps(rankOf, io.stdout.columns ?? 100));
-  print(io, `total rank ${totalRankOf(f.ranks)} on ${rankOf.size} modules, ${parameters(file)} adapter parameters`);
+  const total = [...rankOf.values()].reduce((n, rank) => n + rank, 0);
+  const which =
+    f.final.name === 'best' ? `best validated step, ${f.final.step} of ${f.steps}` : `last step, ${f.steps}`;
+  print(io, `adapter of the ${which}: total rank ${total} on ${rankOf.size} modules, ${parameters(file)} parameters`);
   const { best, baseline } = f.progress;
   if (best && baseline)
     print(

@@ -5,6 +5,7 @@ import type { AdapterFile } from '../../models/io/adapter-file.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { changeNorms } from '../../selora/merge.ts';
 import type { Comparison } from '../compare.ts';
+import type { LoadedAdapters } from '../model.ts';
 import type { Encoded } from '../pairs.ts';
 import type { RunSummaryInput } from '../report/summary.ts';
 import type { RunPair } from '../run-data.ts';
@@ -12,8 +13,8 @@ import type { Finish } from './index.ts';
 import type { Obeyed } from './obey.ts';
 
 /** ‖ΔW‖/‖W‖ of every adapted module. */
-async function changes(f: Finish): Promise<Map<string, number>> {
-  const norms = compile((weight: Tensor, a: Adapter) => changeNorms(weight, a, f.config.scale), {
+async function changes(f: Finish, adapters: LoadedAdapters): Promise<Map<string, number>> {
+  const norms = compile((weight: Tensor, a: Adapter) => changeNorms(weight, a, adapters.scale), {
     backend: f.backend,
     name: 'norms',
   });
@@ -24,7 +25,7 @@ async function changes(f: Finish): Promise<Map<string, number>> {
     ['unet', 'unet'],
     ['text', 'text_encoder'],
   ] as const)
-    for (const [p, a] of Object.entries(f.adapted[n])) {
+    for (const [p, a] of Object.entries(adapters[n])) {
       const r = norms(weightAt(f.model.pipeline[n], p), a);
       out.set(`${prefix}.${p}`, (await read(r.delta))[0]! / (await read(r.weight))[0]!);
     }
@@ -38,6 +39,7 @@ export const sampleFile = (i: number, what: 'real' | 'base' | 'adapted'): string
 
 export interface Drawn {
   readonly file: AdapterFile;
+  readonly adapters: LoadedAdapters;
   readonly shown: readonly RunPair[];
   readonly obeyed?: Obeyed;
   readonly memorisation?: RunSummaryInput['memorisation'];
@@ -46,10 +48,10 @@ export interface Drawn {
 
 export async function summarise(
   f: Finish,
-  { file, shown, obeyed, memorisation, others }: Drawn,
+  { file, adapters, shown, obeyed, memorisation, others }: Drawn,
 ): Promise<RunSummaryInput> {
   const { config: c, model, backend, data, clock, run } = f;
-  const change = await changes(f);
+  const change = await changes(f, adapters);
   const picture = (i: number, what: 'real' | 'base' | 'adapted') => ({
     label: what,
     image: { path: path.join(run.path, sampleFile(i, what)) },
@@ -131,6 +133,7 @@ export async function summarise(
         },
       ],
     })),
+    weights: { name: f.final.name, step: f.final.step, of: f.progress.step },
     samplesNote: `The first ${shown.length} held-out reports, not chosen; base and adapted start from the same noise (seed ${c.seed}); ${c.sampler}, ${c.sampleSteps} steps, guidance ${c.guidance}.`,
     phases: clock.rows().map((p) => ({ name: p.name, seconds: p.seconds, calls: p.calls })),
     data: {

@@ -13,7 +13,7 @@ import { METRICS_FILE } from '../run/metrics.ts';
 import { type AdapterView, inspectAdapter } from './adapter.ts';
 import { commas, printFacts } from './text.ts';
 
-/** The last adapter, else the one of the best validation loss of a run that is not over. */
+/** The adapter a run ended with, else the best so far of one that is not over. */
 const ADAPTERS = ['adapter.safetensors', 'best.safetensors'];
 const MAX_METRICS = 2 ** 30;
 

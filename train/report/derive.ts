@@ -54,8 +54,19 @@ function obedienceFact(s: RunSummary): readonly Fact[] {
   ];
 }
 
+/** Which step's weights the page shows. */
+function weightsFact({ weights: w }: RunSummary): readonly Fact[] {
+  if (w === undefined) return [];
+  const [value, all] = [integer(w.step), integer(w.of)];
+  if (w.step === w.of) return [{ label: 'Weights of step', value, note: 'the last' }];
+  const note = w.name === 'best' ? `of ${all}: the best validated; the last are in last.safetensors` : `of ${all}`;
+  return [{ label: 'Weights of step', value, note }];
+}
+
+/** At the step whose weights the page shows, else at the last. */
 function gapFact(s: RunSummary): readonly Fact[] {
-  const last = s.validation?.rows.filter((r) => r.shuffled !== undefined).at(-1);
+  const rows = (s.validation?.rows ?? []).filter((r) => r.shuffled !== undefined);
+  const last = rows.find((r) => r.step === s.weights?.step) ?? rows.at(-1);
   if (last === undefined) return [];
   const gap = last.shuffled! - last.loss;
   const base = s.validation!.base;
@@ -111,6 +122,7 @@ export function headlines(s: RunSummary, histories: readonly ModuleHistory[]): r
   const size: Fact[] = parameters === undefined ? [] : [{ label: 'Trained parameters', value: integer(parameters) }];
   return [
     ...validationFact(s),
+    ...weightsFact(s),
     ...obedienceFact(s),
     ...gapFact(s),
     ...rankFact(histories),

@@ -153,6 +153,8 @@ export const runSummarySchema = z.strictObject({
   expansions: z.array(expansionRow).default([]),
   modules: z.array(moduleRow).default([]),
   samples: z.array(sample).default([]),
+  /** Which weights the adapter, the pictures and the ranks are of; missing for the last ones of a run without validation. */
+  weights: z.strictObject({ name: z.enum(['best', 'last']), step: count, of: count }).optional(),
   /** How the pictures were drawn: seeds, guidance, steps, whether they were chosen. */
   samplesNote: z.string().default(''),
   phases: z.array(phase).default([]),

@@ -103,12 +103,14 @@ const NOT_DAMAGE: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM', 
  * The newest checkpoint that is whole, or undefined if there is none yet.
  * @param run an open run also has its configuration compared with the one that the checkpoint was saved under
  * @param warn gets one line per damaged file that was passed over
+ * @param changeable top-level settings that may be others than they were
  * @throws FileError if there are checkpoints and all of them are damaged, or the configuration was changed
  * @example const state = await loadCheckpoint('runs/first')
  */
 export async function loadCheckpoint(
   run: RunFolder | string,
   warn: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
+  changeable: readonly string[] = [],
 ): Promise<Checkpoint | undefined> {
   const folder = path.join(typeof run === 'string' ? run : run.path, CHECKPOINT_FOLDER);
   const damaged: FileError[] = [];
@@ -119,12 +121,20 @@ export async function loadCheckpoint(
       continue;
     }
     for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
-    if (typeof run !== 'string') refuseChanges(path.join(run.path, CONFIG_FILE), found.config, concealed(run.config));
+    if (typeof run !== 'string') {
+      const [before, now] = [found.config, concealed(run.config)].map((c) => without(c, changeable));
+      refuseChanges(path.join(run.path, CONFIG_FILE), before, now);
+    }
     return { tensors: found.tensors, info: found.info };
   }
   if (damaged.length > 0) throw damaged[0];
   return undefined;
 }
+
+const without = (config: Json, keys: readonly string[]): Json =>
+  typeof config !== 'object' || config === null || Array.isArray(config)
+    ? config
+    : Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
 type Read = Checkpoint & { readonly config: Json };
 

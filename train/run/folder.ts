@@ -71,6 +71,14 @@ export async function openRun(folder: string): Promise<{ readonly run: RunFolder
   }
 }
 
+/** The same run under another configuration, which is written into its folder unless it is the same. */
+export async function changeConfig(run: RunFolder, config: Plain): Promise<RunFolder> {
+  const text = canonicalJson(config, 2);
+  if (text === canonicalJson(run.config as Plain, 2)) return run;
+  await writeRunFile(path.join(run.path, CONFIG_FILE), `${text}\n`);
+  return { ...run, config: parseJson(text, CONFIG_FILE) };
+}
+
 /** @param allowed an error code that is no reason to refuse */
 async function refuseNoFolder(folder: string, allowed?: string): Promise<void> {
   try {
