@@ -1,5 +1,6 @@
 /** `merge`: against the tree version on the reference backend, forth and back, and in half precision. */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -11,6 +12,7 @@ import { openBase } from '../models/io/base.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { load } from '../models/spec.ts';
 import { merge as mergeTree } from '../selora/merge.ts';
+import { Interrupted } from '../train/cli.ts';
 import { main } from '../train/merge.ts';
 import { adaptersFromFile, linearsOf, specsOf } from '../train/model.ts';
 import { runCommand, writeCalmBase } from './commands.ts';
@@ -165,6 +167,29 @@ describe('merging', () => {
     expect((await run('--base', at('base'), '--adapter', at('other.safetensors'), '--out', at('n'))).stdout).toContain(
       'trained on another base',
     );
+  });
+});
+
+describe('Ctrl-C', () => {
+  it('at any moment leaves neither the folder nor a part of it', async () => {
+    await mkdir(at('stopped'));
+    const args = ['--base', at('base'), '--adapter', at('a.safetensors'), '--out', path.join(at('stopped'), 'm')];
+    const outcomes: number[] = [];
+    for (let stopAt = 1; outcomes.at(-1) !== 0; stopAt += 41) {
+      const { signal } = new AbortController();
+      let asked = 0;
+      // the writers ask before every chunk, every rename and the last one
+      vi.spyOn(signal, 'throwIfAborted').mockImplementation(() => {
+        if (++asked === stopAt) throw new Interrupted('stopped by Ctrl-C');
+      });
+      const { code, stderr } = await runCommand(main, args, signal);
+      outcomes.push(code);
+      if (code === 0) break;
+      expect({ code, stderr }).toEqual({ code: 130, stderr: 'stopped by Ctrl-C\n' });
+      expect(readdirSync(at('stopped'))).toEqual([]);
+    }
+    expect(outcomes.length).toBeGreaterThan(4);
+    expect(readdirSync(at('stopped'))).toEqual(['m']);
   });
 });
 
