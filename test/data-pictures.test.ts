@@ -3,6 +3,7 @@ import { filmReader } from '../train/data/detectors.ts';
 import { ALWAYS_NORMAL, type Count, scoreFilms } from '../train/data/obedience.ts';
 import { type Finding, lungFinding } from '../train/data/phantom-report.ts';
 import { phantomAt } from '../train/data/phantoms.ts';
+import { sceneAt } from '../train/data/scenes.ts';
 import { isHeldOutCaption, readShape, scoreShapes, shapeAt } from '../train/data/shapes.ts';
 import { textureAt } from '../train/data/textures.ts';
 
@@ -51,12 +52,31 @@ describe('captioned shapes', () => {
   });
 });
 
+describe('captioned scenes', () => {
+  it('are mirrored where they say so and bear no shape, and only there', () => {
+    for (const index of range(60)) {
+      const { pixels, caption } = sceneAt(4, index, 64);
+      if (caption.includes(' over ')) continue;
+      const across = range(64 * 64).map((at) => Math.abs(pixels[at]! - pixels[at - (at % 64) + 63 - (at % 64)]!));
+      const mean = across.reduce((sum, value) => sum + value, 0) / across.length;
+      // two grains of deviation 0.03 at most differ by 0.034 in the mean
+      if (caption.endsWith('mirrored')) expect(mean).toBeLessThan(0.035);
+      else if (/left|right/.test(caption)) expect(mean).toBeGreaterThan(0.005);
+    }
+  });
+
+  it('have the same words at every size', () => {
+    for (const index of range(20)) expect(sceneAt(5, index, 8).caption).toBe(sceneAt(5, index, 32).caption);
+  });
+});
+
 describe('pictures', () => {
   it('repeat from their seed and stay inside 0..1', () => {
     for (const make of [
       (seed: number) => phantomAt(seed, 'a', 3, 64).pixels,
       (seed: number) => shapeAt(seed, 'train', 3, 64).pixels,
       (seed: number) => textureAt(seed, 3, 64),
+      (seed: number) => sceneAt(seed, 3, 64).pixels,
     ]) {
       const pixels = make(1);
       expect(pixels).toEqual(make(1));
@@ -143,11 +163,12 @@ describe('phantoms', () => {
     expect(share(mirrored.side)).toBeLessThan(0.1);
   });
 
-  it('are films; shapes and textures are not', { timeout: 240_000 }, () => {
+  it('are films; shapes and scenes are not', { timeout: 240_000 }, () => {
     const read = filmReader(128);
     for (const index of range(20)) {
       expect(read(phantomAt(7, 'film', index).pixels).correlation).toBeGreaterThan(0.75);
       expect(read(shapeAt(7, 'train', index).pixels).correlation).toBeLessThan(0.75);
+      expect(read(sceneAt(7, index).pixels).correlation).toBeLessThan(0.75);
     }
     expect(read(new Float32Array(128 * 128)).correlation).toBe(0);
   });

@@ -91,7 +91,8 @@ function countedScene(random: Random, count: number, brightnesses: readonly Brig
   return { shapes, words: `${describe(random, model, count)} ${line}` };
 }
 
-function scene(random: Random, count: number, brightnesses: readonly Brightness[]): Scene {
+/** So many shapes that do not run into one another, and the words that tell them. */
+export function scene(random: Random, count: number, brightnesses: readonly Brightness[]): Scene {
   const phrase = (shape: Shape) => `${describe(random, shape, 1)} ${random.choice(placeWords(shape.x, shape.y))}`;
   if (count === 0) return { shapes: [], words: random.choice(['nothing', 'an empty picture']) };
   if (count === 3 || (count === 2 && random.chance(0.4))) return countedScene(random, count, brightnesses);
@@ -136,7 +137,8 @@ function insideOf(random: Random, shape: ShapeName, radius: number): (du: number
   }
 }
 
-function drawShape(picture: Float64Array, size: number, random: Random, shape: Shape): void {
+/** Adds a shape to a picture [size, size]. */
+export function drawShape(picture: Float64Array, size: number, random: Random, shape: Shape): void {
   const radius = (shape.size === 'small' ? 0.2 : 0.38) * random.uniform(0.92, 1.08);
   const centreU = STEP[shape.x] + random.uniform(-0.04, 0.04);
   const centreV = STEP[shape.y] + random.uniform(-0.04, 0.04);

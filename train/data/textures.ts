@@ -1,12 +1,22 @@
 /**
- * Uncaptioned rich textures, half of the autoencoder's training data: filled super-ellipses, families of thin curved
- * lines, arcs, edges, Gaussians and value noise. The line families and soft ellipses are what lets the autoencoder
- * draw ribs and lungs without ever having seen a film.
+ * Rich textures: filled super-ellipses, families of thin curved lines, arcs, edges, Gaussians and value noise. Half of
+ * the autoencoder's training data, and with their words half of the U-Net's (`scenes.ts`). The line families and soft
+ * ellipses are what lets the base draw ribs and lungs without ever having seen a film.
  */
 import { eachPixel, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
 import { fold, type Key, keyOf, type Random, randomOf } from './random.ts';
 
-type Layer = (picture: Float64Array, size: number, random: Random) => void;
+/** Draws one layer and says what it drew. */
+type Layer = (picture: Float64Array, size: number, random: Random) => string;
+
+/** Where a point lies, in the words of the captioned shapes: thirds of the picture at ±0.27. */
+function placeOf(u: number, v: number): string {
+  const row = v < -0.27 ? 'upper' : v > 0.27 ? 'lower' : 'middle';
+  const column = u < -0.27 ? 'left' : u > 0.27 ? 'right' : 'middle';
+  if (column === 'middle') return row === 'middle' ? 'in the center' : `in the ${row} part`;
+  return row === 'middle' ? `on the ${column}` : `in the ${row} ${column}`;
+}
+const toneOf = (amplitude: number) => (amplitude < 0 ? 'dark' : 'bright');
 
 /** A direction and a bend: turns (u, v) into (along, across) a gently curved line through a random point. */
 function curvedFrame(random: Random): (u: number, v: number) => readonly [number, number] {
@@ -41,6 +51,9 @@ const superEllipse: Layer = (picture, size, random) => {
     const weight = soft(((1 - (x ** exponent + y ** exponent) ** (1 / exponent)) * scale) / edge);
     picture[at] = replace ? mix(picture[at]!, value, weight) : picture[at]! + value * weight;
   });
+  const extent = radiusU + radiusV > 0.9 ? 'large' : 'small';
+  const tone = !replace ? toneOf(value) : value < 0.35 ? 'dark' : value > 0.62 ? 'bright' : 'faint';
+  return `${extent} ${tone} oval ${placeOf(centreU, centreV)}`;
 };
 
 const lineFamily: Layer = (picture, size, random) => {
@@ -54,6 +67,7 @@ const lineFamily: Layer = (picture, size, random) => {
     const offset = (across - spacing * Math.round(across / spacing)) / width;
     picture[at]! += amplitude * Math.exp(-offset * offset) * soft((length - Math.abs(along)) / 0.04);
   });
+  return `${toneOf(amplitude)} lines`;
 };
 
 const arc: Layer = (picture, size, random) => {
@@ -65,6 +79,7 @@ const arc: Layer = (picture, size, random) => {
     const [along, across] = frame(u, v);
     picture[at]! += amplitude * Math.exp(-((across / width) ** 2)) * soft((length - Math.abs(along)) / 0.03);
   });
+  return `${toneOf(amplitude)} arc`;
 };
 
 const edgeLayer: Layer = (picture, size, random) => {
@@ -74,6 +89,7 @@ const edgeLayer: Layer = (picture, size, random) => {
   eachPixel(size, (at, u, v) => {
     picture[at]! += amplitude * soft(frame(u, v)[1] / softness);
   });
+  return 'edge';
 };
 
 const gaussian: Layer = (picture, size, random) => {
@@ -83,23 +99,35 @@ const gaussian: Layer = (picture, size, random) => {
   eachPixel(size, (at, u, v) => {
     picture[at]! += amplitude * Math.exp(-(((u - centreU) / radiusU) ** 2) - ((v - centreV) / radiusV) ** 2);
   });
+  return `${toneOf(amplitude)} glow ${placeOf(centreU, centreV)}`;
 };
 
 const clouds: Layer = (picture, size, random) => {
   const noise = valueNoise(random, 3 + random.int(22), size);
   const amplitude = random.uniform(0.02, 0.12);
   for (let at = 0; at < picture.length; at++) picture[at]! += amplitude * noise[at]!;
+  return 'clouds';
 };
 
 const LAYERS: readonly Layer[] = [superEllipse, lineFamily, arc, edgeLayer, gaussian, clouds];
 const WEIGHTS = [0.28, 0.22, 0.1, 0.12, 0.14, 0.14];
 
+/** A level and 1 to `most` layers on it, with the words of each layer, the last drawn (the uppermost) first. */
+export function drawLayers(
+  random: Random,
+  size: number,
+  most: number,
+): { readonly picture: Float64Array; readonly words: readonly string[] } {
+  const picture = new Float64Array(size * size).fill(random.uniform(0.05, 0.75));
+  const layers = 1 + random.int(most);
+  const words = Array.from({ length: layers }, () => LAYERS[random.weighted(WEIGHTS)]!(picture, size, random));
+  return { picture, words: words.reverse() };
+}
+
 /** The texture of a key, [size, size]: a level, 1 to 5 layers and grain up to 0.03. */
 export function texture(key: Key, size = 128): Grey {
   const random = randomOf(key);
-  const picture = new Float64Array(size * size).fill(random.uniform(0.05, 0.75));
-  const layers = 1 + random.int(5);
-  for (let layer = 0; layer < layers; layer++) LAYERS[random.weighted(WEIGHTS)]!(picture, size, random);
+  const { picture } = drawLayers(random, size, 5);
   return finish(picture, random, random.uniform(0, 0.03));
 }
 

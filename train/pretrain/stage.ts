@@ -21,7 +21,9 @@ import {
 import { writeFileAtomic } from '../../models/io/atomic.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { writeSafetensors } from '../../models/io/safetensors-write.ts';
+import { Interrupted } from '../cli.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimizer.ts';
+import { onInterrupt } from '../run/signals.ts';
 
 export interface StageOptions<P, B> {
   readonly name: string;
@@ -105,12 +107,7 @@ export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>
     );
     await writeSafetensors(file, tensors, new Map([['step', String(at)]]));
   };
-  let stop = false;
-  const onSignal = () => {
-    stop = true;
-  };
-  process.once('SIGINT', onSignal);
-  process.once('SIGTERM', onSignal);
+  const interrupt = onInterrupt();
   let [saved, shown, ahead] = [performance.now(), performance.now(), start];
   let sum = 0;
   let count = 0;
@@ -131,19 +128,16 @@ export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>
       [shown, ahead, sum, count] = [now, i + 1, 0, 0];
     }
     if (o.probe && (i + 1) % (o.every ?? 200) === 0) ended = await o.probe(i + 1, state.ema);
-    if (stop || ended || now - saved > (o.saveEverySeconds ?? 60) * 1000) {
+    if (interrupt.requested || ended || now - saved > (o.saveEverySeconds ?? 60) * 1000) {
       await save(i + 1);
       saved = performance.now();
     }
-    if (stop) {
-      console.log(`${o.name}: stopped and saved at step ${i + 1}; the same command goes on from there`);
-      process.exit(130);
-    }
+    if (interrupt.requested)
+      throw new Interrupted(`${o.name}: stopped and saved at step ${i + 1}; the same command goes on from there`);
   }
   if (!ended) await save(o.steps);
   await writeFileAtomic(doneFile, `${JSON.stringify({ finished: new Date().toISOString() })}\n`);
-  process.removeListener('SIGINT', onSignal);
-  process.removeListener('SIGTERM', onSignal);
+  interrupt.dispose();
   step.trim();
   return state.ema;
 }

@@ -64,8 +64,11 @@ export interface Phase {
   readonly name: string;
   readonly steps: number;
   readonly lr: number;
-  /** three quarters of the timesteps are uniform in [from, 999], the rest anywhere */
+  /** this share of the timesteps is uniform in [from, 999], the rest anywhere */
+  readonly share: number;
   readonly from: number;
+  /** decay of the weights' moving average */
+  readonly ema: number;
 }
 
 export async function trainPhase(
@@ -85,7 +88,7 @@ export async function trainPhase(
       const i = r.int(data.latents.length);
       z.set(data.latents[i]!, b * EACH);
       context.set(r.chance(0.1) ? data.empty : data.contexts[i]!, b * width);
-      t[b] = r.chance(0.75) ? phase.from + r.int(1000 - phase.from) : r.int(1000);
+      t[b] = r.chance(phase.share) ? phase.from + r.int(1000 - phase.from) : r.int(1000);
       for (let j = 0; j < EACH; j++) noise[b * EACH + j] = r.normal();
     }
     const shape = [BATCH, LATENT, LATENT, 4];
@@ -107,7 +110,7 @@ export async function trainPhase(
     lr: warmCosine(phase.lr, 100, phase.steps),
     adam: { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 1e-3, decoupled: true },
     clip: 1,
-    ema: 0.996,
+    ema: phase.ema,
     ...(probe ? { probe, every: 300 } : {}),
   });
 }
