@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cpuBackend, entries, evaluate, read, type Tensor, tensor } from '../core/index.ts';
-import { textEncoder, textEncoderSpec } from '../models/clip/text-encoder.ts';
+import { textContext, textEncoder, textEncoderSpec } from '../models/clip/text-encoder.ts';
 import { parseConfig, textEncoderSchema, vaeSchema } from '../models/config.ts';
 import { openPart } from '../models/io/part.ts';
 import { writeSafetensors } from '../models/io/safetensors-write.ts';
@@ -134,6 +134,38 @@ describe('text encoder', () => {
     const other = textEncoder(params, { ...text, hidden_act: 'gelu' }, ids).lastHiddenState;
     expect(await numbers(other)).not.toEqual(await numbers(encode(1, 2, 19).lastHiddenState));
     expect(() => encode(1, 2, 3, 4, 5, 6, 7)).toThrow('at most 6');
+  });
+
+  test('the context of chunks: first start, all that lies within the chunks, last end', async () => {
+    const chunks = [
+      [1, 2, 3, 19],
+      [1, 4, 5, 19],
+      [1, 6, 7, 19],
+    ];
+    const other = [
+      [1, 8, 9, 19],
+      [1, 10, 19, 19],
+      [1, 19, 19, 19],
+    ];
+    const ids = tensor(Int32Array.from([chunks, other].flat(2)), [2, 3, 4]);
+    const context = textContext(params, text, ids);
+    expect(context.shape).toEqual([2, 8, 8]);
+    const alone = async (chunk: readonly number[]) => {
+      const h = await numbers(encode(...chunk).lastHiddenState);
+      return Array.from({ length: 4 }, (_, i) => h.slice(i * 8, i * 8 + 8));
+    };
+    const want: number[][] = [];
+    for (const one of [chunks, other]) {
+      const [a, b, c] = await Promise.all(one.map(alone));
+      want.push(a![0]!, a![1]!, a![2]!, b![1]!, b![2]!, c![1]!, c![2]!, c![3]!);
+    }
+    const got = await numbers(context);
+    for (const [i, x] of want.flat().entries()) expect(got[i]).toBeCloseTo(x, 6);
+    // a text of one piece is what it always was
+    const plain = tensor(Int32Array.from(chunks[0]!), [1, 4]);
+    expect(await numbers(textContext(params, text, plain))).toEqual(
+      await numbers(encode(...chunks[0]!).lastHiddenState),
+    );
   });
 
   test('counts its parameters and its linears', () => {

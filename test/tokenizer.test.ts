@@ -4,7 +4,7 @@ import { Tokenizer as FastTokenizer } from '@huggingface/tokenizers';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { bpe, mergeTable } from '../models/clip/bpe.ts';
-import { CLIP_TOKENIZER, compose, createTokenizer } from '../models/clip/tokenizer.ts';
+import { CLIP_TOKENIZER, capacityOf, compose, createTokenizer } from '../models/clip/tokenizer.ts';
 import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../models/clip/tokenizer-files.ts';
 import { verifyTokenizer } from '../train/verify/tokenizer.ts';
 import { goldenDirectories, tally } from './golden-cases.ts';
@@ -201,6 +201,25 @@ describe('encoding', () => {
     ]);
     expect([...words(76).ids]).toEqual([...words(75).ids]);
     expect([...words(0).ids]).toEqual([49406, ...Array(76).fill(49407)]);
+  });
+
+  it('goes on in chunks: each with its own start and end, cut after the last', () => {
+    // kohya's rule, written as its scripts do: pad the whole text to 75·k + 2 ids, then take 75 at a time
+    const reference = (text: string, k: number): number[] => {
+      const whole = [49406, ...tokenizer.tokenize(text).slice(0, 75 * k), 49407];
+      while (whole.length < 75 * k + 2) whole.push(49407);
+      return Array.from({ length: k }, (_, c) => [49406, ...whole.slice(1 + 75 * c, 76 + 75 * c), 49407]).flat();
+    };
+    for (const n of [0, 1, 74, 75, 76, 149, 150, 151, 225, 226])
+      for (const k of [1, 2, 3]) {
+        const text = Array.from({ length: n }, (_, i) => ['lung', 'heart', 'rib'][i % 3]).join(' ');
+        const { ids, cut, length } = tokenizer.encode(text, k);
+        expect([...ids], `${n} words, ${k} chunks`).toEqual(reference(text, k));
+        expect([cut, length]).toEqual([n > 75 * k, n + 2]);
+      }
+    expect([1, 2, 3].map((k) => capacityOf(CLIP_TOKENIZER, k))).toEqual([77, 152, 227]);
+    const sd2 = createTokenizer(vocabulary, merges, { ...CLIP_TOKENIZER, pad: '!' });
+    expect(() => sd2.encode('chest', 2)).toThrow(/caption chunks: this tokenizer pads with !/);
   });
 
   it('follows the config: another length, another padding', () => {

@@ -4,6 +4,7 @@ import {
   asFloat,
   attention,
   cast,
+  concat,
   equal,
   gather,
   iota,
@@ -114,6 +115,24 @@ export function textEncoder(p: TextEncoder, config: TextEncoderConfig, ids: Tens
   }
   const lastHiddenState = layerNorm(final_layer_norm, h, config.layer_norm_eps);
   return { lastHiddenState, poolerOutput: pool(lastHiddenState, ids), hiddenStates };
+}
+
+/**
+ * The U-Net's context of texts. ids[n, t] → [n, t, d]; of texts in chunks, ids[n, k, t] → [n, k·(t − 2) + 2, d]: every chunk
+ * is encoded by itself with its own start and end, and their hidden states follow one another, of the starts only the first
+ * and of the ends only the last (as kohya's scripts do for `--max_token_length` 150 and 225).
+ */
+export function textContext(p: TextEncoder, config: TextEncoderConfig, ids: Tensor): Tensor {
+  if (ids.shape.length !== 3) return textEncoder(p, config, ids).lastHiddenState;
+  const [n, k, t] = ids.shape as [number, number, number];
+  const flat = textEncoder(p, config, reshape(ids, [n * k, t])).lastHiddenState;
+  const d = flat.shape[2]!;
+  const all = reshape(flat, [n, k * t, d]);
+  const inner = slice(reshape(flat, [n, k, t, d]), { axis: 2, start: 1, stop: t - 1 });
+  return concat(
+    [slice(all, { axis: 1, stop: 1 }), reshape(inner, [n, k * (t - 2), d]), slice(all, { axis: 1, start: k * t - 1 })],
+    1,
+  );
 }
 
 /** x[n, t, d] → [n, t, d]: causal self-attention and MLP, each after a norm, each added. */

@@ -28,7 +28,7 @@ export const CLIP_TOKENIZER: TokenizerConfig = {
 };
 
 export type Encoding = {
-  /** `maxLength` ids. */
+  /** `maxLength` ids for each chunk. */
   readonly ids: Int32Array;
   /** True when the text had more ids than fit. */
   readonly cut: boolean;
@@ -42,9 +42,16 @@ export type Tokenizer = {
   readonly vocabularySize: number;
   /** Ids of the text alone, uncut. */
   readonly tokenize: (text: string) => number[];
-  /** @example encode('Chest X-ray').ids // Int32Array(77) [49406, 10563, 343, 268, 3077, 49407, 49407, …] */
-  readonly encode: (text: string) => Encoding;
+  /**
+   * @param chunks a long text goes on in so many pieces of `maxLength` ids, each with a start and an end of its own
+   * @throws RangeError for several chunks where padding is not the end symbol
+   * @example encode('Chest X-ray').ids // Int32Array(77) [49406, 10563, 343, 268, 3077, 49407, 49407, …]
+   */
+  readonly encode: (text: string, chunks?: number) => Encoding;
 };
+
+/** ids of a text that so many chunks hold, start and end counted once: 77, 152, 227 … */
+export const capacityOf = ({ maxLength }: TokenizerConfig, chunks: number): number => chunks * (maxLength - 2) + 2;
 
 const REMOVED = /[^\P{C}\t\n\r]|\uFFFD/gu;
 const CHINESE =
@@ -127,12 +134,17 @@ export function createTokenizer(
       else for (const [word] of cleanText(part).matchAll(WORD)) for (const id of rememberWord(word)) ids.push(id);
     return ids;
   };
-  const encode = (text: string): Encoding => {
+  const encode = (text: string, chunks = 1): Encoding => {
+    if (chunks > 1 && pad !== end)
+      throw new RangeError(
+        `caption chunks: this tokenizer pads with ${config.pad}, only padding with ${config.end} is cut`,
+      );
     const body = tokenize(text);
-    const kept = body.slice(0, config.maxLength - 2);
-    const ids = new Int32Array(config.maxLength).fill(pad);
-    ids.set([start, ...kept, end]);
-    return { ids, cut: kept.length < body.length, length: body.length + 2 };
+    const each = config.maxLength - 2;
+    const ids = new Int32Array(chunks * config.maxLength).fill(pad);
+    for (let c = 0; c < chunks; c++)
+      ids.set([start, ...body.slice(c * each, (c + 1) * each), end], c * config.maxLength);
+    return { ids, cut: body.length > chunks * each, length: body.length + 2 };
   };
   return { config, vocabularySize, tokenize, encode };
 }
