@@ -4,7 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { groupNormKernels } from '../core/backends/wasm/groupNorm.ts';
 import { rowKernels } from '../core/backends/wasm/layerNorm.ts';
 import { createMachine } from '../core/backends/wasm/machine.ts';
-import { groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../core/fused/norm.ts';
+import { groupNormGradAllOp, groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../core/fused/norm.ts';
 import { softmaxOp } from '../core/fused/softmax.ts';
 import type { HostArray } from '../core/ir/dtype.ts';
 import { sizeOf } from '../core/ir/view.ts';
@@ -98,6 +98,17 @@ describe('groupNorm', { timeout: 60_000 }, () => {
         attrs,
       );
       expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(24);
+      const all = await runEverywhere(
+        machines,
+        groupNormKernels.groupNormGradAll,
+        groupNormGradAllOp,
+        [g, x, gamma, beta, ...stats],
+        attrs,
+      );
+      expect(all.got[0]).toEqual(back.got[0]);
+      // sums over the pixels of a picture
+      const pixels = shape[1]! * shape[2]!;
+      for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread)).toBeLessThan(8 * Math.sqrt(pixels));
     },
   );
 });

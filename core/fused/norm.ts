@@ -130,13 +130,12 @@ export const groupNormOp: Composite<GroupNormAttrs> = {
     const y = add(mul(mul(d, r), perChannel(gamma!, groups)), perChannel(beta!, groups));
     return [reshape(silu ? mul(y, sigmoid(y)) : y, x!.shape), mu, r];
   },
-  vjp([g, gMu, gR], [x, gamma, beta], a, [, mu, r]) {
+  vjp([g, gMu, gR], [x, gamma, beta], a, [, mu, r], wanted) {
     if (!g || gMu || gR) return undefined;
-    const dx = bindAll(groupNormGradOp, [g, x!, gamma!, beta!, mu!, r!], a)[0]!;
-    const xhat = mul(sub(grouped(x!, a.groups), mu!), r!);
-    let gy = grouped(g, a.groups);
-    if (a.silu) gy = mul(gy, siluGrad(add(mul(xhat, perChannel(gamma!, a.groups)), perChannel(beta!, a.groups))));
-    return [dx, reshape(sum(mul(gy, xhat), [0, 1]), gamma!.shape), reshape(sum(gy, [0, 1]), gamma!.shape)];
+    const operands = [g, x!, gamma!, beta!, mu!, r!];
+    if (wanted && !wanted[1] && !wanted[2]) return [bindAll(groupNormGradOp, operands, a)[0], undefined, undefined];
+    const [dx, dgamma, dbeta] = bindAll(groupNormGradAllOp, operands, a);
+    return [dx, sum(dgamma!, 0), sum(dbeta!, 0)];
   },
   batch(size, [x, gamma, beta], [xMapped, gMapped, bMapped], a) {
     if (!xMapped || gMapped || bMapped) return undefined;
@@ -201,4 +200,33 @@ export const groupNormGradOp: Composite<GroupNormAttrs> = {
       attrs: { groups, eps: 1e-5, silu: pick(0, 1) === 1 },
     };
   },
+};
+
+/** groupNormGradAll: groupNormGrad and, of the same pass, the sums for γ and β: … → dx, dγ[n,c], dβ[n,c] of each picture. */
+export const groupNormGradAllOp: Composite<GroupNormAttrs> = {
+  kind: 'composite',
+  name: 'groupNormGradAll',
+  doc: 'derivatives of groupNorm (and its SiLU) by input, scale and shift, the latter two per picture',
+  formula: 'dx as groupNormGrad, dγ = Σ g·act′(y)·x̂, dβ = Σ g·act′(y)',
+  shape([, x]) {
+    const [n, , , c] = x!.shape as Four;
+    const perPicture = { shape: [n, c], dtype: x!.dtype };
+    return [{ shape: x!.shape, dtype: x!.dtype }, perPicture, perPicture];
+  },
+  body(inputs, a) {
+    const [g, x, gamma, beta, mu, r] = inputs;
+    const [n, , , c] = x!.shape as Four;
+    const xhat = mul(sub(grouped(x!, a.groups), mu!), r!);
+    let gy = grouped(g!, a.groups);
+    if (a.silu) gy = mul(gy, siluGrad(add(mul(xhat, perChannel(gamma!, a.groups)), perChannel(beta!, a.groups))));
+    const dx = bindAll(groupNormGradOp, inputs, a)[0]!;
+    return [dx, reshape(sum(mul(gy, xhat), 1), [n, c]), reshape(sum(gy, 1), [n, c])];
+  },
+  batch(size, [g, x, gamma, beta, mu, r], mapped, a) {
+    if (mapped.join() !== 'true,true,false,false,true,true') return undefined;
+    const operands = [foldBatch(g!), foldBatch(x!), gamma!, beta!, foldBatch(mu!), foldBatch(r!)];
+    return bindAll(groupNormGradAllOp, operands, a).map((t) => unfoldBatch(t, size));
+  },
+  flops: ([, x]) => 16 * x!.shape.reduce((p, n) => p * n, 1),
+  sample: (pick) => groupNormGradOp.sample(pick),
 };

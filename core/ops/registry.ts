@@ -1,6 +1,6 @@
 /** The only list of all ops: the test battery, `explain` and the documentation walk it. */
 import { attentionGradOp, attentionOp } from '../fused/attention.ts';
-import { groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../fused/norm.ts';
+import { groupNormGradAllOp, groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../fused/norm.ts';
 import { softmaxOp } from '../fused/softmax.ts';
 import type { Op } from '../ir/tensor.ts';
 import { checkpointOp } from '../transforms/checkpoint.ts';
@@ -48,6 +48,7 @@ const all: readonly unknown[] = [
   layerNormGradOp,
   groupNormOp,
   groupNormGradOp,
+  groupNormGradAllOp,
   attentionOp,
   attentionGradOp,
   checkpointOp,

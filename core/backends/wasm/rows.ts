@@ -28,6 +28,24 @@ export interface RowVector {
   mask(value: Code, neutral?: Code): Code;
 }
 
+/** the u-th whole vector from the pointers on */
+export const wholeVector = (u: number): RowVector => ({
+  u,
+  load: (p) => v128.load(p, 16 * u),
+  loadPadded: (p) => v128.load(p, 16 * u),
+  store: (p, value) => v128.store(p, value, 16 * u),
+  storePadded: (p, value) => v128.store(p, value, 16 * u),
+  mask: (value) => value,
+});
+/** the last 1–3 numbers of a row, of which `left` are there */
+export const lastVector = (m: Assembler, left: I32): RowVector => ({
+  ...wholeVector(0),
+  load: (p) => loadTail(m, p, left),
+  store: (p, value) => storeTail(m, p, value, left),
+  mask: (value, neutral) =>
+    neutral ? v128.bitselect(value, neutral, laneMask(left)) : v128.and(value, laneMask(left)),
+});
+
 /**
  * Visits `length` numbers from the pointers on, `unroll` vectors in a round. The pointers end up behind the last whole
  * vector; give copies. `prepareTails` must have run.
@@ -41,30 +59,14 @@ export const alongRow = (
   unroll = 1,
 ): void => {
   const left = f.let(length);
-  const whole = (u: number): RowVector => ({
-    u,
-    load: (p) => v128.load(p, 16 * u),
-    loadPadded: (p) => v128.load(p, 16 * u),
-    store: (p, value) => v128.store(p, value, 16 * u),
-    storePadded: (p, value) => v128.store(p, value, 16 * u),
-    mask: (value) => value,
-  });
   const round = (vectors: number): void => {
-    for (let u = 0; u < vectors; u++) visit(whole(u));
+    for (let u = 0; u < vectors; u++) visit(wholeVector(u));
     for (const p of pointers) f.inc(p, 16 * vectors);
     f.inc(left, -4 * vectors);
   };
   if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
   f.while(i32.ge_u(left, 4), () => round(1));
-  f.if(left, () =>
-    visit({
-      ...whole(0),
-      load: (p) => loadTail(m, p, left),
-      store: (p, value) => storeTail(m, p, value, left),
-      mask: (value, neutral) =>
-        neutral ? v128.bitselect(value, neutral, laneMask(left)) : v128.and(value, laneMask(left)),
-    }),
-  );
+  f.if(left, () => visit(lastVector(m, left)));
 };
 
 /** accumulators of a row loop, combined pairwise in fixed order */
