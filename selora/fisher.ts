@@ -6,7 +6,7 @@
  *   ratio = 1 + FI(new row of B)/FI(original),
  * from one backward pass, which can be the training step's own.
  */
-import { concat, mean, mul, sum, type Tensor } from '../core/index.ts';
+import { concat, div, less, mean, mul, select, sum, type Tensor } from '../core/index.ts';
 import type { Adapter } from './adapter.ts';
 
 /** Per-sample gradients of one adapter: A[b, d_in, r], B[b, r, d_out]. */
@@ -17,6 +17,35 @@ export const fisherByRank = (g: PerSample): { readonly a: Tensor; readonly b: Te
   a: sum(mean(mul(g.A, g.A), 0), 0),
   b: sum(mean(mul(g.B, g.B), 0), 1),
 });
+/**
+ * What a test measures of every entry of A and B, gᵢ the gradient of sample i:
+ *   fisher   mean gᵢ²              eq. 3
+ *   batch    (mean gᵢ)²            the published code; vanishes where samples disagree
+ *   signal   fisher, and the new row's (mean gᵢ)² for the criterion `fi-snr`
+ *   natural  (mean gᵢ)²/mean gᵢ²   natural expansion score with a diagonal Fisher matrix, for `loss-decrease`
+ */
+export type Measure = 'fisher' | 'batch' | 'signal' | 'natural';
+/** One number per rank: columns of A, rows of B; `signal` also of rows of B. */
+export type RankSums<T> = { readonly a: T; readonly b: T; readonly signal?: T };
+
+/** Squares of mean gradients A[d_in, r], B[r, d_out], summed by rank. */
+export const squaresByRank = ({ A, B }: Adapter): RankSums<Tensor> => ({
+  a: sum(mul(A, A), 0),
+  b: sum(mul(B, B), 1),
+});
+/**
+ * gᵀF⁻¹g with F = diag(mean gᵢ²), summed by rank: the loss a natural-gradient step would save, to first order. Each entry
+ * adds between 0 (samples disagree) and 1 (all agree); entries without gradient add 0.
+ * Source: Mitchell et al., Self-Expanding Neural Networks (2023).
+ */
+export function naturalByRank(mean: Adapter, squares: Adapter): RankSums<Tensor> {
+  const share = (g: Tensor, f: Tensor): Tensor => {
+    const some = less(0, f);
+    return select(some, div(mul(g, g), select(some, f, 1)), 0);
+  };
+  return { a: sum(share(mean.A, squares.A), 0), b: sum(share(mean.B, squares.B), 1) };
+}
+
 /** eq. 4: FI-score of one adapter, the sum over all entries of A and B. */
 export const fisherScore = (g: PerSample): Tensor => {
   const { a, b } = fisherByRank(g);
@@ -28,15 +57,17 @@ export interface Scores {
   readonly fiB: number;
   /** FI of the candidate's row of B */
   readonly fiNew: number;
+  /** what counts as gain instead of fiNew: its share that is signal */
+  readonly gain?: number;
 }
 /** Scores of a module from the sums by rank: ranks below `rank` are trained, `rank` itself is the candidate. */
-export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: number): Scores {
+export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: number, signal?: ArrayLike<number>): Scores {
   let [fiA, fiB] = [0, 0];
   for (let i = 0; i < rank; i++) {
     fiA += a[i]!;
     fiB += b[i]!;
   }
-  return { fiA, fiB, fiNew: b[rank]! };
+  return { fiA, fiB, fiNew: b[rank]!, ...(signal ? { gain: signal[rank]! } : {}) };
 }
 
 export interface Decision {
@@ -57,26 +88,32 @@ export interface Decision {
 
 /**
  * ratio = FI_expanded/FI_original = 1 + FI(new row)/FI(original); 1 when both are zero, +∞ when only the original is.
+ * Where the scores name a gain it takes FI(new row)'s place: 1 + ρ·FI(new row)/FI(original), ρ = ‖mean gᵢ‖²/mean‖gᵢ‖².
  * @throws RangeError naming the module when a score is not finite.
  */
 export function ratioOf(module: string, s: Scores): number {
   const original = s.fiA + s.fiB;
-  if (!Number.isFinite(original) || !Number.isFinite(s.fiNew))
-    throw new RangeError(`${module}: Fisher score is not finite (original ${original}, candidate ${s.fiNew})`);
-  if (original === 0) return s.fiNew === 0 ? 1 : Number.POSITIVE_INFINITY;
-  return 1 + s.fiNew / original;
+  const gain = s.gain ?? s.fiNew;
+  if (!Number.isFinite(original) || !Number.isFinite(gain))
+    throw new RangeError(`${module}: Fisher score is not finite (original ${original}, candidate ${gain})`);
+  if (original === 0) return gain === 0 ? 1 : Number.POSITIVE_INFINITY;
+  return 1 + gain / original;
 }
 
-/** Which modules grow: ratio > λ, the largest ratios first while the budget of total rank lasts. */
+/**
+ * Which modules grow: ratio > λ, the largest ratios first while the budget of total rank lasts. `atLambda` lets equality
+ * pass too, as the published code does.
+ */
 export function decide(
   scores: readonly { readonly module: string; readonly rank: number; readonly scores: Scores; readonly key: string }[],
-  options: { readonly lambda: number; readonly budget?: number },
+  options: { readonly lambda: number; readonly budget?: number; readonly atLambda?: boolean },
 ): Decision[] {
+  const passes = (ratio: number) => (options.atLambda ? ratio >= options.lambda : ratio > options.lambda);
   const rows = scores.map((s) => ({ ...s, ratio: ratioOf(s.module, s.scores) }));
   let left = (options.budget ?? Number.POSITIVE_INFINITY) - rows.reduce((n, r) => n + r.rank, 0);
   const winners = new Set<string>();
   for (const r of [...rows].sort((x, y) => y.ratio - x.ratio))
-    if (r.ratio > options.lambda && left > 0) {
+    if (passes(r.ratio) && left > 0) {
       winners.add(r.module);
       left--;
     }
@@ -91,7 +128,7 @@ export function decide(
       fiExpanded: fiOriginal + r.scores.fiNew,
       ratio: r.ratio,
       expanded,
-      overBudget: !expanded && r.ratio > options.lambda,
+      overBudget: !expanded && passes(r.ratio),
       rankAfter: r.rank + (expanded ? 1 : 0),
       key: r.key,
     };

@@ -24,7 +24,7 @@ const closeTo = (got: number, want: number, relative: number) =>
   expect(Math.abs(got - want)).toBeLessThanOrEqual(relative * Math.abs(want));
 
 describe('per-sample gradients', () => {
-  test('equal a loop over samples, and their mean is the gradient of the batch', async () => {
+  test('equal a loop over samples, and their mean is the gradient of the batch', { timeout: 60_000 }, async () => {
     for (let seed = 0; seed < CASES; seed++) {
       const c = randomCase(seed, 'f64');
       const many = perSample(c, c.adapters);

@@ -10,7 +10,7 @@ import { addUp, planAround, planSteps } from '../train/estimate/estimate.ts';
 import { refusal, settle, shapeOf, targetsOf } from '../train/estimate/settle.ts';
 import { linearsOf, loadPipeline, openBaseAt, SMALL_BASE, specsOf } from '../train/model.ts';
 import { adamDefaults } from '../train/optimizer.ts';
-import { drawCandidates, judge, startState } from '../train/run-state.ts';
+import { drawCandidates, judge, scoresFrom, startState } from '../train/run-state.ts';
 import { type Batch, createSteps, type Frozen } from '../train/step.ts';
 
 const SIDE = 64;
@@ -177,7 +177,10 @@ describe('f16 storage of weights that are not halves', () => {
       const { state, ranks } = startState(config, linearsOf(base), backend);
       const drawn = drawCandidates(config, state, ranks, 1);
       const r = steps.tested(state, frozen[which]!, batch, hyper, drawn.candidates);
-      results.push({ loss: (await read(r.loss))[0]!, decisions: await judge(config, r.sums, ranks, drawn.keys) });
+      results.push({
+        loss: (await read(r.loss))[0]!,
+        decisions: judge(config, scoresFrom(await steps.readSums(r.sums), ranks), ranks, drawn.keys),
+      });
     }
     const [a, b] = results as [(typeof results)[0], (typeof results)[0]];
     const relative = (x: number, y: number) => Math.abs(x - y) / Math.abs(x);

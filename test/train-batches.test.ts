@@ -139,6 +139,46 @@ describe('training batches', () => {
 const share = (hits: number, n: number, p: number) =>
   expect(Math.abs(hits / n - p), `${hits} of ${n} for ${p}`).toBeLessThan(4.5 * Math.sqrt((p * (1 - p)) / n));
 
+describe('batches of an expansion test', () => {
+  const layers = (t: readonly number[], n: number) => t.map((x) => Math.floor((x / 1000) * n));
+  test('stratified: one timestep from each of equally likely layers; other steps and other draws as always', async () => {
+    const [plain, strata] = [source({ batch: 8 }), source({ batch: 8, fiTimesteps: 'stratified' })];
+    for (let step = 0; step < 40; step++) {
+      const one = await host(strata.training(step, true)[0]!);
+      expect(layers(one.t, 8)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+      const drawn = await host(plain.training(step, true)[0]!);
+      expect(one.ids).toEqual(drawn.ids);
+      expect(drawn).toEqual(await host(plain.training(step)[0]!));
+      expect(await host(strata.training(step)[0]!)).toEqual(drawn);
+    }
+  });
+  test('stratified high timesteps: 60% and a tenth of the rest from 900 up, as when drawn one by one', async () => {
+    const s = source({ batch: 100, fiTimesteps: 'stratified', timesteps: 'high' });
+    for (let step = 0; step < 5; step++) {
+      const { t } = await host(s.training(step, true)[0]!);
+      // 0.6 + 0.4·0.1 of 100; the layer on the edge may fall on either side
+      expect(Math.abs(t.filter((x) => x >= 900).length - 64)).toBeLessThanOrEqual(1);
+      expect(t.every((x, i) => i === 0 || x >= t[i - 1]!)).toBe(true);
+      expect(t.every((x) => Number.isInteger(x) && x >= 0 && x <= 999)).toBe(true);
+    }
+  });
+  test('extra batches: as many as asked for, cut like the step, of pairs and noise of their own', async () => {
+    expect(source().extra(3)).toEqual([]);
+    const s = source({ fiBatches: 3, accumulate: 2 }, 10, 1);
+    const extra = await Promise.all(s.extra(39).map(host));
+    expect(extra.map((e) => e.t.length)).toEqual([2, 2, 2, 2]);
+    expect(await Promise.all(s.extra(39).map(host))).toEqual(extra);
+    const own = await Promise.all(s.training(39, true).map(host));
+    expect(new Set([...extra, ...own].map((e) => e.target.join())).size).toBe(6);
+    expect((await Promise.all(s.extra(40).map(host))).map((e) => e.target)).not.toEqual(extra.map((e) => e.target));
+    // all pairs take part in the end
+    const seen = new Set<number>();
+    for (let k = 0; k < 40; k++)
+      for (const e of await Promise.all(s.extra(k).map(host))) for (const id of e.ids) seen.add(id);
+    for (let id = 10; id < 20; id++) expect(seen.has(id)).toBe(true);
+  });
+});
+
 describe('shares', () => {
   const texts = (b: Host) => b.t.map((_, i) => b.ids.slice(i * LENGTH, (i + 1) * LENGTH).join());
   test('captions are dropped with the given probability, and dropped ones are the empty text', async () => {

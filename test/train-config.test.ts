@@ -2,7 +2,8 @@
 import { PassThrough } from 'node:stream';
 import { describe, expect, test } from 'vitest';
 import { errorLine, parseArgs } from '../train/cli.ts';
-import { configSchema, ratesOf, resolveConfig, runPresets, trainCommand } from '../train/config.ts';
+import { configSchema, ratesOf, resolveConfig, runPresets } from '../train/config.ts';
+import { trainCommand } from '../train/options.ts';
 
 const stream = new PassThrough();
 const io = { stdout: stream, stderr: stream, signal: new AbortController().signal };
@@ -100,6 +101,14 @@ describe('mistakes', () => {
     ['--data x --schedule piecewise_constant', '--lr-rules: expected factor:until'],
     ['--data x --schedule piecewise_constant --lr-rules 1:x', '--lr-rules: expected factor:until'],
     ['--data x --lr-rules 1:10,0.1', '--lr-rules: belongs to --schedule piecewise_constant'],
+    ['--data x --fisher sample', '--fisher: '],
+    ['--data x --fi-ema 1', '--fi-ema: '],
+    ['--data x --criterion fi-snr --fisher batch', '--criterion: fi-snr needs the gradients of single samples'],
+    ['--data x --criterion loss-decrease --batch 1', '--criterion: loss-decrease needs two samples or more'],
+    ['--data x --compat published-code --fisher per-sample', '--fisher: --compat published-code squares the batch'],
+    ['--data x --compat published-code --fi-batches 2', '--fi-batches: is 1 with --compat published-code'],
+    ['--data x --compat published-code --method lora', '--method: is selora with --compat published-code'],
+    ['--data x --final first', "option '--final <which>' argument 'first' is invalid. Allowed choices are best, last"],
     ['--data x --backend cuda', '--backend: '],
     ['--data x --threads 0', '--threads: '],
   ])('%s', (line, message) => {

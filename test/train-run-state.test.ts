@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { cpuBackend, evaluate, read, tensor } from '../core/index.ts';
 import { kaimingUniform } from '../selora/adapter.ts';
+import { scoresOf } from '../selora/fisher.ts';
 import { resolveConfig } from '../train/config.ts';
 import type { Linears } from '../train/model.ts';
 import {
@@ -101,14 +102,14 @@ describe('candidates', () => {
 
 describe('growing', () => {
   const sums = (unetQ: number, unetK: number, text: number) => {
-    const of = (fiNew: number) => ({ a: tensor([0.5, 0, 0, 0]), b: tensor([0.5, fiNew, 0, 0]) });
+    const of = (fiNew: number) => scoresOf(Float32Array.of(0.5, 0, 0, 0), Float32Array.of(0.5, fiNew, 0, 0), 1);
     return { unet: { 'mid.to_q': of(unetQ), 'mid.to_k': of(unetK) }, text: { 'mid.to_q': of(text) } };
   };
   const start = startState(config, linears, cpu);
   const drawn = drawCandidates(config, start.state, start.ranks, 40);
 
   test('decisions carry names, scores and keys; one budget for both networks', async () => {
-    const decisions = await judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
+    const decisions = judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
     expect(decisions.map((d) => [d.module, d.ratio, d.expanded, d.rankAfter])).toEqual([
       ['unet.mid.to_q', 1 + Math.fround(0.05), false, 1],
       ['unet.mid.to_k', 1.5, true, 2],
@@ -119,11 +120,11 @@ describe('growing', () => {
       drawn.keys.unet['mid.to_k'],
       drawn.keys.text['mid.to_q'],
     ]);
-    const tight = await judge({ ...config, budget: 4 }, sums(0.5, 0.5, 1), start.ranks, drawn.keys);
+    const tight = judge({ ...config, budget: 4 }, sums(0.5, 0.5, 1), start.ranks, drawn.keys);
     expect(tight.filter((d) => d.expanded).map((d) => d.module)).toEqual(['text_encoder.mid.to_q']);
     expect(moduleOf('text_encoder.mid.to_q')).toEqual({ network: 'text', path: 'mid.to_q' });
     expect(moduleOf('unet.mid.to_q')).toEqual({ network: 'unet', path: 'mid.to_q' });
-    await expect(judge(config, sums(0, Number.NaN, 0), start.ranks, drawn.keys)).rejects.toThrow(
+    expect(() => judge(config, sums(0, Number.NaN, 0), start.ranks, drawn.keys)).toThrow(
       /^unet\.mid\.to_k: Fisher score is not finite/,
     );
   });
@@ -134,7 +135,7 @@ describe('growing', () => {
   test('accepted modules get their column, the others nothing', async () => {
     const state = fresh();
     const before = await unpadded(state, start.ranks);
-    const decisions = await judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
+    const decisions = judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
     const next = grow(config, state, start.ranks, drawn.candidates, decisions, install, cpu);
     expect(next.ranks).toEqual(ranksOf(1, 2, 2));
     expect(next.padded).toBe(false);
@@ -153,7 +154,7 @@ describe('growing', () => {
     const never = (_s: State, _c: Candidates): State => {
       throw new Error('install must not run');
     };
-    const decisions = await judge(config, sums(0, 0, 0), start.ranks, drawn.keys);
+    const decisions = judge(config, sums(0, 0, 0), start.ranks, drawn.keys);
     const next = grow(config, start.state, start.ranks, drawn.candidates, decisions, never, cpu);
     expect(next.state).toBe(start.state);
     expect(next.ranks).toBe(start.ranks);
@@ -172,9 +173,9 @@ describe('growing', () => {
         const b = new Float32Array(c);
         b.fill(1, 0, r);
         b[r] = one(path, n);
-        return { a: tensor(new Float32Array(c)), b: tensor(b) };
+        return scoresOf(new Float32Array(c), b, r);
       }, ranks);
-      const next = grow(config, state, ranks, d.candidates, await judge(config, s, ranks, d.keys), install, cpu);
+      const next = grow(config, state, ranks, d.candidates, judge(config, s, ranks, d.keys), install, cpu);
       ({ state, ranks } = next);
       grown.push(next.padded);
       for (const n of networks)

@@ -1,8 +1,6 @@
-/** A run's settings: one zod schema, the presets of the paper's runs, and the command line that fills it. */
-import { type Command, InvalidArgumentError, Option } from 'commander';
+/** A run's settings: one zod schema and the presets of the paper's runs. The command line that fills it: options.ts. */
 import { z } from 'zod';
 import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
-import { command, type Io } from './cli.ts';
 import { parseRatios } from './data/split.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from './loss-weights.ts';
 import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, learningRate, lrScheduleSchema } from './lr.ts';
@@ -39,6 +37,17 @@ export const configSchema = z
     testEvery: positive.default(40),
     /** most ranks in all, null for no limit */
     budget: positive.nullable().default(null),
+    /** what is squared: the gradient of each sample, then averaged (eq. 3), or the batch gradient (the published code) */
+    fisher: z.enum(['per-sample', 'batch']).default('per-sample'),
+    /** batches whose scores are averaged at a test; the first is the step's own */
+    fiBatches: z.int().min(1).max(1000).default(1),
+    /** β of the mean over a module's tests; 0: each test for itself */
+    fiEma: z.number().min(0).max(0.9999).default(0),
+    /** timesteps of the batches of a test: drawn as always, or one from each of equally likely layers */
+    fiTimesteps: z.enum(['drawn', 'stratified']).default('drawn'),
+    criterion: z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'),
+    /** the expansion procedure of the published code, faults included, to compare with */
+    compat: z.enum(['none', 'published-code']).default('none'),
     // optimisation
     optimizer: z.enum(['adam', 'adamw']).default('adam'),
     lr: rate.default(1e-4),
@@ -80,6 +89,19 @@ export const configSchema = z
   })
   .superRefine((c, context) => {
     const bad = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message });
+    if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
+      bad('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
+    if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
+      bad('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
+    if (c.compat === 'published-code' && c.fisher !== 'batch')
+      bad('fisher', '--compat published-code squares the batch gradient: batch');
+    for (const [key, plain] of [
+      ['fiBatches', 1],
+      ['fiEma', 0],
+      ['criterion', 'fi-ratio'],
+      ['method', 'selora'],
+    ] as const)
+      if (c.compat === 'published-code' && c[key] !== plain) bad(key, `is ${plain} with --compat published-code`);
     if (c.batch % c.accumulate !== 0) bad('accumulate', `must divide the batch of ${c.batch}`);
     try {
       parseRatios(c.split);
@@ -163,104 +185,8 @@ export const runPresets = {
   },
 } as const satisfies Record<string, Settings>;
 
-/** commander's parser of numbers; their range is the schema's business */
-const number = (text: string): number => {
-  const x = Number(text);
-  if (text.trim() === '' || Number.isNaN(x)) throw new InvalidArgumentError('expected a number');
-  return x;
-};
-
-const numberOrAuto = (text: string): number | 'auto' => (text === 'auto' ? text : number(text));
-
-const EXAMPLES = [
-  '',
-  '--method lora --rank 4',
-  '--data films/ --base sd15/ --preset iu-xray',
-  '--data films/ --targets attn --lambda 1.3 --test-every 20 --budget 400',
-  '--base sd15/ --data films/ --resolution 224 --estimate',
-  '--resume runs/2026-11-24-phantoms',
-];
-
-/** `npm run train -- …`: options in the order one thinks of them. */
-export function trainCommand(io: Io): Command {
-  return command(
-    'train',
-    'Fine-tunes a text-to-image diffusion model with SeLoRA (adapters that grow their own ranks) or LoRA.',
-    EXAMPLES,
-    io,
-  )
-    .option('--data <dir>', "a folder of pictures with texts; 'phantoms' are built in")
-    .option('--base <dir>', 'base model in the diffusers layout, or one .safetensors file (default: models/small-base)')
-    .option('--out <dir>', 'run folder (default: runs/<name>)')
-    .option('--name <name>', 'name of the run (default: from data, method and time)')
-    .option('--resume <dir>', 'go on with a run that was stopped, or with more --steps')
-    .addOption(new Option('--preset <name>', "the paper's runs, or the built-in one").choices(Object.keys(runPresets)))
-    .option('--method <name>', 'selora or lora')
-    .option('--steps <n>', 'updates', number)
-    .option('--epochs <n>', 'passes over the training pairs, instead of --steps', number)
-    .option('--batch <n>', 'pairs per update', number)
-    .option('--accumulate <n>', 'micro-batches per update; auto (default): as few as the memory allows', numberOrAuto)
-    .option('--resolution <n>', 'pixels: shortest side, then centre crop', number)
-    .option('--split <a/b/c>', 'train/validation/test in percent, grouped by patient')
-    .option('--pairs <n>', 'number of built-in pairs', number)
-    .option('--seed <n>', 'seed of everything random', number)
-    .option('--rank <n>', 'rank at the start (selora) or for good (lora)', number)
-    .option('--targets <what>', 'all-linear, paper-code, attn, or globs: **.to_q,text.**.fc1')
-    .option('--scale <s>', 'the constant s of W0 + s·A·B', number)
-    .option('--gain-a <a>', 'Kaiming slope of A and K: 0 (the authors) or 2.236 (PEFT)', number)
-    .option('--lambda <x>', 'a module grows where FI_expanded/FI_original is above this', number)
-    .option('--test-every <n>', 'steps between expansion tests', number)
-    .option('--budget <n>', 'most ranks in all', number)
-    .option('--optimizer <name>', 'adam or adamw')
-    .option('--lr <x>', 'learning rate', number)
-    .option('--text-lr <x>', 'another rate for the text encoder', number)
-    .option('--no-train-text-encoder', 'adapt the U-Net only')
-    .option('--weight-decay <x>', 'weight decay', number)
-    .option('--schedule <name>', `learning-rate schedule: ${LR_SCHEDULES.join(', ')}`)
-    .option('--warmup <n>', 'warm-up steps', number)
-    .option('--lr-rules <text>', 'factors of piecewise_constant, e.g. 1:1000,0.1:2000,0.01')
-    .option('--clip <x>', 'limit of the gradient norm, 0 for none', number)
-    .option('--loss-weight <name>', LOSS_WEIGHTS.join(', '))
-    .option('--loss-low <x>', 'lower bound of clip-snr', number)
-    .option('--loss-high <x>', 'upper bound of clip-snr', number)
-    .option('--gamma <x>', 'γ of min-snr', number)
-    .option('--timesteps <how>', 'uniform (the paper), high (mostly 900–999), mixed (high, then uniform)')
-    .option('--caption-dropout <p>', 'share of captions left empty, for guidance', number)
-    .addOption(
-      new Option('--weights <dtype>', 'frozen weights in memory; auto: f16 above 200 million parameters').choices([
-        'auto',
-        'f16',
-        'f32',
-      ]),
-    )
-    .addOption(
-      new Option(
-        '--checkpoint-blocks [when]',
-        'recompute blocks in the backward pass: less memory, more time; auto (default): where it must be',
-      )
-        .choices(['auto', 'on', 'off'])
-        .preset('on'),
-    )
-    .option('--estimate', 'predict memory and time, and stop')
-    .option('--validate-every <n>', 'steps between validations', number)
-    .option('--validation-pairs <n>', 'pairs of the validation grid', number)
-    .option('--save-every <n>', 'steps between checkpoints', number)
-    .option('--samples <n>', 'held-out reports drawn at the end', number)
-    .option('--obedience <n>', 'held-out reports drawn and read by detectors (built-in pairs)', number)
-    .option('--sampler <name>', SAMPLER_NAMES.join(', '))
-    .option('--sample-steps <n>', 'sampling steps', number)
-    .option('--guidance <x>', 'classifier-free guidance', number)
-    .addOption(
-      new Option(
-        '--final <which>',
-        'adapter, pictures and report: of the best validated step (default) or the last',
-      ).choices(['best', 'last']),
-    )
-    .option('--compare <dir...>', 'finished runs to show beside this one in the report')
-    .option('--merged', 'also write base + adapter as a diffusers folder')
-    .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')
-    .option('--threads <n>', 'threads of the wasm backend', number);
-}
+/** What the published code trains with, where nothing else is asked for: its module names, alpha 8 at rank 1, its square. */
+const PUBLISHED: Settings = { fisher: 'batch', targets: 'paper-code', scale: 8 };
 
 /** The learning rates of step k = 0, 1, … of a run of so many steps. */
 export function ratesOf(
@@ -303,6 +229,7 @@ export function resolveConfig(options: Readonly<Record<string, unknown>>): RunCo
   const chosen: Settings = preset ? runPresets[preset] : builtIn ? runPresets.phantoms : {};
   const merged = {
     ...chosen,
+    ...(given.compat === 'published-code' ? PUBLISHED : {}),
     ...(given.epochs === undefined || given.steps !== undefined ? {} : { steps: undefined }),
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
   };

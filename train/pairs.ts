@@ -79,8 +79,10 @@ export async function encodePairs(
 }
 
 export interface BatchSource {
-  /** the batch of a step, cut into micro-batches: a pure function of seed and step */
-  readonly training: (step: number) => Batch[];
+  /** the batch of a step, cut into micro-batches: a pure function of seed, step and whether it tests */
+  readonly training: (step: number, testing?: boolean) => Batch[];
+  /** micro-batches that only the scores of a step's test see (--fi-batches): pairs and timesteps drawn for themselves */
+  readonly extra: (step: number) => Batch[];
   /** the fixed noise/timestep grid over validation pairs; `shuffled` gives each picture its neighbour's report */
   readonly validation: (pairs: readonly Encoded[], shuffled: boolean) => Batch[];
 }
@@ -160,27 +162,45 @@ export function batchSource(
       weight: tensor(weight),
     };
   };
+  /** a timestep whose place in the distribution of a step is u in [0, 1) */
+  const timestepAt = (u: number, step: number): number => {
+    const high = highShare(step);
+    const low = (1 - high) * (top / schedule.length);
+    return u < low
+      ? Math.floor((u / low) * top)
+      : Math.min(last, top + Math.floor(((u - low) / (1 - low)) * (schedule.length - top)));
+  };
+  /** one batch; the pair of each place by `pairAt`. Stratified: place b gets its timestep from the b-th of equal layers. */
+  const drawBatch = (step: number, key: Key, pairAt: (b: number) => Encoded, stratified: boolean): Batch[] => {
+    const size = c.batch / c.accumulate;
+    const items = Array.from({ length: c.batch }, (_, b) => {
+      const pair = pairAt(b);
+      const one = fold(key, b);
+      const r = randomOf(fold(one, 'choices'));
+      const drawn = r.chance(highShare(step)) ? top + r.int(schedule.length - top) : r.int(schedule.length);
+      const ids = r.chance(c.captionDropout) ? empty : pair.ids;
+      const t = stratified ? timestepAt((b + randomOf(fold(one, 'layer')).uniform()) / c.batch, step) : drawn;
+      return { pair, ids, t, key: fold(one, 'noise'), weight: weights[t]!, sample: true };
+    });
+    return Array.from({ length: c.accumulate }, (_, m) => make(items.slice(m * size, (m + 1) * size)));
+  };
+  const stratified = c.fiTimesteps === 'stratified';
   return {
-    training(step) {
-      const size = c.batch / c.accumulate;
-      const key = fold(fold(root, 'step'), step);
-      const items = Array.from({ length: c.batch }, (_, b) => {
-        const at = step * c.batch + b;
-        const pair = pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
-        const one = fold(key, b);
-        const r = randomOf(fold(one, 'choices'));
-        const t = r.chance(highShare(step)) ? top + r.int(schedule.length - top) : r.int(schedule.length);
-        return {
-          pair,
-          ids: r.chance(c.captionDropout) ? empty : pair.ids,
-          t,
-          key: fold(one, 'noise'),
-          weight: weights[t]!,
-          sample: true,
-        };
-      });
-      return Array.from({ length: c.accumulate }, (_, m) => make(items.slice(m * size, (m + 1) * size)));
-    },
+    training: (step, testing = false) =>
+      drawBatch(
+        step,
+        fold(fold(root, 'step'), step),
+        (b) => {
+          const at = step * c.batch + b;
+          return pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
+        },
+        testing && stratified,
+      ),
+    extra: (step) =>
+      Array.from({ length: c.fiBatches - 1 }, (_, k) => {
+        const key = fold(fold(fold(root, 'scores'), step), k);
+        return drawBatch(step, key, (b) => pairs[randomOf(fold(fold(key, b), 'pair')).int(pairs.length)]!, stratified);
+      }).flat(),
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>
         GRID.map((t, k) => ({

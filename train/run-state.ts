@@ -1,13 +1,13 @@
 /** The host's side of a run: ranks, capacity, candidates, decisions, growth. */
-import { type Backend, concat, evaluate, read, type Tensor, tensor, zeros } from '../core/index.ts';
+import { type Backend, concat, evaluate, type Tensor, tensor, zeros } from '../core/index.ts';
 import { type Adapter, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
 import { candidate, padAdapter } from '../selora/expand.ts';
-import { type Decision, decide, scoresOf } from '../selora/fisher.ts';
+import { type Decision, decide, type Scores, scoresOf } from '../selora/fisher.ts';
 import type { RunConfig } from './config.ts';
 import type { Linears } from './model.ts';
 import {
   type Candidates,
-  type FisherSums,
+  type HostSums,
   mapModules,
   type Network,
   networks,
@@ -65,41 +65,70 @@ export function startState(c: RunConfig, linears: Linears, backend: Backend): { 
   };
 }
 
-/** K of every module and the one-hot row of the slot it is tried in. */
-export function drawCandidates(
-  c: RunConfig,
+export type Drawn = {
+  readonly candidates: Candidates;
+  readonly keys: PerNetwork<{ readonly [path: string]: string }>;
+};
+/** A column for every module by `draw`, and the one-hot row of the slot it is tried in. */
+function drawWith(
   state: State,
   ranks: Ranks,
-  step: number,
-): { readonly candidates: Candidates; readonly keys: PerNetwork<{ readonly [path: string]: string }> } {
-  const root: HostKey = foldKey(hostKey(c.seed), 'test');
+  draw: (network: Network, path: string, dIn: number) => { readonly K: Tensor; readonly key: string },
+): Drawn {
   const drawn = mapModules((s: Slot, path, network) => {
-    const { K, key } = candidate(foldKey(root, network), path, step, s.A.shape[0]!, { a: c.gainA });
     const row = new Float32Array(s.A.shape[1]!);
     row[ranks[network][path]!] = 1;
-    return { K, slot: tensor(row, [1, row.length]), key };
+    return { ...draw(network, path, s.A.shape[0]!), slot: tensor(row, [1, row.length]) };
   }, state);
   return { candidates: mapModules(({ K, slot }) => ({ K, slot }), drawn), keys: mapModules(({ key }) => key, drawn) };
 }
 
-/** Reads the Fisher sums and decides; one budget for both networks. */
-export async function judge(
-  c: RunConfig,
-  sums: FisherSums,
+/** K of every module, drawn afresh from seed, module and step. */
+export function drawCandidates(c: RunConfig, state: State, ranks: Ranks, step: number): Drawn {
+  const root: HostKey = foldKey(hostKey(c.seed), 'test');
+  return drawWith(state, ranks, (n, path, dIn) => candidate(foldKey(root, n), path, step, dIn, { a: c.gainA }));
+}
+
+/**
+ * K as the published code has it. `tested`: zeros until a module first grows (its initialisation is never run), then one
+ * draw kept until it grows again. `installed`: another draw, the tested column is thrown away.
+ */
+export function drawPublished(c: RunConfig, state: State, ranks: Ranks, what: 'tested' | 'installed'): Drawn {
+  const root: HostKey = foldKey(hostKey(c.seed), `published ${what}`);
+  return drawWith(state, ranks, (n, path, dIn) => {
+    const rank = ranks[n][path]!;
+    if (what === 'tested' && rank === c.rank) return { K: tensor(new Float32Array(dIn), [dIn, 1]), key: 'zero' };
+    return candidate(foldKey(root, n), path, rank, dIn, { a: c.gainA });
+  });
+}
+
+/** `unet.` or `text_encoder.` and the path: how a module is called outside the program. */
+export const moduleName = (n: Network, path: string): string => `${n === 'unet' ? 'unet' : 'text_encoder'}.${path}`;
+
+/** Scores of every module from the sums of a test. */
+export const scoresFrom = (sums: HostSums, ranks: Ranks): PerNetwork<{ readonly [path: string]: Scores }> =>
+  mapModules(({ a, b, signal }, path, n) => scoresOf(a, b, ranks[n][path]!, signal), sums);
+
+/** Decides which modules grow; one budget for both networks. */
+export function judge(
+  c: Pick<RunConfig, 'lambda' | 'budget' | 'compat'>,
+  scores: PerNetwork<{ readonly [path: string]: Scores }>,
   ranks: Ranks,
   keys: PerNetwork<{ readonly [path: string]: string }>,
-): Promise<Decision[]> {
-  const rows = await Promise.all(
-    networks.flatMap((n) =>
-      Object.entries(sums[n]).map(async ([path, { a, b }]) => ({
-        module: `${n === 'unet' ? 'unet' : 'text_encoder'}.${path}`,
-        rank: ranks[n][path]!,
-        scores: scoresOf(await read(a), await read(b), ranks[n][path]!),
-        key: keys[n][path]!,
-      })),
-    ),
+): Decision[] {
+  const rows = networks.flatMap((n) =>
+    Object.entries(scores[n]).map(([path, s]) => ({
+      module: moduleName(n, path),
+      rank: ranks[n][path]!,
+      scores: s,
+      key: keys[n][path]!,
+    })),
   );
-  return decide(rows, { lambda: c.lambda, ...(c.budget === null ? {} : { budget: c.budget }) });
+  return decide(rows, {
+    lambda: c.lambda,
+    atLambda: c.compat === 'published-code',
+    ...(c.budget === null ? {} : { budget: c.budget }),
+  });
 }
 /** network and path of a decision's module */
 export function moduleOf(name: string): { readonly network: Network; readonly path: string } {
@@ -119,15 +148,14 @@ export function grow(
 ): { readonly state: State; readonly ranks: Ranks; readonly padded: boolean } {
   const grown = new Set(decisions.filter((d) => d.expanded).map((d) => d.module));
   if (grown.size === 0) return { state, ranks, padded: false };
-  const name = (n: Network, p: string) => `${n === 'unet' ? 'unet' : 'text_encoder'}.${p}`;
   const accepted = mapModules(
     ({ K, slot }, p, n) => ({
       K,
-      slot: grown.has(name(n, p)) ? slot : tensor(new Float32Array(slot.shape[1]!), slot.shape),
+      slot: grown.has(moduleName(n, p)) ? slot : tensor(new Float32Array(slot.shape[1]!), slot.shape),
     }),
     candidates,
   );
-  const next = mapModules((r: number, p, n) => r + (grown.has(name(n, p)) ? 1 : 0), ranks);
+  const next = mapModules((r: number, p, n) => r + (grown.has(moduleName(n, p)) ? 1 : 0), ranks);
   const installed = install(state, accepted);
   const [old, room] = [capacityFor(ranks, c.method), capacityFor(next, c.method)];
   const padded = room.unet > old.unet || room.text > old.text;

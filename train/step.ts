@@ -7,103 +7,56 @@ import {
   type Backend,
   type Compiled,
   compile,
-  dot,
+  concat,
+  type HostArray,
   leaves,
-  mean,
+  mapTree,
   mul,
+  read,
   reshape,
   sub,
   sum,
   type Tensor,
   tensor,
   unflatten,
-  unsqueeze,
-  valueAndGrad,
-  vmap,
 } from '../core/index.ts';
-import { type TextEncoder, textEncoder } from '../models/clip/text-encoder.ts';
-import type { TextEncoderConfig, UNetConfig } from '../models/config.ts';
-import { type UNet, unet } from '../models/unet/index.ts';
-import type { Adapter, Adapters } from '../selora/adapter.ts';
-import { attach } from '../selora/attach.ts';
-import { fisherByRank } from '../selora/fisher.ts';
+import type { Measure, RankSums } from '../selora/fisher.ts';
+import {
+  columnAt,
+  combine,
+  gradients,
+  type LossOptions,
+  measured,
+  sampleLosses,
+  type TestedTree,
+  testedGradients,
+  withoutCandidates,
+} from './gradients.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from './optimizer.ts';
+import {
+  type Batch,
+  type Candidates,
+  type FisherSums,
+  type Frozen,
+  type Hyper,
+  mapModules,
+  type Pairs,
+  type PerNetwork,
+  type Slot,
+  type State,
+} from './state.ts';
 
-export const networks = ['unet', 'text'] as const;
-export type Network = (typeof networks)[number];
-export type PerNetwork<T> = { readonly unet: T; readonly text: T };
+export * from './state.ts';
 
-/** one adapter with its moments; `age[c]` counts the updates of each rank */
-export type Slot = {
-  readonly A: Tensor;
-  readonly B: Tensor;
-  readonly mA: Tensor;
-  readonly vA: Tensor;
-  readonly mB: Tensor;
-  readonly vB: Tensor;
-  readonly age: Tensor;
-};
-export type State = PerNetwork<{ readonly [path: string]: Slot }>;
-/** frozen parameters */
-export type Frozen = { readonly unet: UNet; readonly text: TextEncoder };
-
-export type Batch = {
-  /** noisy latents [b,h,w,c] */
-  readonly x: Tensor;
-  /** timesteps [b] */
-  readonly t: Tensor;
-  /** token ids [b,77] */
-  readonly ids: Tensor;
-  /** text context [b,77,d], where the text encoder is not to be run */
-  readonly context?: Tensor;
-  /** ε or v, like x */
-  readonly target: Tensor;
-  /** loss weight of each sample [b] */
-  readonly weight: Tensor;
-};
-export type Hyper = PerNetwork<Tensor>;
-/** candidates of one test: columns K[d_in, 1] and the free slot of each module as a one-hot row [1, c] */
-export type Candidates = PerNetwork<{ readonly [path: string]: { readonly K: Tensor; readonly slot: Tensor } }>;
-/** squared per-sample gradients, averaged over samples and summed by rank (eq. 3) */
-export type FisherSums = PerNetwork<{ readonly [path: string]: { readonly a: Tensor; readonly b: Tensor } }>;
-
-export interface StepOptions {
+export interface StepOptions extends LossOptions {
   readonly backend: Backend;
-  readonly configs: { readonly unet: UNetConfig; readonly text: TextEncoderConfig };
-  readonly scale: number;
   readonly adam: AdamOptions;
   /** limit of the global gradient norm, 0 for none */
   readonly clip: number;
-  readonly checkpointBlocks: boolean;
-}
-
-type Pairs = PerNetwork<Adapters>;
-const mapNetworks = <T, R>(f: (value: T, network: Network) => R, x: PerNetwork<T>): PerNetwork<R> => ({
-  unet: f(x.unet, 'unet'),
-  text: f(x.text, 'text'),
-});
-const mapPaths = <T, R>(
-  f: (value: T, path: string) => R,
-  x: { readonly [path: string]: T },
-): { readonly [path: string]: R } => Object.fromEntries(Object.entries(x).map(([k, v]) => [k, f(v, k)]));
-/** applies f to every module of both networks */
-export const mapModules = <T, R>(
-  f: (value: T, path: string, network: Network) => R,
-  x: PerNetwork<{ readonly [path: string]: T }>,
-): PerNetwork<{ readonly [path: string]: R }> => mapNetworks((net, n) => mapPaths((v, p) => f(v, p, n), net), x);
-
-export const adaptersOf = (s: State): Pairs => mapModules(({ A, B }: Slot): Adapter => ({ A, B }), s);
-
-/** per-sample losses [b]: weight·mean (prediction − target)² */
-function sampleLosses(o: StepOptions, adapters: Pairs, base: Frozen, batch: Batch): Tensor {
-  const encode = () => textEncoder(attach(base.text, adapters.text, o.scale), o.configs.text, batch.ids);
-  const context = batch.context ?? encode().lastHiddenState;
-  const net = attach(base.unet, adapters.unet, o.scale);
-  const d = sub(
-    unet(net, o.configs.unet, batch.x, batch.t, context, { checkpointBlocks: o.checkpointBlocks }),
-    batch.target,
-  );
-  return mul(mean(mul(d, d), [1, 2, 3]), batch.weight);
+  /** what an expansion test measures; eq. 3 where nothing is said */
+  readonly measure?: Measure;
+  /** a module that grows begins its moments and ages anew (the published code), instead of keeping them */
+  readonly restart?: boolean;
 }
 
 /** Adam on every module; a frozen slot row (the candidate's) gets no update. */
@@ -134,76 +87,50 @@ function update(o: StepOptions, s: State, g: Pairs, hyper: Hyper): { readonly st
   return { state, norm };
 }
 
-const outer = (K: Tensor, slot: Tensor): Tensor =>
-  reshape(dot(reshape(K, [1, K.shape[0]!, 1]), reshape(slot, [1, 1, slot.shape[1]!])), [K.shape[0]!, slot.shape[1]!]);
-/** A with the candidate in its free column */
-const withCandidate = (a: Adapter, c: { readonly K: Tensor; readonly slot: Tensor }): Adapter => ({
-  A: add(a.A, outer(c.K, c.slot)),
-  B: a.B,
-});
-
-/** Gradients of the mean loss over the batch. */
-function gradients(o: StepOptions, s: State, base: Frozen, batch: Batch): [Tensor, Pairs] {
-  return valueAndGrad((a: Pairs) => mean(sampleLosses(o, a, base, batch)))(adaptersOf(s));
+/** An accepted candidate: K in its free column, the new rank at age 0 (its moments are zero already). */
+function installed(o: StepOptions, slot: Slot, { K, slot: at }: { readonly K: Tensor; readonly slot: Tensor }): Slot {
+  const A = add(slot.A, columnAt(K, at));
+  const row = reshape(at, slot.age.shape);
+  if (!o.restart) return { ...slot, A, age: mul(slot.age, sub(1, row)) };
+  // 1 for a module that stays as it is, 0 for one that grows
+  const stays = sub(1, sum(row));
+  const kept = mapTree((x: Tensor) => mul(x, stays), { mA: slot.mA, vA: slot.vA, mB: slot.mB, vB: slot.vB });
+  return { A, B: slot.B, ...kept, age: mul(slot.age, stays) };
 }
 
-/**
- * The same with the expansion test: per-sample gradients by vmap(grad) of the adapters with the candidates in place, whose
- * mean is the batch gradient and whose squares are the Fisher sums. The candidate's row of B takes no part in the update.
- */
-function testedGradients(
-  o: StepOptions,
-  s: State,
-  base: Frozen,
-  batch: Batch,
-  candidates: Candidates,
-): [Tensor, Pairs, FisherSums] {
-  const expanded = mapModules(
-    (a: Adapter, path, network) => withCandidate(a, candidates[network][path]!),
-    adaptersOf(s),
-  );
-  const one = (a: Pairs, sample: Batch): Tensor => {
-    const alone = Object.fromEntries(Object.entries(sample).map(([k, x]) => [k, unsqueeze(x, 0)])) as Batch;
-    return sum(sampleLosses(o, a, base, alone));
-  };
-  const [losses, g] = vmap(
-    (a: Pairs, sample: Batch) => valueAndGrad((p: Pairs) => one(p, sample))(a) as [Tensor, Pairs],
-    [null, 0],
-  )(expanded, batch);
-  const sums = mapModules((x: Adapter) => fisherByRank(x), g);
-  const means = mapModules((x: Adapter, path, network): Adapter => {
-    const keep = sub(1, candidates[network][path]!.slot);
-    return { A: mean(x.A, 0), B: mul(mean(x.B, 0), reshape(keep, [keep.shape[1]!, 1])) };
-  }, g);
-  return [mean(losses), means, sums];
-}
+/** Sums of a test on the host. */
+export type HostSums = PerNetwork<{ readonly [path: string]: RankSums<HostArray> }>;
+type Loss = { readonly loss: Tensor };
+type Update = { readonly state: State; readonly loss: Tensor; readonly norm: Tensor };
 
 export interface Steps {
   /** one update from one batch */
-  readonly plain: Compiled<
-    [s: State, base: Frozen, batch: Batch, hyper: Hyper],
-    { readonly state: State; readonly loss: Tensor; readonly norm: Tensor }
-  >;
+  readonly plain: Compiled<[s: State, base: Frozen, batch: Batch, hyper: Hyper], Update>;
   /** one update from one batch, and the Fisher sums of the same backward pass */
   readonly tested: Compiled<
     [s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates],
-    { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums: FisherSums }
+    Update & { readonly sums: FisherSums }
   >;
   /** loss and gradients of one micro-batch */
-  readonly part: Compiled<[s: State, base: Frozen, batch: Batch], { readonly loss: Tensor; readonly g: Pairs }>;
-  /** the same with the Fisher sums */
-  readonly testedPart: Compiled<
-    [s: State, base: Frozen, batch: Batch, c: Candidates],
-    { readonly loss: Tensor; readonly g: Pairs; readonly sums: FisherSums }
-  >;
-  /** one update from several micro-batches: equals the update from their union */
+  readonly part: Compiled<[s: State, base: Frozen, batch: Batch], Loss & { readonly g: Pairs }>;
+  /** the same with candidates in place, and what the measure needs */
+  readonly testedPart: Compiled<[s: State, base: Frozen, batch: Batch, c: Candidates], TestedTree>;
+  /**
+   * One update from several micro-batches: equals the update from their union. `extra` micro-batches take part in the
+   * measure of a test, not in the update.
+   */
   readonly accumulated: (
     s: State,
     base: Frozen,
     batches: readonly Batch[],
     hyper: Hyper,
     c?: Candidates,
-  ) => { readonly state: State; readonly loss: Tensor; readonly norm: Tensor; readonly sums?: FisherSums };
+    extra?: readonly Batch[],
+  ) => Update & { readonly sums?: FisherSums };
+  /** the sums of a test alone, without an update */
+  readonly scores: (s: State, base: Frozen, batches: readonly Batch[], c: Candidates) => FisherSums;
+  /** the sums on the host, in one transfer */
+  readonly readSums: (sums: FisherSums) => Promise<HostSums>;
   /** puts accepted candidates into A: `slot` is the one-hot row of an accepted module, zeros for the others */
   readonly install: (s: State, c: Candidates) => State;
   /** losses [b] of a batch, each times its weight */
@@ -214,36 +141,30 @@ export interface Steps {
 
 export function createSteps(o: StepOptions): Steps {
   const { backend } = o;
+  const measure = o.measure ?? 'fisher';
   const plain = compile(
     (s: State, base: Frozen, batch: Batch, hyper: Hyper) => {
-      const [loss, g] = gradients(o, s, base, batch);
+      const { loss, g } = gradients(o, s, base, batch);
       return { ...update(o, s, g, hyper), loss };
     },
     { backend, donate: [0], name: 'training step' },
   );
   const tested = compile(
     (s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates) => {
-      const [loss, g, sums] = testedGradients(o, s, base, batch, c);
-      return { ...update(o, s, g, hyper), loss, sums };
+      const t = testedGradients(o, measure, s, base, batch, c);
+      return { ...update(o, s, withoutCandidates(t.g, c), hyper), loss: t.loss, sums: measured(measure, t) };
     },
     { backend, donate: [0], name: 'training step with test' },
   );
-  const part = compile(
-    (s: State, base: Frozen, batch: Batch) => {
-      const [loss, g] = gradients(o, s, base, batch);
-      return { loss, g };
-    },
-    { backend, name: 'micro-batch' },
-  );
+  const part = compile((s: State, base: Frozen, batch: Batch) => gradients(o, s, base, batch), {
+    backend,
+    name: 'micro-batch',
+  });
   const testedPart = compile(
-    (s: State, base: Frozen, batch: Batch, c: Candidates) => {
-      const [loss, g, sums] = testedGradients(o, s, base, batch, c);
-      return { loss, g, sums };
-    },
+    (s: State, base: Frozen, batch: Batch, c: Candidates) => testedGradients(o, measure, s, base, batch, c),
     { backend, name: 'micro-batch with test' },
   );
-  type Part = { readonly loss: Tensor; readonly g: Pairs; readonly sums?: FisherSums };
-  const average = compile((x: Part, y: Part, share: Tensor) => combine(x, y, share), {
+  const average = compile((x: TestedTree, y: TestedTree, share: Tensor) => combine(x, y, share), {
     backend,
     donate: [0],
     name: 'accumulate',
@@ -253,45 +174,71 @@ export function createSteps(o: StepOptions): Steps {
     donate: [0],
     name: 'update',
   });
+  const applyTested = compile(
+    (s: State, g: Pairs, hyper: Hyper, c: Candidates) => update(o, s, withoutCandidates(g, c), hyper),
+    { backend, donate: [0], name: 'update beside a test' },
+  );
+  const sumsOf = compile((t: TestedTree) => measured(measure, t), { backend, name: 'sums of a test' });
+  const sumsOfBoth = compile((x: TestedTree, y: TestedTree, share: Tensor) => measured(measure, combine(x, y, share)), {
+    backend,
+    name: 'sums of a test over more batches',
+  });
+  const pack = compile((sums: FisherSums) => concat(leaves<Tensor>(sums), 0), { backend, name: 'read sums' });
   const install = compile(
     (s: State, c: Candidates) =>
-      mapModules((slot: Slot, path, network): Slot => {
-        const { K, slot: at } = c[network][path]!;
-        // the new rank starts at age 0, its moments are zero already
-        return { ...slot, A: add(slot.A, outer(K, at)), age: mul(slot.age, sub(1, reshape(at, slot.age.shape))) };
-      }, s),
+      mapModules((slot: Slot, path, network): Slot => installed(o, slot, c[network][path]!), s),
     { backend, donate: [0], name: 'install' },
   );
   const losses = compile((a: Pairs, base: Frozen, batch: Batch) => sampleLosses(o, a, base, batch), {
     backend,
     name: 'validation',
   });
+
+  /** the mean over micro-batches */
+  const over = (batches: readonly Batch[], of: (b: Batch) => TestedTree): TestedTree => {
+    let total: TestedTree | undefined;
+    for (const [i, b] of batches.entries()) {
+      const one = of(b);
+      // running mean: total·i/(i+1) + one/(i+1)
+      total = total ? average(total, one, tensor(1 / (i + 1), [], one.loss.dtype)) : one;
+    }
+    return total!;
+  };
   return {
     plain,
     tested,
     part,
     testedPart,
-    accumulated(s, base, batches, hyper, c) {
-      let total: Part | undefined;
-      for (const [i, b] of batches.entries()) {
-        const p: Part = c ? testedPart(s, base, b, c) : part(s, base, b);
-        // running mean: total·i/(i+1) + p/(i+1)
-        total = total ? average(total, p, tensor(1 / (i + 1), [], p.loss.dtype)) : p;
+    accumulated(s, base, batches, hyper, c, extra = []) {
+      if (!c) {
+        const { loss, g } = over(batches, (b) => part(s, base, b));
+        return { ...apply(s, g, hyper), loss };
       }
-      const { state, norm } = apply(s, total!.g, hyper);
-      return { state, norm, loss: total!.loss, ...(total!.sums ? { sums: total!.sums } : {}) };
+      const test = (b: Batch) => testedPart(s, base, b, c);
+      const own = over(batches, test);
+      const share = extra.length / (batches.length + extra.length);
+      const sums =
+        extra.length > 0
+          ? sumsOfBoth(own, over(extra, test), tensor(share, [], own.loss.dtype))
+          : (own.fisher ?? sumsOf(own));
+      return { ...applyTested(s, own.g, hyper, c), loss: own.loss, sums };
+    },
+    scores: (s, base, batches, c) => sumsOf(over(batches, (b) => testedPart(s, base, b, c))),
+    async readSums(sums) {
+      const flat = await read(pack(sums));
+      let at = 0;
+      const parts = leaves<Tensor>(sums).map(({ shape: [n] }) => {
+        at += n!;
+        return flat.subarray(at - n!, at);
+      });
+      return unflatten(sums as unknown as HostSums, parts);
     },
     install,
     losses,
     trim: () => {
-      for (const p of [plain, tested, part, testedPart, average, apply, install, losses]) p.trim();
+      for (const p of [plain, tested, part, testedPart, average, apply, applyTested, sumsOf, sumsOfBoth, pack])
+        p.trim();
+      for (const p of [install, losses]) p.trim();
     },
   };
-}
-
-/** x·(1 − share) + y·share on every leaf */
-function combine<P>(x: P, y: P, share: Tensor): P {
-  const [xs, ys] = [leaves(x as never) as Tensor[], leaves(y as never) as Tensor[]];
-  const out = xs.map((a, i) => add(mul(a, sub(1, share)), mul(ys[i]!, share)));
-  return unflatten(x, out);
 }

@@ -13,13 +13,15 @@ import { type Backend, read, readScalar, tensor } from '../core/index.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
 import { type Io, parseArgs, print, runMain } from './cli.ts';
-import { type RunConfig, ratesOf, resolveConfig, trainCommand } from './config.ts';
+import { type RunConfig, ratesOf, resolveConfig } from './config.ts';
 import { settleRun } from './estimate/index.ts';
 import { sideOf, targetsOf } from './estimate/settle.ts';
 import { adapterFileOf } from './finish/files.ts';
 import { type Final, finishRun } from './finish/index.ts';
+import { type Memories, measureOf, memoriesSchema, type TestedStep, testedStep } from './growth.ts';
 import { loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
+import { trainCommand } from './options.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
 import { startProgress } from './report/terminal.ts';
@@ -30,14 +32,16 @@ import { changeConfig, createRun, openRun, type RunFolder } from './run/folder.t
 import { openMetrics } from './run/metrics.ts';
 import { onInterrupt } from './run/signals.ts';
 import { loadPairs } from './run-data.ts';
-import { drawCandidates, grow, judge, startState, totalRankOf } from './run-state.ts';
+import { startState, totalRankOf } from './run-state.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run-tensors.ts';
-import { adaptersOf, createSteps, type FisherSums, type Frozen, type State } from './step.ts';
+import { adaptersOf, createSteps, type Frozen, type State } from './step.ts';
 
 const stepNumber = z.int().min(0);
 const progressSchema = z.object({
   step: stepNumber,
   ranks: ranksSchema,
+  /** smoothed scores of the modules (--fi-ema) */
+  memories: memoriesSchema.default({}),
   best: z.object({ step: stepNumber, loss: z.number() }).nullable(),
   /** frozen base on the validation grid: true and shuffled reports */
   baseline: z.object({ loss: z.number(), shuffled: z.number() }).nullable(),
@@ -132,6 +136,8 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
     adam: { ...adamDefaults, weightDecay: c.weightDecay, decoupled: c.optimizer === 'adamw' },
     clip: c.clip,
     checkpointBlocks: c.checkpointBlocks,
+    measure: measureOf(c),
+    restart: c.compat === 'published-code',
   });
   const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
   const latent = [side / factor, side / factor, pipeline.configs.vae.latent_channels] as const;
@@ -158,7 +164,15 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   let { state, ranks } = saved
     ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
     : startState(c, linears, backend);
-  let progress: Progress = saved?.progress ?? { step: 0, ranks, best: null, baseline: null, seconds: 0 };
+  let progress: Progress = saved?.progress ?? {
+    step: 0,
+    ranks,
+    memories: {},
+    best: null,
+    baseline: null,
+    seconds: 0,
+  };
+  let memories: Memories = progress.memories;
   let best = progress.best && { ...progress.best, adapters: bestFrom(saved!.tensors, linears) };
   const metrics = await openMetrics(run, progress.step, saved?.info.metrics);
   if (!progress.baseline && validation.length > 0) {
@@ -177,7 +191,7 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   let savedAt = progress.step;
   const save = () =>
     clock.time('checkpoints', async () => {
-      const info = { ...progress, ranks, ...origin, metrics: await metrics.sync() };
+      const info = { ...progress, ...origin, metrics: await metrics.sync() };
       const tensors = new Map([...(await stateTensors(state)), ...(best ? bestTensors(best.adapters) : [])]);
       await saveCheckpoint(run, tensors, info as never);
       savedAt = progress.step;
@@ -188,21 +202,21 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   const display = startProgress(io.stderr, steps);
   const [began, before] = [performance.now(), progress.seconds];
   const first = progress.step;
+  const parts = { config: c, programs, frozen, backend };
   for (let step = first; step < steps && !interrupt.requested; step++) {
-    const batch = clock.sync('batches', () => batches.training(step));
     const rates = ratesOf(c, step, steps);
     const hyper = { unet: tensor(rates.unet), text: tensor(rates.text) };
     // a rank that no update follows would never be trained
     const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0 && step + 1 < steps;
-    const drawn = testing ? drawCandidates(c, state, ranks, step + 1) : undefined;
+    const batch = clock.sync('batches', () => batches.training(step, testing));
+    const extra = testing ? clock.sync('batches', () => batches.extra(step)) : [];
     const label = testing ? 'steps with expansion test' : 'steps';
     const result = await clock.time(label, async () => {
-      const r =
-        c.accumulate > 1
-          ? programs.accumulated(state, frozen, batch, hyper, drawn?.candidates)
-          : drawn
-            ? programs.tested(state, frozen, batch[0]!, hyper, drawn.candidates)
-            : programs.plain(state, frozen, batch[0]!, hyper);
+      const r: Omit<TestedStep, 'decide'> & Partial<TestedStep> = testing
+        ? testedStep(parts, { state, ranks, memories }, batch, extra, hyper, step + 1)
+        : c.accumulate > 1
+          ? programs.accumulated(state, frozen, batch, hyper)
+          : programs.plain(state, frozen, batch[0]!, hyper);
       return { ...r, value: await readScalar(r.loss) };
     });
     state = result.state;
@@ -216,18 +230,14 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
       lr: rates.unet,
       totalRank: totalRankOf(ranks),
     };
-    const sums = (result as { readonly sums?: FisherSums }).sums;
-    if (drawn && sums) {
-      const decisions = await clock.time('expansion decisions', () => judge(c, sums, ranks, drawn.keys));
-      const grown = await clock.time('expansion decisions', async () =>
-        grow(c, state, ranks, drawn.candidates, decisions, programs.install, backend),
-      );
-      ({ state, ranks } = grown);
+    if (result.decide) {
+      const grown = await clock.time('expansion decisions', result.decide);
+      ({ state, ranks, memories } = grown);
       if (grown.padded) programs.trim();
-      row.tests = decisions;
+      row.tests = grown.decisions;
       row.totalRank = totalRankOf(ranks);
     }
-    progress = { ...progress, step: step + 1, ranks, seconds: before + (performance.now() - began) / 1000 };
+    progress = { ...progress, step: step + 1, ranks, memories, seconds: before + (performance.now() - began) / 1000 };
     const last = step + 1 === steps;
     if (validation.length > 0 && ((step + 1) % c.validateEvery === 0 || last)) {
       const [loss, shuffled] = await clock.time(

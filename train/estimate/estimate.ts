@@ -10,6 +10,7 @@ import type { Base } from '../../models/io/base.ts';
 import { unet } from '../../models/unet/index.ts';
 import { vaeDecode } from '../../models/vae/index.ts';
 import type { RunConfig } from '../config.ts';
+import { measureOf } from '../growth.ts';
 import { type Linears, specsOf } from '../model.ts';
 import { adamDefaults } from '../optimizer.ts';
 import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH } from '../pairs.ts';
@@ -20,7 +21,7 @@ import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } fr
 /** What is to be run, as far as memory and time depend on it. */
 export type RunShape = Pick<
   RunConfig,
-  'batch' | 'accumulate' | 'method' | 'rank' | 'scale' | 'guidance' | 'testEvery'
+  'batch' | 'accumulate' | 'method' | 'rank' | 'scale' | 'guidance' | 'testEvery' | 'fisher' | 'criterion'
 > & {
   readonly checkpointBlocks: boolean;
   readonly weights: 'f16' | 'f32';
@@ -78,6 +79,7 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
     adam: adamDefaults,
     clip: 1,
     checkpointBlocks: o.checkpointBlocks,
+    measure: measureOf(o),
   });
   const { state, frozen, latent, length } = treesOf(base, linears, o);
   const micro = batchHoles(o.batch / o.accumulate, latent, length);

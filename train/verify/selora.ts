@@ -5,7 +5,7 @@
  */
 import { type Backend, evaluate, read, readScalar, type Tensor, tensor } from '../../core/index.ts';
 import { type Adapters, rankOf } from '../../selora/adapter.ts';
-import { adaptersOf as adaptersInState, createSteps, type PerNetwork, type State } from '../step.ts';
+import { adaptersOf as adaptersInState, createSteps, type PerNetwork, type State, type StepOptions } from '../step.ts';
 import { type GoldenCase, need } from './golden.ts';
 import { adaptersOf, type Check, goldenName, readSelora, SCALE, stateOf } from './selora-data.ts';
 import {
@@ -19,20 +19,22 @@ import {
   unpadded,
   worst,
 } from './selora-limits.ts';
+import { verifyMeasures } from './selora-measures.ts';
 import { verifyDefinition, verifyTest } from './selora-scores.ts';
 
 /** @throws Error one line: a file or tensor is missing or malformed */
 export async function* verifySelora(directory: string, backend: Backend): AsyncGenerator<GoldenCase> {
   const golden = await readSelora(directory, backend);
   const { lr, betas, eps, weight_decay } = golden.json.numbers.adam;
-  const steps = createSteps({
+  const options: StepOptions = {
     backend,
     configs: { unet: golden.configs.unet, text: golden.configs.textEncoder },
     scale: SCALE,
     adam: { beta1: betas[0], beta2: betas[1], eps, weightDecay: weight_decay, decoupled: false },
     clip: 0,
     checkpointBlocks: false,
-  });
+  };
+  const steps = createSteps(options);
   const rate = tensor([lr], [], golden.precision);
   const check: Check = { golden, backend, steps, hyper: { unet: rate, text: rate } };
   yield* verifyLosses(check);
@@ -40,6 +42,7 @@ export async function* verifySelora(directory: string, backend: Backend): AsyncG
   yield* verifyTest(check, false);
   yield* verifyTest(check, true);
   yield* verifyDefinition(golden, backend);
+  yield* verifyMeasures(check, options);
 }
 
 async function* verifyLosses({ golden, steps, backend }: Check): AsyncGenerator<GoldenCase> {
