@@ -6,6 +6,8 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { Option } from 'commander';
 import type { Backend } from '../core/index.ts';
+import { capacityOf } from '../models/clip/tokenizer.ts';
+import { runOf } from '../models/io/adapter-run.ts';
 import { FileError, printable, quoted, systemCode } from '../models/io/error.ts';
 import { decodeText, readBytes } from '../models/io/json.ts';
 import { SAMPLER_NAMES, type SamplerName } from '../models/schedulers/index.ts';
@@ -46,9 +48,13 @@ type Options = BackendOptions &
     readonly n: number;
     readonly batch: number;
     readonly resolution?: string;
+    readonly captionChunks?: number;
     readonly out?: string;
     readonly overwrite?: boolean;
   };
+
+/** a prompt of 64 chunks has 4,802 ids */
+const MAX_CHUNKS = 64;
 
 const program = (io: Io) =>
   withBackend(
@@ -83,6 +89,11 @@ const program = (io: Io) =>
       .option('--n <n>', 'pictures per prompt', wholeNumber(1, 1000), 1)
       .option('--batch <n>', 'pictures at once: changes memory and speed, not the pictures', wholeNumber(1, 64), 8)
       .option('--resolution <px>', "side or WIDTHxHEIGHT in pixels (default: the model's own)")
+      .option(
+        '--caption-chunks <n>',
+        `pieces of 77 ids that a prompt may take (default: the adapter's, else 1)`,
+        wholeNumber(1, MAX_CHUNKS),
+      )
       .option('--out <dir>', 'folder for PNGs and settings.json (default: generated/DATE-TIME)')
       .option('--overwrite', 'write into --out although other settings are there'),
   );
@@ -159,7 +170,17 @@ async function refuseOther(out: string, settings: string): Promise<void> {
     throw new FileError(out, '', 'holds other files: choose another --out, or add --overwrite to write into it');
 }
 
-async function settingsOf(o: Options, model: LoadedModel, size: Size, backend: Backend, orders: readonly Order[]) {
+/** Chunks of a prompt: as asked for, else as the adapter was trained with. */
+const chunksOf = (o: Options, { adapter }: LoadedModel): number =>
+  o.captionChunks ?? (adapter && o.adapter ? runOf(adapter.file, o.adapter)?.captionChunks : undefined) ?? 1;
+
+async function settingsOf(
+  o: Options & { readonly captionChunks: number },
+  model: LoadedModel,
+  size: Size,
+  backend: Backend,
+  orders: readonly Order[],
+) {
   const { tokenizer } = model.pipeline;
   return {
     format: 'selora-pictures/1',
@@ -170,32 +191,35 @@ async function settingsOf(o: Options, model: LoadedModel, size: Size, backend: B
     steps: o.steps,
     guidance: o.guidance,
     seed: o.seed,
+    captionChunks: o.captionChunks,
     ...size,
     backend: backend.name,
     // picture i starts from the noise of (seed, i)
     pictures: orders.map((order) => {
-      const { length, cut } = tokenizer.encode(order.prompt);
+      const { length, cut } = tokenizer.encode(order.prompt, o.captionChunks);
       return { ...order, ids: length, cut };
     }),
   };
 }
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
-  const o = parseArgs<Options>(program(io), args);
-  const prompts = await readPrompts(o);
+  const given = parseArgs<Options>(program(io), args);
+  const prompts = await readPrompts(given);
   const started = new Date();
-  const out = o.out ?? path.join('generated', started.toISOString().slice(0, 19).replace('T', '-').replace(/:/g, ''));
-  const backend = await openChosen(o);
+  const out =
+    given.out ?? path.join('generated', started.toISOString().slice(0, 19).replace('T', '-').replace(/:/g, ''));
+  const backend = await openChosen(given);
   try {
-    const model = await loadPipeline(o.base, backend, { adapter: o.adapter, configFolder: o.config });
+    const model = await loadPipeline(given.base, backend, { adapter: given.adapter, configFolder: given.config });
+    const o = { ...given, captionChunks: chunksOf(given, model) };
     const size = sizeOf(o.resolution, model);
     const orders = ordersOf(prompts, o.n, o.seed);
     const settings = await settingsOf(o, model, size, backend, orders);
     const json = `${JSON.stringify(settings, null, 2)}\n`;
     if (!o.overwrite) await refuseOther(out, json);
+    const limit = capacityOf(model.pipeline.tokenizer.config, o.captionChunks);
     for (const { prompt, cut, ids, index } of settings.pictures)
-      if (cut && index < prompts.length)
-        print(io, `cut to ${model.pipeline.tokenizer.config.maxLength} of ${ids} ids: ${printable(prompt, 60)}`);
+      if (cut && index < prompts.length) print(io, `cut to ${limit} of ${ids} ids: ${printable(prompt, 60)}`);
     print(io, `${orders.length} pictures of ${size.width}x${size.height}; ${backend.name}: ${backend.device}`);
 
     const pictures = await draw(model, backend, orders, { ...o, ...size }, io);
@@ -219,7 +243,7 @@ async function draw(
   io: Io,
 ): Promise<readonly Float32Array[]> {
   const generate = createGenerator(backend, pipeline.configs);
-  const { sampler, steps, guidance, seed, height, width, batch } = options;
+  const { sampler, steps, guidance, seed, height, width, batch, captionChunks } = options;
   const begin = performance.now();
   let progress: ReturnType<typeof startProgress> | undefined;
   const onStep = (done: number, of: number) => {
@@ -228,7 +252,7 @@ async function draw(
     progress.update({ step: done, steps: of, stepsPerSecond: (done * 1000) / (performance.now() - begin) });
   };
   try {
-    const settings = { sampler, steps, guidance, seed, height, width, batch, onStep };
+    const settings = { sampler, steps, guidance, seed, height, width, batch, captionChunks, onStep };
     return await generate(
       pipeline,
       orders.map(({ prompt }) => prompt),

@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTask } from 'node:timers/promises';
 import { type Backend, compile, mul, read, type Tensor, tensor } from '../core/index.ts';
-import { type TextEncoder, textEncoder } from '../models/clip/text-encoder.ts';
+import { idsTensor, type TextEncoder, textContext } from '../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../models/clip/tokenizer.ts';
 import type { TextEncoderConfig, UNetConfig, VaeConfig } from '../models/config.ts';
 import {
@@ -39,6 +39,8 @@ export interface SampleOptions {
   readonly width: number;
   /** pictures per model call; changes memory, not content */
   readonly batch?: number;
+  /** pieces of 77 ids that a prompt may take (default: 1) */
+  readonly captionChunks?: number | undefined;
   readonly onStep?: (done: number, of: number) => void;
 }
 /** RGB pictures [h, w, 3] in [−1, 1], one per prompt. */
@@ -46,7 +48,7 @@ export type Generator = (p: Pipeline, prompts: readonly string[], options: Sampl
 
 /** Prepares the compiled programs once; they serve any parameters of the same shapes. */
 export function createGenerator(backend: Backend, configs: Pipeline['configs']): Generator {
-  const encode = compile((text: TextEncoder, ids: Tensor) => textEncoder(text, configs.text, ids).lastHiddenState, {
+  const encode = compile((text: TextEncoder, ids: Tensor) => textContext(text, configs.text, ids), {
     backend,
     name: 'text encoder',
   });
@@ -65,7 +67,7 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
       throw new RangeError(`picture size ${o.height}×${o.width}: both sides must be multiples of ${factor}`);
     const [h, w, c] = [o.height / factor, o.width / factor, configs.vae.latent_channels];
     const each = h * w * c;
-    const length = p.tokenizer.config.maxLength;
+    const chunks = o.captionChunks ?? 1;
     const size = o.batch ?? 8;
     const guided = o.guidance !== 1;
     const out: Float32Array[] = [];
@@ -77,9 +79,13 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
       const n = group.length;
       // unconditional half first
       const texts = guided ? [...group.map(() => ''), ...group] : group;
-      const ids = new Int32Array(texts.length * length);
-      for (const [i, t] of texts.entries()) ids.set(p.tokenizer.encode(t).ids, i * length);
-      const context = encode(p.text, tensor(ids, [texts.length, length]));
+      const context = encode(
+        p.text,
+        idsTensor(
+          texts.map((t) => p.tokenizer.encode(t, chunks).ids),
+          chunks,
+        ),
+      );
       const draws = group.map((_, i) => randomOf(fold(fold(keyOf(o.seed), 'picture'), from + i)));
       const normals = (): Float32Array => {
         const x = new Float32Array(n * each);

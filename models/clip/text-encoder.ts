@@ -16,6 +16,7 @@ import {
   slice,
   sub,
   type Tensor,
+  tensor,
 } from '../../core/index.ts';
 import {
   constant,
@@ -115,6 +116,14 @@ export function textEncoder(p: TextEncoder, config: TextEncoderConfig, ids: Tens
   }
   const lastHiddenState = layerNorm(final_layer_norm, h, config.layer_norm_eps);
   return { lastHiddenState, poolerOutput: pool(lastHiddenState, ids), hiddenStates };
+}
+
+/** Ids of texts as `textContext` takes them: [n, t], or in k chunks [n, k, t]. */
+export function idsTensor(ids: readonly Int32Array[], chunks = 1): Tensor {
+  const each = ids[0]?.length ?? 0;
+  const all = new Int32Array(ids.length * each);
+  for (const [i, one] of ids.entries()) all.set(one, i * each);
+  return tensor(all, chunks === 1 ? [ids.length, each] : [ids.length, chunks, each / chunks]);
 }
 
 /**

@@ -24,6 +24,8 @@ export const runSchema = z.looseObject({
   /** `a` of the Kaiming-uniform initialiser, √5 for PEFT's; λ means nothing without it. */
   initA: z.number(),
   steps: count,
+  /** Pieces of 77 ids that a caption could take; absent: one. */
+  captionChunks: z.int().min(1).max(64).optional(),
   /** `Base.hash()` of the model that was adapted. */
   baseHash: z.string().regex(/^[0-9a-f]{64}$/),
   /** Every expansion in order. */
