@@ -62,7 +62,16 @@ describe('bench --step', { timeout: 300_000 }, () => {
     const { steps, peak } = JSON.parse(out);
     expect(peak.gflops).toBeGreaterThan(0.1);
     const [figures] = steps;
-    for (const key of ['trace_ms', 'compile_ms', 'step_ms', 'step_ms_median', 'fisher_step_ms', 'peak_bytes', 'gflops'])
+    for (const key of [
+      'trace_ms',
+      'compile_ms',
+      'step_ms',
+      'step_ms_median',
+      'fisher_step_ms',
+      'replan_ms',
+      'peak_bytes',
+      'gflops',
+    ])
       expect(figures[key], key).toBeGreaterThan(0);
     expect(figures.step_ms_median).toBeGreaterThanOrEqual(figures.step_ms);
     // attentions: one on the way down, one in the middle, two on the way up; `*` is to_q, to_k, to_v, but not to_out.0

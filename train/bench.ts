@@ -69,6 +69,10 @@ function printStep(io: Io, f: StepFigures, peak: Peak): void {
       'step with expansion test',
       `${number(f.fisher_step_ms)} ms, ${number(f.fisher_ratio, 3)} of a plain step with the same room`,
     ],
+    [
+      'new room for ranks',
+      `${number(f.replan_ms, 0)} ms once (trace, compile, commands), ${number(f.replan_ms / f.step_ms, 2)} of a step`,
+    ],
     ['memory', `${mib(f.peak_bytes)} on the backend, ${mib(f.rss_bytes)} resident`],
   ];
   for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text)}`);

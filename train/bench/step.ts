@@ -52,8 +52,10 @@ export type StepFigures = {
   readonly step_ms: number;
   readonly step_ms_median: number;
   readonly fisher_step_ms: number;
-  /** the tested step over a plain step with the same room for ranks */
+  /** the tested step over a plain step with the same room for ranks, taken in turns: median of the pairs */
   readonly fisher_ratio: number;
+  /** what new room for ranks costs once, after the first program: trace, compile, write the commands */
+  readonly replan_ms: number;
   readonly peak_bytes: number;
   readonly rss_bytes: number;
   /** of contractions: dot, convolutions, attention */
@@ -205,49 +207,53 @@ const CONTRACTIONS = /^(dot|conv|convInput|convKernel|attention|attentionGrad)$/
 export const gigaFlop = (kernels: readonly KernelReport[]): number =>
   kernels.filter((k) => CONTRACTIONS.test(k.name)).reduce((sum, k) => sum + k.flops, 0) / 1e9;
 
-/** Milliseconds of `least` runs or more within `ms`, each from its call to its loss. */
-async function repeated(
-  run: () => Promise<void>,
-  { ms, least }: { readonly ms: number; readonly least: number },
-): Promise<{ readonly min: number; readonly median: number }> {
-  const times: number[] = [];
-  for (const end = performance.now() + ms; performance.now() < end || times.length < least; ) {
-    const start = performance.now();
-    await run();
-    times.push(performance.now() - start);
-  }
-  return summary(times);
+/** Milliseconds of one run, from its call to its loss. */
+type Run = () => Promise<number>;
+
+/** Takes turns between the runs, so that whatever else the machine does meets all alike: `ms` for each, `least` rounds. */
+async function inTurns(runs: readonly Run[], { ms, least }: { readonly ms: number; readonly least: number }) {
+  const times = runs.map((): number[] => []);
+  for (const end = performance.now() + ms * runs.length; performance.now() < end || times[0]!.length < least; )
+    for (const [i, run] of runs.entries()) times[i]!.push(await run());
+  return times;
 }
 
 /** Builds and times the step. `ms` is spent on each of the three programs. */
 export async function benchStep(settings: StepSettings, backend: Backend, ms = 4000): Promise<StepFigures> {
   const { steps, base, batch, hyper, state: fresh, candidates, modules } = await setUpStep(settings, backend);
-  const plain = async (capacity: number) => {
-    let state = fresh(capacity);
-    const { kernels, traceMs, buildMs } = steps.plain.inspect(state, base, batch, hyper);
-    const run = async () => {
-      const done = steps.plain(state, base, batch, hyper);
+  const timedRun = (step: (s: State) => { readonly state: State; readonly loss: Tensor }, start: State): Run => {
+    let state = start;
+    return async () => {
+      const before = performance.now();
+      const done = step(state);
       state = done.state;
       await readScalar(done.loss);
+      return performance.now() - before;
     };
-    await run();
-    return { kernels, traceMs, buildMs, times: await repeated(run, { ms, least: 3 }) };
+  };
+  /** a plain step with so much room, built and run once: the first run of a program writes its commands */
+  const plain = async (capacity: number) => {
+    const start = fresh(capacity);
+    const { kernels, traceMs, buildMs } = steps.plain.inspect(start, base, batch, hyper);
+    const run = timedRun((s) => steps.plain(s, base, batch, hyper), start);
+    return { kernels, traceMs, buildMs, firstMs: await run(), run };
   };
   const first = await plain(settings.rank);
+  const [times] = await inTurns([first.run], { ms, least: 3 });
+  const { min, median } = summary(times!);
   const { peakBytes } = backend.memory();
 
   // the test needs room for one rank more: compared with a plain step that has it as well
   const capacity = settings.rank + 1;
   const roomy = await plain(capacity);
-  let state = fresh(capacity);
-  const tried = candidates(state);
-  const runTested = async () => {
-    const done = steps.tested(state, base, batch, hyper, tried);
-    state = done.state;
-    await readScalar(done.loss);
-  };
-  await runTested();
-  const tested = await repeated(runTested, { ms, least: 3 });
+  const start = fresh(capacity);
+  const tried = candidates(start);
+  const tested = timedRun((s) => steps.tested(s, base, batch, hyper, tried), start);
+  await tested();
+  const [roomyTimes, testedTimes] = await inTurns([roomy.run, tested], { ms, least: 3 });
+  const [roomyMin, testedMin] = [summary(roomyTimes!).min, summary(testedTimes!).min];
+  // the median of neighbours' ratios: a ratio of two minima hangs on two lucky runs
+  const ratios = testedTimes!.map((t, i) => t / roomyTimes![i]!);
   const gflop = gigaFlop(first.kernels);
   return {
     backend: backend.name,
@@ -255,15 +261,16 @@ export async function benchStep(settings: StepSettings, backend: Backend, ms = 4
     modules,
     trace_ms: first.traceMs,
     compile_ms: first.buildMs,
-    step_ms: first.times.min,
-    step_ms_median: first.times.median,
-    fisher_step_ms: tested.min,
-    fisher_ratio: tested.min / roomy.times.min,
+    step_ms: min,
+    step_ms_median: median,
+    fisher_step_ms: testedMin,
+    fisher_ratio: summary(ratios).median,
+    replan_ms: roomy.traceMs + roomy.buildMs + Math.max(0, roomy.firstMs - roomyMin),
     peak_bytes: peakBytes,
     rss_bytes: process.resourceUsage().maxRSS * 1024,
     gflop,
-    gflops: (gflop / first.times.min) * 1000,
-    images_per_s: (settings.batch / first.times.min) * 1000,
+    gflops: (gflop / min) * 1000,
+    images_per_s: (settings.batch / min) * 1000,
     kernels: first.kernels.length,
   };
 }
