@@ -169,38 +169,45 @@ describe('pictures', () => {
 });
 
 describe('the trainer', () => {
-  it('draws its samples by the same function: same seed, same PNG', async () => {
-    const data = at('films');
-    mkdirSync(data);
-    const texts = ['the cat', 'a hat', 'the hat', 'a cat'];
-    const wave = (i: number) => Float32Array.from({ length: 16 * 16 * 3 }, (_, j) => Math.sin(i + j));
-    for (const i of texts.keys()) await writePng(path.join(data, `${i}.png`), wave(i), 16);
-    writeFileSync(
-      path.join(data, 'metadata.csv'),
-      `file_name,text\n${texts.map((t, i) => `${i}.png,${t}`).join('\n')}\n`,
-    );
-    const run = at('run');
-    const settings = ['--seed', '11', '--guidance', '2', '--sampler', 'euler', '--backend', 'cpu'];
-    const training = ['--steps', '2', '--lr', '0.05', '--resolution', '16', '--split', '50/0/50', '--samples', '2'];
-    const trained = await runCommand(train, [
-      ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
-      ...training,
-      ...settings,
-    ]);
-    expect(trained.code, trained.stderr).toBe(0);
-    const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
-    const prompts = split.test.flatMap(({ id }: { id: string }) => [
-      '--prompt',
-      texts[Number.parseInt(path.basename(id), 10)],
-    ]);
-    const drawing = ['--base', base, '--steps', '3', '--resolution', '16', ...prompts, ...settings];
-    await runCommand(main, [...drawing, '--out', at('again'), '--adapter', path.join(run, 'adapter.safetensors')]);
-    await runCommand(main, [...drawing, '--out', at('untouched')]);
-    const samples = (what: string) => [1, 2].map((i) => readFileSync(path.join(run, `samples/0${i}-${what}.png`)));
-    expect(pictures('again')).toEqual(samples('adapted'));
-    expect(pictures('untouched')).toEqual(samples('base'));
-    expect(samples('adapted')).not.toEqual(samples('base'));
-  });
+  it.each([1, 2])(
+    'draws its samples by the same function: same seed, same PNG; captions of %i chunks',
+    async (chunks) => {
+      const data = at(`films-${chunks}`);
+      mkdirSync(data);
+      const texts = ['the cat', 'a hat', 'the hat', 'a cat'].map((text) => 'the '.repeat(80 * (chunks - 1)) + text);
+      const wave = (i: number) => Float32Array.from({ length: 16 * 16 * 3 }, (_, j) => Math.sin(i + j));
+      for (const i of texts.keys()) await writePng(path.join(data, `${i}.png`), wave(i), 16);
+      writeFileSync(
+        path.join(data, 'metadata.csv'),
+        `file_name,text\n${texts.map((t, i) => `${i}.png,${t}`).join('\n')}\n`,
+      );
+      const run = at(`run-${chunks}`);
+      const settings = ['--seed', '11', '--guidance', '2', '--sampler', 'euler', '--backend', 'cpu'];
+      const training = ['--steps', '2', '--lr', '0.05', '--resolution', '16', '--split', '50/0/50', '--samples', '2'];
+      const trained = await runCommand(train, [
+        ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
+        ...training,
+        ...settings,
+        ...(chunks === 1 ? [] : ['--caption-chunks', `${chunks}`]),
+      ]);
+      expect(trained.code, trained.stderr).toBe(0);
+      expect(trained.stdout).toContain(`0 captions cut at ${75 * chunks + 2} ids`);
+      const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
+      const prompts = split.test.flatMap(({ id }: { id: string }) => [
+        '--prompt',
+        texts[Number.parseInt(path.basename(id), 10)],
+      ]);
+      const drawing = ['--base', base, '--steps', '3', '--resolution', '16', ...prompts, ...settings];
+      const [again, untouched] = [`again-${chunks}`, `untouched-${chunks}`];
+      // the number of chunks comes with the adapter
+      await runCommand(main, [...drawing, '--out', at(again), '--adapter', path.join(run, 'adapter.safetensors')]);
+      await runCommand(main, [...drawing, '--out', at(untouched), '--caption-chunks', `${chunks}`]);
+      const samples = (what: string) => [1, 2].map((i) => readFileSync(path.join(run, `samples/0${i}-${what}.png`)));
+      expect(pictures(again)).toEqual(samples('adapted'));
+      expect(pictures(untouched)).toEqual(samples('base'));
+      expect(samples('adapted')).not.toEqual(samples('base'));
+    },
+  );
 });
 
 describe('names', () => {

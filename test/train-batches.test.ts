@@ -60,6 +60,12 @@ describe('training batches', () => {
     expect(new Set(forward.map((f) => f.target.join())).size).toBe(6);
   });
 
+  test('captions in chunks keep their ids, piece by piece', async () => {
+    const [first] = source({ captionChunks: 3, batch: 4 }).training(0);
+    expect(first!.ids.shape).toEqual([4, 3, LENGTH / 3]);
+    expect(await read(first!.ids)).toEqual(await read(source({ batch: 4 }).training(0)[0]!.ids));
+  });
+
   test('every epoch shows every pair once, each epoch in another order, batches run on across epochs', async () => {
     const s = source({ batch: 4, lossWeight: 'plain', timesteps: 'uniform' }, 10);
     const order = (await many(s, 15)).flatMap((b) => b.ids.filter((_, i) => i % LENGTH === 1).map((id) => id - 10));

@@ -65,6 +65,8 @@ export const configSchema = z
     gamma: z.number().gt(0).max(1e6).optional(),
     timesteps: z.enum(['uniform', 'high', 'mixed']).default('uniform'),
     captionDropout: z.number().min(0).max(1).default(0),
+    /** pieces of 77 ids that a caption may take */
+    captionChunks: z.int().min(1).max(64).default(1),
     checkpointBlocks: z.boolean().default(false),
     /** how frozen weights are kept in memory */
     weights: z.enum(['auto', 'f16', 'f32']).default('auto'),
@@ -73,6 +75,8 @@ export const configSchema = z
     validationPairs: z.int().min(1).max(10_000).default(32),
     saveEvery: positive.default(200),
     samples: z.int().min(0).max(10_000).default(6),
+    /** steps between pictures of those reports while the run goes on, null for none */
+    sampleEvery: positive.nullable().default(null),
     /** held-out reports drawn and read by the detectors (built-in pairs only) */
     obedience: z.int().min(0).max(10_000).default(48),
     sampler: z.enum(SAMPLER_NAMES as [string, ...string[]]).default('ddim'),

@@ -17,7 +17,7 @@ import {
   valueAndGrad,
   vmap,
 } from '../core/index.ts';
-import { textEncoder } from '../models/clip/text-encoder.ts';
+import { textContext } from '../models/clip/text-encoder.ts';
 import type { TextEncoderConfig, UNetConfig } from '../models/config.ts';
 import { unet } from '../models/unet/index.ts';
 import type { Adapter } from '../selora/adapter.ts';
@@ -42,8 +42,7 @@ export interface LossOptions {
 
 /** per-sample losses [b]: weight·mean (prediction − target)² */
 export function sampleLosses(o: LossOptions, adapters: Pairs, base: Frozen, batch: Batch): Tensor {
-  const encode = () => textEncoder(attach(base.text, adapters.text, o.scale), o.configs.text, batch.ids);
-  const context = batch.context ?? encode().lastHiddenState;
+  const context = batch.context ?? textContext(attach(base.text, adapters.text, o.scale), o.configs.text, batch.ids);
   const net = attach(base.unet, adapters.unet, o.scale);
   const d = sub(
     unet(net, o.configs.unet, batch.x, batch.t, context, { checkpointBlocks: o.checkpointBlocks }),

@@ -75,6 +75,7 @@ export function trainCommand(io: Io): Command {
     .option('--gamma <x>', 'γ of min-snr', number)
     .option('--timesteps <how>', 'uniform (the paper), high (mostly 900–999), mixed (high, then uniform)')
     .option('--caption-dropout <p>', 'share of captions left empty, for guidance', number)
+    .option('--caption-chunks <n>', 'pieces of 77 ids that a caption may take (default: 1, the rest is cut)', number)
     .addOption(
       new Option('--weights <dtype>', 'frozen weights in memory; auto: f16 above 200 million parameters').choices([
         'auto',
@@ -95,6 +96,7 @@ export function trainCommand(io: Io): Command {
     .option('--validation-pairs <n>', 'pairs of the validation grid', number)
     .option('--save-every <n>', 'steps between checkpoints', number)
     .option('--samples <n>', 'held-out reports drawn at the end', number)
+    .option('--sample-every <n>', 'steps between pictures of them while the run goes on', number)
     .option('--obedience <n>', 'held-out reports drawn and read by detectors (built-in pairs)', number)
     .option('--sampler <name>', SAMPLER_NAMES.join(', '))
     .option('--sample-steps <n>', 'sampling steps', number)

@@ -1,10 +1,12 @@
 /** What the loop trains on: pairs with token ids and the VAE's posterior, made once; and the batches of every step. */
 import { type Backend, compile, exp, mul, read, type Tensor, tensor } from '../core/index.ts';
+import { idsTensor } from '../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../models/clip/tokenizer.ts';
 import type { VaeConfig } from '../models/config.ts';
 import { addNoise, type Schedule, trainingTarget } from '../models/schedulers/index.ts';
 import { type Vae, vaeEncode } from '../models/vae/index.ts';
 import type { RunConfig } from './config.ts';
+import type { Contexts } from './contexts.ts';
 import { fold, type Key, keyOf, randomOf } from './data/random.ts';
 import { lossWeights } from './loss-weights.ts';
 import type { Batch } from './step.ts';
@@ -20,6 +22,7 @@ export interface Pair {
 export interface Encoded {
   readonly id: string;
   readonly text: string;
+  /** 77 of each chunk */
   readonly ids: Int32Array;
   readonly cut: boolean;
   readonly mean: Float32Array;
@@ -49,7 +52,10 @@ export async function encodePairs(
   tokenizer: Tokenizer,
   pairs: readonly Pair[],
   side: number,
-  onProgress?: (done: number, of: number) => void,
+  {
+    captionChunks = 1,
+    onProgress,
+  }: { readonly captionChunks?: number; readonly onProgress?: (done: number, of: number) => void } = {},
 ): Promise<Encoded[]> {
   const encode = encodeProgram(backend, config);
   const out: Encoded[] = [];
@@ -62,7 +68,7 @@ export async function encodePairs(
     const [mean, std] = [(await read(q.mean)) as Float32Array, (await read(q.std)) as Float32Array];
     const each = mean.length / some.length;
     for (const [i, p] of some.entries()) {
-      const { ids, cut } = tokenizer.encode(p.text);
+      const { ids, cut } = tokenizer.encode(p.text, captionChunks);
       out.push({
         id: p.id,
         text: p.text,
@@ -97,10 +103,10 @@ export function batchSource(
   latent: readonly [number, number, number],
   empty: Int32Array,
   steps: number,
+  contexts?: Contexts,
 ): BatchSource {
   const [h, w, ch] = latent;
   const each = h * w * ch;
-  const length = empty.length;
   const prediction = schedule.config.prediction_type;
   const weights = lossWeights(
     {
@@ -142,7 +148,7 @@ export function batchSource(
   ): Batch => {
     const n = items.length;
     const [z, noise] = [new Float32Array(n * each), new Float32Array(n * each)];
-    const [t, ids, weight] = [new Float32Array(n), new Int32Array(n * length), new Float32Array(n)];
+    const [t, weight] = [new Float32Array(n), new Float32Array(n)];
     for (const [i, item] of items.entries()) {
       const r = randomOf(item.key);
       for (let j = 0; j < each; j++) {
@@ -150,14 +156,15 @@ export function batchSource(
         noise[i * each + j] = r.normal();
       }
       t[i] = item.t;
-      ids.set(item.ids, i * length);
       weight[i] = item.weight;
     }
     const shape = [n, h, w, ch];
+    const texts = items.map((item) => item.ids);
     return {
+      ...(contexts ? { context: contexts(texts) } : {}),
       x: tensor(addNoise(schedule, z, noise, t) as Float32Array, shape),
       t: tensor(t),
-      ids: tensor(ids, [n, length]),
+      ids: idsTensor(texts, c.captionChunks),
       target: tensor(trainingTarget(schedule, z, noise, t) as Float32Array, shape),
       weight: tensor(weight),
     };

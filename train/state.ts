@@ -28,7 +28,7 @@ export type Batch = {
   readonly x: Tensor;
   /** timesteps [b] */
   readonly t: Tensor;
-  /** token ids [b,77] */
+  /** token ids [b,77], or in k chunks [b,k,77] */
   readonly ids: Tensor;
   /** text context [b,77,d], where the text encoder is not to be run */
   readonly context?: Tensor;

@@ -8,13 +8,13 @@
  */
 import path from 'node:path';
 import { z } from 'zod';
-import { openBackend } from '../core/backends/open.ts';
-import { type Backend, read, readScalar, tensor } from '../core/index.ts';
+import { read, readScalar, tensor } from '../core/index.ts';
+import { capacityOf } from '../models/clip/tokenizer.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
 import { type Io, parseArgs, print, runMain } from './cli.ts';
-import { type RunConfig, ratesOf, resolveConfig } from './config.ts';
-import { settleRun } from './estimate/index.ts';
+import { type RunConfig, ratesOf } from './config.ts';
+import { makeContexts } from './contexts.ts';
 import { sideOf, targetsOf } from './estimate/settle.ts';
 import { adapterFileOf } from './finish/files.ts';
 import { type Final, finishRun } from './finish/index.ts';
@@ -25,15 +25,17 @@ import { trainCommand } from './options.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
 import { startProgress } from './report/terminal.ts';
-import { CHANGEABLE, newLength, resumedConfig } from './resume.ts';
+import { CHANGEABLE, newLength } from './resume.ts';
 import { refuseChanges } from './run/canonical.ts';
 import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
-import { changeConfig, createRun, openRun, type RunFolder } from './run/folder.ts';
+import { changeConfig } from './run/folder.ts';
 import { openMetrics } from './run/metrics.ts';
 import { onInterrupt } from './run/signals.ts';
 import { loadPairs } from './run-data.ts';
 import { startState, totalRankOf } from './run-state.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run-tensors.ts';
+import { snapshots } from './snapshots.ts';
+import { type Started, start } from './start.ts';
 import { adaptersOf, createSteps, type Frozen, type State } from './step.ts';
 
 const stepNumber = z.int().min(0);
@@ -49,44 +51,6 @@ const progressSchema = z.object({
 });
 /** What the host remembers between steps; with the state's tensors it is the whole run. */
 export type Progress = z.output<typeof progressSchema>;
-
-/** A run with its folder and backend; `begun` are the settings it was begun with. */
-type Started = {
-  readonly run: RunFolder;
-  readonly config: RunConfig;
-  readonly begun: RunConfig;
-  readonly backend: Backend;
-};
-
-/** A new run or an old one; undefined when only the estimate was asked for. */
-async function start(options: Readonly<Record<string, unknown>>, io: Io): Promise<Started | undefined> {
-  const open = async (c: RunConfig) => {
-    const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
-    print(io, `backend ${backend.name}: ${backend.device}`);
-    return backend;
-  };
-  if (typeof options.resume === 'string') {
-    const { run, config } = await openRun(options.resume);
-    try {
-      const begun = resolveConfig(config as Record<string, unknown>);
-      const resolved = resumedConfig(begun, options);
-      return { run, config: resolved, begun, backend: await open(resolved) };
-    } catch (error) {
-      await run.close();
-      throw error;
-    }
-  }
-  const backend = await open(resolveConfig(options));
-  const config = await settleRun(options, backend, io);
-  if (!config) return undefined;
-  const stamp = new Date().toISOString().slice(0, 16).replace('T', '-').replace(':', '');
-  const name =
-    typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;
-  const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
-  const run = await createRun(folder, config as unknown as Json);
-  print(io, `run folder ${run.path}`);
-  return { run, config, begun: config, backend };
-}
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
   const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), io);
@@ -111,12 +75,14 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   const side = sideOf(model.base, c);
   const data = await clock.time('read data', () => loadPairs(c, side, opened.path));
   const encode = (pairs: typeof data.train) =>
-    encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side);
+    encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side, {
+      captionChunks: c.captionChunks,
+    });
   const training = await clock.time('encode pictures', () => encode(data.train));
   const validation = await clock.time('encode pictures', () => encode(data.validation.slice(0, c.validationPairs)));
   print(
     io,
-    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${training.filter((p) => p.cut).length} captions cut at ${pipeline.tokenizer.config.maxLength} ids`,
+    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${training.filter((p) => p.cut).length} captions cut at ${capacityOf(pipeline.tokenizer.config, c.captionChunks)} ids`,
   );
 
   // adapters
@@ -141,7 +107,15 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   });
   const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
   const latent = [side / factor, side / factor, pipeline.configs.vae.latent_channels] as const;
-  const batches = batchSource(c, pipeline.schedule, training, latent, pipeline.tokenizer.encode('').ids, steps);
+  const empty = pipeline.tokenizer.encode('', c.captionChunks).ids;
+  const captions = [empty, ...[...training, ...validation].map(({ ids }) => ids)];
+  const contexts =
+    linears.text.size === 0
+      ? await clock.time('encode texts', () =>
+          makeContexts(backend, pipeline.text, pipeline.configs.text, captions, c.captionChunks),
+        )
+      : undefined;
+  const batches = batchSource(c, pipeline.schedule, training, latent, empty, steps, contexts);
   const grid = { plain: batches.validation(validation, false), shuffled: batches.validation(validation, true) };
   const measure = async (state: State, which: keyof typeof grid): Promise<number> => {
     let [sum, n] = [0, 0];
@@ -196,6 +170,8 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
       await saveCheckpoint(run, tensors, info as never);
       savedAt = progress.step;
     });
+
+  const snapshot = snapshots({ run, config: c, model, backend, held: [...data.test, ...data.validation], side });
 
   // the loop
   const interrupt = onInterrupt();
@@ -254,6 +230,10 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
     }
     await metrics.write({ ...row, seconds: progress.seconds, memory: process.memoryUsage.rss() });
     if ((step + 1) % c.saveEvery === 0 || last) await save();
+    if (c.sampleEvery !== null && (step + 1) % c.sampleEvery === 0 && !last) {
+      const adapters = await unpadded(state, ranks);
+      await clock.time('sample pictures', () => snapshot(step + 1, adapters));
+    }
     display.update({
       step: step + 1,
       steps,

@@ -21,7 +21,16 @@ import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } fr
 /** What is to be run, as far as memory and time depend on it. */
 export type RunShape = Pick<
   RunConfig,
-  'batch' | 'accumulate' | 'method' | 'rank' | 'scale' | 'guidance' | 'testEvery' | 'fisher' | 'criterion'
+  | 'batch'
+  | 'accumulate'
+  | 'captionChunks'
+  | 'method'
+  | 'rank'
+  | 'scale'
+  | 'guidance'
+  | 'testEvery'
+  | 'fisher'
+  | 'criterion'
 > & {
   readonly checkpointBlocks: boolean;
   readonly weights: 'f16' | 'f32';
@@ -82,7 +91,7 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
     measure: measureOf(o),
   });
   const { state, frozen, latent, length } = treesOf(base, linears, o);
-  const micro = batchHoles(o.batch / o.accumulate, latent, length);
+  const micro = batchHoles(o.batch / o.accumulate, latent, length, o.captionChunks);
   const single = o.accumulate === 1;
   const step = single
     ? steps.plain.inspect(state, frozen, micro, hyperHoles())
@@ -97,7 +106,12 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
   }
   if (o.validationPairs > 0) {
     const n = Math.min(VALIDATION_BATCH, 4 * o.validationPairs);
-    plans.push(planOf('validation', steps.losses.inspect(adaptersOf(state), frozen, batchHoles(n, latent, length))));
+    plans.push(
+      planOf(
+        'validation',
+        steps.losses.inspect(adaptersOf(state), frozen, batchHoles(n, latent, length, o.captionChunks)),
+      ),
+    );
   }
   return plans;
 }
@@ -119,7 +133,7 @@ export function planAround(base: Base, o: RunShape, backend: Backend): readonly 
     (p: typeof vae, z: Tensor) => vaeDecode(p, configs.vae, mul(z, 1 / configs.vae.scaling_factor)),
     { backend },
   );
-  const context = f32(n, length, configs.unet.cross_attention_dim);
+  const context = f32(n, o.captionChunks * (length - 2) + 2, configs.unet.cross_attention_dim);
   plans.push(planOf('drawing pictures', denoise.inspect(frozen.unet, f32(n, ...latent), f32(n), context)));
   plans.push(planOf('decoding pictures', decode.inspect(vae, f32(o.samples, ...latent))));
   return plans;

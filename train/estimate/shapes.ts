@@ -37,11 +37,16 @@ export const stateHoles = (linears: Linears, capacity: PerNetwork<number>): Stat
 export const candidateHoles = (state: State): Candidates =>
   mapModules(({ A }: Slot) => ({ K: f32(A.shape[0]!, 1), slot: f32(1, A.shape[1]!) }), state);
 
-/** A batch of n latents [h, w, c] with texts of `length` ids. */
-export const batchHoles = (n: number, [h, w, c]: readonly [number, number, number], length: number): Batch => ({
+/** A batch of n latents [h, w, c] with texts of `length` ids in each of so many chunks. */
+export const batchHoles = (
+  n: number,
+  [h, w, c]: readonly [number, number, number],
+  length: number,
+  chunks = 1,
+): Batch => ({
   x: f32(n, h, w, c),
   t: f32(n),
-  ids: hole({ shape: [n, length], dtype: 'i32' }),
+  ids: hole({ shape: chunks === 1 ? [n, length] : [n, chunks, length], dtype: 'i32' }),
   target: f32(n, h, w, c),
   weight: f32(n),
 });

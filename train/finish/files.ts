@@ -59,6 +59,7 @@ export function adapterFileOf(
       rankHistory: expansionsOf(rows.filter((row) => row.step <= step)),
       seed: c.seed,
       targets: c.targets,
+      ...(c.captionChunks === 1 ? {} : { captionChunks: c.captionChunks }),
     },
   );
 }

@@ -2,7 +2,6 @@
 import path from 'node:path';
 import type { Backend } from '../../core/index.ts';
 import { writeAdapter } from '../../models/io/adapter-write.ts';
-import { attach } from '../../selora/attach.ts';
 import { type Io, print } from '../cli.ts';
 import { readComparison } from '../compare.ts';
 import type { RunConfig } from '../config.ts';
@@ -16,7 +15,8 @@ import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { RunData, RunPair } from '../run-data.ts';
 import type { HostAdapters } from '../run-tensors.ts';
-import { createGenerator, type Pipeline, type SampleOptions } from '../sample.ts';
+import { createGenerator } from '../sample.ts';
+import { adaptedPipeline, pictureOptions } from '../snapshots.ts';
 import type { Progress } from '../train.ts';
 import { adapterFileOf, parameters, writeMerged } from './files.ts';
 import { nearestPictures } from './nearest.ts';
@@ -53,26 +53,15 @@ export interface Finish {
 async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const { config: c, model, data, clock } = f;
   const { pipeline } = model;
-  const adaptedPipeline: Pipeline = {
-    ...pipeline,
-    unet: attach(pipeline.unet, adapters.unet, adapters.scale),
-    text: attach(pipeline.text, adapters.text, adapters.scale),
-  };
   const held: readonly RunPair[] = [...data.test, ...data.validation];
   const chosen = held.slice(0, data.train[0]?.findings ? Math.max(c.samples, c.obedience) : c.samples);
-  const options: SampleOptions = {
-    steps: c.sampleSteps,
-    guidance: c.guidance,
-    sampler: c.sampler as SampleOptions['sampler'],
-    seed: c.seed,
-    height: f.side,
-    width: f.side,
-    batch: 8,
-  };
+  const options = pictureOptions(c, f.side);
   const generate = createGenerator(f.backend, pipeline.configs);
   const texts = chosen.map((p) => p.text);
   const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
-  const adapted = await clock.time('sample pictures', () => generate(adaptedPipeline, texts, options));
+  const adapted = await clock.time('sample pictures', () =>
+    generate(adaptedPipeline(pipeline, adapters), texts, options),
+  );
   return { chosen, base, adapted, real: await Promise.all(chosen.map((p) => p.pixels())) };
 }
 
