@@ -9,8 +9,6 @@ import {
   convKernelGradientWorkspace,
   convWorkspace,
   outputSize,
-  packConvWeights,
-  packedWeightBytes,
 } from '../core/backends/wasm/conv.ts';
 import { type Command, createMachine, type Machine } from '../core/backends/wasm/machine.ts';
 import { candidates, useTiles } from '../core/backends/wasm/tune.ts';
@@ -60,8 +58,8 @@ const reference = (s: ConvShape, x: Float32Array, w: Float32Array, dy: Float32Ar
 };
 
 /**
- * A transform also adds and takes away again what lies beside a pixel: the terms that round are all taps of the kernel
- * times the largest input (here ≤ 1).
+ * F(2×2) also adds and takes away again what lies beside a pixel: the terms that round are all taps of the kernel times the
+ * largest input (here ≤ 1).
  */
 const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
   const whole = (sum: Sums, channels: number, channelOf: (at: number) => number): Sums => {
@@ -70,6 +68,64 @@ const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<
     return { ...sum, size: sum.size.map((_, i) => bound[i % channels]!), count: sum.count.fill(w.length / channels) };
   };
   return { y: whole(y, s.o, (at) => at % s.o), dx: whole(dx, s.c, (at) => Math.floor(at / s.o) % s.c), dw };
+};
+
+/**
+ * F(4×4) interpolates at 0, ±5/8, ±3/2, ∞, here by Lagrange's formula: result i is Σ_p p^i·(G g)(p)·(Bᵀ d)(p). The terms that
+ * round are |p^i|·|(G g)(p)|·(sum of |Bᵀ|'s row) for inputs ≤ 1, twice over for two axes; `count` adds the steps of the three
+ * transforms.
+ */
+const winograd4Sizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
+  const points = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2];
+  const others = (p: number) => points.filter((q) => q !== p);
+  const scale = (p: number) => others(p).reduce((n, q) => n * (p - q), 1);
+  /** coefficients of Π (x − q) */
+  const polynomial = (roots: readonly number[]) => {
+    let c = [1];
+    for (const q of roots) c = [0, ...c].map((v, i) => v - q * (c[i] ?? 0));
+    return c;
+  };
+  const size1 = (c: readonly number[]) => c.reduce((n, v) => n + Math.abs(v), 0);
+  const beta = [...points.map((p) => size1(polynomial(others(p)))), size1(polynomial(points))];
+  const g = [...points.map((p) => [0, 1, 2].map((i) => p ** i / scale(p))), [0, 0, 1]];
+  const whole = (
+    sum: Sums,
+    lanes: number,
+    k: number,
+    tap: (t: number, lane: number, c: number) => number,
+    width: number,
+    height: number,
+  ) => {
+    const sizes = [0, 1, 2, 3].map(() => [0, 1, 2, 3].map(() => new Float64Array(lanes)));
+    for (let lane = 0; lane < lanes; lane++)
+      for (let p = 0; p < 36; p++) {
+        const [r, q] = [Math.floor(p / 6), p % 6];
+        let total = 0;
+        for (let c = 0; c < k; c++) {
+          let u = 0;
+          for (let t = 0; t < 9; t++) u += Math.abs(g[r]![Math.floor(t / 3)]! * g[q]![t % 3]! * tap(t, lane, c));
+          total += u * beta[r]! * beta[q]!;
+        }
+        const power = (at: number, i: number) => (at === 5 ? Number(i === 3) : Math.abs(points[at]!) ** i);
+        for (let i = 0; i < 4; i++)
+          for (let j = 0; j < 4; j++) sizes[i]![j]![lane]! += power(r, i) * power(q, j) * total;
+      }
+    return {
+      ...sum,
+      size: sum.size.map((_, at) => {
+        const pixel = Math.floor(at / lanes);
+        return sizes[(Math.floor(pixel / width) % height) % 4]![(pixel % width) % 4]![at % lanes]!;
+      }),
+      count: sum.count.fill(k + 36),
+    };
+  };
+  const at = (t: number, c: number, o: number) => w[(t * s.c + c) * s.o + o]!;
+  const [oh, ow] = outputSize(s);
+  return {
+    y: whole(y, s.o, s.c, (t, o, c) => at(t, c, o), ow, oh),
+    dx: whole(dx, s.c, s.o, (t, c, o) => at(8 - t, c, o), s.w, s.h),
+    dw,
+  };
 };
 
 const check = (
@@ -93,13 +149,7 @@ const run = (machine: Machine, commands: readonly Command[]): void => {
   machine.release(program);
 };
 
-const runCase = (
-  machine: Machine,
-  s: ConvShape,
-  seed: number,
-  epilogue: boolean,
-  prepacked: boolean,
-): Float32Array[] => {
+const runCase = (machine: Machine, s: ConvShape, seed: number, epilogue: boolean): Float32Array[] => {
   const [oh, ow] = outputSize(s);
   const x = random(seed, s.n * s.h * s.w * s.c);
   const w = random(seed + 1, s.kh * s.kw * (s.c / s.groups) * s.o);
@@ -116,18 +166,9 @@ const runCase = (
   const empty = (length: number): number => place(new Float32Array(length).fill(Number.NaN));
   const at = { x: place(x), w: place(w), dy: place(dy), y: empty(dy.length), dx: empty(x.length), dw: empty(w.length) };
   const read = (address: number, length: number): Float32Array => machine.f32.slice(address / 4, address / 4 + length);
-  const weights = (direction: 'forward' | 'inputGradient', workspace: number) => {
-    if (!prepacked) return { workspace: empty(workspace / 4) };
-    const packedW = empty(packedWeightBytes(machine, s, direction) / 4);
-    run(machine, packConvWeights(machine, s, direction, at.w, packedW));
-    return { packedW };
-  };
   const ends = epilogue ? { bias: place(bias), residual: place(residual), activation: 'silu' as const } : {};
-  run(machine, conv(machine, s, { ...at, ...ends, ...weights('forward', convWorkspace(machine, s)) }));
-  run(
-    machine,
-    convInputGradient(machine, s, { ...at, ...weights('inputGradient', convInputGradientWorkspace(machine, s)) }),
-  );
+  run(machine, conv(machine, s, { ...at, ...ends, workspace: empty(convWorkspace(machine, s) / 4) }));
+  run(machine, convInputGradient(machine, s, { ...at, workspace: empty(convInputGradientWorkspace(machine, s) / 4) }));
   run(
     machine,
     convKernelGradient(machine, s, { ...at, workspace: empty(convKernelGradientWorkspace(machine, s) / 4) }),
@@ -136,7 +177,8 @@ const runCase = (
   for (const address of blocks) machine.free(address);
 
   const definition = reference(s, x, w, dy);
-  const expected = s.algorithm === 'winograd' ? winogradSizes(s, w, definition) : definition;
+  const sizes = { direct: undefined, winograd: winogradSizes, winograd4: winograd4Sizes }[s.algorithm ?? 'direct'];
+  const expected = sizes ? sizes(s, w, definition) : definition;
   check(
     'y',
     y,
@@ -195,24 +237,27 @@ describe('convolution', { timeout: 60_000 }, () => {
 
   it('and both gradients agree with their definition in f64, with the same bits on 1 and 2 threads', () => {
     fc.assert(
-      fc.property(anyShape, fc.nat(), fc.boolean(), fc.boolean(), (s, seed, epilogue, prepacked) => {
-        expect(runCase(two, s, seed, epilogue, prepacked)).toEqual(runCase(one, s, seed, epilogue, prepacked));
+      fc.property(anyShape, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+        expect(runCase(two, s, seed, epilogue)).toEqual(runCase(one, s, seed, epilogue));
       }),
       { numRuns: 150 },
     );
   });
 
-  it('agrees by Winograd transform too, down to one channel, for any padding and odd sizes', () => {
-    const anyWinograd = anyShape
-      .map((s): ConvShape => ({ ...s, kh: 3, kw: 3, stride: [1, 1], groups: 1, algorithm: 'winograd' }))
-      .filter((s) => outputSize(s).every((size) => size > 0));
-    fc.assert(
-      fc.property(anyWinograd, fc.nat(), fc.boolean(), fc.boolean(), (s, seed, epilogue, prepacked) => {
-        expect(runCase(two, s, seed, epilogue, prepacked)).toEqual(runCase(one, s, seed, epilogue, prepacked));
-      }),
-      { numRuns: 60 },
-    );
-  });
+  it.each(['winograd', 'winograd4'] as const)(
+    'agrees by transform too (%s), down to one channel, for any padding and odd sizes',
+    (algorithm) => {
+      const anyWinograd = anyShape
+        .map((s): ConvShape => ({ ...s, kh: 3, kw: 3, stride: [1, 1], groups: 1, algorithm }))
+        .filter((s) => outputSize(s).every((size) => size > 0));
+      fc.assert(
+        fc.property(anyWinograd, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+          expect(runCase(two, s, seed, epilogue)).toEqual(runCase(one, s, seed, epilogue));
+        }),
+        { numRuns: 60 },
+      );
+    },
+  );
 
   it('says when a kernel has no Winograd transform', () => {
     const s: ConvShape = { ...square(1, 8, 16, 16, 3, 2), algorithm: 'winograd' };
@@ -222,7 +267,10 @@ describe('convolution', { timeout: 60_000 }, () => {
   it.each([
     square(2, 16, 32, 48),
     { ...square(2, 16, 32, 48), algorithm: 'direct' } satisfies ConvShape,
-    square(1, 7, 70, 100),
+    { ...square(1, 7, 70, 100), algorithm: 'winograd4' } satisfies ConvShape,
+    { ...square(3, 14, 66, 80), algorithm: 'winograd4' } satisfies ConvShape,
+    // blocks of columns, and more channels than one block of the products' k
+    { ...square(1, 4, 700, 104), algorithm: 'winograd4' } satisfies ConvShape,
     square(1, 4, 300, 20),
     square(1, 9, 16, 16, 3, 2),
     square(1, 8, 600, 4, 1, 1, 0),
@@ -235,7 +283,7 @@ describe('convolution', { timeout: 60_000 }, () => {
     } satisfies ConvShape,
     { ...square(1, 300, 1, 3), h: 2 },
   ])('computes %o', (s) => {
-    expect(runCase(two, s, 7, true, false)).toEqual(runCase(one, s, 7, true, false));
+    expect(runCase(two, s, 7, true)).toEqual(runCase(one, s, 7, true));
   });
 
   it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
@@ -248,11 +296,38 @@ describe('convolution', { timeout: 60_000 }, () => {
     });
     fc.assert(
       fc.property(anyShape, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
-        const [first, ...others] = machines.map((machine) => runCase(machine, s, seed, epilogue, false));
+        const [first, ...others] = machines.map((machine) => runCase(machine, s, seed, epilogue));
         for (const other of others) expect(other).toEqual(first);
       }),
       { numRuns: 25 },
     );
+  });
+
+  it('takes F(4×4) with many channels, by itself', () => {
+    const s = square(2, 7, 64, 96);
+    const four = { ...s, algorithm: 'winograd4' } satisfies ConvShape;
+    const by = (shape: ConvShape) => runCase(one, shape, 3, true);
+    expect(by(s)).toEqual(by(four));
+    expect(by(four)).not.toEqual(by({ ...s, algorithm: 'winograd' }));
+  });
+
+  it('takes pictures with many patches in blocks: two at once are as each alone', () => {
+    const s: ConvShape = { ...square(2, 256, 64, 4), algorithm: 'winograd4' };
+    const single = { ...s, n: 1 };
+    const [pixels, results] = [256 * 256 * 64, 256 * 256 * 4];
+    const at = [2 * pixels * 4, 9 * 64 * 4 * 4, 2 * results * 4, convWorkspace(two, s)].map(two.alloc);
+    const [x, w, y, workspace] = at as [number, number, number, number];
+    two.f32.set(random(1, 2 * pixels), x / 4);
+    two.f32.set(random(2, 9 * 64 * 4), w / 4);
+    const both = () => two.f32.slice(y / 4, y / 4 + 2 * results);
+    run(two, conv(two, s, { x, w, y, workspace }));
+    const together = both();
+    two.f32.fill(0, y / 4, y / 4 + 2 * results);
+    for (const i of [0, 1])
+      run(two, conv(two, single, { x: x + i * pixels * 4, w, y: y + i * results * 4, workspace }));
+    const alone = both();
+    expect(alone.findIndex((v, i) => v !== together[i])).toBe(-1);
+    for (const address of at) two.free(address);
   });
 
   it('leaves no memory behind', () => {

@@ -1,7 +1,7 @@
 /**
  * Convolution on the WASM machine, channels last: y[n, oh, ow, o] = Σ x[n, h, w, c]·w[kh, kw, c / groups, o], and its
  * input gradient (the kernel gradient is in `convGradient.ts`). 3 × 3 kernels with stride 1 go through Winograd's
- * transform, all others through an indirect GEMM.
+ * transforms, F(2×2) or with many channels F(4×4), all others through an indirect GEMM.
  *
  * @example
  * const shape = { n: 8, h: 28, w: 28, c: 64, kh: 3, kw: 3, o: 64, stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 } as const;
@@ -19,7 +19,8 @@ import {
   unitStride,
 } from './convShape.ts';
 import type { Command, Machine } from './machine.ts';
-import { winogradApplies, winogradConv } from './winograd.ts';
+import { MAX_CHANNELS, winogradApplies, winogradConv } from './winograd.ts';
+import { winograd4Conv } from './winograd4.ts';
 
 export {
   convKernelGradient,
@@ -31,10 +32,8 @@ export { type ConvShape, outputSize } from './convShape.ts';
 interface Weights {
   /** address of w[kh, kw, c / groups, o] */
   readonly w: number;
-  /** block of {@link packedWeightBytes} bytes, unless the weights are packed already */
-  readonly workspace?: number;
-  /** made by {@link packConvWeights} */
-  readonly packedW?: number;
+  /** block of {@link convWorkspace} or {@link convInputGradientWorkspace} bytes */
+  readonly workspace: number;
 }
 /** addresses of a forward convolution */
 export interface ConvOperands extends Weights {
@@ -51,50 +50,35 @@ export interface InputGradientOperands extends Weights {
   readonly dx: number;
 }
 
-const algorithmOf = (s: ConvShape, direction: Direction): ConvAlgorithm =>
-  winogradApplies(s, direction) ? winogradConv : directConv;
+/** channels from which F(4×4) pays: at 32 it takes 0.75 of the time of F(2×2), at 320 0.65 */
+const MANY_CHANNELS = 32;
+const algorithmOf = (s: ConvShape, direction: Direction): ConvAlgorithm => {
+  if (!winogradApplies(s, direction)) return directConv;
+  const { n, channels } = product(s, direction);
+  if (s.algorithm ? s.algorithm === 'winograd4' : Math.min(n, channels) >= MANY_CHANNELS) return winograd4Conv;
+  return channels <= MAX_CHANNELS ? winogradConv : directConv;
+};
 
-/** bytes of packed weights for {@link conv} or {@link convInputGradient} */
-export const packedWeightBytes = (machine: Machine, s: ConvShape, direction: Direction): number =>
-  algorithmOf(s, direction).weightBytes(machine, s, direction);
-
-/** Commands that pack weights w[kh, kw, c / groups, o] once, for frozen layers. */
-export const packConvWeights = (
-  machine: Machine,
-  s: ConvShape,
-  direction: Direction,
-  w: number,
-  target: number,
-): readonly Command[] => [algorithmOf(s, direction).packWeights(machine, s, direction, w, target)];
-
-/** bytes of workspace {@link conv} needs without packed weights */
-export const convWorkspace = (machine: Machine, s: ConvShape): number => packedWeightBytes(machine, s, 'forward');
-/** bytes of workspace {@link convInputGradient} needs without packed weights */
+/** bytes of workspace {@link conv} needs */
+export const convWorkspace = (machine: Machine, s: ConvShape): number =>
+  algorithmOf(s, 'forward').workspaceBytes(machine, s, 'forward');
+/** bytes of workspace {@link convInputGradient} needs */
 export const convInputGradientWorkspace = (machine: Machine, s: ConvShape): number =>
-  packedWeightBytes(machine, s, 'inputGradient');
+  algorithmOf(s, 'inputGradient').workspaceBytes(machine, s, 'inputGradient');
 
 const contract = (
   machine: Machine,
   s: ConvShape,
   direction: Direction,
-  weights: Weights,
-  work: Omit<ConvWork, 'direction' | 'shape' | 'n' | 'channels' | 'weights'>,
-): readonly Command[] => {
-  const algorithm = algorithmOf(s, direction);
-  const at = weights.packedW ?? weights.workspace;
-  if (at === undefined)
-    throw new Error(`wasm conv: needs a workspace of ${algorithm.weightBytes(machine, s, direction)} bytes`);
-  const packing = weights.packedW === undefined ? [algorithm.packWeights(machine, s, direction, weights.w, at)] : [];
-  return [
-    ...packing,
-    algorithm.command(machine, { ...work, ...product(s, direction), direction, shape: s, weights: at }),
-  ];
-};
+  { w, workspace }: Weights,
+  work: Omit<ConvWork, 'direction' | 'shape' | 'n' | 'channels' | 'w' | 'workspace'>,
+): readonly Command[] =>
+  algorithmOf(s, direction).commands(machine, { ...work, ...product(s, direction), direction, shape: s, w, workspace });
 
 /**
- * Commands that compute y. Cost: 2·n·oh·ow·kh·kw·(c / groups)·o FLOP.
+ * Commands that compute y. Cost: 2·n·oh·ow·kh·kw·(c / groups)·o FLOP, with Winograd's transforms 4/9 or 1/4 of that.
  *
- * @throws Error when neither a workspace nor packed weights are given
+ * @throws Error for an `algorithm` that does not fit the kernel
  */
 export const conv = (machine: Machine, s: ConvShape, p: ConvOperands): readonly Command[] => {
   const [oh, ow] = outputSize(s);

@@ -43,7 +43,7 @@ const command = (machine: Machine, d: ConvWork): Command => {
         kw,
         taps,
         channels,
-        b: d.weights,
+        b: d.workspace,
         bGroup: panelBytes(n, taps * channels, columns(tile)),
         firstTap: flip ? taps - 1 : 0,
         tapStep: flip ? -1 : 1,
@@ -68,26 +68,27 @@ const command = (machine: Machine, d: ConvWork): Command => {
   };
 };
 
+const packWeights = (machine: Machine, { shape: s, direction, w, workspace }: ConvWork): Command => {
+  const { n, channels } = product(s, direction);
+  const [laneStride, kStride] = direction === 'forward' ? [4, s.o * 4] : [s.o * 4, 4];
+  return packCommand(machine, columns(chooseTile(machine, 'taps', n)), {
+    source: w,
+    laneStride,
+    kStride,
+    groupStride: channelsOut(s) * 4,
+    lanes: n,
+    k: channels,
+    stretches: s.kh * s.kw,
+    stretchStride: channelsIn(s) * s.o * 4,
+    target: workspace,
+    groups: s.groups,
+  });
+};
+
 export const directConv: ConvAlgorithm = {
-  weightBytes: (machine, s, direction) => {
+  workspaceBytes: (machine, s, direction) => {
     const { n, channels } = product(s, direction);
     return panelBytes(n, s.kh * s.kw * channels, columns(chooseTile(machine, 'taps', n))) * s.groups;
   },
-  packWeights: (machine, s, direction, w, target) => {
-    const { n, channels } = product(s, direction);
-    const [laneStride, kStride] = direction === 'forward' ? [4, s.o * 4] : [s.o * 4, 4];
-    return packCommand(machine, columns(chooseTile(machine, 'taps', n)), {
-      source: w,
-      laneStride,
-      kStride,
-      groupStride: channelsOut(s) * 4,
-      lanes: n,
-      k: channels,
-      stretches: s.kh * s.kw,
-      stretchStride: channelsIn(s) * s.o * 4,
-      target,
-      groups: s.groups,
-    });
-  },
-  command,
+  commands: (machine, work) => [packWeights(machine, work), command(machine, work)],
 };

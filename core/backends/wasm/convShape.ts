@@ -15,8 +15,8 @@ export interface ConvShape {
   /** [[top, bottom], [left, right]] */
   readonly pad: readonly [readonly [number, number], readonly [number, number]];
   readonly groups: number;
-  /** overrules the choice of the algorithm; must be the same when weights are packed and used */
-  readonly algorithm?: 'direct' | 'winograd';
+  /** overrules the choice of the algorithm */
+  readonly algorithm?: 'direct' | 'winograd' | 'winograd4';
 }
 
 /** rows and columns of y */
@@ -49,16 +49,17 @@ export interface ConvWork {
   readonly out: readonly [number, number, number];
   /** rows above and columns left of x */
   readonly pad: readonly [number, number];
-  /** address of the packed weights */
-  readonly weights: number;
+  /** address of w[kh, kw, c / groups, o] */
+  readonly w: number;
+  /** address of `workspaceBytes` bytes */
+  readonly workspace: number;
   readonly bias: number;
   readonly residual: number;
   readonly activation: Epilogue['activation'];
 }
 
 export interface ConvAlgorithm {
-  /** bytes of packed weights */
-  weightBytes(machine: Machine, s: ConvShape, direction: Direction): number;
-  packWeights(machine: Machine, s: ConvShape, direction: Direction, w: number, target: number): Command;
-  command(machine: Machine, work: ConvWork): Command;
+  /** packed or transformed weights, and what else it needs */
+  workspaceBytes(machine: Machine, s: ConvShape, direction: Direction): number;
+  commands(machine: Machine, work: ConvWork): readonly Command[];
 }

@@ -68,8 +68,10 @@ export interface GemmDescription {
   readonly activation?: keyof typeof ACTIVATIONS;
   /** block of `gemmWorkspace` bytes; may be left out when that is 0 */
   readonly workspace?: number;
-  /** panels made by {@link packB} */
+  /** panels of B, as {@link packB} makes them */
   readonly packedB?: number;
+  /** elements from the panels of a group to those of the next. Default: one after the other */
+  readonly packedGroup?: number;
 }
 
 interface Plan {
@@ -168,7 +170,7 @@ export const gemm = (machine: Machine, d: GemmDescription): readonly Command[] =
   const panels = partials + p.partialBytes;
   const packedAt = d.packedB ?? panels;
   const packing = p.packBytes > 0 ? packB(machine, d, panels) : [];
-  const groupOfB = (b.group ?? 0) === 0 ? 0 : Math.ceil(n / width) * width * k;
+  const groupOfB = (b.group ?? 0) === 0 ? 0 : (d.packedGroup ?? Math.ceil(n / width) * width * k);
   const epilogue: Epilogue = {
     alpha: d.alpha ?? 1,
     activation: d.activation ?? 'none',

@@ -17,7 +17,7 @@ import {
 type I32 = Local<'i32'>;
 
 /** stores dst[k][lane] for 4 k and the lanes of `rows` (2 or 4 vectors along k), `stride` bytes from k to k + 1 */
-const transpose = (
+export const transpose = (
   f: FunctionBuilder,
   rows: readonly Local<'v128'>[],
   dst: Expr<'i32'>,
