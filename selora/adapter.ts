@@ -57,14 +57,15 @@ export const initAdapter = (key: HostKey, dIn: number, dOut: number, rank: numbe
   B: tensor(new Float32Array(rank * dOut), [rank, dOut]),
 });
 
-/** Adapters of one rank on the given linears: path → [d_out, d_in] (PyTorch's weight shape). */
+/** Adapters on the given linears, path → [d_out, d_in] (PyTorch's weight shape), of one rank or each of its own. */
 export function initAdapters(
   key: HostKey,
   linears: ReadonlyMap<string, readonly [number, number]>,
-  rank: number,
+  rank: number | ((path: string) => number),
   gain: KaimingGain,
 ): Adapters {
+  const of = typeof rank === 'number' ? () => rank : rank;
   return Object.fromEntries(
-    [...linears].map(([path, [dOut, dIn]]) => [path, initAdapter(foldKey(key, path, 0), dIn, dOut, rank, gain)]),
+    [...linears].map(([path, [dOut, dIn]]) => [path, initAdapter(foldKey(key, path, 0), dIn, dOut, of(path), gain)]),
   );
 }

@@ -43,6 +43,51 @@ export function matchTargets(linears: Iterable<string>, patterns: readonly strin
   return all.filter((p) => chosen.has(p));
 }
 
+/** A pattern for one network or both: `unet.` and `text.` in front mean one. */
+function hitsOf(
+  pattern: string,
+  unet: readonly string[],
+  text: readonly string[],
+): { readonly unet: string[]; readonly text: string[] } {
+  const only = /^(unet|text)\.(.*)$/.exec(pattern);
+  const re = globToRegExp(only ? only[2]! : pattern);
+  return {
+    unet: only?.[1] === 'text' ? [] : unet.filter((p) => re.test(p)),
+    text: only?.[1] === 'unet' ? [] : text.filter((p) => re.test(p)),
+  };
+}
+
+/**
+ * Ranks by hand: `pattern=rank` pairs separated by commas over the adapted linears; of several that match, the last counts.
+ * @throws RangeError naming the pair that is none, or whose pattern matches nothing
+ * @example ranksByHand('**.attn2.**=4,text.**=2', unetPaths, textPaths, 1)
+ */
+export function ranksByHand(
+  spec: string | null,
+  unet: readonly string[],
+  text: readonly string[],
+  otherwise: number,
+): { readonly unet: { readonly [path: string]: number }; readonly text: { readonly [path: string]: number } } {
+  const all = (paths: readonly string[]): Record<string, number> =>
+    Object.fromEntries(paths.map((p) => [p, otherwise]));
+  const out = { unet: all(unet), text: all(text) };
+  for (const raw of (spec ?? '')
+    .split(',')
+    .map((s) => s.trim())
+    .filter((s) => s !== '')) {
+    const [, pattern, digits] = /^(.+)=(\d{1,4})$/.exec(raw) ?? [];
+    const rank = Number(digits);
+    if (pattern === undefined || !(rank >= 1 && rank <= 1024))
+      throw new RangeError(`--ranks ${raw}: expected pattern=rank with a rank from 1 to 1024, such as **.attn2.**=4`);
+    const hits = hitsOf(pattern, unet, text);
+    if (hits.unet.length + hits.text.length === 0)
+      throw new RangeError(`--ranks ${raw}: matches none of the adapted linears, such as ${unet[0] ?? text[0]}`);
+    for (const p of hits.unet) out.unet[p] = rank;
+    for (const p of hits.text) out.text[p] = rank;
+  }
+  return out;
+}
+
 /**
  * Linears to adapt in both networks. `spec` is a preset or globs separated by commas; a glob beginning with `unet.` or
  * `text.` means one network, any other must match in at least one. An empty list means: this network is not trained.
@@ -68,12 +113,7 @@ export function selectTargets(
     .split(',')
     .map((s) => s.trim())
     .filter((s) => s !== '')) {
-    const only = /^(unet|text)\.(.*)$/.exec(raw);
-    const re = globToRegExp(only ? only[2]! : raw);
-    const hits = {
-      unet: only?.[1] === 'text' ? [] : unet.filter((p) => re.test(p)),
-      text: only?.[1] === 'unet' ? [] : text.filter((p) => re.test(p)),
-    };
+    const hits = hitsOf(raw, unet, text);
     if (hits.unet.length + hits.text.length === 0)
       throw new RangeError(
         `--targets ${raw}: matches no linear; presets are ${Object.keys(presets).join(', ')}, a path looks like ${unet[0] ?? text[0]}`,

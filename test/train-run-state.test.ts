@@ -64,6 +64,21 @@ describe('the start', () => {
     const again = startState({ ...config, rank: 2 }, linears, cpu).state;
     expect(await read(again.unet['mid.to_q']!.A)).toEqual(await read(state.unet['mid.to_q']!.A));
   });
+  test('ranks by hand: the last pattern that matches counts, the others have --rank', () => {
+    const c = { ...config, rank: 3, ranks: '**.to_q=2, unet.**.to_q=5' };
+    const { state, ranks } = startState(c, linears, cpu);
+    expect(ranks).toEqual({ unet: { 'mid.to_q': 5, 'mid.to_k': 3 }, text: { 'mid.to_q': 2 } });
+    expect([state.unet['mid.to_q']!.A.shape[1], state.text['mid.to_q']!.A.shape[1]]).toEqual([8, 4]);
+    const lora = startState({ ...c, method: 'lora' }, linears, cpu);
+    expect(lora.state.unet['mid.to_k']!.A.shape[1]).toBe(5);
+    for (const [ranks, message] of [
+      ['**.to_v=2', '--ranks **.to_v=2: matches none of the adapted linears, such as mid.to_q'],
+      ['**.to_q', '--ranks **.to_q: expected pattern=rank with a rank from 1 to 1024'],
+      ['**.to_q=0', '--ranks **.to_q=0: expected pattern=rank'],
+      ['text.**.to_k=4', '--ranks text.**.to_k=4: matches none'],
+    ] as const)
+      expect(() => startState({ ...config, ranks }, linears, cpu)).toThrow(message);
+  });
   test('LoRA takes the same path: the same columns, no free rank', async () => {
     const lora = startState({ ...config, method: 'lora', rank: 2 }, linears, cpu).state;
     const selora = startState({ ...config, rank: 2 }, linears, cpu);

@@ -28,6 +28,8 @@ export const configSchema = z
     seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(1),
     // adapters
     rank: z.int().min(1).max(1024).default(1),
+    /** other ranks at the start for some modules: `pattern=rank,…`, the last match counts */
+    ranks: z.string().min(1).max(10_000).nullable().default(null),
     targets: z.string().min(1).default('all-linear'),
     /** the constant s of W0 + s·A·B */
     scale: z.number().gt(0).max(1e3).default(1),

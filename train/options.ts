@@ -48,6 +48,7 @@ export function trainCommand(io: Io): Command {
     .option('--pairs <n>', 'number of built-in pairs', number)
     .option('--seed <n>', 'seed of everything random', number)
     .option('--rank <n>', 'rank at the start (selora) or for good (lora)', number)
+    .option('--ranks <list>', 'ranks by hand where they differ: **.attn2.**=4,text.**=2')
     .option('--targets <what>', 'all-linear, paper-code, attn, or globs: **.to_q,text.**.fc1')
     .option('--scale <s>', 'the constant s of W0 + s·A·B', number)
     .option('--gain-a <a>', 'Kaiming slope of A and K: 0 (the authors) or 2.236 (PEFT)', number)

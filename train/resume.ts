@@ -12,6 +12,7 @@ export const CHANGEABLE = [
   'final',
   'saveEvery',
   'samples',
+  'sampleEvery',
   'obedience',
   'sampler',
   'sampleSteps',

@@ -3,6 +3,7 @@ import { type Backend, concat, evaluate, type Tensor, tensor, zeros } from '../c
 import { type Adapter, foldKey, type HostKey, hostKey, initAdapters } from '../selora/adapter.ts';
 import { candidate, padAdapter } from '../selora/expand.ts';
 import { type Decision, decide, type Scores, scoresOf } from '../selora/fisher.ts';
+import { ranksByHand } from '../selora/targets.ts';
 import type { RunConfig } from './config.ts';
 import type { Linears } from './model.ts';
 import {
@@ -48,13 +49,17 @@ export const capacityFor = (ranks: Ranks, method: RunConfig['method']): PerNetwo
 export const totalRankOf = (r: Ranks): number =>
   [...Object.values(r.unet), ...Object.values(r.text)].reduce((a, b) => a + b, 0);
 
+/** The ranks a run begins with. @throws RangeError naming the pair of --ranks that matches nothing */
+export const ranksAtStart = (c: Pick<RunConfig, 'rank' | 'ranks'>, { unet, text }: Linears): Ranks =>
+  ranksByHand(c.ranks, [...unet.keys()], [...text.keys()], c.rank);
+
 export function startState(c: RunConfig, linears: Linears, backend: Backend): { state: State; ranks: Ranks } {
   const key = foldKey(hostKey(c.seed), 'adapters');
+  const ranks = ranksAtStart(c, linears);
   const fresh = {
-    unet: initAdapters(foldKey(key, 'unet'), linears.unet, c.rank, { a: c.gainA }),
-    text: initAdapters(foldKey(key, 'text'), linears.text, c.rank, { a: c.gainA }),
+    unet: initAdapters(foldKey(key, 'unet'), linears.unet, (path) => ranks.unet[path]!, { a: c.gainA }),
+    text: initAdapters(foldKey(key, 'text'), linears.text, (path) => ranks.text[path]!, { a: c.gainA }),
   };
-  const ranks = mapModules((_a: Adapter) => c.rank, fresh);
   const capacity = capacityFor(ranks, c.method);
   return {
     state: evaluate(
@@ -94,10 +99,13 @@ export function drawCandidates(c: RunConfig, state: State, ranks: Ranks, step: n
  * draw kept until it grows again. `installed`: another draw, the tested column is thrown away.
  */
 export function drawPublished(c: RunConfig, state: State, ranks: Ranks, what: 'tested' | 'installed'): Drawn {
+  const paths = { unet: Object.keys(state.unet), text: Object.keys(state.text) };
+  const first = ranksByHand(c.ranks, paths.unet, paths.text, c.rank);
   const root: HostKey = foldKey(hostKey(c.seed), `published ${what}`);
   return drawWith(state, ranks, (n, path, dIn) => {
     const rank = ranks[n][path]!;
-    if (what === 'tested' && rank === c.rank) return { K: tensor(new Float32Array(dIn), [dIn, 1]), key: 'zero' };
+    if (what === 'tested' && rank === first[n][path])
+      return { K: tensor(new Float32Array(dIn), [dIn, 1]), key: 'zero' };
     return candidate(foldKey(root, n), path, rank, dIn, { a: c.gainA });
   });
 }

@@ -14,8 +14,8 @@ import { measureOf } from '../growth.ts';
 import { type Linears, specsOf } from '../model.ts';
 import { adamDefaults } from '../optimizer.ts';
 import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH } from '../pairs.ts';
-import { capacityFor } from '../run-state.ts';
-import { adaptersOf, createSteps, mapModules, type PerNetwork } from '../step.ts';
+import { capacityFor, ranksAtStart } from '../run-state.ts';
+import { adaptersOf, createSteps, type PerNetwork } from '../step.ts';
 import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './shapes.ts';
 
 /** What is to be run, as far as memory and time depend on it. */
@@ -26,6 +26,7 @@ export type RunShape = Pick<
   | 'captionChunks'
   | 'method'
   | 'rank'
+  | 'ranks'
   | 'scale'
   | 'guidance'
   | 'testEvery'
@@ -144,10 +145,9 @@ function treesOf(base: Base, linears: Linears, o: RunShape) {
   const { configs } = base;
   const specs = specsOf(base);
   const side = o.side / 2 ** (configs.vae.block_out_channels.length - 1);
-  const capacity: PerNetwork<number> = capacityFor(
-    mapModules(() => o.rank, { unet: Object.fromEntries(linears.unet), text: Object.fromEntries(linears.text) }),
-    o.method,
-  );
+  // around the loop there are no adapters for --ranks to match
+  const ranks = linears.unet.size + linears.text.size === 0 ? null : o.ranks;
+  const capacity: PerNetwork<number> = capacityFor(ranksAtStart({ rank: o.rank, ranks }, linears), o.method);
   return {
     frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
     vae: parameterHoles(specs.vae, o.weights),
