@@ -48,6 +48,8 @@ export type Plan = {
   readonly name: string;
   readonly workspaceBytes: number;
   readonly flops: number;
+  /** of these, convolutions */
+  readonly convFlops: number;
   /** half floats widened */
   readonly halves: number;
   readonly kernels: number;
@@ -60,13 +62,15 @@ export type Estimate = {
   readonly plans: readonly Plan[];
   /** weights, optimizer and the largest workspace: what the backend holds at most */
   readonly backendBytes: number;
+  /** of these, stored halves: outside the memory that kernels address (core/README.md) */
+  readonly outsideBytes: number;
   /** with what the process itself takes */
   readonly processBytes: number;
 };
 
 const heavy = new Set(['dot', 'conv', 'convInput', 'convKernel', 'attention', 'attentionGrad']);
-const total = (tree: unknown): number =>
-  leaves<Tensor>(tree as Tensor).reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
+const total = (tree: unknown, counts: (t: Tensor) => boolean = () => true): number =>
+  leaves<Tensor>(tree as Tensor).reduce((n, t) => n + (counts(t) ? bytesOf(t.dtype, sizeOf(t.shape)) : 0), 0);
 
 function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; readonly workspaceBytes: number }): Plan {
   const sum = (of: (k: KernelReport) => number) => p.kernels.reduce((n, k) => n + of(k), 0);
@@ -74,6 +78,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
     name,
     workspaceBytes: p.workspaceBytes,
     flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
+    convFlops: sum((k) => (k.name.startsWith('conv') ? k.flops : 0)),
     halves: sum((k) => (k.name === 'fromHalf' ? k.flops : 0)),
     kernels: p.kernels.length,
   };
@@ -168,6 +173,8 @@ const KERNEL_BYTES = 6 * 2 ** 10;
 export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly Plan[]): Estimate {
   const { frozen, vae, state } = treesOf(base, linears, o);
   const weights = total(frozen) + total(vae);
+  const halves = (t: Tensor) => t.dtype === 'f16';
+  const outsideBytes = total(frozen, halves) + total(vae, halves);
   const gradients = total(adaptersOf(state));
   // micro-batches: the gradients of one, their running mean, and the fixed place each program writes its results to
   const optimizer = total(state) + (o.accumulate === 1 ? 0 : 4 * gradients);
@@ -175,5 +182,5 @@ export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly
   const backendBytes = weights + optimizer + workspace;
   const kernels = plans.reduce((n, p) => n + p.kernels, 0);
   const host = process.memoryUsage.rss() + HOST_BYTES + kernels * KERNEL_BYTES;
-  return { weights, optimizer, plans, backendBytes, processBytes: backendBytes + host };
+  return { weights, optimizer, plans, backendBytes, outsideBytes, processBytes: backendBytes + host };
 }

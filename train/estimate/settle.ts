@@ -61,8 +61,10 @@ export function isLarge(base: Base, c: RunConfig): boolean {
   return specs.reduce((n, s) => n + parameterCount(s), 0) > 30e6 || c.batch * sideOf(base, c) ** 2 > 2 ** 21;
 }
 
+/** bytes in the memory that kernels address */
+const addressed = (e: Estimate): number => e.backendBytes - e.outsideBytes;
 const fits = (e: Estimate, budget: Budget): boolean =>
-  e.backendBytes <= budget.backend && e.processBytes <= budget.process;
+  addressed(e) <= budget.backend && e.outsideBytes <= budget.backend && e.processBytes <= budget.process;
 
 /**
  * Chooses the open settings: the fewest micro-batches that fit without recomputing, else the fewest that fit with it.
@@ -88,8 +90,9 @@ export function settle(c: RunConfig, open: Open, base: Base, backend: Backend, b
       const tried = of({ ...first, accumulate, checkpointBlocks });
       if (fits(tried.estimate, budget)) return tried;
       last = tried;
-      const { weights, optimizer, backendBytes } = tried.estimate;
-      known = { count: accumulate, bytes: backendBytes - weights - optimizer, rest: weights + optimizer };
+      const { weights, optimizer, backendBytes, outsideBytes } = tried.estimate;
+      const rest = weights - outsideBytes + optimizer;
+      known = { count: accumulate, bytes: backendBytes - weights - optimizer, rest };
     }
   }
   return last!;
@@ -98,12 +101,15 @@ export function settle(c: RunConfig, open: Open, base: Base, backend: Backend, b
 /** Three largest causes and what to change, in one line; undefined where the run fits. */
 export function refusal({ estimate: e, shape, config: c }: Settled, budget: Budget): string | undefined {
   if (fits(e, budget)) return undefined;
+  const large = Math.max(addressed(e), e.outsideBytes);
   const limit =
-    e.backendBytes > budget.backend
-      ? `needs ${bytes(e.backendBytes)}, a WASM memory holds ${bytes(budget.backend)}`
+    large > budget.backend
+      ? `needs ${bytes(large)}, a WASM memory holds ${bytes(budget.backend)}`
       : `needs ${bytes(e.processBytes)}, this machine has ${bytes(budget.process)} free`;
+  // halves have a memory of their own: they are a cause where that, or the machine, is too small
+  const apart = addressed(e) > budget.backend ? e.outsideBytes : 0;
   const causes = [
-    { name: `weights (${shape.weights})`, size: e.weights },
+    { name: `weights (${shape.weights})`, size: e.weights - apart },
     { name: 'adapters, moments and gradients', size: e.optimizer },
     ...e.plans.map((p) => ({ name: `intermediates of ${p.name}`, size: p.workspaceBytes })),
   ].sort((a, b) => b.size - a.size);

@@ -6,8 +6,10 @@ import type { Settled } from './settle.ts';
 
 /** share of the probe's rate that the contractions of a step reach with everything between them */
 const SHARE = 0.78;
-/** seconds to widen one stored half float (limited by memory) */
-const HALF_SECONDS = 0.2e-9;
+/** multiplications of a convolution that are done: Winograd's F(4×4) */
+const CONV_SHARE = 0.25;
+/** seconds to widen one stored half float and put it in the order its kernel reads (limited by memory) */
+const HALF_SECONDS = 1.07e-9;
 
 /** Rate of a matrix product on this machine now, flop/s: the best of a few. */
 export async function probeRate(backend: Backend): Promise<number> {
@@ -25,9 +27,13 @@ export async function probeRate(backend: Backend): Promise<number> {
 }
 
 /** seconds one run of a program takes at a rate */
-export const secondsOf = (p: Plan, rate: number): number => p.flops / (rate * SHARE) + p.halves * HALF_SECONDS;
+export const secondsOf = (p: Plan, rate: number): number =>
+  (p.flops - (1 - CONV_SHARE) * p.convFlops) / (rate * SHARE) + p.halves * HALF_SECONDS;
 
 const short = (seconds: number): string => (seconds < 1 ? `${seconds.toFixed(2)} s` : duration(seconds));
+
+const outside = (size: number): string =>
+  size === 0 ? '' : `${bytes(size)} of it stored halves, outside the memory of kernels`;
 
 /** The lines of `--estimate`. */
 export function estimateLines({ config: c, estimate: e, shape }: Settled, rate: number): readonly string[] {
@@ -47,7 +53,7 @@ export function estimateLines({ config: c, estimate: e, shape }: Settled, rate: 
     row('weights', e.weights),
     row('adapters, moments, gradients', e.optimizer),
     ...plans,
-    row('at most, on the backend', e.backendBytes),
+    row('at most, on the backend', e.backendBytes, outside(e.outsideBytes)),
     row('at most, whole process', e.processBytes),
     `one step ${short(step)}, ${short(step / c.batch)} per image (a matrix product runs at ${(rate / 1e9).toFixed(0)} GFLOP/s here now)`,
   ];

@@ -20,7 +20,7 @@ import {
 } from './convShape.ts';
 import type { Command, Machine } from './machine.ts';
 import { MAX_CHANNELS, winogradApplies, winogradConv } from './winograd.ts';
-import { winograd4Conv } from './winograd4.ts';
+import { patchesOf, winograd4Conv } from './winograd4.ts';
 
 export {
   convKernelGradient,
@@ -52,10 +52,13 @@ export interface InputGradientOperands extends Weights {
 
 /** channels from which F(4×4) pays: at 32 it takes 0.75 of the time of F(2×2), at 320 0.65 */
 const MANY_CHANNELS = 32;
+/** patches from which it pays to transform the weights for them: a single one takes 1.5 times the direct way's time */
+const FEW_PATCHES = 2;
 const algorithmOf = (s: ConvShape, direction: Direction): ConvAlgorithm => {
   if (!winogradApplies(s, direction)) return directConv;
+  if (s.algorithm) return s.algorithm === 'winograd4' ? winograd4Conv : winogradConv;
   const { n, channels } = product(s, direction);
-  if (s.algorithm ? s.algorithm === 'winograd4' : Math.min(n, channels) >= MANY_CHANNELS) return winograd4Conv;
+  if (Math.min(n, channels) >= MANY_CHANNELS) return patchesOf(s, direction) < FEW_PATCHES ? directConv : winograd4Conv;
   return channels <= MAX_CHANNELS ? winogradConv : directConv;
 };
 

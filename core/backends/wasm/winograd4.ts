@@ -62,11 +62,20 @@ interface Plan {
 const part = (total: number, most: number, step: number): number =>
   total === 0 ? step : roundUp(Math.ceil(total / Math.ceil(total / Math.max(step, most))), step);
 
+const patchGrid = (s: ConvShape, direction: Direction): readonly [number, number] => {
+  const [oh, ow] = direction === 'forward' ? outputSize(s) : [s.h, s.w];
+  return [Math.ceil(oh / 4), Math.ceil(ow / 4)];
+};
+/** number of 4 × 4 patches of all pictures */
+export const patchesOf = (s: ConvShape, direction: Direction): number => {
+  const [rows, columns] = patchGrid(s, direction);
+  return s.n * rows * columns;
+};
+
 const planOf = (machine: Machine, s: ConvShape, direction: Direction): Plan => {
   const { n, channels } = product(s, direction);
-  const [oh, ow] = direction === 'forward' ? outputSize(s) : [s.h, s.w];
   const width = columns(chooseTile(machine, 'once', n));
-  const [patchRows, patchColumns] = [Math.ceil(oh / 4), Math.ceil(ow / 4)];
+  const [patchRows, patchColumns] = patchGrid(s, direction);
   const patches = s.n * patchRows * patchColumns;
   const columnBytes = POSITIONS * channels * 4;
   const patchesPerBlock = part(patches, Math.floor(PATCH_BYTES / columnBytes), 1);
