@@ -11,6 +11,7 @@ import { verifyAdapterOutputs } from './adapter-outputs.ts';
 import { DEBUG_FILES, verifyDebug } from './debug.ts';
 import { GENERATE_FILES, verifyGenerate } from './generate.ts';
 import { type GoldenCase, readGoldenJson } from './golden.ts';
+import { verifyHalfStorage } from './half-storage.ts';
 import { verifyInterchange } from './interchange.ts';
 import { LEGACY_FILES, verifyLegacyNames } from './legacy-names.ts';
 import { LR_FILES, verifyLr } from './lr.ts';
@@ -29,6 +30,7 @@ import { verifyWeights, WEIGHT_FILES } from './weights.ts';
 export type CheckName =
   | 'ops'
   | 'models'
+  | 'f16'
   | 'debug'
   | 'selora'
   | 'generate'
@@ -69,6 +71,7 @@ export const CHECKS: readonly GoldenCheck[] = [
   { name: 'ops', files: OPS_FILES, on: 'backend', run: verifyOps },
   { name: 'debug', files: [...DEBUG_FILES, ...MODEL_FILES], on: 'backend', run: verifyDebug },
   { name: 'models', files: MODEL_FILES, on: 'backend', run: verifyModels },
+  { name: 'f16', files: MODEL_FILES, on: 'backend', run: verifyHalfStorage },
   { name: 'generate', files: GENERATE_FILES, on: 'backend', run: verifyGenerate },
   { name: 'selora', files: SELORA_FILES, on: 'backend', run: verifySelora },
   { name: 'methods', files: METHODS_LORA_FILES, on: 'backend', run: verifyMethodsLora },
