@@ -1,288 +1,117 @@
 /**
  * Attention without a score matrix (Dao et al. 2022): one thread owns one query row (forward, dq) or one key row (dk, dv)
- * and walks the other side four rows at a time with a running maximum. Neighbouring threads own neighbouring rows, so
- * what they walk over is the same for all of them. The width of a head is text, all other sizes are uniforms.
+ * and walks the other side a few rows at a time, forward with a running maximum. Neighbouring threads own neighbouring
+ * rows, so what they walk over is the same for all of them. The width of a head is text, all other sizes are uniforms.
+ * Threads beyond the last row repeat it and store nothing: lanes of a subgroup must all take part in every exchange.
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, type Kernel, type Recipe } from './kernel.ts';
+import { type AttentionSizes, frame } from './attentionRows.ts';
+import type { Target } from './device.ts';
+import { type Kernel, type Operand, type Recipe, single } from './kernel.ts';
 import { range } from './registerTile.ts';
 
-export interface AttentionSizes {
-  readonly b: number;
-  /** query rows and key rows */
-  readonly m: number;
-  readonly n: number;
-  /** heads·d */
-  readonly c: number;
-}
-
-const threads: Readonly<Record<AdapterClass, number>> = { cpu: 8, gpu: 64 };
-
-/** Uniforms and accessors that all three kernels share. */
-const common = ({ m, n, c }: AttentionSizes, { heads, scale }: AttentionAttrs) => {
-  const p = createParams();
-  const d = c / heads;
-  const vector = d % 4 === 0;
-  const vecs = ceilDiv(d, 4);
-  const [pm, pn, pc, pHeads, pScale] = [p.word(m), p.word(n), p.word(c), p.word(heads), p.float(scale)];
-  return {
-    p,
-    d,
-    vecs,
-    vector,
-    type: vector ? 'vec4<f32>' : 'f32',
-    m: pm,
-    n: pn,
-    heads: pHeads,
-    scale: pScale,
-    /** element (or vec4) index of `row` of this thread's head */
-    row: (rows: string, row: string) => {
-      const at = `(id.z * ${rows} + ${row}) * ${pc} + id.y * ${d}u`;
-      return vector ? `(${at}) / 4u` : at;
-    },
-    /** vec4 number v of a row that starts at `base` */
-    load: (name: string, base: string, v: number) =>
-      vector
-        ? `${name}[${base} + ${v}u]`
-        : `vec4<f32>(${range(4)
-            .map((k) => (4 * v + k < d ? `${name}[${base} + ${4 * v + k}u]` : '0.0'))
-            .join(', ')})`,
-    store: (name: string, base: string, v: number, value: string) =>
-      vector
-        ? `${name}[${base} + ${v}u] = ${value};`
-        : range(Math.min(4, d - 4 * v))
-            .map((k) => `${name}[${base} + ${4 * v + k}u] = (${value})[${k}];`)
-            .join(' '),
-  };
-};
-type Common = ReturnType<typeof common>;
-
-const loads = (s: Common, prefix: string, name: string, base: string): string =>
-  range(s.vecs)
-    .map((v) => `let ${prefix}${v} = ${s.load(name, base, v)};`)
-    .join(' ');
-const product = (s: Common, a: string, b: string): string =>
-  range(s.vecs)
-    .map((v) => `dot(${a}${v}, ${b}${v})`)
-    .join(' + ');
-const zeros = (s: Common, name: string): string =>
-  range(s.vecs)
-    .map((v) => `var ${name}${v} = vec4<f32>(0.0);`)
-    .join(' ');
-
-const finish = (
-  name: string,
-  { p, type }: Common,
-  reads: readonly string[],
-  writes: readonly string[],
-  scalars: ReadonlySet<string>,
-  body: string,
-  adapter: AdapterClass,
-  rows: number,
-  { b }: AttentionSizes,
-  heads: number,
-): Kernel => {
-  const binding = (n: string) => ({ name: n, type: scalars.has(n) ? 'f32' : type });
-  return {
-    name,
-    code: assemble(
-      p,
-      reads.map(binding),
-      writes.map(binding),
-      `@compute @workgroup_size(${threads[adapter]})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  let own = id.x * ${threads[adapter]}u + local.x;
-  ${body}
-}
-`,
-    ),
-    params: p.words(),
-    groups: [ceilDiv(rows, threads[adapter]), heads, b],
-    reads: reads.length,
-    writes: writes.length,
-  };
-};
-
-/** scores of four keys `j…j+3` (rows kJ_v) against the own query; hidden ones are −1e30 */
-const hide = (s: Common, causal: boolean): string =>
-  `select(vec4<f32>(-1e30), score, (keys < vec4(${s.n}))${causal ? ' & (keys <= vec4(own))' : ''})`;
-
-const four = (f: (k: number) => string): string => range(4).map(f).join('\n    ');
-
-const input = (index: number) => ({ from: 'input' as const, index });
-const output = (index: number) => ({ from: 'output' as const, index });
+const statistics = new Set(['lse', 'rowsum']);
 
 /** q, k, v → o and the log-sum-exp of each row. Cost 4·b·m·n·c flop. */
-export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => {
-  const s = common(sizes, a);
-  const body = `if (own >= ${s.m}) { return; }
-  let qi = ${s.row(s.m, 'own')};
-  ${loads(s, 'q', 'q', 'qi')}
-  ${zeros(s, 'o')}
+export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): Recipe => {
+  const f = frame(sizes, a, target);
+  const k = f.heads('k', 'j', f.n);
+  const v = f.heads('v', 'j', f.n);
+  const body = `let at = ${f.rowAt(f.m, `min(own, ${f.m} - 1u)`)};
+  ${f.own('q', 'q', 'at', `${f.scale} * `)}
+  ${f.units((u) => `var o${u} = ${f.zero};`).join(' ')}
   var top = -3e38; var total = 0.0;
-  let last = ${a.causal ? `min(${s.n}, own + 1u)` : s.n};
-  for (var j = 0u; j < last; j += 4u) {
-    ${four((k) => `let r${k} = ${s.row(s.n, `min(j + ${k}u, ${s.n} - 1u)`)}; ${loads(s, `k${k}_`, 'k', `r${k}`)}`)}
-    var score = ${s.scale} * vec4(${range(4)
-      .map((k) => product(s, 'q', `k${k}_`))
-      .join(', ')});
-    let keys = vec4(j) + vec4(0u, 1u, 2u, 3u);
-    score = ${hide(s, a.causal)};
-    let best = max_1(top, max_1(max_1(score.x, score.y), max_1(score.z, score.w)));
+  let last = ${a.causal ? `min(${f.n}, (id.x + 1u) * ${f.threads}u)` : f.n};
+  for (var j = 0u; j < last; j += ${f.atOnce}u) {
+    ${k.load}
+    let keys = ${f.numbers('j')};
+    let score = select(${f.spread('-1e30')}, ${f.products('q', k)}, (keys < ${f.spread(f.n)})${a.causal ? ` & (keys <= ${f.spread('own')})` : ''});
+    let best = max_1(top, ${f.largest('score')});
     let shrink = exp_1(top - best);
-    let w = exp_4(score - best);
+    let w = exp_${f.atOnce}(score - best);
     top = best;
-    total = total * shrink + (w.x + w.y + w.z + w.w);
-    ${four((k) => loads(s, `v${k}_`, 'v', `r${k}`))}
-    ${range(s.vecs)
-      .map(
-        (v) =>
-          `o${v} = o${v} * shrink + (${range(4)
-            .map((k) => `w[${k}] * v${k}_${v}`)
-            .join(' + ')});`,
-      )
-      .join(' ')}
+    total = total * shrink + ${f.total('w')};
+    ${v.load}
+    ${f.gather('o', 'w', v, ' * shrink')}
   }
-  ${range(s.vecs)
-    .map((v) => s.store('o', 'qi', v, `o${v} / total`))
-    .join('\n  ')}
-  lse[(id.z * ${s.heads} + id.y) * ${s.m} + own] = top + log_1(total);`;
-  const kernel = finish(
-    'attention',
-    s,
-    ['q', 'k', 'v'],
-    ['o', 'lse'],
-    new Set(['lse']),
-    body,
-    adapter,
-    sizes.m,
-    sizes,
-    a.heads,
-  );
-  return {
-    launches: [
-      {
-        kernel,
-        operands: [...range(3).map(input), output(0), output(1)],
-      },
-    ],
-    scratch: [],
-  };
+  if (own < ${f.m}) {
+    ${f.units((u) => `o[at + ${u}u] = o${u} / total;`).join(' ')}
+    lse[${f.statAt('own')}] = top + log_1(total);
+  }`;
+  return single(f.kernel('attention', ['q', 'k', 'v'], ['o', 'lse'], statistics, sizes.m, body));
 };
-/** g, q, k, v, o, lse → dq, dk, dv. The scores are computed again. Cost 10·b·m·n·c flop. */
-export const attentionGradRecipe = (sizes: AttentionSizes, a: AttentionAttrs, adapter: AdapterClass): Recipe => {
-  const query = common(sizes, a);
-  const lseAt = (s: Common, row: string) => `(id.z * ${s.heads} + id.y) * ${s.m} + ${row}`;
-  const forQuery = (s: Common) => `if (own >= ${s.m}) { return; }
-  let qi = ${s.row(s.m, 'own')};
-  ${loads(s, 'q', 'q', 'qi')}
-  ${loads(s, 'g', 'g', 'qi')}
-  ${loads(s, 'o', 'o', 'qi')}
-  ${zeros(s, 'dq')}
-  let sum = ${product(s, 'g', 'o')};
-  rowsum[${lseAt(s, 'own')}] = sum;
-  let log_total = lse[${lseAt(s, 'own')}];
-  let last = ${a.causal ? `min(${s.n}, own + 1u)` : s.n};
-  for (var j = 0u; j < last; j += 4u) {
-    ${four((k) => `let r${k} = ${s.row(s.n, `min(j + ${k}u, ${s.n} - 1u)`)}; ${loads(s, `k${k}_`, 'k', `r${k}`)} ${loads(s, `v${k}_`, 'v', `r${k}`)}`)}
-    var score = ${s.scale} * vec4(${range(4)
-      .map((k) => product(s, 'q', `k${k}_`))
-      .join(', ')});
-    let keys = vec4(j) + vec4(0u, 1u, 2u, 3u);
-    score = ${hide(s, a.causal)};
-    let weight = exp_4(score - log_total);
-    let dp = vec4(${range(4)
-      .map((k) => product(s, 'g', `v${k}_`))
-      .join(', ')});
-    let ds = ${s.scale} * weight * (dp - sum);
-    ${range(s.vecs)
-      .map(
-        (v) =>
-          `dq${v} += ${range(4)
-            .map((k) => `ds[${k}] * k${k}_${v}`)
-            .join(' + ')};`,
-      )
-      .join(' ')}
-  }
-  ${range(s.vecs)
-    .map((v) => s.store('dq', 'qi', v, `dq${v}`))
-    .join('\n  ')}`;
-  const first = finish(
-    'attentionGrad q',
-    query,
-    ['g', 'q', 'k', 'v', 'o', 'lse'],
-    ['dq', 'rowsum'],
-    new Set(['lse', 'rowsum']),
-    forQuery(query),
-    adapter,
-    sizes.m,
-    sizes,
-    a.heads,
-  );
 
-  const key = common(sizes, a);
-  const forKey = (s: Common) => `if (own >= ${s.n}) { return; }
-  let kj = ${s.row(s.n, 'own')};
-  ${loads(s, 'k', 'k', 'kj')}
-  ${loads(s, 'v', 'v', 'kj')}
-  ${zeros(s, 'dk')}
-  ${zeros(s, 'dv')}
-  for (var i = ${a.causal ? 'own / 4u * 4u' : '0u'}; i < ${s.m}; i += 4u) {
-    ${four((k) => `let i${k} = min(i + ${k}u, ${s.m} - 1u); let r${k} = ${s.row(s.m, `i${k}`)}; ${loads(s, `q${k}_`, 'q', `r${k}`)} ${loads(s, `g${k}_`, 'g', `r${k}`)}`)}
-    var score = ${s.scale} * vec4(${range(4)
-      .map((k) => product(s, 'k', `q${k}_`))
-      .join(', ')});
-    score -= vec4(${range(4)
-      .map((k) => `lse[${lseAt(s, `i${k}`)}]`)
-      .join(', ')});
-    let queries = vec4(i) + vec4(0u, 1u, 2u, 3u);
-    let seen = (queries < vec4(${s.m}))${a.causal ? ' & (vec4(own) <= queries)' : ''};
-    let weight = select(vec4<f32>(0.0), exp_4(score), seen);
-    let dp = vec4(${range(4)
-      .map((k) => product(s, 'v', `g${k}_`))
-      .join(', ')});
-    let ds = ${s.scale} * weight * (dp - vec4(${range(4)
-      .map((k) => `rowsum[${lseAt(s, `i${k}`)}]`)
-      .join(', ')}));
-    ${range(s.vecs)
-      .map(
-        (v) =>
-          `dv${v} += ${range(4)
-            .map((k) => `weight[${k}] * g${k}_${v}`)
-            .join(' + ')};`,
-      )
-      .join(' ')}
-    ${range(s.vecs)
-      .map(
-        (v) =>
-          `dk${v} += ${range(4)
-            .map((k) => `ds[${k}] * q${k}_${v}`)
-            .join(' + ')};`,
-      )
-      .join(' ')}
+/** g, q, k, v, o, lse → dq and Σ g·o of each query row. */
+const queryGradient = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): Kernel => {
+  const f = frame(sizes, a, target);
+  const k = f.heads('k', 'j', f.n);
+  const v = f.heads('v', 'j', f.n);
+  const body = `let row = min(own, ${f.m} - 1u);
+  let at = ${f.rowAt(f.m, 'row')};
+  ${f.own('q', 'q', 'at', `${f.scale} * `)}
+  ${f.own('g', 'g', 'at')}
+  ${f.own('o', 'o', 'at')}
+  ${f.units((u) => `var dq${u} = ${f.zero};`).join(' ')}
+  let sum = ${f.inner('g', 'o')};
+  let log_total = lse[${f.statAt('row')}];
+  let last = ${a.causal ? `min(${f.n}, (id.x + 1u) * ${f.threads}u)` : f.n};
+  for (var j = 0u; j < last; j += ${f.atOnce}u) {
+    ${k.load}
+    ${v.load}
+    let keys = ${f.numbers('j')};
+    let seen = (keys < ${f.spread(f.n)})${a.causal ? ` & (keys <= ${f.spread('own')})` : ''};
+    let score = select(${f.spread('-1e30')}, ${f.products('q', k)}, seen);
+    let ds = exp_${f.atOnce}(score - log_total) * (${f.products('g', v)} - sum);
+    ${f.gather('dq', 'ds', k)}
   }
-  ${range(s.vecs)
-    .map((v) => `${s.store('dk', 'kj', v, `dk${v}`)} ${s.store('dv', 'kj', v, `dv${v}`)}`)
-    .join('\n  ')}`;
-  const second = finish(
-    'attentionGrad k v',
-    key,
-    ['g', 'q', 'k', 'v', 'lse', 'rowsum'],
-    ['dk', 'dv'],
-    new Set(['lse', 'rowsum']),
-    forKey(key),
-    adapter,
-    sizes.n,
-    sizes,
-    a.heads,
-  );
-  const scratch = { from: 'scratch', index: 0 } as const;
-  return {
-    launches: [
-      { kernel: first, operands: [...range(6).map(input), output(0), scratch] },
-      { kernel: second, operands: [input(0), input(1), input(2), input(3), input(5), scratch, output(1), output(2)] },
-    ],
-    scratch: [4 * sizes.b * a.heads * sizes.m],
-  };
+  if (own < ${f.m}) {
+    ${f.units((u) => `dq[at + ${u}u] = ${f.scale} * dq${u};`).join(' ')}
+    rowsum[${f.statAt('own')}] = sum;
+  }`;
+  return f.kernel('attentionGrad q', ['g', 'q', 'k', 'v', 'o', 'lse'], ['dq', 'rowsum'], statistics, sizes.m, body);
 };
+
+/** g, q, k, v, lse, Σ g·o → dk, dv. */
+const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): Kernel => {
+  const f = frame(sizes, a, target);
+  const q = f.heads('q', 'i', f.m);
+  const g = f.heads('g', 'i', f.m);
+  const lse = f.stats('lse', 'i');
+  const sums = f.stats('rowsum', 'i');
+  const body = `let at = ${f.rowAt(f.n, `min(own, ${f.n} - 1u)`)};
+  ${f.own('k', 'k', 'at', `${f.scale} * `)}
+  ${f.own('v', 'v', 'at')}
+  ${f.units((u) => `var dk${u} = ${f.zero}; var dv${u} = ${f.zero};`).join(' ')}
+  for (var i = ${a.causal ? `id.x * ${f.threads}u` : '0u'}; i < ${f.m}; i += ${f.atOnce}u) {
+    ${q.load}
+    ${g.load}
+    ${lse.load}
+    ${sums.load}
+    let queries = ${f.numbers('i')};
+    let seen = (queries < ${f.spread(f.m)})${a.causal ? ` & (${f.spread('own')} <= queries)` : ''};
+    let w = select(${f.spread('0.0')}, exp_${f.atOnce}(${f.products('k', q)} - ${f.each((r) => lse.at(r, 0))}), seen);
+    let ds = w * (${f.products('v', g)} - ${f.each((r) => sums.at(r, 0))});
+    ${f.gather('dv', 'w', g)}
+    ${f.gather('dk', 'ds', q)}
+  }
+  if (own < ${f.n}) {
+    ${f.units((u) => `dk[at + ${u}u] = ${f.scale} * dk${u}; dv[at + ${u}u] = dv${u};`).join(' ')}
+  }`;
+  return f.kernel('attentionGrad k v', ['g', 'q', 'k', 'v', 'lse', 'rowsum'], ['dk', 'dv'], statistics, sizes.n, body);
+};
+
+const input = (index: number): Operand => ({ from: 'input', index });
+const output = (index: number): Operand => ({ from: 'output', index });
+const scratch: Operand = { from: 'scratch', index: 0 };
+
+/** g, q, k, v, o, lse → dq, dk, dv. The scores are computed again. Cost 10·b·m·n·c flop. */
+export const attentionGradRecipe = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): Recipe => ({
+  launches: [
+    { kernel: queryGradient(sizes, a, target), operands: [...range(6).map(input), output(0), scratch] },
+    {
+      kernel: keyGradient(sizes, a, target),
+      operands: [input(0), input(1), input(2), input(3), input(5), scratch, output(1), output(2)],
+    },
+  ],
+  scratch: [4 * sizes.b * a.heads * sizes.m],
+});

@@ -16,11 +16,16 @@ export class DeviceError extends CoreError {
 
 /** What kernels need to know about the adapter: software drivers run workgroups on a few cores, barriers are slow. */
 export type AdapterClass = 'cpu' | 'gpu';
+/** What kernels are written for. */
+export interface Target {
+  readonly class: AdapterClass;
+  /** lanes of a subgroup where that is one known number, else 0: no exchange between lanes */
+  readonly subgroup: number;
+}
 
-export interface Gpu {
+export interface Gpu extends Target {
   readonly device: GPUDevice;
   readonly adapter: string;
-  readonly class: AdapterClass;
   readonly timestamps: boolean;
   readonly limits: GPUSupportedLimits;
   readonly bindings: BindingLimits;
@@ -77,11 +82,12 @@ const open = async (): Promise<Gpu> => {
     throw new NoAdapterError(
       "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
     );
-  const { vendor, architecture, description } = adapter.info;
-  const timestamps = adapter.features.has('timestamp-query');
+  const { vendor, architecture, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
+  const features = (['timestamp-query', 'subgroups'] as const).filter((f) => adapter.features.has(f));
+  const [timestamps, subgroups] = [features.includes('timestamp-query'), features.includes('subgroups')];
   const device = await adapter.requestDevice({
     requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
-    requiredFeatures: timestamps ? ['timestamp-query'] : [],
+    requiredFeatures: features,
   });
   const name = [description, vendor, architecture].find(Boolean) ?? 'unnamed adapter';
   let failure: CoreError | undefined;
@@ -99,6 +105,7 @@ const open = async (): Promise<Gpu> => {
     device,
     adapter: name,
     class: isSoftware(adapter) ? 'cpu' : 'gpu',
+    subgroup: subgroups && subgroupMinSize === subgroupMaxSize ? (subgroupMinSize ?? 0) : 0,
     timestamps,
     limits: device.limits,
     bindings: {

@@ -15,6 +15,8 @@ export interface WebgpuOptions {
   readonly memoryBudget?: number;
   /** kernel family; default: what fits the adapter. For tests and measurements. */
   readonly kernels?: AdapterClass;
+  /** false: no exchange of values between lanes. For tests and measurements. */
+  readonly subgroups?: boolean;
   /** most bytes of one binding, a multiple of 256; default: what the adapter allows. For tests. */
   readonly bindingBytes?: number;
 }
@@ -35,6 +37,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
   const gpu: Gpu = {
     ...opened,
     class: options.kernels ?? opened.class,
+    subgroup: options.subgroups === false ? 0 : opened.subgroup,
     bindings: { ...opened.bindings, bytes: Math.min(options.bindingBytes ?? Infinity, opened.bindings.bytes) },
   };
   const pool = createPool(gpu, options.memoryBudget);

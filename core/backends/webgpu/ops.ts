@@ -14,7 +14,7 @@ import { attentionGradRecipe, attentionRecipe } from './attention.ts';
 import { printConv } from './conv.ts';
 import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
-import type { AdapterClass } from './device.ts';
+import type { AdapterClass, Target } from './device.ts';
 import { fromHalfKernel, gatherHalfKernel } from './half.ts';
 import type { Recipe } from './kernel.ts';
 import { single } from './kernel.ts';
@@ -24,7 +24,7 @@ import { convInputRecipe, dotRecipe } from './transposed.ts';
 interface OpKernels {
   /** operands that may be any strided view; the others arrive in row-major order */
   readonly strided: boolean;
-  readonly recipe: (node: Tensor, views: readonly View[], adapter: AdapterClass) => Recipe;
+  readonly recipe: (node: Tensor, views: readonly View[], adapter: AdapterClass, target: Target) => Recipe;
 }
 
 const rest = (t: Tensor, axes: number): number => sizeOf(t.shape.slice(axes));
@@ -92,13 +92,13 @@ const table: Readonly<Record<string, OpKernels>> = {
   },
   attention: {
     strided: false,
-    recipe: ({ inputs: [q, k], attrs }, _views, adapter) =>
-      attentionRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, adapter),
+    recipe: ({ inputs: [q, k], attrs }, _views, _adapter, target) =>
+      attentionRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, target),
   },
   attentionGrad: {
     strided: false,
-    recipe: ({ inputs: [, q, k], attrs }, _views, adapter) =>
-      attentionGradRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, adapter),
+    recipe: ({ inputs: [, q, k], attrs }, _views, _adapter, target) =>
+      attentionGradRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, target),
   },
   layerNorm: {
     strided: false,
@@ -140,10 +140,10 @@ const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd
  * The kernels of one node.
  * @throws CoreError when the op has none, or not for this dtype
  */
-export const recipeOf = (node: Tensor, views: readonly View[], adapter: AdapterClass): Recipe => {
+export const recipeOf = (node: Tensor, views: readonly View[], target: Target): Recipe => {
   const kernels = table[node.op.name];
   if (!kernels) throw new CoreError(`the webgpu backend has no kernel for ${node.op.name}`);
   if ((node.op.kind === 'composite' || floatOnly.has(node.op.name)) && node.dtype !== 'f32')
     throw new CoreError(`the webgpu backend computes ${node.op.name} in f32, not in ${node.dtype}`);
-  return kernels.recipe(node, views, adapter);
+  return kernels.recipe(node, views, target.class, target);
 };

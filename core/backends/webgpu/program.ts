@@ -67,7 +67,7 @@ const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
     return recipeOf(
       k.node,
       k.inputs.map((o) => o.view),
-      gpu.class,
+      gpu,
     );
   if (k.cluster.reduce) return printReduce(k.cluster, gpu.class);
   const kernel = printElementwise(k.cluster, gpu.class, inPlace);
