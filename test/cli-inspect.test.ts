@@ -305,7 +305,9 @@ describe('a data folder', () => {
     expect(stdout).toMatch(/pairs +4\n/);
     expect(stdout).toMatch(/width +16 … 20, median 16\n/);
     expect(stdout).toMatch(/captions +3 different/);
-    expect(stdout).toMatch(/cut +1 of 4 captions are longer than 77 ids/);
+    expect(stdout).toMatch(
+      /cut +1 of 4 captions are longer than 77 ids and would be cut; none with --caption-chunks 2\n/,
+    );
     expect(stdout).toMatch(/captions cut at 77 ids: 1\n +3\.png: word word/);
     expect(stdout).toMatch(/there several times: 1\n +0\.png = 2\.png\n/);
     const [train, test] = ['train', 'test'].map((name) => Number(new RegExp(`${name} +(\\d)`).exec(stdout)?.[1]));

@@ -94,7 +94,7 @@ export interface BatchSource {
 }
 
 /** thousandths of the schedule; the last one is where only the words can tell */
-const GRID = [125, 375, 625, 875, 975];
+export const VALIDATION_GRID = [125, 375, 625, 875, 975];
 
 export function batchSource(
   c: RunConfig,
@@ -210,7 +210,7 @@ export function batchSource(
       }).flat(),
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>
-        GRID.map((t, k) => ({
+        VALIDATION_GRID.map((t, k) => ({
           pair,
           ids: shuffled ? set[(i + 1) % set.length]!.ids : pair.ids,
           t: Math.min(last, Math.round((t / 1000) * (last + 1))),

@@ -74,9 +74,15 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
   const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
   const side = sideOf(model.base, c);
   const data = await clock.time('read data', () => loadPairs(c, side, opened.path));
+  let told = performance.now();
   const encode = (pairs: typeof data.train) =>
     encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side, {
       captionChunks: c.captionChunks,
+      onProgress: (done, of) => {
+        if (performance.now() - told < 20_000) return;
+        told = performance.now();
+        print(io, `… ${done} of ${of} pictures encoded`);
+      },
     });
   const training = await clock.time('encode pictures', () => encode(data.train));
   const validation = await clock.time('encode pictures', () => encode(data.validation.slice(0, c.validationPairs)));

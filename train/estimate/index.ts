@@ -4,6 +4,7 @@ import { type Io, print } from '../cli.ts';
 import { openSettings, type RunConfig, resolveConfig } from '../config.ts';
 import { openBaseAt } from '../model.ts';
 import { bytes } from '../report/format.ts';
+import { costLines, costOf, NOMINAL_RATE, reduce } from './cost.ts';
 import { budgetOf, isLarge, refusal, settle } from './settle.ts';
 import { estimateLines, probeRate } from './text.ts';
 
@@ -27,11 +28,15 @@ export async function settleRun(
   if (!estimating && (backend.name !== 'wasm' || !isLarge(base, asked))) return asked;
   const budget = budgetOf(backend);
   const settled = settle(asked, openSettings(options), base, backend, budget);
-  if (estimating) for (const line of estimateLines(settled, await probeRate(backend))) print(io, line);
+  const rate = await probeRate(backend);
+  const isOpen = (key: string) => options[key] === undefined;
+  const c = isLarge(base, asked) ? reduce(settled.config, costOf(settled, NOMINAL_RATE), isOpen) : settled.config;
+  if (estimating) for (const line of estimateLines(settled, rate)) print(io, line);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);
+  for (const line of costLines(c, costOf(settled, rate), asked)) print(io, line);
   if (estimating) return undefined;
-  const { config: c, estimate } = settled;
+  const { estimate } = settled;
   print(
     io,
     `memory: about ${bytes(estimate.processBytes)}; ${c.accumulate} micro-batch${c.accumulate === 1 ? '' : 'es'} per update, blocks ${c.checkpointBlocks ? 'recomputed' : 'kept'}`,

@@ -50,9 +50,15 @@ function captionFacts({ records }: Dataset, tokenizer: Tokenizer): readonly (rea
   const cut = encoded.filter((e) => e.cut).length;
   const distinct = new Set(records.map(({ text }) => text)).size;
   const limit = tokenizer.config.maxLength;
+  const longest = encoded.reduce((most, { length }) => Math.max(most, length), 0);
+  const chunks = Math.ceil((longest - 2) / (limit - 2));
+  const remedy = cut > 0 ? `; none with --caption-chunks ${chunks}` : '';
   return [
     ['captions', `${commas(distinct)} different, ${spread(encoded.map(({ length }) => length))} ids`],
-    ['cut', `${commas(cut)} of ${commas(records.length)} captions are longer than ${limit} ids and would be cut`],
+    [
+      'cut',
+      `${commas(cut)} of ${commas(records.length)} captions are longer than ${limit} ids and would be cut${remedy}`,
+    ],
   ];
 }
 
