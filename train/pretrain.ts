@@ -46,7 +46,7 @@ const program = (io: Io) =>
     .option('--vae-steps <n>', 'autoencoder steps of 8 crops', Number, 4600)
     .option('--text-steps <n>', 'warm-start steps of 48 captions', Number, 2500)
     .option('--pictures <n>', 'captioned shapes for the U-Net', Number, 5120)
-    .option('--scenes <n>', 'captioned scenes for phase 3, beside as many shapes', Number, 4096)
+    .option('--scenes <n>', 'captioned scenes for phase 3, beside as many shapes', Number, 2560)
     .option('--phase1-steps <n>', 'U-Net steps of 16, timesteps mostly 600…999', Number, 2000)
     .option('--phase2-steps <n>', 'U-Net steps of 16 at most, timesteps mostly 930…999', Number, 3000)
     .option('--phase3-steps <n>', 'U-Net steps of 16 on shapes and scenes, timesteps mostly uniform', Number, 3000)
@@ -176,7 +176,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   });
   if (o.until === 'phase2') return;
   const { data: scenes } = await encodePictures(frozen, o.scenes, (i) => sceneAt(SEED, i, PICTURE), scale);
-  const third = { name: 'phase3', steps: o.phase3Steps, lr: 8e-4, share: 0.3, from: 900, ema: 0.998 };
+  const third = { name: 'phase3', steps: o.phase3Steps, lr: 8e-4, tail: 400, share: 0.3, from: 900, ema: 0.99 };
   const unet = await trainPhase(backend, o.work, third, two, joined(shapes, scenes));
   if (o.until === 'phase3') return;
 

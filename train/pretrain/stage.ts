@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { setImmediate as nextTask } from 'node:timers/promises';
 import {
   add,
   type Backend,
@@ -116,6 +117,8 @@ export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>
     const [next, loss, norm] = step(state, { lr: tensor(o.lr(i)), age: tensor(i) }, o.batch(i));
     state = next;
     const value = await readScalar(loss);
+    // Backends that compute at once would never let a signal in between.
+    await nextTask();
     if (!Number.isFinite(value))
       throw new Error(`${o.name}: the loss is ${value} at step ${i + 1}; the last saved state is ${file}`);
     sum += value;
@@ -156,3 +159,9 @@ export const warmCosine =
     const x = Math.min(1, (step - warmup) / Math.max(1, steps - warmup));
     return peak * (floor + (1 - floor) * 0.5 * (1 + Math.cos(Math.PI * x)));
   };
+
+/** Linear warm-up, then flat, then linearly down to 0 over the last `tail` steps. */
+export const warmFlat =
+  (peak: number, warmup: number, steps: number, tail: number) =>
+  (step: number): number =>
+    peak * Math.min(1, (step + 1) / Math.max(1, warmup), (steps - step) / Math.max(1, tail));

@@ -12,7 +12,7 @@ import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { fold, keyOf, randomOf } from '../data/random.ts';
 import { LATENT, SEED, schedulerConfig, unetConfig } from './config.ts';
-import { trainStage, warmCosine } from './stage.ts';
+import { trainStage, warmCosine, warmFlat } from './stage.ts';
 import { textParsed } from './text.ts';
 
 export const unetParsed = unetSchema.parse(unetConfig);
@@ -67,6 +67,8 @@ export interface Phase {
   /** this share of the timesteps is uniform in [from, 999], the rest anywhere */
   readonly share: number;
   readonly from: number;
+  /** the rate stays flat up to the last so many steps; without it, it follows a cosine */
+  readonly tail?: number;
   /** decay of the weights' moving average */
   readonly ema: number;
 }
@@ -107,7 +109,10 @@ export async function trainPhase(
     steps: phase.steps,
     loss,
     batch,
-    lr: warmCosine(phase.lr, 100, phase.steps),
+    lr:
+      phase.tail === undefined
+        ? warmCosine(phase.lr, 100, phase.steps)
+        : warmFlat(phase.lr, 100, phase.steps, phase.tail),
     adam: { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 1e-3, decoupled: true },
     clip: 1,
     ema: phase.ema,
