@@ -139,7 +139,9 @@ export async function writeSeloraGolden(folder: string, seed: number): Promise<v
     }),
   );
   const original = await allSamples(list);
-  const [before, after] = [scores(original), scores(await allSamples(list.map((m) => expanded(m, m.K))))];
+  const wider = list.map((m) => expanded(m, m.K));
+  const grown = await allSamples(wider);
+  const [before, after] = [scores(original), scores(grown)];
   const startSamples = await allSamples(start);
   const [startBefore, startAfter] = [
     scores(startSamples),
@@ -166,11 +168,14 @@ export async function writeSeloraGolden(folder: string, seed: number): Promise<v
   for (const path of whole)
     for (const side of ['A', 'B'] as const) {
       const i = paths.indexOf(path);
-      put(
-        `per_sample_grad.${path}.${side}`,
-        [SAMPLES, ...list[i]![side].shape],
-        Float64Array.from(original.flatMap((g) => [...g.of[i]![side]])),
-      );
+      const all = (adapters: typeof wider, of: readonly Gradients[], name: string) =>
+        put(
+          `${name}.${path}.${side}`,
+          [SAMPLES, ...adapters[i]![side].shape],
+          Float64Array.from(of.flatMap((g) => [...g.of[i]![side]])),
+        );
+      all(list, original, 'per_sample_grad');
+      all(wider, grown, 'expanded.per_sample_grad');
     }
 
   // Adam as in Kingma & Ba, entry by entry
