@@ -167,3 +167,9 @@ describe('allocator', () => {
     expect(() => heap.free(64)).toThrow('64 is not a live block');
   });
 });
+
+it('revectorizes only where V8 can, and says so elsewhere', () => {
+  const start = () => createMachine({ threads: 1, revectorize: true });
+  if (Number(process.versions.node.split('.')[0]) < 24) expect(start).toThrow('revectorize: needs Node 24 or later');
+  else expect(start().threads).toBe(1);
+});

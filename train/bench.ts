@@ -16,7 +16,18 @@ import { benchOps, type OpFigure } from './bench/ops.ts';
 import { measurePeak, type Peak } from './bench/peak.ts';
 import { benchPeers, type PeerFigure } from './bench/peers.ts';
 import { benchStep, type StepFigures } from './bench/step.ts';
-import { command, type Io, type Main, openChosen, parseArgs, print, runMain, UsageError, wholeNumber } from './cli.ts';
+import {
+  command,
+  type Io,
+  type Main,
+  openChosen,
+  parseArgs,
+  print,
+  revectorizeOption,
+  runMain,
+  UsageError,
+  wholeNumber,
+} from './cli.ts';
 import { SMALL_BASE } from './model.ts';
 import { printable } from './report/printable.ts';
 
@@ -24,6 +35,7 @@ const CHOICES = ['auto', 'all', ...backendNames] as const;
 type Options = {
   readonly backend: (typeof CHOICES)[number];
   readonly threads?: number;
+  readonly revectorize: boolean;
   readonly json: boolean;
   readonly peers: boolean;
   readonly peersIn: string;
@@ -43,7 +55,8 @@ type Options = {
 async function onEach(o: Options, run: (backend: Backend) => Promise<void>): Promise<void> {
   const names = o.backend === 'all' ? (['wasm', 'webgpu'] as const) : [o.backend];
   for (const backend of names) {
-    const opened = await openChosen({ backend, ...(o.threads === undefined ? {} : { threads: o.threads }) });
+    const { threads, revectorize } = o;
+    const opened = await openChosen({ backend, revectorize, ...(threads === undefined ? {} : { threads }) });
     await run(opened);
     await opened.close();
   }
@@ -118,6 +131,7 @@ export const main: Main = async (args, io) => {
       new Option('--backend <name>', 'where to compute; all: wasm and webgpu').choices(CHOICES).default('auto'),
     )
     .addOption(new Option('--threads <n>', 'threads of the wasm backend').argParser(wholeNumber(1, 256)))
+    .addOption(revectorizeOption().default(false))
     .addOption(new Option('--json', 'figures as JSON').default(false))
     .addOption(new Option('--ms <n>', 'time spent on each figure').argParser(wholeNumber(1, 600_000)).default(400))
     .addOption(new Option('--only <text>', 'operations whose name contains this'))

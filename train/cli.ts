@@ -185,9 +185,17 @@ export function withBase(program: Command): Command {
     .option('--config <dir>', "configurations of a single file (default: Stable Diffusion 1.5's)");
 }
 
-export type BackendOptions = { readonly backend: BackendChoice; readonly threads?: number };
+export type BackendOptions = {
+  readonly backend: BackendChoice;
+  readonly threads?: number;
+  readonly revectorize?: boolean;
+};
 
-/** Adds `--backend` and `--threads`. */
+/** `--revectorize`, for commands of the wasm backend. */
+export const revectorizeOption = (): Option =>
+  new Option('--revectorize', 'wasm on Node 24 or later: 256-bit registers, an experiment of V8');
+
+/** Adds `--backend`, `--threads` and `--revectorize`. */
 export function withBackend(program: Command): Command {
   return program
     .addOption(
@@ -197,9 +205,10 @@ export function withBackend(program: Command): Command {
     )
     .addOption(
       new Option('--threads <n>', 'threads of the wasm backend (default: all cores)').argParser(wholeNumber(1, 256)),
-    );
+    )
+    .addOption(revectorizeOption());
 }
 
 /** Opens the backend of the common options. @throws CoreError when it cannot run here */
-export const openChosen = ({ backend, threads }: BackendOptions): Promise<Backend> =>
-  openBackend(backend, threads === undefined ? {} : { threads });
+export const openChosen = ({ backend, threads, revectorize }: BackendOptions): Promise<Backend> =>
+  openBackend(backend, { ...(threads === undefined ? {} : { threads }), ...(revectorize ? { revectorize } : {}) });

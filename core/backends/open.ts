@@ -9,6 +9,8 @@ export type BackendChoice = BackendName | 'auto';
 export interface OpenOptions {
   /** threads of the wasm backend; default: the cores this process may use */
   readonly threads?: number;
+  /** lets V8 join the wasm backend's 128-bit operations to 256-bit ones: Node 24 or later, for the whole process */
+  readonly revectorize?: boolean;
 }
 
 /**
