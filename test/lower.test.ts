@@ -4,6 +4,7 @@ import { makeGraph } from '../core/compile/compile.ts';
 import { storageOn } from '../core/compile/data.ts';
 import { interpret } from '../core/compile/interpret.ts';
 import { type Buffer, lower } from '../core/compile/lower.ts';
+import { merge } from '../core/compile/merge.ts';
 import { arena, type Span, slots, spans } from '../core/compile/plan.ts';
 import {
   add,
@@ -13,6 +14,7 @@ import {
   conv,
   dot,
   exp,
+  expandTo,
   flip,
   full,
   groupNorm,
@@ -59,6 +61,10 @@ async function same(outs: readonly Tensor[], what: string): Promise<void> {
       for (const [j, v] of w.entries())
         expect(Math.abs(got[i]![j]! - v), `${what} output ${i}[${j}]`).toBeLessThanOrEqual(1e-12 * (1 + Math.abs(v)));
     checkPlan(spans(program));
+    const merged = merge(program, { maxLoads, maxOutputs: 4 });
+    expect(merged.kernels.length).toBeLessThanOrEqual(program.kernels.length);
+    expect(interpret(merged, inputs), `${what}, merged`).toEqual(got);
+    checkPlan(spans(merged));
   }
 }
 /** no two buffers that live at once may overlap */
@@ -79,7 +85,7 @@ function checkPlan(list: readonly Span[]): void {
 const random = rng(5);
 const t = (...shape: number[]): Tensor => tensor(Float64Array.from(values({ shape }, random)), shape, 'f64');
 
-test('every op and its gradient', async () => {
+test('every op and its gradient', { timeout: 60_000 }, async () => {
   for (const op of registry.values())
     for (let seed = 0; seed < 4; seed++) {
       const r = rng(seed + 31);
@@ -140,4 +146,31 @@ test('donated inputs are only reused when nothing reads them later', async () =>
   const later: Buffer = program.kernels.at(-1)!.outputs[0]!;
   expect(reuse.get(later)).toBe(program.inputs[0]);
   await read(p);
+});
+
+test('clusters over the same points become one: what is shared is loaded once, what nobody else reads is not stored', async () => {
+  const options = { maxLoads: 16, maxOutputs: 8 };
+  const [x, y, z, m, v] = [t(3, 4), t(3, 4), t(3, 4), t(3, 4), t(3, 4)];
+  const gated = add(mul(mul(x, sigmoid(x)), y), z);
+  const chain = [gated, ...pullback([gated], [gated], [x, y, z]).map((g) => g!)];
+  await same(chain, 'gated chain');
+  const one = merge(lowered(chain).program, options);
+  expect(one.kernels).toHaveLength(1);
+  expect([one.kernels[0]!.inputs.length, one.kernels[0]!.outputs.length]).toEqual([3, 4]);
+
+  // the factor of a row stands between the moments and the step: the moments go down to it
+  const factor = exp(t(3, 1));
+  const [m1, v1] = [add(mul(m, 0.9), x), add(mul(v, 0.9), mul(x, x))];
+  const adam = [m1, v1, sub(y, mul(mul(m1, expandTo(factor, [3, 4])), v1))];
+  await same(adam, 'adam');
+  const two = merge(lowered(adam).program, options);
+  expect(two.kernels.map((k) => k.outputs.length)).toEqual([1, 3]);
+
+  // a value read through another view, or by another kind of kernel, must be stored
+  const e = exp(x);
+  const crossed = [add(e, 1), reshape(swap(e), [12]), sum(e, 0)];
+  await same(crossed, 'crossed');
+  expect(merge(lowered(crossed).program, options).kernels[0]!.outputs).toHaveLength(2);
+  // limits hold
+  expect(merge(lowered(chain).program, { maxLoads: 16, maxOutputs: 3 }).kernels.length).toBeGreaterThan(1);
 });

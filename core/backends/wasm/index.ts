@@ -3,6 +3,7 @@
  * walk over its commands. Intermediates of all programs share one workspace (programs never run at the same time).
  */
 import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
+import { merge } from '../../compile/merge.ts';
 import { modulesOf } from '../../compile/modules.ts';
 import { type Arena, arena, reuseDonated, spans } from '../../compile/plan.ts';
 import { dtypes } from '../../ir/dtype.ts';
@@ -17,6 +18,8 @@ import { ALIGN, isOutside, Memory, type WasmStorage } from './memory.ts';
 import type { KernelSource, Work } from './walk.ts';
 import type { Call, Placed } from './wasmKernel.ts';
 
+/** most buffers one cluster reads, and writes */
+const [MAX_LOADS, MAX_OUTPUTS] = [16, 8];
 /** inputs up to this size that move are copied into place; bigger ones cause the commands to be written anew */
 const STAGE_BYTES = 4 * 2 ** 20;
 class WasmProgram implements Executable<WasmStorage> {
@@ -43,7 +46,11 @@ class WasmProgram implements Executable<WasmStorage> {
     this.memory = memory;
     this.donated = graph.donated;
     this.graph = graph;
-    this.lowered = lower(graph, { strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false, maxLoads: 16 });
+    const strided = (op: Op, i: number): boolean => kernels.get(op.name)?.strided[i] ?? false;
+    this.lowered = merge(lower(graph, { strided, maxLoads: MAX_LOADS }), {
+      maxLoads: MAX_LOADS,
+      maxOutputs: MAX_OUTPUTS,
+    });
     this.given = new Set(this.lowered.inputs);
     this.arena = arena(spans(this.lowered), ALIGN);
     // results are written inside
