@@ -8,7 +8,9 @@ import {
   fanIn,
   geglu,
   gelu,
+  groupNorm,
   init,
+  layerNorm,
   linear,
   linearSpec,
   mse,
@@ -33,6 +35,19 @@ const draw = (seed: number, ...shape: number[]): Tensor => {
     'f64',
   );
 };
+
+test('norms with their eps: deviations as small as √eps come out as 1/√2 of themselves, standardised', async () => {
+  // two groups of two channels, one of them around 7: mean is taken off, variance 1e-6 beside eps 1e-6
+  const x = tensor([1e-3, -1e-3, 7.001, 6.999], [1, 1, 1, 4], 'f64');
+  const weight = tensor([1, 2, 1, 2], [4], 'f64');
+  const bias = tensor([0, 0, 3, 3], [4], 'f64');
+  const half = Math.SQRT1_2;
+  const grouped = await numbers(groupNorm({ weight, bias }, x, { groups: 2, eps: 1e-6 }));
+  for (const [i, want] of [half, -2 * half, 3 + half, 3 - 2 * half].entries()) expect(grouped[i]).toBeCloseTo(want, 8);
+  const row = tensor([1e-3, -1e-3, 1e-3, -1e-3], [1, 4], 'f64');
+  const normed = await numbers(layerNorm({ weight, bias }, row, 1e-6));
+  for (const [i, want] of [half, -2 * half, 3 + half, 3 - 2 * half].entries()) expect(normed[i]).toBeCloseTo(want, 8);
+});
 
 test('linear with an adapter is the dense layer of W + scale·(A·B)ᵀ', async () => {
   const [rows, inputs, outputs, rank, scale] = [6, 5, 4, 3, 0.7];
