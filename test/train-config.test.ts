@@ -3,7 +3,7 @@ import { PassThrough } from 'node:stream';
 import { describe, expect, test } from 'vitest';
 import { errorLine, parseArgs } from '../train/cli.ts';
 import { configSchema, ratesOf, resolveConfig, runPresets } from '../train/config.ts';
-import { trainCommand } from '../train/options.ts';
+import { commandOf, trainCommand } from '../train/options.ts';
 
 const stream = new PassThrough();
 const io = { stdout: stream, stderr: stream, signal: new AbortController().signal };
@@ -57,6 +57,25 @@ describe('settings', () => {
       expect(resolveConfig(JSON.parse(JSON.stringify(c)))).toEqual(c);
     },
   );
+  test.each([
+    '',
+    '--method lora --rank 4 --seed 7',
+    '--data films --epochs 3 --no-train-text-encoder --checkpoint-blocks on --merged --final last',
+    '--data films --preset montgomery --text-lr 2e-5 --sampler euler --compare a b --ranks **.attn2.**=4',
+    '--data films --compat published-code --lambda 1 --schedule cosine --warmup 5 --loss-weight clip-snr --loss-low 0.2',
+  ])('the command told at a resume gives the same settings: %s', (line) => {
+    const c = parse(line);
+    const [program, ...words] = commandOf(c).split(/ -- | (?!-- )/);
+    expect([program, words[0]]).toEqual(['npm', 'run']);
+    const given = words.slice(2).map((w) => w.replace(/^'(.*)'$/, '$1'));
+    expect(parse(given.join(' '))).toEqual(c);
+  });
+  test('texts with blanks and quotes are quoted for a shell', () => {
+    expect(commandOf(parse('--data films --targets **.to_q'))).toBe(
+      "npm run train -- --data films --targets '**.to_q'",
+    );
+    expect(commandOf({ ...parse('--data x'), data: "Ann's films" })).toBe("npm run train -- --data 'Ann'\\''s films'");
+  });
   test('every setting can be given on the command line, and nothing else', () => {
     const options = trainCommand(io).options.map((o) => o.attributeName());
     const own = ['out', 'name', 'resume', 'preset', 'estimate'];

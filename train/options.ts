@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
 import { command, type Io } from './cli.ts';
-import { runPresets } from './config.ts';
+import { type RunConfig, resolveConfig, runPresets } from './config.ts';
 import { LOSS_WEIGHTS } from './loss-weights.ts';
 import { LR_SCHEDULES } from './lr.ts';
 
@@ -112,4 +112,26 @@ export function trainCommand(io: Io): Command {
     .option('--merged', 'also write base + adapter as a diffusers folder')
     .option('--backend <name>', 'auto, webgpu, wasm, gpujs, cpu')
     .option('--threads <n>', 'threads of the wasm backend', number);
+}
+
+const quoted = (text: string): string => (/^[\w./:,=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+/**
+ * The command that begins a run with these settings: what differs from the defaults for its data.
+ * @example commandOf(config) // npm run train -- --data films --lr 0.0003 --steps 2000
+ */
+export function commandOf(c: RunConfig): string {
+  const plain = resolveConfig({ data: c.data });
+  const words = Object.entries(c).flatMap(([key, value]): readonly string[] => {
+    const option = `--${key.replace(/[A-Z]/g, (l) => `-${l.toLowerCase()}`)}`;
+    if (key === 'data') return value === 'phantoms' ? [] : [option, quoted(String(value))];
+    // a run in epochs has no use for its number of steps
+    if (value === undefined || value === null || (key === 'steps' && c.epochs !== null)) return [];
+    if (JSON.stringify(value) === JSON.stringify(plain[key as keyof RunConfig])) return [];
+    if (key === 'trainTextEncoder') return ['--no-train-text-encoder'];
+    if (key === 'checkpointBlocks') return [option, value ? 'on' : 'off'];
+    if (value === true) return [option];
+    return [option, ...(Array.isArray(value) ? value : [value]).map((v) => quoted(String(v)))];
+  });
+  return ['npm run train', ...(words.length > 0 ? ['--', ...words] : [])].join(' ');
 }

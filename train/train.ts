@@ -21,7 +21,7 @@ import { type Final, finishRun } from './finish/index.ts';
 import { type Memories, measureOf, memoriesSchema, type TestedStep, testedStep } from './growth.ts';
 import { loadPipeline } from './model.ts';
 import { adamDefaults } from './optimizer.ts';
-import { trainCommand } from './options.ts';
+import { commandOf, trainCommand } from './options.ts';
 import { batchSource, encodePairs } from './pairs.ts';
 import { phaseClock } from './phases.ts';
 import { startProgress } from './report/terminal.ts';
@@ -56,14 +56,15 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), io);
   if (!started) return;
   try {
-    await train(started, `npm run train -- ${args.join(' ')}`.trim(), io);
+    const typed = `npm run train -- ${args.join(' ')}`.trim();
+    await train(started, started.run.resumed ? commandOf(started.config) : typed, io);
   } finally {
     await started.run.close();
     await started.backend.close();
   }
 }
 
-async function train({ run: opened, config: c, begun, backend }: Started, typed: string, io: Io): Promise<void> {
+async function train({ run: opened, config: c, begun, backend }: Started, command: string, io: Io): Promise<void> {
   const clock = phaseClock();
 
   // model
@@ -278,7 +279,7 @@ async function train({ run: opened, config: c, begun, backend }: Started, typed:
     steps,
     side,
     io,
-    command: typed,
+    command,
   });
   await metrics.close();
 }
