@@ -14,6 +14,9 @@ const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.for
 const exact = (_key: string, x: unknown): unknown =>
   typeof x === 'number' && (!Number.isFinite(x) || Object.is(x, -0)) ? `${Object.is(x, -0) ? '-0' : x}` : x;
 
+/** attributes as text; most ops have none */
+const textOf = (attrs: object): string => (Object.keys(attrs).length === 0 ? '' : JSON.stringify(attrs, exact));
+
 export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => boolean): Tensor[] {
   const env = new Map<Tensor, Tensor>();
   const made = new Map<string, Tensor>();
@@ -45,7 +48,7 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
       done.add(outs[0]!);
       return outs;
     }
-    const key = `${node.op.name}|${JSON.stringify(node.attrs, exact)}|${inputs.map((x) => `${x.id}.${x.index}`).join()}`;
+    const key = `${node.op.name}|${textOf(node.attrs)}|${inputs.map((x) => `${x.id}.${x.index}`).join()}`;
     const known = made.get(key);
     if (known) return known.outs;
     const outs = inputs.every((x, i) => x === node.inputs[i]) ? node.outs : rebind(node, inputs);

@@ -20,7 +20,17 @@ import {
   scatter,
   storeTail,
 } from './scalarCode.ts';
-import { cutUnits, unitNames, type WalkAxis, type Work, walkNames, walkUnits, walkWords, words } from './walk.ts';
+import {
+  cutUnits,
+  type KernelSource,
+  unitNames,
+  type WalkAxis,
+  type Work,
+  walkNames,
+  walkUnits,
+  walkWords,
+  words,
+} from './walk.ts';
 
 /** longest stretch of a row in one item */
 const PIECE = 8192;
@@ -163,6 +173,39 @@ export const coordinatesOf = (
 ): Readonly<Record<number, Coordinate>> =>
   Object.fromEntries(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [[s.axis, find(s.axis)]] : [])));
 
+/** all of a map but its addresses */
+interface MapPlan {
+  readonly kernel: KernelSource;
+  readonly grid: number;
+  /** argument words for buffers at address 0 */
+  readonly args: readonly number[];
+  /** which words are addresses of inputs and outputs */
+  readonly inputsAt: readonly number[];
+  readonly outputsAt: readonly number[];
+}
+/** Plans by what they depend on: the leaves of a model are few in kind, and a new program repeats most of an old one's. */
+const plans = new Map<string, MapPlan>();
+const MOST_PLANS = 4096;
+const planOf = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
+  const steps = cluster.steps.map((s) =>
+    s.kind === 'load'
+      ? s.input
+      : s.kind === 'const'
+        ? `c${Object.is(s.value, -0) ? '-0' : s.value}${s.dtype}`
+        : s.kind === 'iota'
+          ? `i${s.axis}${s.dtype}`
+          : `${s.fn}${s.dtype}(${s.args})`,
+  );
+  const inputs = cluster.inputs.map((x) => `${x.dtype}${x.offset}:${x.strides}`);
+  const key = `${cluster.shape}|${inputs.join(';')}|${steps.join(' ')}|${cluster.outputs}|${view ? `${view.offset}:${view.strides}` : ''}`;
+  const known = plans.get(key);
+  if (known) return known;
+  if (plans.size >= MOST_PLANS) plans.clear();
+  const made = makePlan(cluster, view);
+  plans.set(key, made);
+  return made;
+};
+
 /**
  * Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point; `inputs`, `outputs` are byte addresses.
  * Results are row-major, or lie as `view` says.
@@ -174,6 +217,14 @@ export const mapWork = (
   view?: OutputView,
 ): Work => {
   if (cluster.shape.includes(0)) return { commands: [], kernels: [] };
+  const { kernel, grid, args: words, inputsAt, outputsAt } = planOf(cluster, view);
+  const args = [...words];
+  for (const [i, at] of inputsAt.entries()) args[at]! += inputs[i]!;
+  for (const [o, at] of outputsAt.entries()) args[at]! += outputs[o]!;
+  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+};
+
+const makePlan = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
   const axes = collapse(cluster, view?.strides);
   const inner = axes.at(-1) ?? point(cluster.inputs.length);
   const outer = axes.slice(0, -1);
@@ -219,16 +270,23 @@ export const mapWork = (
     `${programKey(structure.program)}|${structure.rank}|${piece}|${cluster.outputs.join()}|${structure.scattered}`,
     (m, name) => emitMap(m, name, structure),
   );
-  const args = wordsOf(structure).pack({
+  const layout = wordsOf(structure);
+  const args = layout.pack({
     ...unit,
     piece: length,
     lastPiece: inner.size - (pieces - 1) * length,
-    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, inputs[i]! + x.offset * 4])),
+    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, x.offset * 4])),
     ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
-    ...Object.fromEntries(outputs.map((y, o) => [`y${o}`, y + (view?.offset ?? 0) * 4])),
+    ...Object.fromEntries(cluster.outputs.map((_, o) => [`y${o}`, (view?.offset ?? 0) * 4])),
     'y.inner': inner.out * 4,
     ...programWords(structure.program),
     ...walkWords('w', walkAxes, pointersOf(structure)),
   });
-  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+  return {
+    kernel,
+    grid,
+    args,
+    inputsAt: cluster.inputs.map((_, i) => layout.at(`x${i}`) / 4),
+    outputsAt: cluster.outputs.map((_, o) => layout.at(`y${o}`) / 4),
+  };
 };
