@@ -5,12 +5,17 @@
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
 import type { PadAttrs } from '../../ops/slice.ts';
 import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, floatBits, type Kernel, type Params, type Recipe } from './kernel.ts';
+import {
+  assemble,
+  ceilDiv,
+  createParams,
+  floatBits,
+  type Kernel,
+  overIndices,
+  type Params,
+  type Recipe,
+} from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';
-
-const THREADS = 64;
-/** Threads that share the elements of one kernel; the rest is a loop with a run-time bound. */
-const mostGroups: Readonly<Record<AdapterClass, number>> = { cpu: 256, gpu: 16384 };
 
 export const word = (name: string) => ({ name, type: 'u32' });
 
@@ -24,24 +29,12 @@ export const forEach = (
   output: { readonly name: string; readonly type: string },
   body: string,
 ): Kernel => {
-  const groups = Math.min(mostGroups[adapter], ceilDiv(count, THREADS));
-  const [bound, step] = [params.word(count), params.word(groups * THREADS)];
+  const { code, groups } = overIndices(adapter, count, params, body);
   return {
     name,
-    code: assemble(
-      params,
-      reads,
-      [output],
-      `@compute @workgroup_size(${THREADS})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  for (var i = id.x; i < ${bound}; i += ${step}) {
-    ${body}
-  }
-}
-`,
-    ),
+    code: assemble(params, reads, [output], code),
     params: params.words(),
-    groups: [groups, 1, 1],
+    groups,
     reads: reads.length,
     writes: 1,
   };

@@ -36,15 +36,16 @@ const helpers: Readonly<Record<string, string>> = {
   min: `fn min_W(a: T, b: T) -> T { return select(min(a, b), a + b, isNan_W(a) | isNan_W(b)); }`,
   less: `fn less_W(a: T, b: T) -> B { return (a < b) & !(isNan_W(a) | isNan_W(b)); }`,
   equal: `fn equal_W(a: T, b: T) -> B { return (a == b) & !(isNan_W(a) | isNan_W(b)); }`,
-  // e^x = 2^n · e^r with |r| <= ln2/2; 2^n in two factors so that neither overflows before the product does
+  // e^x = 2^n · e^r with |r| <= ln2/2; 2^n in two factors so that neither overflows before the product does. Adding
+  // 1.5·2^23 rounds, and leaves n in the low bits: round() and floor() are slow on software drivers
   exp: `fn exp_W(x: T) -> T {
   let c = clamp(x, T(-104.0), T(89.0));
-  let n = round(c * 1.44269504);
-  let r = (c - n * 0.693359375) + n * 2.12194440e-4;
+  let n = bitcast<I>(c * 1.44269504 + 12582912.0) - I(0x4b400000);
+  let r = (c - T(n) * 0.693359375) + T(n) * 2.12194440e-4;
   let y = ${horner('r', '1.9875691500e-4', '1.3981999507e-3', '8.3334519073e-3', '4.1665795894e-2', '1.6666665459e-1', '5.0000001201e-1')} * (r * r) + r + 1.0;
-  let h = floor(n * 0.5);
-  let s = bitcast<T>((I(h) + 127) << U(23u));
-  let t = bitcast<T>((I(n - h) + 127) << U(23u));
+  let h = n >> U(1u);
+  let s = bitcast<T>((h + 127) << U(23u));
+  let t = bitcast<T>((n - h + 127) << U(23u));
   return select(y * s * t, x, isNan_W(x));
 }`,
   // x = 2^e · (1 + m) with sqrt(1/2) <= 1 + m < sqrt(2); zero, negatives and non-finite values are set by bits

@@ -5,14 +5,8 @@
 import type { Cluster } from '../../compile/scalar.ts';
 import type { AdapterClass } from './device.ts';
 import { type Axis, simplify } from './iteration.ts';
-import { assemble, ceilDiv, createParams, type Kernel, type Params } from './kernel.ts';
+import { assemble, ceilDiv, createParams, type Kernel, overIndices, type Params } from './kernel.ts';
 import { printCall, storageType, typeName, type Width } from './math.ts';
-
-/** Threads of one workgroup, and how many workgroups share the work at most: software drivers have few cores. */
-const spread: Readonly<Record<AdapterClass, { readonly threads: number; readonly groups: number }>> = {
-  cpu: { threads: 64, groups: 256 },
-  gpu: { threads: 128, groups: 16384 },
-};
 
 /** How one input is read at `width` neighbouring points of the last axis. */
 type Access = 'one' | 'vector' | 'splat' | 'gather';
@@ -127,10 +121,7 @@ export const printElementwise = (cluster: Cluster, adapter: AdapterClass, inPlac
   const width: Width = last && (last.size % 4 === 0 || axes.length === 1) ? 4 : 1;
   const sizes = axes.map((a, i) => (width === 4 && i === axes.length - 1 ? ceilDiv(a.size, 4) : a.size));
   const points = cluster.shape.includes(0) ? 0 : sizes.reduce((a, b) => a * b, 1);
-  const { threads, groups: most } = spread[adapter];
-  const groups = Math.min(most, ceilDiv(points, threads));
   const params = createParams();
-  const [bound, step] = [params.word(points), params.word(groups * threads)];
   const coordinates = printCoordinates(
     'i',
     axes.map((_, a) => `c${a}`),
@@ -140,24 +131,12 @@ export const printElementwise = (cluster: Cluster, adapter: AdapterClass, inPlac
   const { reads, body, value } = printSteps(cluster, axes, width, params, inPlace);
   const writes = cluster.outputs.map((s, o) => ({ name: `y${o}`, type: storageType(cluster.steps[s]!.dtype, width) }));
   const stores = cluster.outputs.map((s, o) => `y${o}[i] = ${stored(value(s), cluster.steps[s]!.dtype, width)};`);
+  const { code, groups } = overIndices(adapter, points, params, [coordinates, body, ...stores].join('\n    '));
   return {
     name: 'elementwise',
-    code: assemble(
-      params,
-      reads,
-      writes,
-      `@compute @workgroup_size(${threads})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  for (var i = id.x; i < ${bound}; i += ${step}) {
-    ${coordinates}
-    ${body}
-    ${stores.join('\n    ')}
-  }
-}
-`,
-    ),
+    code: assemble(params, reads, writes, code),
     params: params.words(),
-    groups: [groups, 1, 1],
+    groups,
     reads: reads.length,
     writes: writes.length,
   };
