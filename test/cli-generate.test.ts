@@ -188,7 +188,7 @@ describe('the trainer', () => {
         ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
         ...training,
         ...settings,
-        ...(chunks === 1 ? [] : ['--caption-chunks', `${chunks}`]),
+        ...(chunks === 1 ? ['--merged'] : ['--caption-chunks', `${chunks}`]),
       ]);
       expect(trained.code, trained.stderr).toBe(0);
       expect(trained.stdout).toContain(`0 captions cut at ${75 * chunks + 2} ids`);
@@ -206,6 +206,24 @@ describe('the trainer', () => {
       expect(pictures(again)).toEqual(samples('adapted'));
       expect(pictures(untouched)).toEqual(samples('base'));
       expect(samples('adapted')).not.toEqual(samples('base'));
+      if (chunks > 1) return;
+      // --merged is what `merge` makes of base and adapter
+      await runCommand(merge, [
+        ...['--base', base, '--adapter', path.join(run, 'adapter.safetensors')],
+        ...['--out', at('merged-by-hand')],
+      ]);
+      const files = readdirSync(at('merged-by-hand'), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => path.relative(at('merged-by-hand'), path.join(entry.parentPath, entry.name)));
+      expect(files).toContain('unet/diffusion_pytorch_model.safetensors');
+      for (const file of files)
+        expect(
+          readFileSync(path.join(run, 'merged', file)).equals(readFileSync(path.join(at('merged-by-hand'), file))),
+          file,
+        ).toBe(true);
+      expect(readFileSync(path.join(run, 'merged', files.find((f) => f.startsWith('unet/diff'))!))).not.toEqual(
+        readFileSync(path.join(base, 'unet/diffusion_pytorch_model.safetensors')),
+      );
     },
   );
 });

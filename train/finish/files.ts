@@ -1,15 +1,14 @@
 /** What a run leaves for other programs: the adapter file and, on request, the merged model. */
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
-import { type Backend, evaluate } from '../../core/index.ts';
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
 import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
-import { filesOf, writeBase } from '../../models/io/base-write.ts';
-import { toCheckpoint } from '../../models/spec.ts';
+import type { Base } from '../../models/io/base.ts';
+import { writeBase } from '../../models/io/base-write.ts';
 import type { Decision } from '../../selora/fisher.ts';
-import { merge } from '../../selora/merge.ts';
 import type { RunConfig } from '../config.ts';
-import type { LoadedAdapters, LoadedModel } from '../model.ts';
+import { mergedModel } from '../merged-weights.ts';
+import { tokenizerOf } from '../model.ts';
 import type { HostAdapters } from '../run-tensors.ts';
 
 /** A row of the metrics as far as its expansion test goes. */
@@ -64,22 +63,16 @@ export function adapterFileOf(
   );
 }
 
-/** Base + adapters as a diffusers folder; an older one of the same run gives way. */
-export async function writeMerged(
-  folder: string,
-  { base, pipeline }: LoadedModel,
-  adapters: LoadedAdapters,
-  backend: Backend,
-): Promise<void> {
-  const { scale } = adapters;
+/**
+ * Base + adapter as a diffusers folder, each weight in the number format the base stores it in. Streamed from the base's
+ * own files: a model that fills the backend as halves could not be merged there in f32. An older folder is replaced.
+ */
+export async function writeMerged(folder: string, base: Base, adapter: AdapterFile): Promise<void> {
   await rm(folder, { recursive: true, force: true });
   await writeBase(path.resolve(folder), {
-    ...filesOf(base),
-    weights: {
-      unet: toCheckpoint(evaluate(merge(pipeline.unet, adapters.unet, scale), backend), 'F32'),
-      vae: toCheckpoint(pipeline.vae, 'F32'),
-      text_encoder: toCheckpoint(evaluate(merge(pipeline.text, adapters.text, scale), backend), 'F32'),
-    },
+    configFiles: base.configFiles,
+    tokenizerFiles: (await tokenizerOf(base)).raw,
+    weights: mergedModel(base, adapter),
   });
 }
 

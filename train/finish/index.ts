@@ -84,7 +84,7 @@ async function writePictures(
 }
 
 export async function finishRun(f: Finish): Promise<void> {
-  const { config: c, model, backend, data, clock, run, io } = f;
+  const { config: c, model, data, clock, run, io } = f;
   const others = await Promise.all(c.compare.map(readComparison));
 
   const baseHash = await model.base.hash();
@@ -94,7 +94,7 @@ export async function finishRun(f: Finish): Promise<void> {
   if (f.other) await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other));
   // everything below sees the adapter as other programs will read it
   const adapters = adaptersFromFile(file, model.linears);
-  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model, adapters, backend);
+  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file);
 
   const { chosen, base, adapted, real } = await drawPictures(f, adapters);
   const shown = chosen.slice(0, c.samples);
