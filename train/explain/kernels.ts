@@ -3,6 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Graph } from '../../core/backends/backend.ts';
 import { printCluster, printDot } from '../../core/backends/gpujs/printKernel.ts';
+import type { Target } from '../../core/backends/webgpu/device.ts';
 import { hasKernel, isStrided, recipeOf } from '../../core/backends/webgpu/ops.ts';
 import { printReduce } from '../../core/backends/webgpu/printReduce.ts';
 import { printElementwise } from '../../core/backends/webgpu/printWgsl.ts';
@@ -43,6 +44,9 @@ function orReason(print: () => readonly KernelText[]): readonly KernelText[] {
   }
 }
 
+/** a graphics card without known subgroups: what every one of them can run */
+const GPU: Target = { class: 'gpu', subgroup: 0 };
+
 /**
  * The WGSL a sample of the op is dispatched as on a GPU; no device is opened.
  * @returns nothing for views and constants, which need no kernel
@@ -57,7 +61,7 @@ function printWgsl(op: Op): readonly KernelText[] {
         ? recipeOf(
             k.node,
             k.inputs.map((o) => o.view),
-            'gpu',
+            GPU,
           ).launches.map(({ kernel }) => kernel)
         : k.cluster.reduce
           ? printReduce(k.cluster, 'gpu').launches.map(({ kernel }) => kernel)
