@@ -2,7 +2,8 @@
  * Convolution by Winograd's F(4×4, 3×3) in separate steps: patches are transformed to v[36][patch][channel], the weights of
  * some columns to panels u[36][panel][channel][lane], 36 products give m[36][patch][column], which is transformed back. The
  * columns are taken in blocks whose u stays in the last cache, so that it never meets memory; patches, where there are very
- * many, too. The kernels are in `winograd4Kernels.ts`.
+ * many, too. The kernels are in `winograd4Kernels.ts` and
+ * `winograd4Weights.ts`.
  */
 import {
   type ConvAlgorithm,
@@ -17,18 +18,9 @@ import { type GemmDescription, gemm } from './gemm.ts';
 import type { Command, Machine } from './machine.ts';
 import { chooseTile, ensure, panelBytes, roundUp, SERIAL_WORK } from './plan.ts';
 import { columns } from './tile.ts';
-import {
-  INPUT_KERNEL,
-  inputModule,
-  inputWords,
-  OUTPUT_KERNEL,
-  outputModule,
-  outputWords,
-  POSITIONS,
-  weightKernel,
-  weightModule,
-  weightWords,
-} from './winograd4Kernels.ts';
+import { INPUT_KERNEL, inputModule, inputWords, OUTPUT_KERNEL, outputModule, outputWords } from './winograd4Kernels.ts';
+import { POSITIONS } from './winograd4Transforms.ts';
+import { weightKernel, weightModule, weightWords } from './winograd4Weights.ts';
 
 /** bytes of transformed weights at a time */
 const WEIGHT_BYTES = 12 * 2 ** 20;

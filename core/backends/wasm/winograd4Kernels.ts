@@ -1,67 +1,10 @@
-/**
- * The transforms of Winograd's F(4×4, 3×3): a 6 × 6 patch d of the input gives a 4 × 4 patch of the output with 36
- * multiplications for each pair of channels instead of 144,
- *
- *   y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A
- *
- * by interpolation at 0, ±5/8, ±3/2 and ∞: all constants but 1/N are exact in binary, and the results are within 1.5 times
- * the rounding error of the plain sum (with the usual 0, ±1, ±2 it is 3.4 times). The 36 matrix products are gemm.ts's.
- *
- * Source: A. Lavin and S. Gray, Fast algorithms for convolutional neural networks, 2016; the points are those of oneDNN.
- */
-import { assembler, call, type Expr, f32x4, i32, type Local, memoryFill, select, v128 } from './assemble.ts';
-import { type Epilogue, epilogueWords, loadWords, min } from './gemmKernel.ts';
-import { transpose } from './pack.ts';
+/** Winograd's F(4×4): patches of the input to 36 positions, and products of 36 positions back to patches of the output. */
+import { assembler, call, type Expr, f32x4, i32, memoryFill, select, v128 } from './assemble.ts';
+import { type Epilogue, epilogueWords, loadWords } from './gemmKernel.ts';
 import { EPILOGUE, storeLanes } from './tile.ts';
 import { siluF32x4 } from './vectorMath.ts';
+import { inputTransform, noEpilogue, outputTransform, POSITIONS, range, type V128 } from './winograd4Transforms.ts';
 
-type V128 = Local<'v128'>;
-type Vectors = readonly Expr<'v128'>[];
-const range = (n: number): readonly number[] => Array.from({ length: n }, (_, i) => i);
-
-/** the points ±a and ±b, and their squares */
-const [a, b] = [5 / 8, 3 / 2];
-const [aa, bb] = [a * a, b * b];
-/** N of the points 0, a and b: the product of the distances to the others */
-const [n0, na, nb] = [aa * bb, 2 * aa * (aa - bb), 2 * bb * (bb - aa)];
-const { add, sub, mul } = f32x4;
-/** patches are 6 × 6, 36 positions */
-export const POSITIONS = 36;
-
-/** Bᵀ d */
-const inputTransform = (d: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
-  const [d0, d1, d2, d3, d4, d5] = d as [V128, V128, V128, V128, V128, V128];
-  const [evenA, oddA] = [keep(sub(d4, mul(d2, bb))), keep(mul(sub(d3, mul(d1, bb)), a))];
-  const [evenB, oddB] = [keep(sub(d4, mul(d2, aa))), keep(mul(sub(d3, mul(d1, aa)), b))];
-  return [
-    add(sub(mul(d0, aa * bb), mul(d2, aa + bb)), d4),
-    add(evenA, oddA),
-    sub(evenA, oddA),
-    add(evenB, oddB),
-    sub(evenB, oddB),
-    add(sub(mul(d1, aa * bb), mul(d3, aa + bb)), d5),
-  ];
-};
-/** G g */
-const weightTransform = ([g0, g1, g2]: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
-  const [evenA, oddA] = [keep(add(mul(g0!, 1 / na), mul(g2!, aa / na))), keep(mul(g1!, a / na))];
-  const [evenB, oddB] = [keep(add(mul(g0!, 1 / nb), mul(g2!, bb / nb))), keep(mul(g1!, b / nb))];
-  return [mul(g0!, 1 / n0), add(evenA, oddA), sub(evenA, oddA), add(evenB, oddB), sub(evenB, oddB), g2!];
-};
-/** Aᵀ m */
-const outputTransform = (m: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
-  const [m0, m1, m2, m3, m4, m5] = m as [V128, V128, V128, V128, V128, V128];
-  const [evenA, oddA] = [keep(add(m1, m2)), keep(sub(m1, m2))];
-  const [evenB, oddB] = [keep(add(m3, m4)), keep(sub(m3, m4))];
-  return [
-    add(add(m0, evenA), evenB),
-    add(mul(oddA, a), mul(oddB, b)),
-    add(mul(evenA, aa), mul(evenB, bb)),
-    add(add(mul(oddA, a * aa), mul(oddB, b * bb)), m5),
-  ];
-};
-
-const noEpilogue: Epilogue = { alpha: 1, activation: 'none', cStride: 0, residualStride: 0 };
 const INPUT_WORDS = [
   'x',
   'xImage',
@@ -136,114 +79,6 @@ export const inputModule = (): Uint8Array<ArrayBuffer> => {
           }
       });
     });
-  });
-  return m.bytes();
-};
-
-const WEIGHT_WORDS = [
-  'w',
-  'rowStride',
-  'columnStride',
-  'kStride',
-  'laneStride',
-  'lanes',
-  'k',
-  'kPerUnit',
-  'u',
-  'uPosition',
-] as const;
-export const weightWords = (words: Readonly<Record<(typeof WEIGHT_WORDS)[number], number>>): readonly number[] => [
-  ...epilogueWords(noEpilogue),
-  ...WEIGHT_WORDS.map((word) => words[word]),
-];
-export const weightKernel = (width: number): string => `winograd4Weights${width}`;
-
-/**
- * Module with `winograd4Weights<width>`: u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so
- * that what is read of neighbouring panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes
- * beyond the last are unspecified. May read a panel past the source.
- */
-export const weightModule = (width: number): Uint8Array<ArrayBuffer> => {
-  const m = assembler();
-  m.kernel(weightKernel(width), (f, { args, start, end, scratch }) => {
-    const w = loadWords(f, args, WEIGHT_WORDS);
-    const keep = (e: Expr<'v128'>): V128 => f.let(e);
-    const [unit, k, step] = [f.local('i32'), f.local('i32'), f.local('i32')];
-    const taps = range(9).map((tap) =>
-      f.let(i32.add(i32.mul(w.rowStride, Math.floor(tap / 3)), i32.mul(w.columnStride, tap % 3))),
-    );
-    /** nine taps of four lanes → 36 positions */
-    const transform = (g: readonly V128[], to: Local<'i32'>): void => {
-      const half = range(3).map((x) => weightTransform([g[x]!, g[3 + x]!, g[6 + x]!], keep).map(keep));
-      const at = f.let(to);
-      for (const y of range(6))
-        for (const value of weightTransform(
-          half.map((column) => column[y]!),
-          keep,
-        )) {
-          f.emit(v128.store(at, value));
-          f.set(at, i32.add(at, w.uPosition));
-        }
-    };
-    const panel = f.local('i32');
-    const panels = f.let(i32.div_u(i32.add(w.lanes, width - 1), width));
-    f.for(unit, start, end, 1, () =>
-      f.for(panel, 0, panels, 1, () => {
-        const firstK = f.let(i32.mul(unit, w.kPerUnit));
-        const count = f.let(i32.sub(w.k, firstK));
-        f.set(count, min(count, w.kPerUnit));
-        const target = f.let(i32.add(w.u, i32.mul(i32.add(i32.mul(panel, w.k), firstK), width * 4)));
-        const source = f.let(i32.add(w.w, i32.mul(firstK, w.kStride)));
-        for (let q = 0; q < width; q += 4) {
-          const to = f.let(i32.add(target, q * 4));
-          const firstLane = f.let(i32.add(i32.mul(panel, width), q));
-          f.if(
-            i32.eq(w.laneStride, 4),
-            () => {
-              const from = f.let(i32.add(source, i32.shl(firstLane, 2)));
-              f.for(k, 0, count, 1, () => {
-                transform(
-                  taps.map((tap) => f.let(v128.load(i32.add(from, tap)))),
-                  to,
-                );
-                f.set(from, i32.add(from, w.kStride));
-                f.inc(to, width * 4);
-              });
-            },
-            () => {
-              const last = f.let(i32.sub(w.lanes, 1));
-              const lanes = range(4).map((i) => {
-                const lane = f.let(i32.add(firstLane, i));
-                return f.let(i32.add(source, i32.mul(min(lane, last), w.laneStride)));
-              });
-              f.for(k, 0, count, 4, () => {
-                // four steps of k of four lanes at once, turned into scratch[step][tap]
-                for (const [i, tap] of taps.entries())
-                  transpose(
-                    f,
-                    lanes.map((lane) => f.let(v128.load(i32.add(lane, tap)))),
-                    scratch,
-                    i * 16,
-                    9 * 16,
-                  );
-                const steps = f.let(i32.sub(count, k));
-                f.if(i32.gt_u(steps, 4), () => f.set(steps, 4));
-                const from = f.let(scratch);
-                f.for(step, 0, steps, 1, () => {
-                  transform(
-                    range(9).map((i) => f.let(v128.load(from, i * 16))),
-                    to,
-                  );
-                  f.inc(from, 9 * 16);
-                  f.inc(to, width * 4);
-                });
-                for (const lane of lanes) f.inc(lane, 16);
-              });
-            },
-          );
-        }
-      }),
-    );
   });
   return m.bytes();
 };
@@ -323,9 +158,9 @@ export const outputModule = (): Uint8Array<ArrayBuffer> => {
             const place = (i * 4 + j) * 8;
             const to = f.let(i32.load(scratch, place));
             f.if(to, () => {
-              const value = f.let(add(sum, added));
+              const value = f.let(f32x4.add(sum, added));
               f.if(w.residual, () =>
-                f.set(value, add(value, v128.load(i32.add(i32.load(scratch, place + 4), column)))),
+                f.set(value, f32x4.add(value, v128.load(i32.add(i32.load(scratch, place + 4), column)))),
               );
               f.if(activation, () => f.set(value, call(silu, [value])));
               storeLanes(f, i32.add(to, column), value, left);
