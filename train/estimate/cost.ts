@@ -32,7 +32,7 @@ export function costOf({ estimate, config: c, shape }: Settled, rate: number): C
     return plan === undefined ? 0 : secondsOf(plan, rate);
   };
   const step = seconds('training step');
-  const measured = Math.min(VALIDATION_BATCH, 4 * shape.validationPairs);
+  const measured = Math.min(VALIDATION_BATCH, VALIDATION_GRID.length * shape.validationPairs);
   const drawing = c.sampleSteps * seconds('drawing pictures') + seconds('decoding pictures');
   return {
     step: c.accumulate * step,

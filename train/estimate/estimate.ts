@@ -13,7 +13,7 @@ import type { RunConfig } from '../config.ts';
 import { measureOf } from '../growth.ts';
 import { type Linears, specsOf } from '../model.ts';
 import { adamDefaults } from '../optimizer.ts';
-import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH } from '../pairs.ts';
+import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../pairs.ts';
 import { capacityFor, ranksAtStart } from '../run-state.ts';
 import { adaptersOf, createSteps, type PerNetwork } from '../step.ts';
 import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './shapes.ts';
@@ -111,7 +111,7 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
     plans.push(planOf('step with expansion test', tested));
   }
   if (o.validationPairs > 0) {
-    const n = Math.min(VALIDATION_BATCH, 4 * o.validationPairs);
+    const n = Math.min(VALIDATION_BATCH, VALIDATION_GRID.length * o.validationPairs);
     plans.push(
       planOf(
         'validation',
