@@ -145,8 +145,9 @@ type Settings = Partial<z.input<typeof configSchema>>;
 
 /** The paper's runs (appendix B) and the built-in one. */
 export const runPresets = {
-  /** about five minutes on two cores: few steps need a high rate and timesteps where the words decide */
+  /** about six minutes on two cores: few steps need a high rate and timesteps where the words decide */
   phantoms: {
+    steps: 2000,
     lr: 3e-3,
     schedule: 'cosine',
     warmup: 20,
