@@ -3,7 +3,7 @@ import type { GroupNormAttrs } from '../../fused/norm.ts';
 import { type Expr, type FunctionBuilder, f32, f32x4, f64, i32, type Local } from './assemble.ts';
 import { f32Bits } from './machine.ts';
 import { alongRow } from './rows.ts';
-import { columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripWork } from './strips.ts';
+import { clear, columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripWork } from './strips.ts';
 import { multiplyAdd, sigmoidF32x4, siluF32x4 } from './vectorMath.ts';
 import { type KernelSource, unitNames, walkNames, words } from './walk.ts';
 import { at, type Call, type WasmKernel } from './wasmKernel.ts';
@@ -15,14 +15,13 @@ const forwardWords = words([...unitNames, ...SHARED, 'eps', ...forwardPointers, 
 const gradPointers = ['g', 'x', 'dx', 'gamma', 'beta', 'mu', 'r', 'dgamma', 'dbeta'] as const;
 const gradWords = words([...unitNames, ...SHARED, ...gradPointers, ...walkNames('w', 2, gradPointers)]);
 
-const zero = () => f32x4.const(0, 0, 0, 0);
-
 const forwardKernel = (silu: boolean): KernelSource =>
   stripKernel(silu ? 'groupNorm silu' : 'groupNorm', forwardWords, forwardPointers, (strip) => {
     const { f, m, at: p, array, channels } = strip;
     const [sum, mean, scale] = [array(0), array(1), array(2)];
+    clear(strip, [sum]);
     columns(strip, 8, [p.x], [sum], (v, [s]) => {
-      const total = f.let(zero());
+      const total = f.let(v.loadPadded(s!));
       return {
         pixel: ([x]) => f.set(total, f32x4.add(total, v.load(x!))),
         end: () => f.emit(v.storePadded(s!, total)),
@@ -34,8 +33,9 @@ const forwardKernel = (silu: boolean): KernelSource =>
       spread(strip, mean, first, mu);
     });
     // a second pass for the variance, so that a large mean costs no digits
+    clear(strip, [sum]);
     columns(strip, 4, [p.x], [sum, mean], (v, [s, mean]) => {
-      const [total, mu] = [f.let(zero()), f.let(v.loadPadded(mean!))];
+      const [total, mu] = [f.let(v.loadPadded(s!)), f.let(v.loadPadded(mean!))];
       return {
         pixel: ([x]) => {
           const d = f.let(f32x4.sub(v.load(x!), mu));
@@ -86,12 +86,13 @@ const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
         spread(strip, mean, first, f.let(f32.load(i32.add(p.mu, i32.shl(group, 2)))));
         spread(strip, scale, first, f.let(f32.load(i32.add(p.r, i32.shl(group, 2)))));
       });
+      clear(strip, [sum, product]);
       columns(strip, silu ? 1 : 3, [p.g, p.x, p.dx], [mean, scale, p.gamma, p.beta, sum, product], (v, channel) => {
         const [mean, scale, gamma, beta, s, b] = channel as [I32, I32, I32, I32, I32, I32];
         const mu = f.let(v.loadPadded(mean));
         const k = silu ? f.let(f32x4.mul(v.loadPadded(scale), v.load(gamma))) : undefined;
         const shift = silu ? f.let(v.load(beta)) : undefined;
-        const [total, weighted] = [f.let(zero()), f.let(zero())];
+        const [total, weighted] = [f.let(v.loadPadded(s)), f.let(v.loadPadded(b))];
         return {
           pixel: ([g, x, dx]) => {
             const slope = f.let(v.load(g!));
@@ -103,12 +104,13 @@ const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
             f.set(total, f32x4.add(total, slope));
             f.set(weighted, multiplyAdd(slope, d, weighted));
           },
-          end: () => f.emit(v.storePadded(s, total), v.storePadded(b, f32x4.mul(weighted, v.loadPadded(scale)))),
+          end: () => f.emit(v.storePadded(s, total), v.storePadded(b, weighted)),
         };
       });
-      const along = [sum, product, p.gamma, p.dgamma, p.dbeta].map((x) => f.let(x)) as [I32, I32, I32, I32, I32];
-      const [s, b, gamma, dgamma, dbeta] = along;
-      alongRow(f, m, channels, parameters ? along : along.slice(0, 3), (v) => {
+      const along = [sum, product, scale, p.gamma, p.dgamma, p.dbeta].map((x) => f.let(x));
+      const [s, b, r, gamma, dgamma, dbeta] = along as [I32, I32, I32, I32, I32, I32];
+      alongRow(f, m, channels, parameters ? along : along.slice(0, 4), (v) => {
+        f.emit(v.storePadded(b, f32x4.mul(v.loadPadded(b), v.loadPadded(r))));
         if (parameters) f.emit(v.store(dbeta, v.loadPadded(s)), v.store(dgamma, v.loadPadded(b)));
         for (const x of [s, b]) f.emit(v.storePadded(x, f32x4.mul(v.loadPadded(x), v.load(gamma))));
       });

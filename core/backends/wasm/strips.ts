@@ -3,7 +3,17 @@
  * visited column by column, a few vectors of channels at a time, so that sums and factors of a channel stay in registers
  * while all pixels pass; sums per channel then lie in the thread's scratch memory and are added up per group.
  */
-import { type Assembler, type Expr, type FunctionBuilder, f32, f64, i32, type Local } from './assemble.ts';
+import {
+  type Assembler,
+  type Expr,
+  type FunctionBuilder,
+  f32,
+  f64,
+  i32,
+  type Local,
+  memoryFill,
+  select,
+} from './assemble.ts';
 import { lastVector, type RowVector, wholeVector } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
 import { type KernelSource, type WalkAxis, type Words, type Work, walkUnits, walkWords } from './walk.ts';
@@ -15,6 +25,8 @@ const LEAST = 16;
 const MOST = 320;
 /** strips all pictures together should at least give */
 const STRIPS = 8;
+/** pixels visited column by column before the next ones: rows of a block stay in L1, blocks pass as memory lies */
+const BLOCK = 8;
 /** pictures of fewer numbers stay on one thread */
 const SMALL = 16384;
 
@@ -56,6 +68,11 @@ export const stripKernel = <P extends string>(
   },
 });
 
+/** makes arrays of a strip's scratch zero, for sums to begin with */
+export const clear = <P extends string>({ f, read }: Strip<P>, arrays: readonly I32[]): void => {
+  for (const a of arrays) f.emit(memoryFill(a, i32.const(0), read('arrayBytes')));
+};
+
 /** one vector of a column: how it is read and written at the pointers, which stand at the column's first channel */
 export type ColumnBody = (
   v: RowVector,
@@ -63,13 +80,14 @@ export type ColumnBody = (
 ) => {
   /** at every pixel */
   pixel(pixel: readonly I32[]): void;
-  /** after the last one */
+  /** after the last one of a block */
   end?(): void;
 };
 
 /**
- * Visits a strip in columns of `wide` vectors. `open` is called for each vector of a column with pointers of the per-channel
- * arrays; what it loads stays in registers, so `wide` times its values should fit into about twelve.
+ * Visits a strip in blocks of pixels and these in columns of `wide` vectors. `open` is called for each vector of a column
+ * with pointers of the per-channel arrays; what it loads (sums so far, too) stays in registers for the block, so `wide`
+ * times its values should fit into about twelve.
  */
 export const columns = <P extends string>(
   { f, m, read, channels }: Strip<P>,
@@ -78,29 +96,39 @@ export const columns = <P extends string>(
   channel: readonly I32[],
   open: ColumnBody,
 ): void => {
-  const rest = f.let(channels);
-  const pixels = pixel.map((p) => f.let(p));
-  const along = channel.map((p) => f.let(p));
-  const column = (vectors: readonly RowVector[]): void => {
-    const bodies = vectors.map((v) => open(v, along));
-    const moving = pixels.map((p) => f.let(p));
-    const left = f.let(read('pixels'));
-    const rowBytes = f.let(read('rowBytes'));
-    f.while(left, () => {
-      for (const b of bodies) b.pixel(moving);
-      for (const p of moving) f.inc(p, rowBytes);
-      f.inc(left, -1);
-    });
-    for (const b of bodies) b.end?.();
-  };
-  const round = (vectors: number): void => {
-    column(Array.from({ length: vectors }, (_, u) => wholeVector(u)));
-    for (const p of [...pixels, ...along]) f.inc(p, 16 * vectors);
-    f.inc(rest, -4 * vectors);
-  };
-  if (wide > 1) f.while(i32.ge_u(rest, 4 * wide), () => round(wide));
-  f.while(i32.ge_u(rest, 4), () => round(1));
-  f.if(rest, () => column([lastVector(m, rest)]));
+  const blocks = pixel.map((p) => f.let(p));
+  const after = f.let(read('pixels'));
+  const rowBytes = f.let(read('rowBytes'));
+  const height = f.local('i32');
+  const blockBytes = f.local('i32');
+  f.while(after, () => {
+    f.set(height, select(i32.lt_u(after, BLOCK), after, i32.const(BLOCK)));
+    const rest = f.let(channels);
+    const pixels = blocks.map((p) => f.let(p));
+    const along = channel.map((p) => f.let(p));
+    const column = (vectors: readonly RowVector[]): void => {
+      const bodies = vectors.map((v) => open(v, along));
+      const moving = pixels.map((p) => f.let(p));
+      const left = f.let(height);
+      f.while(left, () => {
+        for (const b of bodies) b.pixel(moving);
+        for (const p of moving) f.inc(p, rowBytes);
+        f.inc(left, -1);
+      });
+      for (const b of bodies) b.end?.();
+    };
+    const round = (vectors: number): void => {
+      column(Array.from({ length: vectors }, (_, u) => wholeVector(u)));
+      for (const p of [...pixels, ...along]) f.inc(p, 16 * vectors);
+      f.inc(rest, -4 * vectors);
+    };
+    if (wide > 1) f.while(i32.ge_u(rest, 4 * wide), () => round(wide));
+    f.while(i32.ge_u(rest, 4), () => round(1));
+    f.if(rest, () => column([lastVector(m, rest)]));
+    f.set(blockBytes, i32.mul(height, rowBytes));
+    for (const p of blocks) f.inc(p, blockBytes);
+    f.inc(after, i32.sub(0, height));
+  });
 };
 
 /** For every group: the sum of each array over its channels (in f64), and then `use(sums, group, its first channel)`. */
