@@ -4,7 +4,14 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { groupNormKernels } from '../core/backends/wasm/groupNorm.ts';
 import { rowKernels } from '../core/backends/wasm/layerNorm.ts';
 import { createMachine } from '../core/backends/wasm/machine.ts';
-import { groupNormGradAllOp, groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../core/fused/norm.ts';
+import {
+  groupNormGradAllOp,
+  groupNormGradOp,
+  groupNormOp,
+  layerNormGradAllOp,
+  layerNormGradOp,
+  layerNormOp,
+} from '../core/fused/norm.ts';
 import { softmaxOp } from '../core/fused/softmax.ts';
 import type { HostArray } from '../core/ir/dtype.ts';
 import { sizeOf } from '../core/ir/view.ts';
@@ -48,6 +55,14 @@ describe('layerNorm', { timeout: 60_000 }, () => {
             {},
           );
           expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(16);
+          const operands = [g, x, gamma, ...stats];
+          for (const blocks of [1, rows, ...(rows % 2 === 0 ? [rows / 2] : [])]) {
+            const all = await runEverywhere(machines, rowKernels.layerNormGradAll, layerNormGradAllOp, operands, {
+              blocks,
+            });
+            expect(all.got[0]).toEqual(back.got[0]);
+            for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread * rows)).toBeLessThan(16);
+          }
         },
       ),
       { numRuns: 40 },

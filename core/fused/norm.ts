@@ -9,6 +9,10 @@ import { reshape } from '../ops/layout.ts';
 import { add, mul, rsqrt, sigmoid, sub } from '../ops/math.ts';
 import { mean, sum } from '../ops/reduce.ts';
 
+/** [n, m, …] ↔ [n·m, …]: a mapped axis becomes more rows or pictures */
+const foldBatch = (t: Tensor): Tensor => reshape(t, [t.shape[0]! * t.shape[1]!, ...t.shape.slice(2)]);
+const unfoldBatch = (t: Tensor, size: number): Tensor => reshape(t, [size, t.shape[0]! / size, ...t.shape.slice(1)]);
+
 export interface LayerNormAttrs {
   readonly eps: number;
 }
@@ -31,16 +35,16 @@ export const layerNormOp: Composite<LayerNormAttrs> = {
     const r = rsqrt(add(mean(mul(d, d), 1, true), eps));
     return [add(mul(mul(d, r), gamma!), beta!), mu, r];
   },
-  vjp([g, gMu, gR], [x, gamma], _attrs, [, mu, r]) {
+  vjp([g, gMu, gR], [x, gamma], _attrs, [, mu, r], wanted) {
     if (!g || gMu || gR) return undefined;
-    const xhat = mul(sub(x!, mu!), r!);
-    return [layerNormGrad(g, x!, gamma!, mu!, r!), sum(mul(g, xhat), 0), sum(g, 0)];
+    const operands = [g, x!, gamma!, mu!, r!];
+    if (wanted && !wanted[1] && !wanted[2]) return [bindAll(layerNormGradOp, operands, {})[0], undefined, undefined];
+    const [dx, dgamma, dbeta] = bindAll(layerNormGradAllOp, operands, { blocks: gcd(x!.shape[0]!, 64) });
+    return [dx, sum(dgamma!, 0), sum(dbeta!, 0)];
   },
   batch(size, [x, gamma, beta], [xMapped, gMapped, bMapped], a) {
     if (!xMapped || gMapped || bMapped) return undefined;
-    const rows = x!.shape[1]!;
-    const [y, mu, r] = bindAll(layerNormOp, [reshape(x!, [size * rows, x!.shape[2]!]), gamma!, beta!], a);
-    return [reshape(y!, x!.shape), reshape(mu!, [size, rows, 1]), reshape(r!, [size, rows, 1])];
+    return bindAll(layerNormOp, [foldBatch(x!), gamma!, beta!], a).map((t) => unfoldBatch(t, size));
   },
   flops: ([x]) => 8 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -68,9 +72,8 @@ export const layerNormGradOp: Composite<object> = {
   },
   batch(size, [g, x, gamma, mu, r], mapped, a) {
     if (mapped.join() !== 'true,true,false,true,true') return undefined;
-    const flat = (t: Tensor) => reshape(t, [t.shape[0]! * t.shape[1]!, t.shape[2]!]);
-    const [dx] = bindAll(layerNormGradOp, [flat(g!), flat(x!), gamma!, flat(mu!), flat(r!)], a);
-    return [reshape(dx!, [size, x!.shape[1]!, x!.shape[2]!])];
+    const operands = [foldBatch(g!), foldBatch(x!), gamma!, foldBatch(mu!), foldBatch(r!)];
+    return bindAll(layerNormGradOp, operands, a).map((t) => unfoldBatch(t, size));
   },
   flops: ([, x]) => 10 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -87,7 +90,42 @@ export const layerNormGradOp: Composite<object> = {
     };
   },
 };
-const layerNormGrad = (...x: Tensor[]): Tensor => bindAll(layerNormGradOp, x, {})[0]!;
+const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
+
+/** layerNormGradAll: layerNormGrad and, of the same pass, the sums for γ and β: … → dx, dγ, dβ [blocks,c] of blocks of rows. */
+export const layerNormGradAllOp: Composite<{ readonly blocks: number }> = {
+  kind: 'composite',
+  name: 'layerNormGradAll',
+  doc: 'derivatives of layerNorm by input, scale and shift, the latter two per block of rows',
+  formula: 'dx as layerNormGrad, dγ = Σ g·x̂, dβ = Σ g',
+  shape(inputs, { blocks }) {
+    const [rows, c] = inputs[1]!.shape as [number, number];
+    if (rows % blocks !== 0) throw shapeError('layerNormGradAll', inputs, `${rows} rows do not divide into ${blocks}`);
+    const sums = { shape: [blocks, c], dtype: inputs[1]!.dtype };
+    return [{ shape: [rows, c], dtype: inputs[1]!.dtype }, sums, sums];
+  },
+  body(inputs, { blocks }) {
+    const [g, x, , mu, r] = inputs;
+    const perBlock = (t: Tensor): Tensor => sum(reshape(t, [blocks, -1, t.shape[1]!]), 1);
+    const dx = bindAll(layerNormGradOp, inputs, {})[0]!;
+    return [dx, perBlock(mul(g!, mul(sub(x!, mu!), r!))), perBlock(g!)];
+  },
+  batch(size, [g, x, gamma, mu, r], mapped, { blocks }) {
+    if (mapped.join() !== 'true,true,false,true,true') return undefined;
+    const operands = [foldBatch(g!), foldBatch(x!), gamma!, foldBatch(mu!), foldBatch(r!)];
+    return bindAll(layerNormGradAllOp, operands, { blocks: size * blocks }).map((t) => unfoldBatch(t, size));
+  },
+  flops: ([, x]) => 13 * x!.shape.reduce((p, n) => p * n, 1),
+  sample(pick) {
+    const blocks = pick(1, 3);
+    const [r, c] = [blocks * pick(1, 3), pick(2, 5)];
+    const rows = { shape: [r, c] };
+    return {
+      operands: [rows, rows, { shape: [c] }, { shape: [r, 1] }, { shape: [r, 1], range: [0.5, 2] }],
+      attrs: { blocks },
+    };
+  },
+};
 
 export interface GroupNormAttrs {
   readonly groups: number;
@@ -151,8 +189,6 @@ export const groupNormOp: Composite<GroupNormAttrs> = {
     };
   },
 };
-const foldBatch = (t: Tensor): Tensor => reshape(t, [t.shape[0]! * t.shape[1]!, ...t.shape.slice(2)]);
-const unfoldBatch = (t: Tensor, size: number): Tensor => reshape(t, [size, t.shape[0]! / size, ...t.shape.slice(1)]);
 
 /** `groupNorm(x[n,h,w,c], γ, β, { groups, eps, silu })`. */
 export const groupNorm = (x: Tensor, gamma: Tensor, beta: Tensor, a: GroupNormAttrs): Tensor =>

@@ -1,6 +1,13 @@
 /** The only list of all ops: the test battery, `explain` and the documentation walk it. */
 import { attentionGradOp, attentionOp } from '../fused/attention.ts';
-import { groupNormGradAllOp, groupNormGradOp, groupNormOp, layerNormGradOp, layerNormOp } from '../fused/norm.ts';
+import {
+  groupNormGradAllOp,
+  groupNormGradOp,
+  groupNormOp,
+  layerNormGradAllOp,
+  layerNormGradOp,
+  layerNormOp,
+} from '../fused/norm.ts';
 import { softmaxOp } from '../fused/softmax.ts';
 import type { Op } from '../ir/tensor.ts';
 import { checkpointOp } from '../transforms/checkpoint.ts';
@@ -46,6 +53,7 @@ const all: readonly unknown[] = [
   softmaxOp,
   layerNormOp,
   layerNormGradOp,
+  layerNormGradAllOp,
   groupNormOp,
   groupNormGradOp,
   groupNormGradAllOp,

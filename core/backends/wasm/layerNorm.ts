@@ -2,7 +2,7 @@
 
 import type { LayerNormAttrs } from '../../fused/norm.ts';
 import type { Attrs } from '../../ir/tensor.ts';
-import { type Expr, f32x4, type Local, v128 } from './assemble.ts';
+import { type Expr, f32x4, i32, type Local, memoryFill, v128 } from './assemble.ts';
 import { f32Bits } from './machine.ts';
 import { accumulators, alongRow, combineAll, reciprocal } from './rows.ts';
 import { prepareTails } from './scalarCode.ts';
@@ -120,9 +120,30 @@ const layerNormKernel = rowKernel('layerNorm', ['x', 'y', 'mu', 'r'], ['gamma', 
   );
 });
 
-/** dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ with ĝ = g·γ */
-const layerNormGradKernel = rowKernel('layerNormGrad', ['g', 'x', 'mu', 'r', 'dx'], ['gamma'], (row) => {
-  const { f, m, at: p, width } = row;
+/**
+ * dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ with ĝ = g·γ. With `parameters` a unit is a block of rows, and its sums dγ = Σ g·x̂
+ * and dβ = Σ g grow in the results, which stay in L1.
+ */
+const gradKernel = (parameters: boolean): RowKernel => {
+  const of = ['g', 'x', 'mu', 'r', 'dx'];
+  const sums = parameters ? ['dgamma', 'dbeta'] : [];
+  const others = parameters ? ['gamma', 'rows'] : ['gamma'];
+  return rowKernel(parameters ? 'layerNormGradAll' : 'layerNormGrad', [...of, ...sums], others, (row) => {
+    if (!parameters) return gradOfRow(row);
+    const { f, at: p, width } = row;
+    const bytes = f.let(i32.shl(width, 2));
+    f.emit(memoryFill(p.dgamma!, i32.const(0), bytes), memoryFill(p.dbeta!, i32.const(0), bytes));
+    const at = { ...p, ...Object.fromEntries(of.map((name) => [name, f.let(p[name]!)])) };
+    const left = f.let(row.read('rows'));
+    f.while(left, () => {
+      gradOfRow({ ...row, at });
+      for (const wide of ['g', 'x', 'dx']) f.inc(at[wide]!, bytes);
+      for (const narrow of ['mu', 'r']) f.inc(at[narrow]!, 4);
+      f.inc(left, -1);
+    });
+  });
+};
+const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
   const perNumber = f.let(reciprocal(width));
   const mu = f.let(v128.load32_splat(p.mu!));
   const r = f.let(v128.load32_splat(p.r!));
@@ -132,20 +153,25 @@ const layerNormGradKernel = rowKernel('layerNormGrad', ['g', 'x', 'mu', 'r', 'dx
   const restart = (): void => {
     f.set(g, p.g!);
     f.set(x, p.x!);
-    f.set(gamma, row.read('gamma'));
+    f.set(gamma, read('gamma'));
   };
   restart();
+  const totals = [p.dgamma, p.dbeta].flatMap((t) => (t ? [f.let(t)] : []));
   const xhat = (value: Code): Local<'v128'> => f.let(f32x4.mul(f32x4.sub(value, mu), r));
   alongRow(
     f,
     m,
     width,
-    [g, x, gamma],
+    [g, x, gamma, ...totals],
     (v) => {
-      // beyond the row g is 0, and with it both terms
-      const gh = f.let(f32x4.mul(v.load(g), v.load(gamma)));
+      // beyond the row g is 0, and with it all terms
+      const slope = f.let(v.load(g));
+      const gh = f.let(f32x4.mul(slope, v.load(gamma)));
+      const normal = xhat(v.load(x));
       f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
-      f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, xhat(v.load(x)))));
+      f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
+      for (const [i, t] of totals.entries())
+        f.emit(v.store(t, f32x4.add(v.load(t), i === 0 ? f32x4.mul(slope, normal) : slope)));
     },
     2,
   );
@@ -164,7 +190,9 @@ const layerNormGradKernel = rowKernel('layerNormGrad', ['g', 'x', 'mu', 'r', 'dx
     },
     2,
   );
-});
+};
+const layerNormGradKernel = gradKernel(false);
+const layerNormGradAllKernel = gradKernel(true);
 
 /** y = e^(x − max x) / Σ e^(x − max x) */
 const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width }) => {
@@ -231,6 +259,23 @@ const layerNormGrad: WasmKernel<Attrs> = {
     );
   },
 };
+const layerNormGradAll: WasmKernel<{ readonly blocks: number }> = {
+  strided: [],
+  work: ({ inputs: [g, x, gamma, mu, r], outputs: [dx, dgamma, dbeta], attrs: { blocks } }) => {
+    const [all, width] = x!.view.shape as [number, number];
+    const rows = all / blocks;
+    const values = { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), dx: dx!.address };
+    const block = rows * width * 4;
+    return rowWork(
+      layerNormGradAllKernel,
+      blocks,
+      width,
+      18 * rows,
+      { ...values, dgamma: dgamma!.address, dbeta: dbeta!.address, rows },
+      { g: block, x: block, dx: block, mu: rows * 4, r: rows * 4, dgamma: width * 4, dbeta: width * 4 },
+    );
+  },
+};
 const softmax: WasmKernel<Attrs> = {
   strided: [],
   work: ({ inputs: [x], outputs: [y] }) => {
@@ -239,4 +284,4 @@ const softmax: WasmKernel<Attrs> = {
     return rowWork(softmaxKernel, rows, width, 30, { x: at(x!), y: y!.address }, { x: width * 4, y: width * 4 });
   },
 };
-export const rowKernels = { layerNorm, layerNormGrad, softmax };
+export const rowKernels = { layerNorm, layerNormGrad, layerNormGradAll, softmax };
