@@ -29,6 +29,7 @@ import {
   read,
   registry,
   reshape,
+  sin,
   slice,
   softmax,
   sub,
@@ -261,6 +262,25 @@ describe('compiled steps', () => {
     await advance(900);
     expect(await settle()).toEqual(early);
     await read(state.w);
+  });
+  test('a plan allocates nothing, and intermediates of programs lie in the same buffers', async () => {
+    const chain = (x: Tensor) => sum(exp(dot(exp(dot(x, x)), x)), 1);
+    const other = (x: Tensor) => sum(sin(dot(sin(dot(x, x)), x)), 1);
+    const x = evaluate(t(1, 256, 256), backend);
+    const [a, b] = [compile(chain, { backend }), compile(other, { backend })];
+    const live = () => backend.memory().liveBytes;
+    const start = live();
+    const { workspaceBytes } = a.inspect(x);
+    expect(b.inspect(x).workspaceBytes).toBe(workspaceBytes);
+    expect(live()).toBe(start);
+    const first = await read(a(x));
+    const afterOne = live();
+    expect(afterOne).toBeGreaterThanOrEqual(start + workspaceBytes);
+    const second = await read(b(x));
+    // a result more at most, no second workspace
+    expect(live() - afterOne).toBeLessThan(workspaceBytes / 4);
+    expect(await read(a(x))).toEqual(first);
+    expect(await read(b(x))).toEqual(second);
   });
   test('another shape builds no pipeline, and a profile has a time for every kernel', async () => {
     const run = compile((w: Tensor, x: Tensor) => sum(exp(dot(x, w)), 1), { backend });

@@ -7,7 +7,9 @@ import type { Pipelines } from '../core/backends/webgpu/pipelines.ts';
 const buffer = (label: string) => ({ label }) as GPUBuffer;
 const kernel: Kernel = { name: 'k', code: '', params: new Uint32Array(4), groups: [1, 1, 1], reads: 1, writes: 1 };
 const scratch = buffer('scratch');
-const bind = (...at: (GPUBuffer | number)[]): Bindings => ({
+/** the position behind those of the arguments */
+const SCRATCH = 4;
+const bind = (...at: number[]): Bindings => ({
   kernel,
   uniformOffset: 0,
   places: at.map((a) => ({ at: a, offset: 0, size: 16 })),
@@ -24,11 +26,11 @@ const setup = () => {
   } as unknown as GPUDevice;
   const pipelines = { layout: () => ({}) } as unknown as Pipelines;
   // state 0 → scratch, scratch → state 1, batch 2 → result 3
-  const dispatches = [bind(0, scratch), bind(scratch, 1), bind(2, 3)];
+  const dispatches = [bind(0, SCRATCH), bind(SCRATCH, 1), bind(2, 3)];
   const groupsFor = rememberBindGroups(device, pipelines, buffer('u'), dispatches);
   return (...table: GPUBuffer[]) => {
     made = 0;
-    return { groups: groupsFor(table), made: () => made };
+    return { groups: groupsFor([...table, scratch]), made: () => made };
   };
 };
 

@@ -2,9 +2,9 @@
 import type { Kernel } from './kernel.ts';
 import type { Pipelines } from './pipelines.ts';
 
-/** A binding: a fixed buffer, or a position in the run's table, and the bytes of it that are bound. */
+/** A binding: a position in the run's table of buffers, and the bytes of that buffer that are bound. */
 export interface Place {
-  readonly at: GPUBuffer | number;
+  readonly at: number;
   readonly offset: number;
   readonly size: number;
 }
@@ -41,7 +41,7 @@ export const rememberBindGroups = (
         { binding: 0, resource: { buffer: uniforms, offset: uniformOffset, size: kernel.params.byteLength } },
         ...places.map(({ at, offset, size }, i) => ({
           binding: i + 1,
-          resource: { buffer: typeof at === 'number' ? table[at]! : at, offset, size },
+          resource: { buffer: table[at]!, offset, size },
         })),
       ],
     });
@@ -49,8 +49,7 @@ export const rememberBindGroups = (
   return (table) => {
     const found = known.findIndex((k) => same(table, k.table));
     if (found === 0) return known[0]!.groups;
-    const fits = ({ places }: Bindings, other: Table): boolean =>
-      places.every(({ at }) => typeof at !== 'number' || other[at] === table[at]);
+    const fits = ({ places }: Bindings, other: Table): boolean => places.every(({ at }) => other[at] === table[at]);
     const entry =
       found > 0
         ? known.splice(found, 1)[0]!

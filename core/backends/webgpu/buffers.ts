@@ -37,6 +37,14 @@ export const sizeClass = (bytes: number): number => {
 
 const mib = (bytes: number): string => `${(bytes / MiB).toFixed(1)} MiB`;
 
+/** @throws DeviceLimitError naming both numbers for a tensor that no buffer of the device holds */
+export const checkSize = (bytes: number, { maxBufferSize: most }: Gpu['limits']): void => {
+  if (bytes > most)
+    throw new DeviceLimitError(
+      `one tensor needs ${mib(bytes)}, a buffer of this WebGPU adapter holds at most ${mib(most)}`,
+    );
+};
+
 /**
  * @param budget most bytes the pool may hold at once, live and waiting together
  * @throws DeviceLimitError naming both numbers when a buffer fits neither the device nor the budget
@@ -57,11 +65,8 @@ export const createPool = ({ device, limits }: Gpu, budget = Number.POSITIVE_INF
 
   return {
     acquire(bytes) {
+      checkSize(bytes, limits);
       const most = limits.maxBufferSize;
-      if (bytes > most)
-        throw new DeviceLimitError(
-          `one tensor needs ${mib(bytes)}, a buffer of this WebGPU adapter holds at most ${mib(most)}`,
-        );
       const size = Math.min(sizeClass(bytes), most - (most % 4));
       const reused = waiting.get(size)?.pop();
       if (reused) pooledBytes -= size;

@@ -9,6 +9,7 @@ import { type AdapterClass, closeDevice, type Gpu, openDevice } from './device.t
 import { hasKernel } from './ops.ts';
 import { createPipelines } from './pipelines.ts';
 import { buildProgram, type Storage } from './program.ts';
+import { createWorkspace } from './workspace.ts';
 
 export interface WebgpuOptions {
   /** most bytes of device memory in use; software adapters never report out of memory themselves */
@@ -42,6 +43,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
   };
   const pool = createPool(gpu, options.memoryBudget);
   const pipelines = createPipelines(gpu);
+  const workspace = createWorkspace(pool);
   let live = 0;
   /** counts storages as they come and go */
   const counted = (storages: readonly Storage[]): readonly Storage[] => {
@@ -73,7 +75,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
       pool.release(buffer);
     },
     build(graph) {
-      const program = buildProgram({ gpu, pool, pipelines }, graph);
+      const program = buildProgram({ gpu, pool, pipelines, workspace }, graph);
       return {
         ...program,
         run(inputs) {

@@ -2,7 +2,7 @@
  * A built program: kernels in order with their pipelines, uniforms and slots. A run encodes one pass and submits once;
  * nothing is read back.
  */
-import { type Buffer, type Lowered, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
+import { type Buffer, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
 import { modulesOf } from '../../compile/modules.ts';
 import { reuseDonated, slots, spans } from '../../compile/plan.ts';
 import { dtypes } from '../../ir/dtype.ts';
@@ -11,7 +11,7 @@ import { head } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import type { Executable, Graph, KernelReport } from '../backend.ts';
 import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
-import type { BufferPool } from './buffers.ts';
+import { type BufferPool, checkSize } from './buffers.ts';
 import type { Gpu } from './device.ts';
 import { MAX_GROUPS, type Recipe, single } from './kernel.ts';
 import { isStrided, recipeOf } from './ops.ts';
@@ -20,6 +20,7 @@ import { printReduce } from './printReduce.ts';
 import { type InPlace, printElementwise } from './printWgsl.ts';
 import { bindRanges, partsOf } from './ranges.ts';
 import { timedPasses } from './timing.ts';
+import type { Workspace } from './workspace.ts';
 
 /** Values on the device. */
 export interface Storage {
@@ -31,6 +32,7 @@ export interface Context {
   readonly gpu: Gpu;
   readonly pool: BufferPool;
   readonly pipelines: Pipelines;
+  readonly workspace: Workspace;
 }
 
 const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
@@ -88,16 +90,7 @@ const describe = (k: LoweredKernel): KernelReport => {
   };
 };
 
-/** Places of a program's buffers: fixed slots, or the table that a run fills in (inputs first, then outputs). */
-const placeBuffers = (lowered: Lowered, pool: BufferPool) => {
-  const { slotOf, sizes } = slots(spans(lowered), 256);
-  const fixed = sizes.map((bytes) => pool.acquire(bytes));
-  const table = new Map<Buffer, number>();
-  for (const b of [...lowered.inputs, ...lowered.outputs]) if (!table.has(b)) table.set(b, table.size);
-  return { fixed, table, placeOf: (b: Buffer): GPUBuffer | number => table.get(b) ?? fixed[slotOf.get(b)!]! };
-};
-
-export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): Executable<Storage> => {
+export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph: Graph): Executable<Storage> => {
   const { device, limits } = gpu;
   // a cluster may read so many tensors that all of them and its result can be bound, be they as large as the largest
   const largest = [...graph.inputs, ...graph.order.flatMap((t) => t.outs)].reduce(
@@ -107,17 +100,21 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
   const maxLoads = Math.max(3, Math.min(10, Math.floor(gpu.bindings.count / largest) - 1));
   const lowered = lower(graph, { strided: isStrided, maxLoads });
   const reuse = reuseDonated(lowered, graph.donated);
-  const { fixed, table, placeOf } = placeBuffers(lowered, pool);
 
-  // recipes → launches; scratch buffers are shared by all kernels in turn
+  // a run's table of buffers: inputs, outputs, intermediates, scratch that all kernels share in turn
+  const { slotOf, sizes } = slots(spans(lowered), 256);
+  const table = new Map<Buffer, number>();
+  for (const b of [...lowered.inputs, ...lowered.outputs]) if (!table.has(b)) table.set(b, table.size);
+  const firstScratch = table.size + sizes.length;
+  const placeOf = (b: Buffer): number => table.get(b) ?? table.size + slotOf.get(b)!;
   const recipes = lowered.kernels.map((k) => ({ k, recipe: recipeFor(k, gpu, inPlaceOf(k, reuse)) }));
-  const scratch: GPUBuffer[] = [];
+  const scratch: number[] = [];
   for (const { recipe } of recipes)
-    for (const [i, bytes] of recipe.scratch.entries())
-      if (!scratch[i] || scratch[i].size < bytes) {
-        if (scratch[i]) pool.release(scratch[i]);
-        scratch[i] = pool.acquire(bytes);
-      }
+    for (const [i, bytes] of recipe.scratch.entries()) scratch[i] = Math.max(scratch[i] ?? 0, bytes);
+  const wanted = [...sizes, ...scratch];
+  for (const bytes of [...wanted, ...lowered.outputs.map(bytesOf)]) checkSize(bytes, limits);
+  const lease = workspace.lease(wanted);
+
   let uniformBytes = 0;
   const align = limits.minUniformBufferOffsetAlignment;
   const launches = recipes.flatMap(({ k, recipe }, op): Launch[] =>
@@ -131,7 +128,7 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
       uniformBytes += Math.ceil(kernel.params.byteLength / align) * align;
       const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
       const buffers = operands.map(({ from, index }) => {
-        if (from === 'scratch') return { at: scratch[index]!, bytes: recipe.scratch[index]! };
+        if (from === 'scratch') return { at: firstScratch + index, bytes: recipe.scratch[index]! };
         const buffer = (from === 'input' ? inputs : k.outputs)[index]!;
         return { at: placeOf(buffer), bytes: bytesOf(buffer) };
       });
@@ -158,7 +155,8 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
   /** the run's table of buffers, and its results */
   const prepare = (inputs: readonly Storage[]) => {
     gpu.check();
-    const buffers: GPUBuffer[] = [];
+    const buffers: GPUBuffer[] = new Array(table.size);
+    buffers.push(...lease.buffers());
     for (const [i, b] of lowered.inputs.entries()) buffers[table.get(b)!] = inputs[i]!.buffer;
     const reused = new Set<Buffer>();
     const outputs = lowered.outputs.map((b): Storage => {
@@ -176,7 +174,7 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
   };
   let times: readonly number[] = [];
   return {
-    workspaceBytes: [...fixed, ...scratch].reduce((n, b) => n + b.size, 0),
+    workspaceBytes: lease.bytes,
     run(inputs) {
       const { buffers, finish } = prepare(inputs);
       const encoder = device.createCommandEncoder();
@@ -219,7 +217,7 @@ export const buildProgram = ({ gpu, pool, pipelines }: Context, graph: Graph): E
       });
     },
     release() {
-      for (const buffer of [...fixed, ...scratch]) pool.release(buffer);
+      lease.close();
       uniforms.destroy();
     },
   };
