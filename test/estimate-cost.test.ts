@@ -4,7 +4,7 @@ import { resolveConfig } from '../train/config.ts';
 import { type Cost, costLines, costOf, reduce } from '../train/estimate/cost.ts';
 import type { Plan } from '../train/estimate/estimate.ts';
 import type { Settled } from '../train/estimate/settle.ts';
-import { secondsOf } from '../train/estimate/text.ts';
+import type { Speed } from '../train/estimate/text.ts';
 
 const cost: Cost = { step: 20, test: 5, pair: 12, picture: 80, encoding: 0.5 };
 const config = (more: object = {}) => resolveConfig({ steps: 100, testEvery: 10, validateEvery: 50, ...more });
@@ -22,15 +22,15 @@ describe('cost', () => {
       plan('decoding pictures', 6e12),
       plan('encoding pictures', 8e12),
     ];
-    const rate = 1e11;
-    const one = secondsOf(plan('any', 1e12), rate);
+    const speed: Speed = { rate: 1e11, share: 0.5, convShare: 0.25, half: 1e-9 };
+    const one = 20; // 1e12/(1e11 · 0.5)
     const settled = {
       config: config({ batch: 4, accumulate: 2, sampleSteps: 20 }),
       // 16 samples at a time in validation, 6 pictures drawn at a time, 8 encoded at a time
       shape: { side: 224, validationPairs: 32, samples: 6 },
       estimate: { plans },
     } as unknown as Settled;
-    const got = costOf(settled, rate);
+    const got = costOf(settled, speed);
     expect(got.step).toBeCloseTo(2 * 4 * one, 9);
     expect(got.test).toBeCloseTo(2 * 1 * one, 9);
     expect(got.pair).toBeCloseTo((2 * 5 * 1.6 * one) / 16, 9);

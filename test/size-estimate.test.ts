@@ -1,6 +1,7 @@
 /** The plan of a run against the run itself: peak memory, the choice of micro-batches, what they compute, f16 storage. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { wasmBackend } from '../core/backends/wasm/index.ts';
+import { webgpuBackend } from '../core/backends/webgpu/index.ts';
 import { type Backend, cast, entries, read, type Tensor, tensor, unflatten } from '../core/index.ts';
 import { floatToHalf } from '../models/io/dtypes.ts';
 import { load } from '../models/spec.ts';
@@ -52,18 +53,26 @@ const stepsOn = (backend: Backend) =>
   });
 const hyper = { unet: tensor(1e-3), text: tensor(1e-3) };
 
-describe('prediction', () => {
-  it("the backend's peak lies within 10% of the plan, with f32 and with f16 weights", {
-    timeout: 120_000,
-  }, async () => {
-    for (const weights of ['f32', 'f16'] as const) {
-      const backend = wasmBackend({ threads: 2 }) as Backend;
+const opened: readonly [string, () => Promise<Backend>][] = [
+  ['wasm', async () => wasmBackend({ threads: 2 }) as Backend],
+  ['webgpu', async () => (await webgpuBackend()) as Backend],
+];
+
+describe.each(opened)('prediction on %s', (_name, open) => {
+  it.each(['f32', 'f16'] as const)(
+    "the backend's peak lies within 10% of the plan, %s weights",
+    { timeout: 300_000 },
+    async (weights) => {
+      const backend = await open();
       const shape = shapeOf(base, { ...config, weights }, backend);
       const linears = targetsOf(base, config);
-      const planned = addUp(base, linears, shape, [
-        ...planSteps(base, linears, shape, backend),
-        ...planAround(base, { ...shape, samples: 0 }, backend),
-      ]);
+      const planned = addUp(
+        base,
+        linears,
+        shape,
+        [...planSteps(base, linears, shape, backend), ...planAround(base, { ...shape, samples: 0 }, backend)],
+        backend,
+      );
       expect(backend.memory().peakBytes, 'planning allocates nothing').toBe(0);
       const { pipeline } = await loadPipeline(SMALL_BASE, backend, { weights });
       const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
@@ -76,8 +85,8 @@ describe('prediction', () => {
       expect(planned.backendBytes / measured).toBeGreaterThan(0.9);
       expect(planned.backendBytes / measured).toBeLessThan(1.1);
       await backend.close();
-    }
-  });
+    },
+  );
 });
 
 describe('choice', () => {
@@ -88,13 +97,14 @@ describe('choice', () => {
   const at = (bytes: number, open = all) => {
     const { accumulate, checkpointBlocks } = settle(wide, open, base, backend, {
       backend: bytes,
+      limit: 'a test allows',
       process: 1e12,
     }).config;
     return { accumulate, checkpointBlocks };
   };
   const bytesOf = (accumulate: number, checkpointBlocks: boolean) =>
-    settle({ ...wide, accumulate, checkpointBlocks }, none, base, backend, { backend: 1, process: 1e12 }).estimate
-      .backendBytes;
+    settle({ ...wide, accumulate, checkpointBlocks }, none, base, backend, { backend: 1, limit: '', process: 1e12 })
+      .estimate.backendBytes;
   it('fewest micro-batches with kept blocks, recomputed blocks where nothing else fits', { timeout: 120_000 }, () => {
     const [whole, halves, recomputed] = [bytesOf(1, false), bytesOf(2, false), bytesOf(1, true)];
     expect(halves).toBeLessThan(whole);
@@ -108,9 +118,9 @@ describe('choice', () => {
     expect(at(1, none)).toEqual({ accumulate: 1, checkpointBlocks: false });
   });
   it('a refusal is one line with both numbers, three causes and what to change', { timeout: 60_000 }, () => {
-    const budget = { backend: 2 ** 20, process: 1e12 };
+    const budget = { backend: 2 ** 20, limit: 'a test allows', process: 1e12 };
     const said = refusal(settle(wide, none, base, backend, budget), budget)!;
-    expect(said).toMatch(/^this run needs [\d.]+ MiB, a WASM memory holds 1\.0 MiB: ([^,;]+ [\d.]+ MiB(, |; )){3}try /);
+    expect(said).toMatch(/^this run needs [\d.]+ MiB, a test allows 1\.0 MiB: ([^,;]+ [\d.]+ MiB(, |; )){3}try /);
     for (const change of ['--weights f16', '--checkpoint-blocks on', '--accumulate 8', 'a --resolution below 64'])
       expect(said).toContain(change);
     expect(said).not.toContain('\n');

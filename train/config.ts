@@ -228,6 +228,7 @@ export function resolveConfig(options: Readonly<Record<string, unknown>>): RunCo
     out: _out,
     name: _name,
     resume: _resume,
+    memory: _memory,
     estimate: _estimate,
     ...rest
   } = options as Record<string, unknown> & { preset?: keyof typeof runPresets };

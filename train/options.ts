@@ -92,6 +92,11 @@ export function trainCommand(io: Io): Command {
         .choices(['auto', 'on', 'off'])
         .preset('on'),
     )
+    .option(
+      '--memory <GiB>',
+      'what the backend may take; default: all that is free (a graphics card does not tell)',
+      number,
+    )
     .option('--estimate', 'predict memory and time, and stop')
     .option('--validate-every <n>', 'steps between validations', number)
     .option('--validation-pairs <n>', 'pairs of the validation grid', number)

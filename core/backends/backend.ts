@@ -54,6 +54,8 @@ export interface Backend<S = unknown> {
   readonly name: BackendName;
   /** the machine or adapter behind it, in words */
   readonly device: string;
+  /** storages lie in this process's memory; false for a card with memory of its own */
+  readonly inProcess: boolean;
   supports(dtype: DType): boolean;
   /** true: this composite runs as one kernel here; false: its body is inlined */
   hasKernel(op: Op): boolean;

@@ -6,10 +6,7 @@ import type { RunConfig } from '../config.ts';
 import { pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../pairs.ts';
 import { counted, duration } from '../report/format.ts';
 import type { Settled } from './settle.ts';
-import { secondsOf } from './text.ts';
-
-/** A machine to settle proportions by, flop/s: the same command gives the same settings on all. */
-export const NOMINAL_RATE = 1e11;
+import { type Speed, secondsOf } from './text.ts';
 
 /** Seconds of the parts of a run. */
 export type Cost = {
@@ -25,11 +22,10 @@ export type Cost = {
   readonly encoding: number;
 };
 
-/** @param rate flop/s of a matrix product on this machine now */
-export function costOf({ estimate, config: c, shape }: Settled, rate: number): Cost {
+export function costOf({ estimate, config: c, shape }: Settled, speed: Speed): Cost {
   const seconds = (name: string): number => {
     const plan = estimate.plans.find((p) => p.name === name);
-    return plan === undefined ? 0 : secondsOf(plan, rate);
+    return plan === undefined ? 0 : secondsOf(plan, speed);
   };
   const step = seconds('training step');
   const measured = Math.min(VALIDATION_BATCH, VALIDATION_GRID.length * shape.validationPairs);
@@ -79,7 +75,7 @@ export function reduce(c: RunConfig, cost: Cost, isOpen: (key: Reducible) => boo
 }
 
 /** What the run will take, in words: the whole and its parts, then what was reduced. */
-export function costLines(c: RunConfig, cost: Cost, asked: RunConfig): readonly string[] {
+export function costLines(c: RunConfig, cost: Cost, asked: RunConfig, atLeast = false): readonly string[] {
   const steps = stepsOf(c);
   const n = drawn(c);
   const validation = c.validationPairs * cost.pair;
@@ -98,7 +94,7 @@ export function costLines(c: RunConfig, cost: Cost, asked: RunConfig): readonly 
     .filter((key) => c[key] !== asked[key])
     .map((key) => `--${key.replace('P', '-p')} ${c[key]} (of ${asked[key]})`);
   return [
-    `time, on this machine idle: ${whole}${parts.join(', ')}`,
+    `time, on this machine idle${atLeast ? ', at least' : ''}: ${whole}${parts.join(', ')}`,
     ...(reduced.length > 0
       ? [`kept in proportion to the training: ${reduced.join(', ')}; give them to have them otherwise`]
       : []),

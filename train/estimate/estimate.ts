@@ -62,9 +62,9 @@ export type Estimate = {
   readonly plans: readonly Plan[];
   /** weights, optimizer and the largest workspace: what the backend holds at most */
   readonly backendBytes: number;
-  /** of these, stored halves: outside the memory that kernels address (core/README.md) */
+  /** of these, wasm's stored halves: outside the memory that kernels address (core/README.md) */
   readonly outsideBytes: number;
-  /** with what the process itself takes */
+  /** what the process takes: its own share, and the backend's where that lies in it */
   readonly processBytes: number;
 };
 
@@ -170,10 +170,16 @@ const HOST_BYTES = 250 * 2 ** 20;
 const KERNEL_BYTES = 6 * 2 ** 10;
 
 /** Adds up a run from the plans of its programs. */
-export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly Plan[]): Estimate {
+export function addUp(
+  base: Base,
+  linears: Linears,
+  o: RunShape,
+  plans: readonly Plan[],
+  backend: Pick<Backend, 'name' | 'inProcess'>,
+): Estimate {
   const { frozen, vae, state } = treesOf(base, linears, o);
   const weights = total(frozen) + total(vae);
-  const halves = (t: Tensor) => t.dtype === 'f16';
+  const halves = (t: Tensor) => t.dtype === 'f16' && backend.name === 'wasm';
   const outsideBytes = total(frozen, halves) + total(vae, halves);
   const gradients = total(adaptersOf(state));
   // micro-batches: the gradients of one, their running mean, and the fixed place each program writes its results to
@@ -182,5 +188,6 @@ export function addUp(base: Base, linears: Linears, o: RunShape, plans: readonly
   const backendBytes = weights + optimizer + workspace;
   const kernels = plans.reduce((n, p) => n + p.kernels, 0);
   const host = process.memoryUsage.rss() + HOST_BYTES + kernels * KERNEL_BYTES;
-  return { weights, optimizer, plans, backendBytes, outsideBytes, processBytes: backendBytes + host };
+  const processBytes = host + (backend.inProcess ? backendBytes : 0);
+  return { weights, optimizer, plans, backendBytes, outsideBytes, processBytes };
 }

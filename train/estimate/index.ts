@@ -4,13 +4,13 @@ import { type Io, print } from '../cli.ts';
 import { openSettings, type RunConfig, resolveConfig } from '../config.ts';
 import { openBaseAt } from '../model.ts';
 import { bytes } from '../report/format.ts';
-import { costLines, costOf, NOMINAL_RATE, reduce } from './cost.ts';
+import { costLines, costOf, reduce } from './cost.ts';
 import { budgetOf, isLarge, refusal, settle } from './settle.ts';
-import { estimateLines, probeRate } from './text.ts';
+import { estimateLines, isLeast, NOMINAL, speedOf } from './text.ts';
 
 /**
  * The settings of a new run, complete; undefined when only the estimate was asked for. Reads configurations and headers,
- * no weights. Plans are those of the wasm backend; on others the settings left open become one batch, blocks kept.
+ * no weights. On backends without plans the settings left open become one batch, blocks kept.
  * @throws RangeError: one line with the three largest causes and what to change, when the run does not fit
  */
 export async function settleRun(
@@ -21,20 +21,22 @@ export async function settleRun(
   const asked = resolveConfig(options);
   const base = await openBaseAt(asked.base);
   const estimating = options.estimate === true;
-  if (estimating && backend.name !== 'wasm')
-    throw new RangeError(
-      `--estimate: plans are made for the wasm backend, not for ${backend.name}; add --backend wasm`,
-    );
-  if (!estimating && (backend.name !== 'wasm' || !isLarge(base, asked))) return asked;
-  const budget = budgetOf(backend);
+  const { memory } = options;
+  const told = estimating ? '--estimate' : typeof memory === 'number' ? '--memory' : undefined;
+  const plans = backend.name === 'wasm' || backend.name === 'webgpu';
+  if (told && !plans)
+    throw new RangeError(`${told}: plans are made for wasm and webgpu, not for ${backend.name}; add --backend wasm`);
+  if (typeof memory === 'number' && !(memory > 0)) throw new RangeError(`--memory ${memory}: expected GiB above 0`);
+  if (!plans || (!told && !isLarge(base, asked))) return asked;
+  const budget = budgetOf(backend, typeof memory === 'number' ? memory * 2 ** 30 : undefined);
   const settled = settle(asked, openSettings(options), base, backend, budget);
-  const rate = await probeRate(backend);
+  const speed = await speedOf(backend);
   const isOpen = (key: string) => options[key] === undefined;
-  const c = isLarge(base, asked) ? reduce(settled.config, costOf(settled, NOMINAL_RATE), isOpen) : settled.config;
-  if (estimating) for (const line of estimateLines(settled, rate)) print(io, line);
+  const c = isLarge(base, asked) ? reduce(settled.config, costOf(settled, NOMINAL), isOpen) : settled.config;
+  if (estimating) for (const line of estimateLines(settled, speed)) print(io, line);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);
-  for (const line of costLines(c, costOf(settled, rate), asked)) print(io, line);
+  for (const line of costLines(c, costOf(settled, speed), asked, isLeast(speed))) print(io, line);
   if (estimating) return undefined;
   const { estimate } = settled;
   print(

@@ -15,8 +15,10 @@ import { addUp, type Estimate, planAround, planSteps, type RunShape } from './es
 /** Which settings may be chosen here. */
 export type Open = { readonly accumulate: boolean; readonly checkpointBlocks: boolean };
 export type Budget = {
-  /** what the backend can address */
+  /** what the backend can address, or may take */
   readonly backend: number;
+  /** in words: whose limit that is */
+  readonly limit: string;
   /** what the machine has free */
   readonly process: number;
 };
@@ -25,9 +27,14 @@ export type Settled = { readonly config: RunConfig; readonly estimate: Estimate;
 /** a WASM memory ends at 4 GiB; the last pages are left to programs and small tensors */
 const WASM_BYTES = 4 * 2 ** 30 - 96 * 2 ** 20;
 
-/** The budget of this machine now. */
-export const budgetOf = (backend: Backend): Budget => ({
-  backend: backend.name === 'wasm' ? WASM_BYTES : Number.POSITIVE_INFINITY,
+/**
+ * The budget of this machine now. WebGPU does not tell how much memory a card has: `most` does.
+ * @param most bytes the backend may take, as told
+ */
+export const budgetOf = (backend: Backend, most = Number.POSITIVE_INFINITY): Budget => ({
+  ...(backend.name === 'wasm' && most >= WASM_BYTES
+    ? { backend: WASM_BYTES, limit: 'a WASM memory holds' }
+    : { backend: most, limit: '--memory allows' }),
   process: os.freemem() + process.memoryUsage.rss(),
 });
 
@@ -77,7 +84,7 @@ export function settle(c: RunConfig, open: Open, base: Base, backend: Backend, b
   const of = (shape: RunShape): Settled => ({
     shape,
     config: { ...c, accumulate: shape.accumulate, checkpointBlocks: shape.checkpointBlocks },
-    estimate: addUp(base, linears, shape, [...planSteps(base, linears, shape, backend), ...around]),
+    estimate: addUp(base, linears, shape, [...planSteps(base, linears, shape, backend), ...around], backend),
   });
   const divisors = Array.from({ length: c.batch }, (_, i) => i + 1).filter((n) => c.batch % n === 0);
   const counts = open.accumulate ? divisors : [c.accumulate];
@@ -104,7 +111,7 @@ export function refusal({ estimate: e, shape, config: c }: Settled, budget: Budg
   const large = Math.max(addressed(e), e.outsideBytes);
   const limit =
     large > budget.backend
-      ? `needs ${bytes(large)}, a WASM memory holds ${bytes(budget.backend)}`
+      ? `needs ${bytes(large)}, ${budget.limit} ${bytes(budget.backend)}`
       : `needs ${bytes(e.processBytes)}, this machine has ${bytes(budget.process)} free`;
   // halves have a memory of their own: they are a cause where that, or the machine, is too small
   const apart = addressed(e) > budget.backend ? e.outsideBytes : 0;

@@ -93,6 +93,7 @@ export function cpuBackend(): Backend<HostArray> {
   return {
     name: 'cpu',
     device: 'plain loops, one thread',
+    inProcess: true,
     supports: (_d: DType) => true,
     hasKernel: () => false,
     store: (values) => track(values.slice()),

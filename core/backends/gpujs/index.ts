@@ -148,6 +148,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
   return {
     name: 'gpujs',
     device: `gpu.js, mode ${mode}`,
+    inProcess: true,
     supports: (dtype: DType) => dtype !== 'f64',
     hasKernel: () => false,
     store: (values) => track({ values: Promise.resolve(values.slice()), bytes: values.byteLength }),

@@ -226,6 +226,7 @@ export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> 
   return {
     name: 'wasm',
     device: `WASM SIMD, ${machine.threads} thread${machine.threads > 1 ? 's' : ''}`,
+    inProcess: true,
     supports: (d) => d !== 'f64',
     hasKernel: (op) => kernels.has(op.name),
     store(values, dtype) {

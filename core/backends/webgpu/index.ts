@@ -53,6 +53,7 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
   return {
     name: 'webgpu',
     device: gpu.adapter,
+    inProcess: opened.class === 'cpu',
     supports: (dtype) => dtype !== 'f64',
     hasKernel,
     store(values, dtype) {
