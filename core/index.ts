@@ -1,15 +1,10 @@
-/** The public names of the core, grouped as in README.md; everything else may change. */
-// tensors and trees
+/**
+ * The public names of the core, in reading order; everything else may change. A blank line below each heading keeps the
+ * formatter from sorting names across headings.
+ */
 
-// backends
-export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport } from './backends/backend.ts';
-export { cpuBackend } from './backends/cpu/index.ts';
-export { type Compiled, compile, evaluate } from './compile/compile.ts';
-export { place, read, readScalar, tensor } from './compile/data.ts';
-export { attention } from './fused/attention.ts';
-export { groupNorm, layerNorm } from './fused/norm.ts';
-// fused
-export { softmax } from './fused/softmax.ts';
+// ── what a program is made of ──────────────────────────────────────────────────────────────────────────────────────
+
 export type { DType, HostArray } from './ir/dtype.ts';
 export {
   CoreError,
@@ -22,17 +17,13 @@ export {
 } from './ir/errors.ts';
 export { print } from './ir/print.ts';
 export type { Shape, Tensor } from './ir/tensor.ts';
+export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
+export { registry } from './registry.ts';
+
+// ── elementwise functions, with broadcasting ───────────────────────────────────────────────────────────────────────
+
 export { cast } from './ops/cast.ts';
-export { concat, stack } from './ops/concat.ts';
-export { alias, barrier, stopGradient } from './ops/control.ts';
-export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
-// contractions
-export { dot } from './ops/dot.ts';
-export { full, iota, ones, zeros } from './ops/fill.ts';
-export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
 export { asFloat } from './ops/half.ts';
-export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
-// elementwise
 export {
   abs,
   add,
@@ -62,15 +53,42 @@ export {
   sub,
   tanh,
 } from './ops/math.ts';
-// randomness
-export { fold, type Key, key, keys, normal, split, threefry, uniform } from './ops/random.ts';
-// reductions, layout, indexing
+
+// ── reductions and contractions ────────────────────────────────────────────────────────────────────────────────────
+
+export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
+export { dot } from './ops/dot.ts';
 export { max, mean, sum } from './ops/reduce.ts';
-export { registry } from './ops/registry.ts';
+
+// ── views, pieces, rows ────────────────────────────────────────────────────────────────────────────────────────────
+
+export { concat, stack } from './ops/concat.ts';
+export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
+export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
 export { pad, padTo, slice } from './ops/slice.ts';
-export { checkKeys } from './transforms/check-keys.ts';
+
+// ── sources ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export { place, read, readScalar, tensor } from './compile/data.ts';
+export { full, iota, ones, zeros } from './ops/fill.ts';
+export { fold, type Key, key, keys, normal, split, threefry, uniform } from './ops/random.ts';
+
+// ── composites ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export { attention } from './fused/attention.ts';
+export { groupNorm, layerNorm } from './fused/norm.ts';
+export { softmax } from './fused/softmax.ts';
+
+// ── transformations ────────────────────────────────────────────────────────────────────────────────────────────────
+
+export { alias, barrier, stopGradient } from './ops/control.ts';
 export { checkpoint } from './transforms/checkpoint.ts';
-// transformations
 export { grad, pullback, valueAndGrad, vjp } from './transforms/grad.ts';
-export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './transforms/tree.ts';
 export { vmap } from './transforms/vmap.ts';
+
+// ── compilation and backends ───────────────────────────────────────────────────────────────────────────────────────
+
+export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport } from './backends/backend.ts';
+export { cpuBackend } from './backends/cpu/index.ts';
+export { checkKeys } from './compile/checkKeys.ts';
+export { type Compiled, compile, evaluate } from './compile/compile.ts';

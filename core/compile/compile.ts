@@ -2,7 +2,7 @@
 import type { Backend, Executable, Graph, KernelReport } from '../backends/backend.ts';
 import { CoreError } from '../ir/errors.ts';
 import { hole, type Tensor, topo } from '../ir/tensor.ts';
-import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../transforms/tree.ts';
+import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
 import { simplify } from './simplify.ts';
 

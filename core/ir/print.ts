@@ -1,7 +1,8 @@
 /** A graph as text, in let-form: what a function computes, with shapes and costs, before anything is compiled. */
-import { entries, isTensor, type Tree } from '../transforms/tree.ts';
+
 import { dtypes } from './dtype.ts';
 import { head, type Op, type Tensor, topo } from './tensor.ts';
+import { entries, isTensor, type Tree } from './tree.ts';
 import { sizeOf } from './view.ts';
 
 const formOf = (op: Op): string => (op.kind === 'primitive' ? op.form.kind : 'composite');

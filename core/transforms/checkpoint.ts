@@ -3,10 +3,10 @@
  * from its inputs, behind a barrier that makes the second run wait for the cotangent.
  */
 import { bindAll, type Composite, head, hole, type OutSpec, substitute, type Tensor, topo } from '../ir/tensor.ts';
+import { leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import { barrier } from '../ops/control.ts';
 import { mul, sin } from '../ops/math.ts';
 import { pullbackWanted } from './grad.ts';
-import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
 
 interface ClosedBody {
   readonly holes: readonly Tensor[];

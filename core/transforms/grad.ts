@@ -2,10 +2,10 @@
 import { isFloat } from '../ir/dtype.ts';
 import { MissingRuleError, ShapeError } from '../ir/errors.ts';
 import { type Composite, head, type Tensor, topo } from '../ir/tensor.ts';
+import { leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import { alias } from '../ops/control.ts';
 import { ones, zeros } from '../ops/fill.ts';
 import { add } from '../ops/math.ts';
-import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
 
 type Ct = Tensor | undefined;
 

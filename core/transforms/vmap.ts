@@ -1,8 +1,8 @@
 /** Automatic batching: one forward rewrite of the traced graph; every node asks its record's batching rule. */
 import { ShapeError } from '../ir/errors.ts';
 import { type Composite, hole, type Tensor, topo } from '../ir/tensor.ts';
+import { leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import { expandTo, permute, unsqueezeFront } from '../ops/layout.ts';
-import { leaves, mapTree, type Tree, unflatten } from './tree.ts';
 
 /** The axis that carries the samples in an argument (for all its leaves), or null: shared by all samples. */
 export type InAxis = number | null;

@@ -1,9 +1,8 @@
 /** Where an op is used: how often in true Stable Diffusion 1.5, and from which lines of the models. */
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { mean, mul, type Tensor, type Tree, valueAndGrad } from '../../core/index.ts';
+import { mapTree, mean, mul, type Tensor, type Tree, valueAndGrad } from '../../core/index.ts';
 import { hole, topo } from '../../core/ir/tensor.ts';
-import { mapTree } from '../../core/transforms/tree.ts';
 import { textEncoder, textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import { parseConfig, textEncoderSchema, unetSchema, vaeSchema } from '../../models/config.ts';
 import { SD15_TEXT_ENCODER, SD15_UNET, SD15_VAE } from '../../models/sd15.ts';

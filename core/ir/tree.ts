@@ -1,5 +1,5 @@
 /** Parameter trees: plain readonly records and arrays with tensors (or anything else) at the leaves. */
-import type { Tensor } from '../ir/tensor.ts';
+import type { Tensor } from './tensor.ts';
 
 export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T> };
 

@@ -1,9 +1,10 @@
 /** Opt-in check against the classic mistake with explicit randomness: two draws that were meant to be independent. */
-import { simplify } from '../compile/simplify.ts';
+
 import { KeyReuseError } from '../ir/errors.ts';
 import { type Tensor, topo } from '../ir/tensor.ts';
+import { leaves, type Tree } from '../ir/tree.ts';
 import { type BitsAttrs, DRAW, randomBitsOp } from '../ops/random.ts';
-import { leaves, type Tree } from './tree.ts';
+import { simplify } from './simplify.ts';
 
 const draws = (t: Tensor): boolean => t.op === (randomBitsOp as unknown) && (t.attrs as BitsAttrs).stream === DRAW;
 
