@@ -3,6 +3,7 @@
  * nothing is read back.
  */
 import { type Buffer, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
+import { merge } from '../../compile/merge.ts';
 import { modulesOf } from '../../compile/modules.ts';
 import { reuseDonated, slots, spans } from '../../compile/plan.ts';
 import { dtypes } from '../../ir/dtype.ts';
@@ -34,6 +35,9 @@ export interface Context {
   readonly pipelines: Pipelines;
   readonly workspace: Workspace;
 }
+
+/** results of merged clusters: an optimizer's three of a leaf */
+const MERGED = 3;
 
 const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
 
@@ -97,8 +101,9 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
     (most, t) => Math.max(most, partsOf(sizeOf(t.shape) * dtypes[t.dtype].bytes, gpu.bindings)),
     1,
   );
-  const maxLoads = Math.max(3, Math.min(10, Math.floor(gpu.bindings.count / largest) - 1));
-  const lowered = lower(graph, { strided: isStrided, maxLoads });
+  const operands = Math.floor(gpu.bindings.count / largest);
+  const alone = lower(graph, { strided: isStrided, maxLoads: Math.max(3, Math.min(10, operands - 1)) });
+  const lowered = operands - MERGED < 3 ? alone : merge(alone, { maxLoads: operands - MERGED, maxOutputs: MERGED });
   const reuse = reuseDonated(lowered, graph.donated);
 
   // a run's table of buffers: inputs, outputs, intermediates, scratch that all kernels share in turn
