@@ -14,7 +14,15 @@ import { FileError } from '../models/io/error.ts';
 import { command, type Io, type Main, openChosen, print, runMain, UsageError, wholeNumber } from './cli.ts';
 import { printable } from './report/printable.ts';
 import type { GoldenCase } from './verify/golden.ts';
-import { baseFor, CHECK_NAMES, type CheckName, checksFor, type GoldenCheck, uncheckedIn } from './verify/index.ts';
+import {
+  baseFor,
+  CHECK_NAMES,
+  type CheckName,
+  checksFor,
+  type GoldenCheck,
+  missingIn,
+  uncheckedIn,
+} from './verify/index.ts';
 
 const CHOICES = ['auto', 'all', ...backendNames] as const;
 type Options = {
@@ -127,9 +135,13 @@ const main: Main = async (args, io) => {
   };
   for (const directory of directories) {
     const checks = checksFor(directory, options.only);
-    if (checks.length === 0)
+    const missing = missingIn(directory, options.only);
+    if (checks.length === 0 && missing.length === 0)
       throw new FileError(directory, '', `holds no files for ${options.only ? options.only.join(', ') : 'any check'}`);
     if (directories.length > 1) print(io, `\n${printable(directory)}`);
+    for (const { name, lacks } of missing)
+      print(io, row(['', '', 0, '', ''], `FAIL  ${name} cannot be checked without ${lacks}`));
+    failures += missing.length;
     for (const check of checks)
       if (check.on === 'host') await tell(check, 'host', (base) => check.run(directory, base), directory);
     for (const name of options.backend === 'all' ? backendNames : [options.backend]) {
@@ -157,6 +169,7 @@ const main: Main = async (args, io) => {
     if (rest.length > 0 && !options.only) print(io, printable(`no check yet for: ${rest.join(', ')}`));
   }
   if (failures > 0) throw new UsageError(`${failures} of ${cases} comparisons failed`);
+  if (cases === 0) throw new UsageError('nothing was compared');
   print(io, `\nall ${cases} comparisons within their tolerance`);
 };
 

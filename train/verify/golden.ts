@@ -49,6 +49,14 @@ export function need(tensors: GoldenTensors, name: string): GoldenTensor {
   return tensor;
 }
 
+/** A case that could not be computed: it fails with the reason, and the cases after it are still checked. */
+export const failedCase = (name: string, error: unknown): GoldenCase => ({
+  case: name,
+  error: Infinity,
+  tolerance: 0,
+  why: (error instanceof Error ? error.message : String(error)).split('\n')[0]!,
+});
+
 /** Largest absolute difference over the larger of 1 and the largest expected value; ∞ for other lengths or NaN. */
 export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   if (actual.length !== expected.length) return Infinity;

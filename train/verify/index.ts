@@ -17,7 +17,7 @@ import { LEGACY_FILES, verifyLegacyNames } from './legacy-names.ts';
 import { LR_FILES, verifyLr } from './lr.ts';
 import { METHODS_LORA_FILES, verifyMethodsLora } from './methods-lora.ts';
 import { MODEL_FILES, verifyModels } from './models.ts';
-import { OPS_FILES, verifyOps } from './ops.ts';
+import { OPS_FILES, unknownOps, verifyOps } from './ops.ts';
 import { verifyResize } from './resize.ts';
 import { SAMPLER_FILES, verifySamplers } from './samplers.ts';
 import { SCHEDULER_FILES, verifySchedulers } from './schedulers.ts';
@@ -89,15 +89,45 @@ export const CHECK_NAMES: readonly CheckName[] = [...new Set(CHECKS.map((c) => c
 export const checksFor = (directory: string, only: readonly CheckName[] = CHECK_NAMES): readonly GoldenCheck[] =>
   CHECKS.filter((c) => only.includes(c.name) && c.files.every((file) => existsSync(join(directory, file))));
 
+/** Entries of JSON files that a check reads or that only describe; whatever else there is has no check. */
+const SECTIONS: Readonly<Record<string, readonly string[]>> = {
+  'methods.json': ['about', 'optim'],
+  'models.json': ['about', 'tensors', 'unet', 'vae', 'clip'],
+  'ops.json': ['about', 'cases'],
+  'schedulers.json': ['about', 'tensors', 'settings', 'trajectories', 'rule', 'generate'],
+};
+
 /** What else the directory holds: files no check reads, and parts of files. */
 export async function uncheckedIn(directory: string): Promise<string[]> {
   const covered = new Set(checksFor(directory).flatMap((c) => c.files));
+  for (const { name } of missingIn(directory)) covered.add(name);
   const rest = (await readdir(directory)).filter((name) => !covered.has(name) && !/^(\.|README)/.test(name));
-  if (covered.has('methods.json')) {
-    const parts = Object.keys(await readGoldenJson(directory, 'methods.json', z.record(z.string(), z.unknown())));
-    rest.push(...parts.filter((p) => p !== 'about' && p !== 'optim').map((p) => `methods.json: ${p}`));
+  for (const [file, known] of Object.entries(SECTIONS)) {
+    if (!covered.has(file)) continue;
+    // a file too broken to be read has failed its own check already
+    const parts = await readGoldenJson(directory, file, z.record(z.string(), z.unknown())).catch(() => ({}));
+    rest.push(...Object.keys(parts).flatMap((p) => (known.includes(p) ? [] : `${file}: ${p}`)));
+    if (file === 'schedulers.json' && 'generate' in parts && !existsSync(join(directory, 'tiny-sd')))
+      rest.push(`${file}: generate (there is no tiny-sd)`);
   }
+  if (covered.has('ops.json')) rest.push(...(await unknownOps(directory).catch(() => [])));
   return rest.sort();
+}
+
+/** Files that no check can use because a file beside them is missing: half a pair is a broken copy, not a smaller set. */
+export function missingIn(
+  directory: string,
+  only: readonly CheckName[] = CHECK_NAMES,
+): { readonly name: string; readonly lacks: string }[] {
+  const there = (file: string) => existsSync(join(directory, file));
+  const used = new Set(checksFor(directory).flatMap((c) => c.files));
+  const found = new Map<string, string>();
+  for (const check of CHECKS.filter((c) => only.includes(c.name))) {
+    const lacks = check.files.filter((file) => !there(file)).join(', ');
+    for (const name of check.files)
+      if (name !== 'tiny-sd' && there(name) && !used.has(name) && !found.has(name)) found.set(name, lacks);
+  }
+  return [...found].map(([name, lacks]) => ({ name, lacks }));
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Checks the DPM-Solver++, Euler and zero-SNR trajectories of a golden directory (`samplers.*`). */
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type GoldenCase, readGoldenJson, readGoldenTensors } from './golden.ts';
+import { failedCase, type GoldenCase, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { replay, trajectorySchema } from './trajectory.ts';
 
 export const SAMPLER_FILES = ['samplers.json', 'samplers.safetensors'] as const;
@@ -16,5 +16,9 @@ export async function* verifySamplers(directory: string): AsyncGenerator<GoldenC
   const json = await readGoldenJson(directory, 'samplers.json', schema);
   const tensors = await readGoldenTensors(join(directory, 'samplers.safetensors'));
   for (const [name, trajectory] of Object.entries(json.trajectories))
-    yield* replay(name, name, trajectory, json.settings, tensors);
+    try {
+      yield* replay(name, name, trajectory, json.settings, tensors);
+    } catch (error) {
+      yield failedCase(name, error);
+    }
 }

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { addNoise, getVelocity, makeSchedule, parseSchedulerConfig } from '../../models/schedulers/index.ts';
-import { type GoldenCase, need, readGoldenJson, readGoldenTensors, relativeError } from './golden.ts';
+import { failedCase, type GoldenCase, need, readGoldenJson, readGoldenTensors, relativeError } from './golden.ts';
 import { F64_TOLERANCE, F64_WHY, replay, trajectorySchema } from './trajectory.ts';
 
 export const SCHEDULER_FILES = ['schedulers.json', 'schedulers.safetensors'] as const;
@@ -34,5 +34,9 @@ export async function* verifySchedulers(directory: string): AsyncGenerator<Golde
     yield f64('get_velocity.output', getVelocity(schedule, sample!, noise!, timesteps!));
   }
   for (const [name, trajectory] of Object.entries(json.trajectories))
-    yield* replay(name, `traj.${name}`, trajectory, json.settings, tensors);
+    try {
+      yield* replay(name, `traj.${name}`, trajectory, json.settings, tensors);
+    } catch (error) {
+      yield failedCase(name, error);
+    }
 }

@@ -4,7 +4,8 @@ import { z } from 'zod';
 import { type Backend, evaluate, ones, type Tensor, zeros } from '../../core/index.ts';
 import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import type { ModelConfigs } from '../../models/config.ts';
-import { openBase } from '../../models/io/base.ts';
+import { readConfigs } from '../../models/io/base.ts';
+import { openPart } from '../../models/io/part.ts';
 import { load } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../selora/adapter.ts';
@@ -85,10 +86,12 @@ export async function readSelora(directory: string, backend: Backend): Promise<S
   const precision = precisionOf(backend);
   const json = await readGoldenJson(directory, 'selora.json', seloraSchema);
   const tensors = await readGoldenTensors(join(directory, 'selora.safetensors'));
-  const { configs, parts } = await openBase(join(directory, 'tiny-sd'));
+  const folder = join(directory, 'tiny-sd');
+  const { configs } = await readConfigs(folder);
+  const weights = async (part: 'unet' | 'text_encoder') => (await openPart(join(folder, part), part)).source;
   const base: Frozen = {
-    unet: await load(unetSpec(configs.unet), parts.unet, { dtype: precision }),
-    text: await load(textEncoderSpec(configs.textEncoder), parts.text_encoder, { dtype: precision }),
+    unet: await load(unetSpec(configs.unet), await weights('unet'), { dtype: precision }),
+    text: await load(textEncoderSpec(configs.textEncoder), await weights('text_encoder'), { dtype: precision }),
   };
   const picture = (name: string) => toChannelsLast(floats(need(tensors, name), precision));
   const t = integers(need(tensors, 'timesteps'));
