@@ -65,7 +65,7 @@ describe('the source', () => {
   });
   it('of a table row is the row and what the table makes of it', async () => {
     const source = await recordSource(registry.get('exp')!);
-    expect(source.fields.get('vjp')).toBe("vjp: (g, _x, y) => [call('mul', g, y)]");
+    expect(source.fields.get('vjp')).toBe('vjp: (g, _x, y) => [mul(g, y)]');
     expect(source.fields.get('js')).toContain('Math.exp');
     expect(source.fields.get('cpu')).toContain('row.js');
     expect(source.signatures[0]).toBe('exp(x: Tensor): Tensor');
@@ -77,7 +77,7 @@ describe('the source', () => {
     expect(stop.fields.get('vjp')).toBe('vjp: () => [undefined]');
     expect(stop.fields.get('cpu')).toContain('const copyAll');
     const max = await recordSource(registry.get('max')!);
-    expect(max.fields.get('vjp')).toContain('table.equal');
+    expect(max.fields.get('vjp')).toContain('equal(x!, y!)');
     expect(max.fields.get('shape')).toContain('must lie within the operand');
   });
   it('keeps its shape when indentation is taken off', () => {

@@ -5,9 +5,10 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { bindAll, type Composite, type Tensor } from '../ir/tensor.ts';
+import { fold, mapAll, unfold } from '../ops/batching.ts';
 import { dot } from '../ops/dot.ts';
 import { iota } from '../ops/fill.ts';
-import { expandTo, permute, reshape, swap, unsqueezeFront } from '../ops/layout.ts';
+import { permute, reshape, swap } from '../ops/layout.ts';
 import { add, exp, less, log, mul, select, sub } from '../ops/math.ts';
 import { max, sum } from '../ops/reduce.ts';
 
@@ -71,7 +72,7 @@ export const attentionOp: Composite<AttentionAttrs> = {
     return bindAll(attentionGradOp, [g, q!, k!, v!, o!, lse!], a);
   },
   batch(size, inputs, mapped, a) {
-    const [o, lse] = bindAll(attentionOp, foldAll(size, inputs, mapped), a);
+    const [o, lse] = bindAll(attentionOp, mapAll(size, inputs, mapped).map(fold), a);
     return [unfold(o!, size), unfold(lse!, size)];
   },
   flops: ([q, k]) => 4 * q!.shape.reduce((p, n) => p * n, 1) * k!.shape[1]!,
@@ -84,12 +85,6 @@ export const attentionOp: Composite<AttentionAttrs> = {
     };
   },
 };
-const foldAll = (size: number, inputs: readonly Tensor[], mapped: readonly boolean[]): Tensor[] =>
-  inputs.map((x, i) => {
-    const all = mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]);
-    return reshape(all, [all.shape[0]! * all.shape[1]!, ...all.shape.slice(2)]);
-  });
-const unfold = (x: Tensor, size: number): Tensor => reshape(x, [size, x.shape[0]! / size, ...x.shape.slice(1)]);
 
 /** attentionGrad: g, q, o [b,m,h·d], k, v [b,n,h·d], lse[b·h,m,1] → dq, dk, dv. Scores are recomputed. cost 10·b·m·n·h·d flop */
 export const attentionGradOp: Composite<AttentionAttrs> = {
@@ -111,7 +106,7 @@ export const attentionGradOp: Composite<AttentionAttrs> = {
     return [dot(ds, kh), dot(swap(ds), qh), dot(swap(p), gh)].map((x) => mergeHeads(x, a.heads));
   },
   batch: (size, inputs, mapped, a) =>
-    bindAll(attentionGradOp, foldAll(size, inputs, mapped), a).map((x) => unfold(x, size)),
+    bindAll(attentionGradOp, mapAll(size, inputs, mapped).map(fold), a).map((x) => unfold(x, size)),
   flops: ([, q, k]) => 10 * q!.shape.reduce((p, n) => p * n, 1) * k!.shape[1]!,
   sample(pick) {
     const heads = pick(1, 2);
@@ -124,7 +119,11 @@ export const attentionGradOp: Composite<AttentionAttrs> = {
   },
 };
 
-/** `attention(q, k, v, { heads, causal })` → o; scale defaults to 1/√d. */
+/**
+ * o = softmax(scale·q·kᵀ)·v for each head; scale defaults to 1/√d (Vaswani et al. 2017). `causal`: row i sees columns ≤ i.
+ * @throws ShapeError when widths differ or do not divide into heads. Cost: 4·b·m·n·h·d flop.
+ * @example attention(q, k, v, { heads: 8 }) // q[2,784,320], k and v[2,77,320] → [2,784,320]
+ */
 export function attention(
   q: Tensor,
   k: Tensor,

@@ -5,13 +5,12 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { bindAll, type Composite, type Tensor } from '../ir/tensor.ts';
+import { fold, unfold } from '../ops/batching.ts';
 import { reshape } from '../ops/layout.ts';
 import { add, mul, rsqrt, sigmoid, sub } from '../ops/math.ts';
 import { mean, sum } from '../ops/reduce.ts';
 
 /** [n, m, …] ↔ [n·m, …]: a mapped axis becomes more rows or pictures */
-const foldBatch = (t: Tensor): Tensor => reshape(t, [t.shape[0]! * t.shape[1]!, ...t.shape.slice(2)]);
-const unfoldBatch = (t: Tensor, size: number): Tensor => reshape(t, [size, t.shape[0]! / size, ...t.shape.slice(1)]);
 
 export interface LayerNormAttrs {
   readonly eps: number;
@@ -44,7 +43,7 @@ export const layerNormOp: Composite<LayerNormAttrs> = {
   },
   batch(size, [x, gamma, beta], [xMapped, gMapped, bMapped], a) {
     if (!xMapped || gMapped || bMapped) return undefined;
-    return bindAll(layerNormOp, [foldBatch(x!), gamma!, beta!], a).map((t) => unfoldBatch(t, size));
+    return bindAll(layerNormOp, [fold(x!), gamma!, beta!], a).map((t) => unfold(t, size));
   },
   flops: ([x]) => 8 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -52,7 +51,11 @@ export const layerNormOp: Composite<LayerNormAttrs> = {
     return { operands: [{ shape: [pick(1, 4), c] }, { shape: [c] }, { shape: [c] }], attrs: { eps: 1e-5 } };
   },
 };
-/** `layerNorm(x[…, c], γ, β, eps)`; all leading axes are rows. */
+/**
+ * y = (x − μ)/√(var + ε)·γ + β over the last axis; all leading axes are rows (torch.nn.LayerNorm: biased variance).
+ * @throws ShapeError when γ or β is not [c]. Cost: about 8 flop an element.
+ * @example layerNorm(x, gamma, beta, 1e-5) // x[2,77,768], γ and β[768] → [2,77,768]
+ */
 export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps: number): Tensor {
   const c = x.shape.at(-1)!;
   return reshape(bindAll(layerNormOp, [reshape(x, [-1, c]), gamma, beta], { eps })[0]!, x.shape);
@@ -72,8 +75,8 @@ export const layerNormGradOp: Composite<object> = {
   },
   batch(size, [g, x, gamma, mu, r], mapped, a) {
     if (mapped.join() !== 'true,true,false,true,true') return undefined;
-    const operands = [foldBatch(g!), foldBatch(x!), gamma!, foldBatch(mu!), foldBatch(r!)];
-    return bindAll(layerNormGradOp, operands, a).map((t) => unfoldBatch(t, size));
+    const operands = [fold(g!), fold(x!), gamma!, fold(mu!), fold(r!)];
+    return bindAll(layerNormGradOp, operands, a).map((t) => unfold(t, size));
   },
   flops: ([, x]) => 10 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -112,8 +115,8 @@ export const layerNormGradAllOp: Composite<{ readonly blocks: number }> = {
   },
   batch(size, [g, x, gamma, mu, r], mapped, { blocks }) {
     if (mapped.join() !== 'true,true,false,true,true') return undefined;
-    const operands = [foldBatch(g!), foldBatch(x!), gamma!, foldBatch(mu!), foldBatch(r!)];
-    return bindAll(layerNormGradAllOp, operands, { blocks: size * blocks }).map((t) => unfoldBatch(t, size));
+    const operands = [fold(g!), fold(x!), gamma!, fold(mu!), fold(r!)];
+    return bindAll(layerNormGradAllOp, operands, { blocks: size * blocks }).map((t) => unfold(t, size));
   },
   flops: ([, x]) => 13 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -177,7 +180,7 @@ export const groupNormOp: Composite<GroupNormAttrs> = {
   },
   batch(size, [x, gamma, beta], [xMapped, gMapped, bMapped], a) {
     if (!xMapped || gMapped || bMapped) return undefined;
-    return bindAll(groupNormOp, [foldBatch(x!), gamma!, beta!], a).map((t) => unfoldBatch(t, size));
+    return bindAll(groupNormOp, [fold(x!), gamma!, beta!], a).map((t) => unfold(t, size));
   },
   flops: ([x]) => 10 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -190,7 +193,11 @@ export const groupNormOp: Composite<GroupNormAttrs> = {
   },
 };
 
-/** `groupNorm(x[n,h,w,c], γ, β, { groups, eps, silu })`. */
+/**
+ * y = (x − μ_g)/√(var_g + ε)·γ + β over each picture and group of channels, then SiLU where asked (torch.nn.GroupNorm).
+ * @throws ShapeError when γ or β is not [c], or c does not divide into groups. Cost: about 10 flop an element.
+ * @example groupNorm(x, gamma, beta, { groups: 32, eps: 1e-5, silu: true }) // x[2,28,28,320] → [2,28,28,320]
+ */
 export const groupNorm = (x: Tensor, gamma: Tensor, beta: Tensor, a: GroupNormAttrs): Tensor =>
   bindAll(groupNormOp, [x, gamma, beta], a)[0]!;
 
@@ -211,12 +218,8 @@ export const groupNormGradOp: Composite<GroupNormAttrs> = {
   },
   batch(size, [g, x, gamma, beta, mu, r], mapped, a) {
     if (mapped.join() !== 'true,true,false,false,true,true') return undefined;
-    const [dx] = bindAll(
-      groupNormGradOp,
-      [foldBatch(g!), foldBatch(x!), gamma!, beta!, foldBatch(mu!), foldBatch(r!)],
-      a,
-    );
-    return [unfoldBatch(dx!, size)];
+    const [dx] = bindAll(groupNormGradOp, [fold(g!), fold(x!), gamma!, beta!, fold(mu!), fold(r!)], a);
+    return [unfold(dx!, size)];
   },
   flops: ([, x]) => 14 * x!.shape.reduce((p, n) => p * n, 1),
   sample(pick) {
@@ -260,8 +263,8 @@ export const groupNormGradAllOp: Composite<GroupNormAttrs> = {
   },
   batch(size, [g, x, gamma, beta, mu, r], mapped, a) {
     if (mapped.join() !== 'true,true,false,false,true,true') return undefined;
-    const operands = [foldBatch(g!), foldBatch(x!), gamma!, beta!, foldBatch(mu!), foldBatch(r!)];
-    return bindAll(groupNormGradAllOp, operands, a).map((t) => unfoldBatch(t, size));
+    const operands = [fold(g!), fold(x!), gamma!, beta!, fold(mu!), fold(r!)];
+    return bindAll(groupNormGradAllOp, operands, a).map((t) => unfold(t, size));
   },
   flops: ([, x]) => 16 * x!.shape.reduce((p, n) => p * n, 1),
   sample: (pick) => groupNormGradOp.sample(pick),

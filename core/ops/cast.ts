@@ -5,7 +5,6 @@ import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { fromHalf } from './half.ts';
 
-/** Conversion between dtypes; floats are truncated towards zero, bool becomes 0/1. */
 export interface CastAttrs {
   readonly to: DType;
 }
@@ -26,8 +25,10 @@ export const castOp: Primitive<CastAttrs> = {
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
 };
 /**
- * `cast(x, 'i32')`: the same values in another dtype.
+ * `cast(x, 'i32')`: the same values in another dtype; to integers towards zero, to bool x ≠ 0, from bool 0 or 1.
+ * Its derivative casts back; none flows to integers. Cost: one read and one write, nothing inside a cluster.
  * @throws ShapeError for f16, which is made on the host only
+ * @example cast(tensor([1.7, -1.7]), 'i32') // [1, -1]
  */
 export function cast(x: Tensor, to: DType): Tensor {
   if (x.dtype === to) return x;

@@ -2,7 +2,8 @@
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { expandTo, unsqueeze, unsqueezeFront } from './layout.ts';
+import { mapAll } from './batching.ts';
+import { unsqueeze } from './layout.ts';
 import { slice } from './slice.ts';
 
 export interface ConcatAttrs {
@@ -36,13 +37,7 @@ export const concatOp: Primitive<ConcatAttrs> = {
       return slice(g!, { axis: a.axis, start, stop: at });
     });
   },
-  batch: (size, inputs, mapped, a) => [
-    bind(
-      concatOp,
-      inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]))),
-      { axis: a.axis + 1 },
-    ),
-  ],
+  batch: (size, inputs, mapped, a) => [bind(concatOp, mapAll(size, inputs, mapped), { axis: a.axis + 1 })],
   cpu(inputs, a, [y]) {
     const outer = y!.shape.slice(0, a.axis).reduce((p, n) => p * n, 1);
     const row = y!.size / outer;

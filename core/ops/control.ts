@@ -2,7 +2,7 @@
 
 import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, bindAll, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { expandTo, unsqueezeFront } from './layout.ts';
+import { mapAll } from './batching.ts';
 
 const copyAll: Primitive['cpu'] = (inputs, _attrs, outs) => {
   for (const [i, x] of inputs.entries()) (outs[i]!.data as Float64Array).set(flatten(x) as Float64Array);
@@ -47,8 +47,7 @@ export const barrierOp: Primitive<Attrs> = {
   form: { kind: 'identity' },
   shape: (inputs) => inputs.map((x) => ({ shape: x.shape, dtype: x.dtype })),
   vjp: (gs) => gs,
-  batch: (size, inputs, mapped) =>
-    barrier(inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape])))),
+  batch: (size, inputs, mapped) => barrier(mapAll(size, inputs, mapped)),
   cpu: copyAll,
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }, { shape: [2] }], attrs: {} }),
 };

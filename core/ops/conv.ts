@@ -6,7 +6,8 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { bind, type Nd, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { expandTo, permute, reshape, unsqueezeFront } from './layout.ts';
+import { fold, repeat, unfold } from './batching.ts';
+import { permute, reshape } from './layout.ts';
 
 export interface ConvAttrs {
   readonly stride: readonly [number, number];
@@ -85,16 +86,13 @@ const sampleSizes = (pick: (lo: number, hi: number) => number) => {
 };
 
 // Batching: mapped pictures fold into n; mapped kernels over shared pictures fold into o (or c); both ⇒ more groups.
-const fold = (x: Tensor): Tensor => reshape(x, [x.shape[0]! * x.shape[1]!, ...x.shape.slice(2)]);
-const unfold = (x: Tensor, size: number): Tensor => reshape(x, [size, x.shape[0]! / size, ...x.shape.slice(1)]);
 /** [B,n,h,w,c] → [n,h,w,B·c] */
 const toChannels = (x: Tensor): Tensor =>
   reshape(permute(x, [1, 2, 3, 0, 4]), [...x.shape.slice(1, 4), x.shape[0]! * x.shape[4]!]);
 /** [n,h,w,B·c] → [B,n,h,w,c] */
 const fromChannels = (x: Tensor, size: number): Tensor =>
   permute(reshape(x, [...x.shape.slice(0, 3), size, x.shape[3]! / size]), [3, 0, 1, 2, 4]);
-const share = (x: Tensor, size: number, mapped: boolean): Tensor =>
-  mapped ? x : expandTo(unsqueezeFront(x), [size, ...x.shape]);
+const share = (x: Tensor, size: number, mapped: boolean): Tensor => (mapped ? x : repeat(x, size));
 
 /**
  * conv: 2-D convolution (cross-correlation)     x[n,h,w,c] · w[kh,kw,c/groups,o] → y[n,h',w',o], h' = ⌊(h + p − kh)/s⌋ + 1
@@ -226,7 +224,11 @@ export const convKernelOp: Primitive<ConvSizedAttrs> = {
   },
 };
 
-/** `conv(x[1,8,8,3], w[3,3,3,16], { stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 })` → [1,8,8,16]. */
+/**
+ * 2-D convolution, channels last: y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i−p, w·s+j−p, c]·w[i,j,c,o].
+ * @throws ShapeError when channels, groups or the kernel's size do not fit. Cost: 2·n·h'·w'·kh·kw·(c/groups)·o flop.
+ * @example conv(x, w, { stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 }) // x[1,8,8,3], w[3,3,3,16] → [1,8,8,16]
+ */
 export const conv = (x: Tensor, w: Tensor, a: ConvAttrs): Tensor =>
   bind(convOp, [x, w], { stride: a.stride, pad: a.pad, groups: a.groups });
 /** `convInput(g[1,8,8,16], w[3,3,3,16], { …, size: [8, 8] })` → [1,8,8,3]; `size` is h, w of the picture. */

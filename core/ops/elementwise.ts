@@ -1,14 +1,18 @@
 /**
- * Elementwise primitives: one row each. A row is the whole op: the scalar function, its derivative, its domain for
- * tests. Shapes must be equal here; the public functions (./math.ts) broadcast. A backend prints a row by its name
- * (backends/wasm/math.ts, backends/webgpu/printWgsl.ts): a missing printer is a type error there.
+ * Elementwise primitives: one row each. A row is what sets an op apart: formula, scalar function, derivative, domain for
+ * tests; `elementwise` below makes the record of it, with the shape rule, batching rule and reference loop that all rows
+ * share. Shapes must be equal here; the public functions (math.ts) broadcast. A backend prints a row by its name
+ * (backends/wasm/math.ts, backends/webgpu/math.ts, backends/gpujs/printKernel.ts): a missing printer is a type error there.
+ *
+ * This file and math.ts import each other, because derivatives are written in the functions a person calls.
  */
 import type { DType } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
+import { mapAll } from './batching.ts';
 import { full } from './fill.ts';
-import { expandTo, unsqueezeFront } from './layout.ts';
+import { cos, div, equal, exp, less, mul, neg, select, sin, sub } from './math.ts';
 
 type Scalar = (...x: number[]) => number;
 type Derivative = (g: Tensor, x: readonly Tensor[], y: Tensor) => readonly (Tensor | undefined)[];
@@ -17,12 +21,14 @@ interface Row {
   readonly doc: string;
   readonly formula: string;
   readonly js: Scalar;
-  /** cotangents of the inputs, or the reason why there are none */
+  /** (g, inputs, y) → cotangents of the inputs: g·∂y/∂x, from x or from y, whichever is cheaper; or why there are none */
   readonly vjp: Derivative | 'nondifferentiable';
   /** in simple instructions; default 1 */
   readonly cost?: number;
   /** result dtype; default: that of the first operand */
   readonly out?: 'bool';
+  /** how many leading operands are conditions, whose dtype may differ from that of the values; default 0 */
+  readonly conditions?: number;
   /** dtypes of the operands in tests; default all f32 */
   readonly operands?: readonly DType[];
   /** the domain in tests */
@@ -42,21 +48,14 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
       for (const x of inputs)
         if (x.shape.length !== a!.shape.length || x.shape.some((n, i) => n !== a!.shape[i]))
           throw shapeError(name, inputs, 'operands must have equal shapes');
-      const values = name === 'select' ? inputs.slice(1) : inputs;
+      const values = inputs.slice(row.conditions ?? 0);
       if (values.some((x) => x.dtype !== values[0]!.dtype))
         throw shapeError(name, inputs, 'operands must have equal dtypes');
       return { shape: a!.shape, dtype: row.out ?? values[0]!.dtype };
     },
     vjp: row.vjp === 'nondifferentiable' ? 'nondifferentiable' : wrap(row.vjp),
     batch(size, inputs, mapped) {
-      const op = table[name as unknown as ElementwiseName];
-      return [
-        bind(
-          op,
-          inputs.map((x, i) => (mapped[i] ? x : spread(x, size))),
-          {},
-        ),
-      ];
+      return [bind(table[name as unknown as ElementwiseName], mapAll(size, inputs, mapped), {})];
     },
     cpu(inputs, _attrs, [y]) {
       const out = y!.data;
@@ -90,8 +89,6 @@ const wrap =
   ([g], x, _attrs, [y]) =>
     f(g!, x, y!);
 
-const spread = (x: Tensor, size: number): Tensor => expandTo(unsqueezeFront(x), [size, ...x.shape]);
-
 type Unary =
   | 'neg'
   | 'exp'
@@ -110,28 +107,25 @@ type Unary =
 type Binary = 'add' | 'sub' | 'mul' | 'div' | 'maximum' | 'minimum' | 'less' | 'equal';
 export type ElementwiseName = Unary | Binary | 'select';
 
-const call = (name: ElementwiseName, ...x: Tensor[]): Tensor => bind(table[name], x, {});
-const k = (like: Tensor, value: number): Tensor => full(like.shape, value, like.dtype);
-const half = (g: Tensor, mask: Tensor) => call('mul', g, mask);
+const like = (x: Tensor, value: number): Tensor => full(x.shape, value, x.dtype);
 /** 1 where a wins, ½ where they tie, 0 where b wins: the symmetric sub-gradient */
-const winner = (a: Tensor, b: Tensor): Tensor =>
-  call('select', call('equal', a, b), k(a, 0.5), call('select', call('less', b, a), k(a, 1), k(a, 0)));
+const winner = (a: Tensor, b: Tensor): Tensor => select(equal(a, b), 0.5, select(less(b, a), like(a, 1), 0));
 
 const rows1: Readonly<Record<Unary, Row>> = {
-  neg: { doc: 'negation', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [call('neg', g)] },
+  neg: { doc: 'negation', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [neg(g)] },
   exp: {
     cost: 16,
     doc: 'exponential function',
     formula: 'y = eˣ',
     js: Math.exp as Scalar,
-    vjp: (g, _x, y) => [call('mul', g, y)],
+    vjp: (g, _x, y) => [mul(g, y)],
   },
   log: {
     cost: 16,
     doc: 'natural logarithm',
     formula: 'y = ln x',
     js: Math.log as Scalar,
-    vjp: (g, [x]) => [call('div', g, x!)],
+    vjp: (g, [x]) => [div(g, x!)],
     range: [0.2, 3],
   },
   sqrt: {
@@ -139,7 +133,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     doc: 'square root',
     formula: 'y = √x',
     js: Math.sqrt as Scalar,
-    vjp: (g, _x, y) => [call('div', call('mul', g, k(y, 0.5)), y)],
+    vjp: (g, _x, y) => [div(mul(g, 0.5), y)],
     range: [0.2, 3],
   },
   rsqrt: {
@@ -147,7 +141,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     doc: 'reciprocal square root',
     formula: 'y = 1/√x',
     js: (x) => 1 / Math.sqrt(x!),
-    vjp: (g, [x], y) => [call('mul', g, call('div', call('mul', k(y, -0.5), y), x!))],
+    vjp: (g, [x], y) => [mul(g, div(mul(-0.5, y), x!))],
     range: [0.2, 3],
   },
   recip: {
@@ -155,7 +149,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     doc: 'reciprocal',
     formula: 'y = 1/x',
     js: (x) => 1 / x!,
-    vjp: (g, _x, y) => [call('neg', call('mul', g, call('mul', y, y)))],
+    vjp: (g, _x, y) => [neg(mul(g, mul(y, y)))],
     range: [0.3, 3],
   },
   sin: {
@@ -163,30 +157,29 @@ const rows1: Readonly<Record<Unary, Row>> = {
     doc: 'sine of radians',
     formula: 'y = sin x',
     js: Math.sin as Scalar,
-    vjp: (g, [x]) => [call('mul', g, call('cos', x!))],
+    vjp: (g, [x]) => [mul(g, cos(x!))],
   },
   cos: {
     cost: 16,
     doc: 'cosine of radians',
     formula: 'y = cos x',
     js: Math.cos as Scalar,
-    vjp: (g, [x]) => [call('neg', call('mul', g, call('sin', x!)))],
+    vjp: (g, [x]) => [neg(mul(g, sin(x!)))],
   },
   tanh: {
     cost: 16,
     doc: 'hyperbolic tangent',
     formula: 'y = tanh x',
     js: Math.tanh as Scalar,
-    vjp: (g, _x, y) => [call('mul', g, call('sub', k(y, 1), call('mul', y, y)))],
+    vjp: (g, _x, y) => [mul(g, sub(1, mul(y, y)))],
   },
   erf: {
     cost: 16,
     doc: 'error function',
     formula: 'y = 2/√π ∫₀ˣ e^(−t²) dt',
     js: erfJs as Scalar,
-    vjp: (g, [x]) => [
-      call('mul', g, call('mul', k(x!, 2 / Math.sqrt(Math.PI)), call('exp', call('neg', call('mul', x!, x!))))),
-    ],
+    // dy/dx = 2/√π·e^(−x²)
+    vjp: (g, [x]) => [mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(mul(x!, x!)))))],
   },
   sigmoid: {
     cost: 16,
@@ -194,7 +187,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     formula: 'y = 1/(1 + e^(−x))',
     js: (x) => 1 / (1 + Math.exp(-x!)),
     // uses the output, so x need not be kept
-    vjp: (g, _x, y) => [call('mul', g, call('mul', y, call('sub', k(y, 1), y)))],
+    vjp: (g, _x, y) => [mul(g, mul(y, sub(1, y)))],
   },
   floor: { doc: 'largest integer not above x', formula: 'y = ⌊x⌋', js: Math.floor as Scalar, vjp: 'nondifferentiable' },
   not: {
@@ -215,32 +208,32 @@ const rows1: Readonly<Record<Unary, Row>> = {
 
 const rows2: Readonly<Record<Binary, Row>> = {
   add: { doc: 'sum', formula: 'y = a + b', js: (a, b) => a! + b!, vjp: (g) => [g, g] },
-  sub: { doc: 'difference', formula: 'y = a − b', js: (a, b) => a! - b!, vjp: (g) => [g, call('neg', g)] },
+  sub: { doc: 'difference', formula: 'y = a − b', js: (a, b) => a! - b!, vjp: (g) => [g, neg(g)] },
   mul: {
     doc: 'product',
     formula: 'y = a·b',
     js: (a, b) => a! * b!,
-    vjp: (g, [a, b]) => [call('mul', g, b!), call('mul', g, a!)],
+    vjp: (g, [a, b]) => [mul(g, b!), mul(g, a!)],
   },
   div: {
     cost: 4,
     doc: 'quotient',
     formula: 'y = a/b',
     js: (a, b) => a! / b!,
-    vjp: (g, [, b], y) => [call('div', g, b!), call('neg', call('mul', call('div', g, b!), y))],
+    vjp: (g, [, b], y) => [div(g, b!), neg(mul(div(g, b!), y))],
     range: [0.3, 3],
   },
   maximum: {
     doc: 'larger of two; the gradient is split at ties',
     formula: 'y = max(a, b)',
     js: (a, b) => Math.max(a!, b!),
-    vjp: (g, [a, b]) => [half(g, winner(a!, b!)), half(g, winner(b!, a!))],
+    vjp: (g, [a, b]) => [mul(g, winner(a!, b!)), mul(g, winner(b!, a!))],
   },
   minimum: {
     doc: 'smaller of two; the gradient is split at ties',
     formula: 'y = min(a, b)',
     js: (a, b) => Math.min(a!, b!),
-    vjp: (g, [a, b]) => [half(g, winner(b!, a!)), half(g, winner(a!, b!))],
+    vjp: (g, [a, b]) => [mul(g, winner(b!, a!)), mul(g, winner(a!, b!))],
   },
   less: {
     doc: 'comparison',
@@ -263,7 +256,8 @@ const rows3: Readonly<Record<'select', Row>> = {
     doc: 'a where the condition holds, b elsewhere',
     formula: 'y = c ? a : b',
     js: (c, a, b) => (c ? a! : b!),
-    vjp: (g, [c]) => [undefined, call('select', c!, g, k(g, 0)), call('select', c!, k(g, 0), g)],
+    vjp: (g, [c]) => [undefined, select(c!, g, 0), select(c!, 0, g)],
+    conditions: 1,
     operands: ['bool', 'f32', 'f32'],
   },
 };

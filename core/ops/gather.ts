@@ -2,19 +2,16 @@
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { table } from './elementwise.ts';
+import { mapAll } from './batching.ts';
 import { full, iota } from './fill.ts';
-import { broadcastTo, expandTo, permute, reshape, unsqueezeFront } from './layout.ts';
+import { broadcastTo, permute, reshape } from './layout.ts';
+import { add, mul } from './math.ts';
 
 const tail = (t: Tensor, from: number): number[] => t.shape.slice(from) as number[];
-const spread = (t: Tensor, size: number, mapped: boolean): Tensor =>
-  mapped ? t : expandTo(unsqueezeFront(t), [size, ...t.shape]);
 /** ids of sample b point into block b of a table whose rows are all samples' rows */
 function offsetIds(ids: Tensor, rows: number): Tensor {
-  const first = bind(table.mul, [iota(ids.shape, 0, ids.dtype), fullLike(ids, rows)], {});
-  return bind(table.add, [ids, first], {});
+  return add(ids, mul(iota(ids.shape, 0, ids.dtype), rows));
 }
-const fullLike = (t: Tensor, value: number): Tensor => full(t.shape, value, t.dtype);
 
 /**
  * gather: rows of a table     x[v, …d], ids[…i] → y[…i, …d]
@@ -90,9 +87,8 @@ export const scatterAddOp: Primitive<ScatterAttrs> = {
       const y = scatterAdd(columns, ids!, a.rows);
       return [permute(y, [1, 0, ...rest.map((_, i) => i + 2)])];
     }
-    const both = spread(ids!, size, idsMapped!);
-    const all = spread(g!, size, gMapped!);
-    const y = scatterAdd(all, offsetIds(both, a.rows), size * a.rows);
+    const [all, allIds] = mapAll(size, [g!, ids!], [gMapped!, idsMapped!]);
+    const y = scatterAdd(all!, offsetIds(allIds!, a.rows), size * a.rows);
     return [reshape(y, [size, a.rows, ...tail(y, 1)])];
   },
   cpu([g, ids], a, [y]) {
@@ -110,11 +106,21 @@ export const scatterAddOp: Primitive<ScatterAttrs> = {
   },
 };
 
-/** `gather(table[v,d], ids[b,t])` → [b,t,d]: an embedding look-up. */
+/**
+ * `gather(table[v,d], ids[b,t])` → [b,t,d]: y[i] = table[ids[i]], an embedding look-up; ids outside [0, v) read zeros.
+ * @throws ShapeError when ids are not integers. Cost: one read and one write of y.
+ */
 export const gather = (x: Tensor, ids: Tensor): Tensor => bind(gatherOp, [x, ids], {});
+/**
+ * `scatterAdd(g[b,t,d], ids[b,t], v)` → [v,d]: y[v] = Σ g[i] over the i with ids[i] = v; the derivative of `gather`.
+ * @throws ShapeError when g does not begin with the axes of ids. Cost: one read of g, one write of y.
+ */
 export const scatterAdd = (g: Tensor, ids: Tensor, rows: number): Tensor => bind(scatterAddOp, [g, ids], { rows });
 
-/** `take(x, ids, axis)`: slices of x along an axis by number, ids 1-D. */
+/**
+ * `take(x[2,3,4], ids[5], 1)` → [2,5,4]: y[…, i, …] = x[…, ids[i], …] with ids 1-D (numpy.take).
+ * @throws ShapeError when ids are not integers. Cost: as `gather`.
+ */
 export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
   const front = [axis, ...x.shape.map((_, i) => i).filter((i) => i !== axis)];
   const y = gather(permute(x, front), ids);
@@ -123,13 +129,16 @@ export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
     front.map((_, i) => front.indexOf(i)),
   );
 }
-/** `takeAlong(x, ids, axis)`: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather). */
+/**
+ * `takeAlong(x[2,3], ids[2,1], 1)` → [2,1]: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather).
+ * @throws ShapeError when ids are not integers. Cost: as `gather`.
+ */
 export function takeAlong(x: Tensor, ids: Tensor, axis: number): Tensor {
   let flat: Tensor = full(ids.shape, 0, ids.dtype);
   let step = 1;
   for (let i = x.shape.length - 1; i >= 0; i--) {
     const index = i === axis ? ids : iota(ids.shape, i, ids.dtype);
-    flat = bind(table.add, [flat, bind(table.mul, [index, fullLike(ids, step)], {})], {});
+    flat = add(flat, mul(index, step));
     step *= x.shape[i]!;
   }
   return gather(reshape(x, [step]), broadcastTo(flat, ids.shape));

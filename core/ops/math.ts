@@ -1,4 +1,9 @@
-/** The public elementwise functions: numpy broadcasting, plain numbers welcome (they take the other operand's dtype). */
+/**
+ * The public elementwise functions: numpy broadcasting, plain numbers welcome (they take the other operand's dtype).
+ * Formula, derivative and reference loop of each are its row in elementwise.ts. Common to all: @throws ShapeError when
+ * axes neither match nor are 1, or when dtypes differ; cost one read of each operand and one write, nothing but the
+ * arithmetic inside a cluster. "Dear" below is about 16 simple instructions an element, everything else 1 to 4.
+ */
 import { shapeError } from '../ir/errors.ts';
 import { bind, type Shape, type Tensor } from '../ir/tensor.ts';
 import { type ElementwiseName, table } from './elementwise.ts';
@@ -35,58 +40,59 @@ function apply(name: ElementwiseName, xs: readonly Operand[]): Tensor {
 const unary = (name: ElementwiseName) => (x: Tensor) => apply(name, [x]);
 const binary = (name: ElementwiseName) => (a: Operand, b: Operand) => apply(name, [a, b]);
 
-/** −x */
+/** `neg(x)`: y = −x, dx = −g. */
 export const neg = unary('neg');
-/** eˣ. Cost: about 16 simple instructions an element, as log, sin, cos, tanh, erf and sigmoid. */
+/** `exp(x)`: y = eˣ, dx = g·y. Dear. */
 export const exp = unary('exp');
-/** ln x; −∞ at 0, NaN below. */
+/** `log(x)`: y = ln x, dx = g/x; −∞ at 0, NaN below. Dear. */
 export const log = unary('log');
-/** √x; its derivative at 0 is infinite. */
+/** `sqrt(x)`: y = √x, dx = g/(2y), infinite at 0. */
 export const sqrt = unary('sqrt');
-/** 1/√x */
+/** `rsqrt(x)`: y = 1/√x, dx = −g·y/(2x). */
 export const rsqrt = unary('rsqrt');
-/** 1/x */
+/** `recip(x)`: y = 1/x, dx = −g·y². */
 export const recip = unary('recip');
-/** sine of radians */
+/** `sin(x)`: y = sin x of radians, dx = g·cos x. Dear. */
 export const sin = unary('sin');
-/** cosine of radians */
+/** `cos(x)`: y = cos x of radians, dx = −g·sin x. Dear. */
 export const cos = unary('cos');
+/** `tanh(x)`: y = tanh x, dx = g·(1 − y²). Dear. */
 export const tanh = unary('tanh');
-/** error function 2/√π·∫₀ˣ e^(−t²) dt */
+/** `erf(x)`: y = 2/√π·∫₀ˣ e^(−t²) dt, dx = g·2/√π·e^(−x²). Dear. */
 export const erf = unary('erf');
-/** 1/(1 + e^(−x)) */
+/** `sigmoid(x)`: y = 1/(1 + e^(−x)), dx = g·y·(1 − y). Dear. */
 export const sigmoid = unary('sigmoid');
-/** Largest integer not above x. Has no derivative: @throws MissingRuleError when differentiated. */
+/** `floor(x)`: y = ⌊x⌋, the largest integer not above x. @throws MissingRuleError when differentiated. */
 export const floor = unary('floor');
-/** Logical negation of a bool tensor. */
+/** `not(c)`: y = ¬c of a bool tensor. No gradient flows through bools. */
 export const not = unary('not');
-/** bool: neither NaN nor infinite. */
+/** `finite(x)` → bool: neither NaN nor infinite. */
 export const finite = unary('isFinite');
 
-/** `add(a[2,3], b[3])` → [2,3]: a + b, broadcast. @throws ShapeError when axes neither match nor are 1. */
+/** `add(a[2,3], b[3])` → [2,3]: y = a + b, da = g, db = g summed over what was broadcast (as for all below). */
 export const add = binary('add');
-/** a − b, broadcast. */
+/** `sub(a, b)`: y = a − b, da = g, db = −g. */
 export const sub = binary('sub');
-/** a·b element by element, broadcast; matrix products are `dot`. */
+/** `mul(a, b)`: y = a·b element by element, da = g·b, db = g·a; matrix products are `dot`. */
 export const mul = binary('mul');
-/** a/b, broadcast. */
+/** `div(a, b)`: y = a/b, da = g/b, db = −g·y/b. */
 export const div = binary('div');
-/** Larger of two; at ties half the gradient goes to each. */
+/** `maximum(a, b)`: y = max(a, b); the gradient goes to the larger, at ties half to each. */
 export const maximum = binary('maximum');
-/** Smaller of two; at ties half the gradient goes to each. */
+/** `minimum(a, b)`: y = min(a, b); the gradient goes to the smaller, at ties half to each. */
 export const minimum = binary('minimum');
-/** bool: a < b. */
+/** `less(a, b)` → bool: y = a < b. */
 export const less = binary('less');
-/** bool: a = b (NaN equals nothing). */
+/** `equal(a, b)` → bool: y = (a = b); NaN equals nothing. */
 export const equal = binary('equal');
-/** `select(condition, a, b)`: a where the condition holds, b elsewhere. */
+/** `select(c, a, b)`: y = a where c holds, b elsewhere; the gradient goes where the value came from. */
 export const select = (c: Tensor, a: Operand, b: Operand): Tensor => apply('select', [c, a, b]);
 
-/** x² */
+/** `square(x)`: y = x², dx = 2g·x. */
 export const square = (x: Tensor): Tensor => mul(x, x);
-/** |x|; the gradient at 0 is 0. */
+/** `abs(x)`: y = |x| = max(x, −x); the gradient at 0 is 0. */
 export const abs = (x: Tensor): Tensor => maximum(x, neg(x));
-/** Limits to [lo, hi]; at a limit half the gradient passes. */
+/** `clip(x, lo, hi)`: y = min(max(x, lo), hi); at a limit half the gradient passes. */
 export const clip = (x: Tensor, lo: number, hi: number): Tensor => minimum(maximum(x, lo), hi);
-/** aᵇ for a > 0, as e^(b·ln a). */
+/** `pow(a, b)`: y = aᵇ for a > 0, as e^(b·ln a). Dear, twice. */
 export const pow = (a: Tensor, b: Operand): Tensor => exp(mul(log(a), b));

@@ -5,10 +5,11 @@
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
+import { mapAll } from './batching.ts';
 import { cast } from './cast.ts';
-import { table } from './elementwise.ts';
 import { full, iota } from './fill.ts';
-import { expandTo, reshape, unsqueezeFront } from './layout.ts';
+import { reshape } from './layout.ts';
+import { cos, div, equal, log, mul, select, sqrt, sub } from './math.ts';
 import { slice } from './slice.ts';
 
 const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
@@ -58,10 +59,7 @@ export const randomBitsOp: Primitive<BitsAttrs> = {
     return { shape: [...lead, a.count], dtype: 'u32' };
   },
   vjp: 'nondifferentiable',
-  batch: (size, inputs, mapped, a) => {
-    const all = inputs.map((x, i) => (mapped[i] ? x : expandTo(unsqueezeFront(x), [size, ...x.shape])));
-    return [bind(randomBitsOp, all, a)];
-  },
+  batch: (size, inputs, mapped, a) => [bind(randomBitsOp, mapAll(size, inputs, mapped), a)],
   cpu([key, offset], a, [y]) {
     const keys = flatten(key!);
     const offsets = flatten(offset!);
@@ -86,18 +84,12 @@ export type Key = Tensor;
 const bits = (key: Key, count: number, stream: number, offset?: Tensor): Tensor =>
   bind(randomBitsOp, [key, offset ?? full(key.shape.slice(0, -1), 0, 'u32')], { count, stream });
 
-/** A key from an integer seed (53 bits are used). */
+/** `key(42)` → u32[2] from an integer seed (53 bits are used). Cost: none, the words are constants. */
 export function key(seed: number): Key {
   const low = seed >>> 0;
   const high = Math.floor(seed / 2 ** 32) >>> 0;
-  return reshape(concatWords(high, low), [2]);
+  return select(equal(iota([2], 0, 'u32'), 0), full([2], high, 'u32'), full([2], low, 'u32'));
 }
-const concatWords = (a: number, b: number): Tensor =>
-  bind(
-    table.select,
-    [bind(table.equal, [iota([2], 0, 'u32'), full([2], 0, 'u32')], {}), full([2], a, 'u32'), full([2], b, 'u32')],
-    {},
-  );
 
 /** `split(key, n)`: n independent keys, u32[n, 2]. */
 export const split = (k: Key, n = 2): Tensor => reshape(bits(k, 2 * n, SPLIT), [n, 2]);
@@ -108,20 +100,22 @@ export const keys = (k: Key, n = 2): Key[] =>
 export const fold = (k: Key, data: number | Tensor): Key =>
   bits(k, 2, FOLD, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
 
-/** `uniform(key, shape)`: f32 in [0, 1), 23 random bits each. */
+/** `uniform(k, [2, 3])` → f32[2,3] in [0, 1), 23 random bits each. Cost: half a Threefry block (20 rounds) a number. */
 export function uniform(k: Key, shape: Shape): Tensor {
   const n = shape.reduce((p, q) => p * q, 1);
   // the top 23 bits as an integer, exact in f32
-  const top = cast(bind(table.div, [bits(k, n, DRAW), full([n], 512, 'u32')], {}), 'f32');
-  return reshape(bind(table.mul, [top, full([n], 2 ** -23)], {}), shape);
+  const top = cast(div(bits(k, n, DRAW), 512), 'f32');
+  return reshape(mul(top, 2 ** -23), shape);
 }
-/** `normal(key, shape)`: standard normal f32 (Box–Muller). */
+/**
+ * `normal(k, [2, 3])` → f32[2,3], standard normal: √(−2 ln u₁)·cos(2π u₂) (Box–Muller 1958).
+ * Cost: two uniform numbers, a logarithm and a cosine a number.
+ */
 export function normal(k: Key, shape: Shape): Tensor {
   const n = shape.reduce((p, q) => p * q, 1);
   const u = uniform(k, [2, n]);
-  const u1 = bind(table.sub, [full([n], 1), reshape(slice(u, { axis: 0, start: 0, stop: 1 }), [n])], {}); // (0, 1]
+  const u1 = sub(1, reshape(slice(u, { axis: 0, start: 0, stop: 1 }), [n])); // (0, 1]
   const u2 = reshape(slice(u, { axis: 0, start: 1, stop: 2 }), [n]);
-  const radius = bind(table.sqrt, [bind(table.mul, [full([n], -2), bind(table.log, [u1], {})], {})], {});
-  const angle = bind(table.cos, [bind(table.mul, [full([n], 2 * Math.PI), u2], {})], {});
-  return reshape(bind(table.mul, [radius, angle], {}), shape);
+  const radius = sqrt(mul(-2, log(u1)));
+  return reshape(mul(radius, cos(mul(2 * Math.PI, u2))), shape);
 }

@@ -3,9 +3,8 @@ import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { cast } from './cast.ts';
-import { table } from './elementwise.ts';
-import { full } from './fill.ts';
 import { expandTo, reshape } from './layout.ts';
+import { div, equal, mul } from './math.ts';
 
 export interface ReduceAttrs {
   readonly axes: readonly number[];
@@ -58,15 +57,16 @@ function reduction(
 export const sumOp = reduction('sum', 0, (a, b) => a + b, {
   doc: 'sum along axes, kept with size 1',
   formula: 'y = Σ_axes x',
+  // every element counts once  ⇒  dx = g, repeated along the axes
   vjp: ([g], [x]) => [expandTo(g!, x!.shape)],
 });
 export const maxOp = reduction('max', Number.NEGATIVE_INFINITY, Math.max, {
   doc: 'maximum along axes, kept with size 1; the gradient is split among ties',
   formula: 'y = max_axes x',
+  // dx = g·[x = y] / number of ties
   vjp([g], [x], a, [y]) {
-    const hit = cast(bind(table.equal, [x!, expandTo(y!, x!.shape)], {}), g!.dtype);
-    const share = bind(table.div, [g!, sumKeep(hit, a.axes)], {});
-    return [bind(table.mul, [hit, expandTo(share, x!.shape)], {})];
+    const hit = cast(equal(x!, y!), g!.dtype);
+    return [mul(hit, div(g!, sumKeep(hit, a.axes)))];
   },
 });
 
@@ -101,7 +101,6 @@ export function mean(x: Tensor, axes?: Axes, keepdims = false): Tensor {
   const at = resolve(x, axes);
   const n = at.reduce((p, i) => p * x.shape[i]!, 1);
   const y = sumKeep(x, at);
-  const scaled = bind(table.mul, [y, fullLike(y, 1 / n)], {});
+  const scaled = mul(y, 1 / n);
   return keepdims ? scaled : reshape(scaled, drop(y.shape, at));
 }
-const fullLike = (x: Tensor, value: number): Tensor => full(x.shape, value, x.dtype);

@@ -2,7 +2,8 @@
 import { ShapeError } from '../ir/errors.ts';
 import { type Composite, hole, type Tensor, topo } from '../ir/tensor.ts';
 import { leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
-import { expandTo, permute, unsqueezeFront } from '../ops/layout.ts';
+import { repeat } from '../ops/batching.ts';
+import { permute } from '../ops/layout.ts';
 
 /** The axis that carries the samples in an argument (for all its leaves), or null: shared by all samples. */
 export type InAxis = number | null;
@@ -21,7 +22,7 @@ function rewrite(ys: readonly Tensor[], env: Map<Tensor, Tensor>, size: number):
     );
     for (const [i, o] of node.outs.entries()) env.set(o, outs[i]!);
   }
-  return ys.map((y) => env.get(y) ?? expandTo(unsqueezeFront(y), [size, ...y.shape]));
+  return ys.map((y) => env.get(y) ?? repeat(y, size));
 }
 
 function batchNode(
