@@ -3,13 +3,14 @@
  * fallback of backends that cannot express a kernel.
  */
 import ndarray from 'ndarray';
-import { type DType, dtypes, type HostArray, isFloat } from '../ir/dtype.ts';
+import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
 import type { Nd, Primitive } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
-import { table } from '../ops/elementwise.ts';
+import { registry } from '../registry.ts';
 import type { Buffer, Kernel, Lowered } from './lower.ts';
 import type { Cluster, ScalarStep } from './scalar.ts';
 
+/** Rounds a value to a dtype; to integers towards zero, as `cast` does. */
 const wrap: Record<DType, (x: number) => number> = {
   f32: Math.fround,
   f64: (x) => x,
@@ -20,7 +21,7 @@ const wrap: Record<DType, (x: number) => number> = {
 };
 
 /** One scalar step at one point, rounded to its dtype. */
-export function stepValue(
+function stepValue(
   s: ScalarStep,
   earlier: readonly number[],
   load: (input: number) => number,
@@ -30,14 +31,13 @@ export function stepValue(
   if (s.kind === 'const') return wrap[s.dtype](s.value);
   if (s.kind === 'iota') return wrap[s.dtype](index[s.axis]!);
   const x = s.args.map((a) => earlier[a]!);
-  if (s.fn === 'cast')
-    return isFloat(s.dtype) || s.dtype === 'bool' ? wrap[s.dtype](x[0]!) : wrap[s.dtype](Math.trunc(x[0]!));
-  const form = (table as Readonly<Record<string, Primitive>>)[s.fn]!.form;
-  if (form.kind !== 'elementwise') throw new Error(`${s.fn} is not elementwise`);
-  return wrap[s.dtype](form.js(...x));
+  const op = registry.get(s.fn);
+  if (op?.kind !== 'primitive' || op.form.kind !== 'elementwise') throw new Error(`${s.fn} is not elementwise`);
+  return wrap[s.dtype](op.form.js(...x));
 }
 
-export function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: readonly HostArray[]): void {
+/** One cluster at every point of its iteration space, into `outputs`; a reduction sums in f64. */
+function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: readonly HostArray[]): void {
   const n = sizeOf(c.shape);
   const index = c.shape.map(() => 0);
   const total = c.reduce
@@ -68,6 +68,7 @@ export function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: re
   if (total) for (let i = 0; i < total.length; i++) outputs[0]![i] = total[i]!;
 }
 
+/** One kernel of a program: a cluster as above, an op by its record's reference loops. */
 export function runKernel(k: Kernel, inputs: readonly HostArray[], outputs: readonly HostArray[]): void {
   if (k.kind === 'cluster') {
     runCluster(k.cluster, inputs, outputs);
