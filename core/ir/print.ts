@@ -39,7 +39,7 @@ function costOf(node: Tensor): { readonly flops: number; readonly bytes: number 
  * `print(tree)`: every node below the tensors of a tree in let-form, one a line, inputs first; numbers count nodes in
  * that order. Costs one visit per node; computes nothing.
  *
- *   %3: f32[2, 5] = dot %1 %2   60 F  128 B
+ *   %2: f32[1, 2, 5] = dot %0 %1   60 F  124 B
  *
  * @example console.log(print(grad(loss)(params)));
  */
