@@ -4,6 +4,7 @@ import { gaussian, Param } from './spec.ts';
 /** A table of vectors [count, width]. */
 export type Embedding<T = Tensor> = { readonly weight: T };
 
+/** Specification of a table of `count` vectors, normal with the given deviation. */
 export const embeddingSpec = (count: number, width: number, std = 1): Embedding<Param> => ({
   weight: new Param('embedding', [count, width], gaussian(std)),
 });
@@ -12,9 +13,11 @@ export const embeddingSpec = (count: number, width: number, std = 1): Embedding<
 export const embedding = (p: Embedding, ids: Tensor): Tensor => asFloat(gather(p.weight, ids));
 
 export type TimestepEmbeddingOptions = {
+  /** of the result */
   readonly dtype: 'f32' | 'f64';
   /** true: [cos, sin]; false: [sin, cos] */
   readonly flipSinToCos?: boolean;
+  /** taken from dim/2 in the exponent's denominator: 0 in Stable Diffusion, 1 in Ho et al. */
   readonly freqShift?: number;
 };
 

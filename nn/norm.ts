@@ -4,6 +4,7 @@ import { constant, Param } from './spec.ts';
 /** Scale and shift per channel. */
 export type Norm<T = Tensor> = { readonly weight: T; readonly bias: T };
 
+/** Specification of scale and shift of `channels` channels: 1 and 0, so that a fresh norm only normalises. */
 export const normSpec = (channels: number): Norm<Param> => ({
   weight: new Param('norm', [channels], constant(1)),
   bias: new Param('norm', [channels], constant(0)),

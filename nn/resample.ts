@@ -22,11 +22,13 @@ const sources = (from: number, to: number): Tensor =>
 
 /** diffusers `Upsample2D`: nearest, then a 3×3 convolution. */
 export type Upsampler<T = Tensor> = { readonly conv: Conv<T> };
+/** x[n, h, w, c] → [n, 2h, 2w, c] (or `size`): nearest, then the convolution. @throws ShapeError. cost as `conv2d` */
 export const upsample = (p: Upsampler, x: Tensor, size?: readonly [number, number]): Tensor =>
   conv2d(p.conv, upsampleNearest(x, size));
 
 /** diffusers `Downsample2D`: 3×3 convolution with stride 2. `around`: one zero on all sides; `after`: right and below. */
 export type Downsampler<T = Tensor> = { readonly conv: Conv<T> };
+/** x[n, h, w, c] → [n, h/2, w/2, c] for even sides. @throws ShapeError. cost as `conv2d` */
 export const downsample = (p: Downsampler, x: Tensor, zeros: 'around' | 'after'): Tensor =>
   conv2d(p.conv, x, {
     stride: 2,

@@ -12,6 +12,7 @@ export type Init =
   | { readonly kind: 'uniform'; readonly bound: number }
   | { readonly kind: 'normal'; readonly std: number };
 
+/** What a parameter belongs to; adapters go on `linear`. */
 export type LayerKind = 'linear' | 'conv' | 'norm' | 'embedding';
 
 /** One parameter. A class, because trees take plain records for inner nodes. */
@@ -30,7 +31,9 @@ export class Param {
 /** The tree of values that a tree of specifications stands for. */
 export type Params<S> = S extends Param ? Tensor : { readonly [K in keyof S]: Params<S[K]> };
 
+/** Every value the same. */
 export const constant = (value: number): Init => ({ kind: 'constant', value });
 /** PyTorch's default for linear layers and convolutions, weight and bias: uniform within ±1/√fan-in. */
 export const fanIn = (inputs: number): Init => ({ kind: 'uniform', bound: 1 / Math.sqrt(inputs) });
+/** Normal with mean 0. */
 export const gaussian = (std: number): Init => ({ kind: 'normal', std });

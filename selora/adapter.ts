@@ -4,17 +4,22 @@
  */
 import { type Tensor, tensor, threefry } from '../core/index.ts';
 
+/** One low-rank addition: A[d_in, r] and B[r, d_out] of one linear layer. */
 export type Adapter = { readonly A: Tensor; readonly B: Tensor };
 /** module path → adapter, e.g. `down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k` */
 export type Adapters = { readonly [path: string]: Adapter };
 
+/** r of A[d_in, r]. */
 export const rankOf = (a: Adapter): number => a.A.shape[1]!;
+/** Σ r over all modules: what a rank budget limits. */
 export const totalRank = (adapters: Adapters): number => Object.values(adapters).reduce((n, a) => n + rankOf(a), 0);
+/** Trainable numbers: Σ r·(d_in + d_out). */
 export const parameterCount = (adapters: Adapters): number =>
   Object.values(adapters).reduce((n, { A, B }) => n + rankOf({ A, B }) * (A.shape[0]! + B.shape[1]!), 0);
 
 /** A host-side random key: two words. Draws of different paths and steps are independent (Threefry folding). */
 export type HostKey = readonly [number, number];
+/** `hostKey(7)`: the key of a seed (53 bits are used). */
 export const hostKey = (seed: number): HostKey => [Math.floor(seed / 2 ** 32) >>> 0, seed >>> 0];
 /** `foldKey(key, 'down_blocks.0…', 40)`: a key from a key and names or numbers. */
 export function foldKey(key: HostKey, ...data: readonly (string | number)[]): HostKey {
@@ -30,6 +35,7 @@ export function foldKey(key: HostKey, ...data: readonly (string | number)[]): Ho
   }
   return k;
 }
+/** A key as 16 hexadecimal digits, for logs: which draw a candidate came from. */
 export const keyText = (k: HostKey): string => k.map((w) => w.toString(16).padStart(8, '0')).join('');
 
 /** Init gain: `a` of Kaiming's leaky slope. 0 (the authors') gives variance 2/d_in, √5 (PEFT's) gives 1/(3·d_in). */

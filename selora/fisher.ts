@@ -51,6 +51,7 @@ export const fisherScore = (g: PerSample): Tensor => {
   const { a, b } = fisherByRank(g);
   return sum(concat([a, b], 0));
 };
+/** What a test measured of one module. */
 export interface Scores {
   /** FI of the trained ranks: columns of A, rows of B */
   readonly fiA: number;
@@ -70,6 +71,7 @@ export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: numbe
   return { fiA, fiB, fiNew: b[rank]!, ...(signal ? { gain: signal[rank]! } : {}) };
 }
 
+/** What a test decided about one module, and from which numbers: one row of the expansion log. */
 export interface Decision {
   readonly module: string;
   /** shares of A and of B in fiOriginal */

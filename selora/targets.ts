@@ -1,4 +1,6 @@
 /** Which linears are adapted: presets and glob patterns over module paths. A pattern that matches nothing is an error. */
+
+/** Patterns by network for the names `--targets` takes. */
 export const presets = {
   /** the paper's words: every linear layer of U-Net and text encoder (184 + 72 in SD 1.5) */
   'all-linear': { unet: ['**'], text: ['**'] },
