@@ -274,7 +274,7 @@ export const table = Object.fromEntries([
 ]) as unknown as Table;
 
 /** erf to double precision: Maclaurin series for |x| < 2.5, continued fraction of erfc beyond (W. J. Lentz). */
-export function erfJs(x: number): number {
+function erfJs(x: number): number {
   const a = Math.abs(x);
   if (a < 2.5) {
     let term = x;

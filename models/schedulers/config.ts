@@ -9,11 +9,9 @@ export const PREDICTION_TYPES = ['epsilon', 'v_prediction', 'sample'] as const;
 /** What the model predicts: the noise ε, the velocity v = √ᾱ·ε − √(1−ᾱ)·x₀, or the clean sample x₀. */
 export type PredictionType = (typeof PREDICTION_TYPES)[number];
 
-export const BETA_SCHEDULES = ['scaled_linear', 'linear', 'squaredcos_cap_v2'] as const;
-export type BetaSchedule = (typeof BETA_SCHEDULES)[number];
+const BETA_SCHEDULES = ['scaled_linear', 'linear', 'squaredcos_cap_v2'] as const;
 
 export const TIMESTEP_SPACINGS = ['leading', 'trailing', 'linspace'] as const;
-export type TimestepSpacing = (typeof TIMESTEP_SPACINGS)[number];
 
 /** A table of more steps than this is refused before it is allocated. */
 const MAX_TRAIN_TIMESTEPS = 100_000;

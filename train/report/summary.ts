@@ -168,7 +168,6 @@ export const runSummarySchema = z.strictObject({
 export type RunSummaryInput = Readonly<z.input<typeof runSummarySchema>>;
 /** What the report reads: complete and checked. */
 export type RunSummary = Readonly<z.output<typeof runSummarySchema>>;
-export type MetricRow = RunSummary['metrics'][number];
 export type ExpansionRow = RunSummary['expansions'][number];
 export type ModuleRow = RunSummary['modules'][number];
 export type Sample = RunSummary['samples'][number];

@@ -15,7 +15,7 @@ const wrap = (data: HostArray, v: View): Nd => ndarray(data, [...v.shape], [...v
 const dense = (data: HostArray, shape: readonly number[]): Nd => ndarray(data, [...shape]) as Nd;
 
 /** One node: the views or arrays of its results. */
-export function evaluateNode(node: Tensor, inputs: readonly Nd[]): Nd[] {
+function evaluateNode(node: Tensor, inputs: readonly Nd[]): Nd[] {
   const op = node.op as Primitive;
   if (op.form.kind === 'identity') return [...inputs];
   if (op.form.kind === 'layout') {
