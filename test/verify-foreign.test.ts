@@ -1,5 +1,5 @@
 /** `npm run verify` on directories of the same form made by others: other sizes, odd cases, damaged files. */
-import { cp, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -91,6 +91,168 @@ describe('operations', () => {
     expect(err).toMatch(/^1 of 222 comparisons failed\n$/);
     expect(code).toBe(1);
   });
+});
+
+/** One case after the other: operation, attributes, inputs, and what PyTorch gives. */
+type Numbers = readonly [shape: readonly number[], data: readonly number[]];
+type Row = readonly [op: string, attributes: object, inputs: Record<string, Numbers>, out: Numbers];
+const COUNT: Numbers = [
+  [2, 3],
+  [0, 1, 2, 3, 4, 5],
+];
+const FORMS: readonly Row[] = [
+  ['slice', { ranges: '[..., -1]' }, { x: COUNT }, [[2], [2, 5]]],
+  [
+    'slice',
+    { ranges: '[1, None, 1:99]' },
+    { x: COUNT },
+    [
+      [1, 2],
+      [4, 5],
+    ],
+  ],
+  [
+    'pad',
+    {
+      low_high_per_axis: [
+        [0, 0],
+        [-1, 1],
+      ],
+      value: 7,
+    },
+    { x: COUNT },
+    [
+      [2, 3],
+      [1, 2, 7, 4, 5, 7],
+    ],
+  ],
+  [
+    'transpose',
+    { perm: [-1, 0] },
+    { x: COUNT },
+    [
+      [3, 2],
+      [0, 3, 1, 4, 2, 5],
+    ],
+  ],
+  [
+    'broadcast_to',
+    { shape: [2, -1] },
+    {
+      x: [
+        [1, 2],
+        [8, 9],
+      ],
+    },
+    [
+      [2, 2],
+      [8, 9, 8, 9],
+    ],
+  ],
+  ['pow', { exponent: 3 }, { x: [[2], [-2, 0]] }, [[2], [-8, 0]]],
+  ['clip', { min: 1 }, { x: [[3], [-4, 2, 9]] }, [[3], [1, 2, 9]]],
+  ['var', { axes: [0, 1], correction: 1 }, { x: COUNT }, [[], [3.5]]],
+  [
+    'var',
+    { axis: 1, correction: 0, keepdims: true },
+    {
+      x: [
+        [1, 2],
+        [1, 3],
+      ],
+    },
+    [[1, 1], [1]],
+  ],
+  ['cat', { axis: 0 }, { b: [[1], [2]], a: [[1], [1]] }, [[2], [2, 1]]],
+  ['gelu', { approximate: 'tanh' }, { x: [[1], [1]] }, [[1], [0.841191990608276]]],
+  [
+    'conv2d',
+    { stride: [2, 1], padding: [0, 1], groups: 1 },
+    {
+      x: [
+        [1, 1, 3, 2],
+        [1, 2, 3, 4, 5, 6],
+      ],
+      weight: [
+        [1, 1, 1, 3],
+        [1, 10, 100],
+      ],
+    },
+    [
+      [1, 1, 2, 2],
+      [210, 21, 650, 65],
+    ],
+  ],
+  [
+    'conv2d',
+    { stride: 1, padding: 0, dilation: 2 },
+    {
+      x: [
+        [1, 1, 1, 3],
+        [1, 2, 3],
+      ],
+      weight: [
+        [1, 1, 1, 2],
+        [1, 10],
+      ],
+    },
+    [[1, 1, 1, 1], [31]],
+  ],
+  [
+    'pad+conv2d',
+    { pad: 'F.pad(x,(1,0,0,0)): zeros', stride: 1, padding: 0 },
+    {
+      x: [
+        [1, 1, 1, 2],
+        [1, 2],
+      ],
+      weight: [
+        [1, 1, 1, 2],
+        [1, 10],
+      ],
+    },
+    [
+      [1, 1, 1, 2],
+      [10, 21],
+    ],
+  ],
+  [
+    'group_norm',
+    { groups: 1, eps: 1e-5 },
+    {
+      x: [
+        [1, 1, 2],
+        [3, 3],
+      ],
+      weight: [[1], [1]],
+      bias: [[1], [5]],
+    },
+    [
+      [1, 1, 2],
+      [5, 5],
+    ],
+  ],
+  ['mean', { axes: 'all' }, { x: [[4], [0.75, 1 / 3, -0.75, -0.3125]] }, [[], [(Math.fround(1 / 3) - 0.3125) / 4]]],
+];
+test('the forms PyTorch has for operations: positions, ellipses, lists, negative axes', async () => {
+  const directory = join(temporary, 'forms');
+  const tensors = new Map<string, TensorOut>();
+  const cases = FORMS.map(([op, attributes, inputs, [shape, data]], i) => {
+    tensors.set(`${i}/out`, { dtype: 'F64', shape, data: Float64Array.from(data) });
+    tensors.set(`${i}/out_f32`, { dtype: 'F32', shape, data: Float32Array.from(data) });
+    for (const [key, [size, values]] of Object.entries(inputs))
+      tensors.set(`${i}/in.${key}`, { dtype: 'F32', shape: size, data: Float32Array.from(values) });
+    const shapes = Object.fromEntries(Object.entries(inputs).map(([key, [size]]) => [key, size]));
+    return { name: String(i), op, attributes, inputs: shapes };
+  });
+  await mkdir(directory);
+  await writeSafetensors(join(directory, 'ops.safetensors'), tensors);
+  await writeFile(join(directory, 'ops.json'), JSON.stringify({ cases }));
+  for (const backend of ['cpu', 'wasm']) {
+    const { code, out } = await verify(directory, '--backend', backend);
+    expect(out).not.toContain('FAIL');
+    expect(code).toBe(0);
+  }
 });
 
 describe('damaged directories', () => {
