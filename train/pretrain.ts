@@ -49,7 +49,7 @@ const program = (io: Io) =>
     .option('--scenes <n>', 'captioned scenes for phase 3, beside as many shapes', Number, 2560)
     .option('--phase1-steps <n>', 'U-Net steps of 16, timesteps mostly 600…999', Number, 2000)
     .option('--phase2-steps <n>', 'U-Net steps of 16 at most, timesteps mostly 930…999', Number, 3000)
-    .option('--phase3-steps <n>', 'U-Net steps of 16 on shapes and scenes, timesteps mostly uniform', Number, 2000)
+    .option('--phase3-steps <n>', 'U-Net steps of 16 on shapes and scenes, timesteps mostly uniform', Number, 4000)
     .option('--until <stage>', 'stop after vae, text, phase1, phase2 or phase3');
 
 type Options = {
