@@ -78,7 +78,7 @@ describe('settings', () => {
   });
   test('every setting can be given on the command line, and nothing else', () => {
     const options = trainCommand(io).options.map((o) => o.attributeName());
-    const own = ['out', 'name', 'resume', 'preset', 'estimate'];
+    const own = ['out', 'name', 'resume', 'preset', 'estimate', 'memory'];
     expect(options.filter((o) => !own.includes(o)).sort()).toEqual(Object.keys(configSchema.shape).sort());
   });
   test('piecewise rates reach the schedule', () => {
@@ -102,12 +102,16 @@ describe('settings', () => {
 describe('mistakes', () => {
   test.each([
     ['--data x --batch 8 --accumulate 3', '--accumulate: must divide the batch of 8'],
-    ['--data x --lambda -1', '--lambda: '],
-    ['--data x --test-every 0', '--test-every: '],
-    ['--data x --rank 1.5', '--rank: '],
-    ['--data x --scale 0', '--scale: '],
-    ['--data x --caption-dropout 1.5', '--caption-dropout: '],
-    ['--data x --method dora', '--method: '],
+    ['--data x --lambda -1', '--lambda: is -1, expected at least 0'],
+    ['--data x --test-every 0', '--test-every: is 0, expected at least 1'],
+    ['--data x --rank 1.5', '--rank: is 1.5, expected a whole number'],
+    ['--data x --scale 0', '--scale: is 0, expected more than 0'],
+    ['--data x --caption-dropout 1.5', '--caption-dropout: is 1.5, expected at most 1'],
+    ['--data x --method dora', '--method: is "dora", expected selora, lora'],
+    ['--data x --steps 1e400', '--steps: is Infinity, expected a number'],
+    ['--data x --gamma 3', '--gamma: belongs to --loss-weight min-snr'],
+    ['--data x --loss-weight min-snr --loss-high 3', '--loss-high: belongs to --loss-weight clip-snr'],
+    ['--data x --split 0/50/50', 'the first above 0'],
     ['--data x --timesteps low', '--timesteps: '],
     ['--data x --sampler k_euler', '--sampler: '],
     ['--data x --split 80/30', '--split: '],

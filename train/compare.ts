@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { FileError } from '../models/io/error.ts';
-import { readJson } from '../models/io/json.ts';
+import { parseJson, readJson } from '../models/io/json.ts';
 
 const score = z.object({ question: z.string(), right: z.int(), n: z.int() });
 const obedienceSchema = z.object({
@@ -45,7 +45,7 @@ export async function readComparison(folder: string): Promise<Comparison> {
     .split('\n')
     .filter((l) => l.includes('"validation"'))
     .flatMap((l) => {
-      const row = parsed(rowSchema, JSON.parse(l), file);
+      const row = parsed(rowSchema, parseJson(l, file), file);
       return row.validation
         ? [{ step: row.step, loss: row.validation.loss ?? Number.NaN, shuffled: row.validation.shuffled ?? Number.NaN }]
         : [];

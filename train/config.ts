@@ -1,5 +1,6 @@
 /** A run's settings: one zod schema and the presets of the paper's runs. The command line that fills it: options.ts. */
 import { z } from 'zod';
+import { quoted } from '../models/io/error.ts';
 import { SAMPLER_NAMES } from '../models/schedulers/index.ts';
 import { parseRatios } from './data/split.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from './loss-weights.ts';
@@ -116,6 +117,9 @@ export const configSchema = z
     }
     const weight = lossWeightSchema.safeParse({ name: c.lossWeight, low: c.lossLow, high: c.lossHigh, gamma: c.gamma });
     if (!weight.success) bad('lossLow', weight.error.issues[0]!.message);
+    if (c.gamma !== undefined && c.lossWeight !== 'min-snr') bad('gamma', 'belongs to --loss-weight min-snr');
+    for (const key of ['lossLow', 'lossHigh'] as const)
+      if (c[key] !== undefined && c.lossWeight !== 'clip-snr') bad(key, 'belongs to --loss-weight clip-snr');
     if (c.lrRules !== null && c.schedule !== 'piecewise_constant')
       bad('lrRules', 'belongs to --schedule piecewise_constant');
     const schedule = lrScheduleSchema.safeParse(lrScheduleOf(c, c.steps));
@@ -221,6 +225,23 @@ export const openSettings = (o: Readonly<Record<string, unknown>>) => ({
   checkpointBlocks: memoryOptions(o).checkpointBlocks === undefined,
 });
 
+/** What is wrong with a setting: `is 0, expected at least 1`. */
+function problemOf(issue: z.core.$ZodIssue, value: unknown): string {
+  const is = `is ${typeof value === 'string' ? quoted(value, 60) : String(value)}, expected`;
+  switch (issue.code) {
+    case 'too_small':
+      return `${is} ${issue.origin === 'string' ? 'a text' : `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`}`;
+    case 'too_big':
+      return `${is} at most ${issue.maximum}${issue.origin === 'string' ? ' characters' : ''}`;
+    case 'invalid_type':
+      return `${is} ${issue.expected === 'int' ? 'a whole number' : `a ${issue.expected}`}`;
+    case 'invalid_value':
+      return `${is} ${issue.values.join(', ')}`;
+    default:
+      return issue.message;
+  }
+}
+
 /** Preset, then the command line on top; checked. */
 export function resolveConfig(options: Readonly<Record<string, unknown>>): RunConfig {
   const {
@@ -245,6 +266,7 @@ export function resolveConfig(options: Readonly<Record<string, unknown>>): RunCo
   const result = configSchema.safeParse(merged);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
-  const option = String(issue.path[0] ?? 'options').replace(/[A-Z]/g, (l) => `-${l.toLowerCase()}`);
-  throw new RangeError(`--${option}: ${issue.message}`);
+  const key = String(issue.path[0] ?? 'options');
+  const option = key.replace(/[A-Z]/g, (l) => `-${l.toLowerCase()}`);
+  throw new RangeError(`--${option}: ${problemOf(issue, (merged as Record<string, unknown>)[key])}`);
 }

@@ -3,7 +3,8 @@ import path from 'node:path';
 import { openBackend } from '../core/backends/open.ts';
 import type { Backend } from '../core/index.ts';
 import type { Json } from '../models/io/json.ts';
-import { type Io, print } from './cli.ts';
+import { type Io, print, UsageError } from './cli.ts';
+import { readComparison } from './compare.ts';
 import { type RunConfig, resolveConfig } from './config.ts';
 import { settleRun } from './estimate/index.ts';
 import { resumedConfig } from './resume.ts';
@@ -17,8 +18,14 @@ export type Started = {
   readonly backend: Backend;
 };
 
+/** Runs to compare with are read when the report is written: hours too late to tell that one is not there. */
+const checkCompared = async ({ compare }: RunConfig): Promise<void> =>
+  void (await Promise.all(compare.map(readComparison)));
+
 /** A new run or an old one; undefined when only the estimate was asked for. */
 export async function start(options: Readonly<Record<string, unknown>>, io: Io): Promise<Started | undefined> {
+  if (options.steps !== undefined && options.epochs !== undefined)
+    throw new UsageError('--steps and --epochs exclude each other: updates, or passes over the training pairs');
   const open = async (c: RunConfig) => {
     const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
     print(io, `backend ${backend.name}: ${backend.device}`);
@@ -29,6 +36,7 @@ export async function start(options: Readonly<Record<string, unknown>>, io: Io):
     try {
       const begun = resolveConfig(config as Record<string, unknown>);
       const resolved = resumedConfig(begun, options);
+      await checkCompared(resolved);
       return { run, config: resolved, begun, backend: await open(resolved) };
     } catch (error) {
       await run.close();
@@ -38,6 +46,7 @@ export async function start(options: Readonly<Record<string, unknown>>, io: Io):
   const backend = await open(resolveConfig(options));
   const config = await settleRun(options, backend, io);
   if (!config) return undefined;
+  await checkCompared(config);
   const stamp = new Date().toISOString().slice(0, 16).replace('T', '-').replace(':', '');
   const name =
     typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;

@@ -32,7 +32,9 @@ export function parseRatios(text: string): Ratios {
   const [validation, test] = rest.length === 1 ? [0, rest[0]!] : [rest[0] ?? Number.NaN, rest[1] ?? Number.NaN];
   const sum = numbers.reduce((total, part) => total + part, 0);
   if (numbers.length > 3 || !(Math.abs(sum - 100) < 1e-9) || !(train > 0) || Number.isNaN(validation + test)) {
-    throw new RangeError(`split ${quoted(text, 40)}: expected parts with a sum of 100, such as 80/16/4 or 80/20`);
+    throw new RangeError(
+      `split ${quoted(text, 40)}: expected parts with a sum of 100, the first above 0, such as 80/16/4 or 80/20`,
+    );
   }
   return { train: train / 100, validation: validation / 100, test: test / 100 };
 }

@@ -1,11 +1,12 @@
 /** Before a run: settings that depend on memory are chosen, what cannot fit is refused, `--estimate` prints the plan. */
 import type { Backend } from '../../core/index.ts';
+import { ranksByHand } from '../../selora/targets.ts';
 import { type Io, print } from '../cli.ts';
 import { openSettings, type RunConfig, resolveConfig } from '../config.ts';
 import { openBaseAt } from '../model.ts';
 import { bytes } from '../report/format.ts';
 import { costLines, costOf, reduce } from './cost.ts';
-import { budgetOf, isLarge, refusal, settle } from './settle.ts';
+import { budgetOf, isLarge, refusal, settle, sideOf, targetsOf } from './settle.ts';
 import { estimateLines, isLeast, NOMINAL, speedOf } from './text.ts';
 
 /**
@@ -20,6 +21,10 @@ export async function settleRun(
 ): Promise<RunConfig | undefined> {
   const asked = resolveConfig(options);
   const base = await openBaseAt(asked.base);
+  // what does not fit this base is told before a folder is made and pictures are encoded
+  sideOf(base, asked);
+  const { unet, text } = targetsOf(base, asked);
+  ranksByHand(asked.ranks, [...unet.keys()], [...text.keys()], asked.rank);
   const estimating = options.estimate === true;
   const { memory } = options;
   const told = estimating ? '--estimate' : typeof memory === 'number' ? '--memory' : undefined;
