@@ -73,8 +73,20 @@ export async function worst(
   return { case: `selora ${name} of ${count} modules, worst ${most.module}`, error: most.error };
 }
 
-/** ‖actual − expected‖/‖expected‖ of A and B together */
-export function relativeL2(pairs: readonly (readonly [ArrayLike<number>, GoldenTensor])[]): number {
+/** Below this share of the largest score, a score is the square of roundings, in f32 too. */
+const NOTHING = 1e-12;
+/**
+ * The largest score of all modules, and which modules have one of their own. Where a softmax sees one key alone (a text of
+ * one id, a picture of one pixel) queries and keys have no gradient: their ratio and Adam's step are those of roundings.
+ */
+export function scoreScale({ json }: SeloraGolden, start = false) {
+  const fi = (module: string): number => (start ? json.modules[module]!.start?.fi : json.modules[module]!.fi) ?? 0;
+  const largest = Object.keys(json.modules).reduce((most, module) => Math.max(most, fi(module)), 0);
+  return { start, largest, has: (module: string): boolean => fi(module) > NOTHING * largest };
+}
+
+/** ‖actual − expected‖/‖expected‖ of A and B together. @param least what counts at least as ‖expected‖ */
+export function relativeL2(pairs: readonly (readonly [ArrayLike<number>, GoldenTensor])[], least = 0): number {
   let [difference, size] = [0, 0];
   for (const [actual, { data }] of pairs) {
     if (actual.length !== data.length) return Number.POSITIVE_INFINITY;
@@ -83,7 +95,7 @@ export function relativeL2(pairs: readonly (readonly [ArrayLike<number>, GoldenT
       size += want ** 2;
     }
   }
-  return Math.sqrt(difference / (size || 1));
+  return Math.sqrt(difference / (Math.max(size, least ** 2) || 1));
 }
 
 /** The trained ranks of a padded A[d_in, c] or B[c, d_out]. */
@@ -102,7 +114,9 @@ export async function adaptersAfter(
   adapters: PerNetwork<Adapters>,
   name: string,
 ): Promise<GoldenCase> {
+  const { has } = scoreScale(golden);
   const found = await worst(name, adapters, async (module, network, path) => {
+    if (!has(module)) return 0;
     const rank = rankOf(adapters[network][path]!);
     let most = 0;
     for (const side of ['A', 'B'] as const) {

@@ -7,7 +7,7 @@ import { type Adapters, rankOf } from '../../selora/adapter.ts';
 import { createSteps, type HostSums, mapModules, type PerNetwork, type StepOptions } from '../step.ts';
 import { type GoldenCase, type GoldenTensor, need } from './golden.ts';
 import { adaptersOf, type Check, candidatesOf, goldenName, stateOf } from './selora-data.ts';
-import { float32Error, worst } from './selora-limits.ts';
+import { float32Error, scoreScale, worst } from './selora-limits.ts';
 
 /** By rank: mean square, square of the mean, and the share of the second in the first summed over entries. */
 type Wanted = {
@@ -45,9 +45,14 @@ export async function* verifyMeasures(
   options: StepOptions,
 ): AsyncGenerator<GoldenCase> {
   const all = adaptersOf(golden);
+  const { has } = scoreScale(golden);
   const stored = (name: string, side: 'A' | 'B') => golden.tensors.get(`expanded.per_sample_grad.${name}.${side}`);
   const whole = (n: keyof PerNetwork<unknown>): Adapters =>
-    Object.fromEntries(Object.entries(all[n]).filter(([path]) => stored(goldenName(n, path), 'A') !== undefined));
+    Object.fromEntries(
+      Object.entries(all[n]).filter(
+        ([path]) => has(goldenName(n, path)) && stored(goldenName(n, path), 'A') !== undefined,
+      ),
+    );
   const checked = { unet: whole('unet'), text: whole('text') };
   if (Object.keys({ ...checked.unet, ...checked.text }).length === 0) return;
   const wanted = mapModules((_a, path, n) => {

@@ -15,6 +15,7 @@ import {
   lossCase,
   mean,
   relativeL2,
+  scoreScale,
   storedLimit,
   unpadded,
   worst,
@@ -66,6 +67,7 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
   const { tensors } = golden;
   const adapters = adaptersOf(golden);
   const share = 1 - adam.betas[0];
+  const { has, largest } = scoreScale(golden);
   let state: State = evaluate(stateOf(golden, adapters), backend);
   for (const [step, expected] of adam.losses.entries()) {
     if (tensors.has(`adam${step}.${goldenName(...firstModule(adapters))}.A`))
@@ -83,11 +85,18 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
       ...(await worst('gradients', adapters, async (module, network, path) => {
         const { mA, mB } = state[network][path]!;
         const rank = rankOf(adapters[network][path]!);
-        const g = async (m: Tensor, side: 'A' | 'B') => (await unpadded(m, side, rank)).map((x) => x / share);
-        return relativeL2([
-          [await g(mA, 'A'), need(tensors, `grad.${module}.A`)],
-          [await g(mB, 'B'), need(tensors, `grad.${module}.B`)],
-        ]);
+        // Adam's weight decay is a part of the gradient it sees
+        const g = async (m: Tensor, side: 'A' | 'B') => {
+          const { data } = need(tensors, `adapter.${module}.${side}`);
+          return (await unpadded(m, side, rank)).map((x, i) => x / share - adam.weight_decay * data[i]!);
+        };
+        return relativeL2(
+          [
+            [await g(mA, 'A'), need(tensors, `grad.${module}.A`)],
+            [await g(mB, 'B'), need(tensors, `grad.${module}.B`)],
+          ],
+          has(module) ? 0 : Math.sqrt(largest),
+        );
       })),
       ...storedLimit(golden, float32Error(golden, 'grad_rel_l2_max'), 'the gradients'),
     };
