@@ -135,6 +135,24 @@ describe('closed forms', () => {
     }
   });
 
+  it.each(SAMPLER_NAMES)('zero terminal SNR: %s gives numbers from any number of steps, or refuses', async (name) => {
+    const schedule = scheduleOf({
+      prediction_type: 'v_prediction',
+      rescale_betas_zero_snr: true,
+      timestep_spacing: 'trailing',
+    });
+    for (const steps of [1, 2, 3, 20, 1000]) {
+      if (name === 'pndm') {
+        expect(() => createSampler(name, schedule, steps)).toThrow(/^pndm: .*timestep 999.*such as ddim$/);
+        continue;
+      }
+      const out = await runSampler(createSampler(name, schedule, steps), (x) => x.map((v) => 0.3 * v), random(4, 3), {
+        noise: (k) => random(4, k),
+      });
+      expect(out.every(Number.isFinite)).toBe(true);
+    }
+  });
+
   it('the cosine schedule follows its curve where β is not capped', () => {
     const { alphasCumprod } = scheduleOf({ beta_schedule: 'squaredcos_cap_v2' });
     const curve = (u: number) => Math.cos((((u + 0.008) / 1.008) * Math.PI) / 2) ** 2;

@@ -35,6 +35,21 @@ describe('before a folder is made', () => {
   });
 });
 
+test('before anything is trained: a sampler that cannot draw with this base', async () => {
+  const dark = join(scratch, 'dark');
+  await writeCalmBase(dark);
+  const file = join(dark, 'scheduler/scheduler_config.json');
+  const schedule = {
+    ...JSON.parse(readFileSync(file, 'utf8')),
+    prediction_type: 'v_prediction',
+    set_alpha_to_one: true,
+  };
+  writeFileSync(file, JSON.stringify({ ...schedule, rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }));
+  const args = ['--pairs', '20', '--base', dark, '--out', out, '--backend', 'cpu', '--steps', '1'];
+  expect(await refused([...args, '--sampler', 'pndm'])).toMatch(/^pndm: .*use another sampler, such as ddim/);
+  expect(existsSync(join(out, 'metrics.jsonl'))).toBe(false);
+});
+
 describe('a run gone on with', () => {
   test('--compare with no run in it changes nothing', async () => {
     const run = join(scratch, 'begun');

@@ -12,6 +12,7 @@ import { read, readScalar, tensor } from '../core/index.ts';
 import { capacityOf } from '../models/clip/tokenizer.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
+import { createSampler, type SamplerName } from '../models/schedulers/index.ts';
 import { type Io, parseArgs, print, runMain } from './cli.ts';
 import { type RunConfig, ratesOf } from './config.ts';
 import { makeContexts } from './contexts.ts';
@@ -70,6 +71,8 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
   // model
   const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
   const { pipeline } = model;
+  // what cannot draw with this base is told now, and not after the last step
+  if (c.samples > 0 || c.obedience > 0) createSampler(c.sampler as SamplerName, pipeline.schedule, c.sampleSteps);
 
   // pairs: read, split by patient, encoded once
   const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);

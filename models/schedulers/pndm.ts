@@ -8,15 +8,7 @@
  *
  * Source: Liu et al. 2022, formulas 9 and 12; diffusers `PNDMScheduler` with `skip_prk_steps`.
  */
-import {
-  alphaBarOrFinal,
-  combine,
-  predictionCoefficients,
-  refuseZeroSignal,
-  type Sampler,
-  START,
-  spacedTimesteps,
-} from './sampler.ts';
+import { alphaBarOrFinal, combine, predictionCoefficients, type Sampler, START, spacedTimesteps } from './sampler.ts';
 import { alphaBar, type Samples, type Schedule } from './schedule.ts';
 
 /** Adams–Bashforth weights of the newest 2, 3 and 4 outputs. */
@@ -27,13 +19,17 @@ const ADAMS_BASHFORTH: readonly (readonly number[])[] = [
   [55 / 24, -59 / 24, 37 / 24, -9 / 24],
 ];
 
-/** @throws RangeError for a wrong number of steps or prediction type `sample` @example pndm(schedule, 50) // 51 calls */
+/** @throws RangeError for a wrong number of steps, prediction type `sample` or zero terminal SNR @example pndm(schedule, 50) // 51 calls */
 export function pndm(schedule: Schedule, steps: number): Sampler {
   const prediction = schedule.config.prediction_type;
   if (prediction === 'sample')
     throw new RangeError('pndm: expected prediction_type epsilon or v_prediction, found sample');
   const once = spacedTimesteps(schedule, steps);
-  refuseZeroSignal(schedule, once);
+  const dark = once.find((t) => schedule.alphasCumprod[t] === 0);
+  if (dark !== undefined)
+    throw new RangeError(
+      `pndm: this base's schedule leaves no signal at timestep ${dark} (zero terminal SNR), by which pndm divides; use another sampler, such as ddim`,
+    );
   const timesteps = steps === 1 ? once : [once[0]!, once[1]!, ...once.slice(1)];
   const stride = Math.floor(schedule.length / steps);
 
