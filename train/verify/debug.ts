@@ -59,7 +59,7 @@ export async function* verifyDebug(directory: string, backend: Backend): AsyncGe
   const angle = (0.2 * input('timestep').data[0]!) / 2 ** 24;
   for (const [stored, value] of Object.entries(await results(seen, backend))) {
     const wanted = need(expected, stored);
-    const error = Math.max(FLOAT32_ERROR, whole, stored.endsWith('.time_proj') ? angle : 0);
+    const error = Math.max(FLOAT32_ERROR, whole, /\.time_(proj|embedding)$/.test(stored) ? angle : 0);
     yield compared(`debug ${stored}`, value, wanted, { precision, float32Error: error * largest(wanted.data) });
   }
   // last: what is known has been compared
