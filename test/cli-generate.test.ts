@@ -191,7 +191,7 @@ describe('the trainer', () => {
         ...(chunks === 1 ? ['--merged'] : ['--caption-chunks', `${chunks}`]),
       ]);
       expect(trained.code, trained.stderr).toBe(0);
-      expect(trained.stdout).toContain(`0 captions cut at ${75 * chunks + 2} ids`);
+      expect(trained.stdout).toContain(`0 training captions cut at ${75 * chunks + 2} ids`);
       const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
       const prompts = split.test.flatMap(({ id }: { id: string }) => [
         '--prompt',

@@ -72,7 +72,8 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
   const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
   const { pipeline } = model;
   // what cannot draw with this base is told now, and not after the last step
-  if (c.samples > 0 || c.obedience > 0) createSampler(c.sampler as SamplerName, pipeline.schedule, c.sampleSteps);
+  if (c.samples > 0 || (c.data === 'phantoms' && c.obedience > 0))
+    createSampler(c.sampler as SamplerName, pipeline.schedule, c.sampleSteps);
 
   // pairs: read, split by patient, encoded once
   const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
@@ -92,7 +93,7 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
   const validation = await clock.time('encode pictures', () => encode(data.validation.slice(0, c.validationPairs)));
   print(
     io,
-    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${training.filter((p) => p.cut).length} captions cut at ${capacityOf(pipeline.tokenizer.config, c.captionChunks)} ids`,
+    `${data.source}: ${data.train.length} training, ${data.validation.length} validation, ${data.test.length} test pairs; ${training.filter((p) => p.cut).length} training captions cut at ${capacityOf(pipeline.tokenizer.config, c.captionChunks)} ids`,
   );
 
   // adapters
@@ -273,7 +274,7 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
     model,
     backend,
     data,
-    encoded: { train: training, validation },
+    encoded: { validation },
     final: chosen,
     ...(chosen.step < last.step ? { other: last } : {}),
     progress,

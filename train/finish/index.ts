@@ -36,7 +36,7 @@ export interface Finish {
   readonly model: LoadedModel;
   readonly backend: Backend;
   readonly data: RunData;
-  readonly encoded: { readonly train: readonly Encoded[]; readonly validation: readonly Encoded[] };
+  readonly encoded: { readonly validation: readonly Encoded[] };
   /** the weights the run ends with, and those it does not end with but keeps beside them */
   readonly final: Final;
   readonly other?: Final;

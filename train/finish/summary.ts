@@ -1,12 +1,12 @@
 /** A finished run as the plain value its report is drawn from. */
 import path from 'node:path';
 import { compile, read, type Tensor } from '../../core/index.ts';
+import { capacityOf } from '../../models/clip/tokenizer.ts';
 import type { AdapterFile } from '../../models/io/adapter-file.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { changeNorms } from '../../selora/merge.ts';
 import type { Comparison } from '../compare.ts';
 import type { LoadedAdapters } from '../model.ts';
-import type { Encoded } from '../pairs.ts';
 import type { RunSummaryInput } from '../report/summary.ts';
 import type { RunPair } from '../run-data.ts';
 import type { Finish } from './index.ts';
@@ -59,7 +59,8 @@ export async function summarise(
   const validationRows = f.metrics.flatMap((m) =>
     m.validation ? [{ step: m.step, ...(m.validation as { loss: number; shuffled: number }) }] : [],
   );
-  const cut = (pairs: readonly Encoded[]) => pairs.filter((p) => p.cut).length;
+  const { tokenizer } = model.pipeline;
+  const cut = (pairs: readonly RunPair[]) => pairs.filter((p) => tokenizer.encode(p.text, c.captionChunks).cut).length;
   return {
     name: path.basename(run.path),
     method: c.method,
@@ -143,17 +144,18 @@ export async function summarise(
           name: 'train',
           images: data.train.length,
           patients: data.patients.train,
-          cut: cut(f.encoded.train),
+          cut: cut(data.train),
           hash: data.hash,
         },
         {
           name: 'validation',
           images: data.validation.length,
           patients: data.patients.validation,
-          cut: cut(f.encoded.validation),
+          cut: cut(data.validation),
         },
-        { name: 'test', images: data.test.length, patients: data.patients.test },
+        { name: 'test', images: data.test.length, patients: data.patients.test, cut: cut(data.test) },
       ],
+      limit: capacityOf(tokenizer.config, c.captionChunks),
       duplicates: data.duplicates,
     },
     comparisons: others.map(({ method, parameters, validation }) => ({

@@ -176,7 +176,7 @@ export function warnings(s: RunSummary): readonly string[] {
   const images = (s.data?.splits ?? []).reduce((sum, x) => sum + x.images, 0);
   const tested = s.expansions.length > 0;
   const lastStep = s.metrics.at(-1)?.step ?? 0;
-  const late = s.method === 'selora' && !tested && s.testEvery !== undefined && lastStep > s.testEvery;
+  const untested = s.method === 'selora' && !tested && s.testEvery !== undefined && lastStep > 0;
   const found: readonly (string | false)[] = [
     changes.length > 0 && changes.every((c) => !(c > 0)) && 'Nothing was adapted: ΔW is zero in every module.',
     bad.length > 0 && `The loss was not finite at ${counted(bad.length, 'step')}, first at step ${bad[0]!.step}.`,
@@ -186,7 +186,10 @@ export function warnings(s: RunSummary): readonly string[] {
     tested &&
       s.expansions.every((e) => !e.expanded) &&
       'No module ever grew: the FI ratio stayed at or below λ in every test.',
-    late && `No expansion test was made in ${integer(lastStep)} steps although one was due every ${s.testEvery}.`,
+    untested &&
+      (lastStep > s.testEvery!
+        ? `No expansion test was made in ${integer(lastStep)} steps although one was due every ${s.testEvery}.`
+        : `No expansion test was made: ${counted(lastStep, 'step')}, one test every ${s.testEvery}, none at the last. All ranks are as they began.`),
     s.memorisation !== undefined &&
       s.memorisation.below > 0 &&
       `${s.memorisation.below} of ${counted(s.memorisation.n, 'sample')} lie closer to a training picture than held-out films do.`,
