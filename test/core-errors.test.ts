@@ -27,6 +27,8 @@ import {
   slice,
   sum,
   type Tensor,
+  take,
+  takeAlong,
   tensor,
   uniform,
   vmap,
@@ -70,6 +72,13 @@ describe('shape errors', () => {
     ],
     ['mul of dtypes', () => mul(data([2]), full([2], 1, 'i32')), /^mul: operands must have equal dtypes/],
     ['two plain numbers', () => add(1, 2), /^add: at least one operand must be a tensor/],
+    [
+      'take',
+      () => take(data([2, 3]), full([1], 0, 'i32'), 2),
+      /^take: axis 2 must lie within the 2 axes of the first operand\n {2}a {2}f32\[2, 3\]/,
+    ],
+    ['takeAlong', () => takeAlong(data([2, 3]), full([2, 1], 0, 'i32'), -3), /^takeAlong: axis -3 must lie within/],
+    ['takeAlong, ranks', () => takeAlong(data([2, 3]), full([2], 0, 'i32'), 0), /^takeAlong: ids must have as many/],
     ['select', () => select(full([2], 1, 'bool'), data([3]), 0), /^select: axes must be equal or 1/],
     ['reshape', () => reshape(data([2, 3]), [4, 2]), /^reshape: cannot become \[4, 2\]: 6 ≠ 8 elements/],
     [

@@ -117,12 +117,20 @@ export const gather = (x: Tensor, ids: Tensor): Tensor => bind(gatherOp, [x, ids
  */
 export const scatterAdd = (g: Tensor, ids: Tensor, rows: number): Tensor => bind(scatterAddOp, [g, ids], { rows });
 
+/** `axis` from the front. @throws ShapeError when x has no such axis */
+const axisOf = (name: string, x: Tensor, ids: Tensor, axis: number): number => {
+  const rank = x.shape.length;
+  if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
+    throw shapeError(name, [x, ids], `axis ${axis} must lie within the ${rank} axes of the first operand`);
+  return axis < 0 ? axis + rank : axis;
+};
 /**
- * `take(x[2,3,4], ids[5], 1)` → [2,5,4]: y[…, i, …] = x[…, ids[i], …] with ids 1-D (numpy.take).
- * @throws ShapeError when ids are not integers. Cost: as `gather`.
+ * `take(x[2,3,4], ids[5], 1)` → [2,5,4]: y[…, i, …] = x[…, ids[i], …] with ids 1-D (numpy.take); a negative axis counts from the end.
+ * @throws ShapeError when ids are not integers or x has no such axis. Cost: as `gather`.
  */
 export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
-  const front = [axis, ...x.shape.map((_, i) => i).filter((i) => i !== axis)];
+  const at = axisOf('take', x, ids, axis);
+  const front = [at, ...x.shape.map((_, i) => i).filter((i) => i !== at)];
   const y = gather(permute(x, front), ids);
   return permute(
     y,
@@ -130,14 +138,18 @@ export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
   );
 }
 /**
- * `takeAlong(x[2,3], ids[2,1], 1)` → [2,1]: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather).
- * @throws ShapeError when ids are not integers. Cost: as `gather`.
+ * `takeAlong(x[2,3], ids[2,1], 1)` → [2,1]: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather);
+ * a negative axis counts from the end.
+ * @throws ShapeError when ids are not integers, not of x's rank, or x has no such axis. Cost: as `gather`.
  */
 export function takeAlong(x: Tensor, ids: Tensor, axis: number): Tensor {
+  const at = axisOf('takeAlong', x, ids, axis);
+  if (ids.shape.length !== x.shape.length)
+    throw shapeError('takeAlong', [x, ids], 'ids must have as many axes as the first operand');
   let flat: Tensor = full(ids.shape, 0, ids.dtype);
   let step = 1;
   for (let i = x.shape.length - 1; i >= 0; i--) {
-    const index = i === axis ? ids : iota(ids.shape, i, ids.dtype);
+    const index = i === at ? ids : iota(ids.shape, i, ids.dtype);
     flat = add(flat, mul(index, step));
     step *= x.shape[i]!;
   }

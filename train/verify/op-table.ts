@@ -83,7 +83,7 @@ export const OPS: Readonly<Record<string, GoldenOp>> = {
   mse: binary(mse),
   nearest_upsample: upsampled,
   embedding: ({ weight, ids }) => embedding({ weight: weight! }, ids!),
-  gather: ({ x, index }, a) => core.takeAlong(x!, index!, (number(a, 'axis') + x!.shape.length) % x!.shape.length),
+  gather: ({ x, index }, a) => core.takeAlong(x!, index!, number(a, 'axis')),
   cat: (inputs, a) => core.concat(listed(inputs), number(a, 'axis')),
   stack: (inputs, a) => core.stack(listed(inputs), number(a, 'axis')),
   slice: ({ x }, a) => pythonSlice(x!, String(a.ranges)),
