@@ -325,8 +325,10 @@ describe('a data folder', () => {
   });
 
   it('is refused by --split that does not add up', async () => {
+    // before anything is read
     expect(await inspect(at('data'), '--split', '80/30')).toMatchObject({
       code: 1,
+      stdout: '',
       stderr: expect.stringMatching(/80\/30.*sum of 100.*\n$/),
     });
   });
@@ -337,6 +339,12 @@ describe('other things', () => {
     expect((await inspect('/dev/null')).stderr).toBe('/dev/null: is neither a file nor a folder\n');
     expect((await inspect(at('gone'))).stderr).toContain('gone: no such file\n');
     expect((await inspect()).stderr).toBe("missing required argument 'path'\n");
+  });
+  it('one part of a model, or a file of another kind, is told as such', async () => {
+    expect((await inspect(at('base', 'unet'))).stderr).toMatch(
+      /unet: is one part of a model: inspect the folder above/,
+    );
+    expect((await inspect(at('base', 'unet', 'config.json'))).stderr).toMatch(/or no safetensors file\n$/);
   });
   it('--as settles what a folder is', async () => {
     expect((await inspect(at('base'), '--as', 'data')).stderr).toContain('no known layout');

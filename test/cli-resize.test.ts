@@ -1,5 +1,5 @@
 /** `resize`: forms, ranks and padding through the command, and its refusals. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it, vi } from 'vitest';
@@ -106,6 +106,15 @@ describe('ranks', () => {
     expect(keys).toContain('lora_unet_up_blocks_3_attentions_1_transformer_blocks_0_ff_net_2.lora_up.weight');
     expect(keys).toHaveLength(14);
   });
+});
+
+it('reads the adapter of a run from its folder', async () => {
+  mkdirSync(at('run'));
+  cpSync(at('mixed.safetensors'), at('run/adapter.safetensors'));
+  expect(await run('--adapter', at('run'), '--out', at('of-run.safetensors'))).toMatchObject({ code: 0, stderr: '' });
+  expect((await readAdapter(at('of-run.safetensors'))).modules).toEqual(
+    (await readAdapter(at('mixed.safetensors'))).modules,
+  );
 });
 
 describe('refusals in one line, with nothing written', () => {

@@ -46,7 +46,7 @@ describe('files', () => {
   });
   it('say path and cause in one line', async () => {
     await expect(writeFileAtomic(path.join(scratch, 'no/such/a.txt'), 'x')).rejects.toThrow(
-      /no\/such\/a.txt: writing: no such file$/,
+      /no\/such\/a.txt: writing: no such folder$/,
     );
     const folder = fresh();
     mkdirSync(path.join(folder, 'a.txt'));

@@ -78,6 +78,8 @@ async function kindOfFolder(folder: string): Promise<Kind> {
     if (inner.some((name) => ADAPTER_FILES.includes(name))) return 'adapter';
   }
   if (names.includes('model_index.json') || parts.length > 0) return 'base';
+  if (names.includes(CONFIG_FILE) && names.some((name) => name.endsWith('.safetensors')))
+    throw new FileError(folder, '', 'is one part of a model: inspect the folder above it, or its .safetensors file');
   return 'data';
 }
 

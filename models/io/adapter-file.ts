@@ -34,14 +34,15 @@ export type AdapterFile = {
   readonly metadata: ReadonlyMap<string, string>;
 };
 
-const WEIGHT_FILES = ['adapter_model.safetensors', 'pytorch_lora_weights.safetensors'];
+/** Of PEFT, of diffusers, and of a run's folder. */
+const WEIGHT_FILES = ['adapter_model.safetensors', 'pytorch_lora_weights.safetensors', 'adapter.safetensors'];
 
 /** The two halves of a module's adapter and its alpha, as found in a file. */
 type Found = { down?: string; up?: string; alpha?: string };
 
 /**
  * Reads an adapter: a safetensors file, or a folder with `adapter_config.json`, with `pytorch_lora_weights.safetensors`,
- * or with one PEFT folder per network (`unet`, `text_encoder`).
+ * with one PEFT folder per network (`unet`, `text_encoder`), or the folder of a finished run.
  * @throws FileError naming file and module
  * @example const { modules } = await readAdapter('runs/first/adapter.safetensors')
  */
@@ -59,7 +60,7 @@ export async function readAdapter(location: string): Promise<AdapterFile> {
   }
   const parts = ['unet', 'text_encoder'].filter((part) => names.includes(part));
   if (parts.length === 0) {
-    throw new FileError(location, '', `is not an adapter: expected ${WEIGHT_FILES.join(' or ')} in it`);
+    throw new FileError(location, '', `is not an adapter: expected ${WEIGHT_FILES.join(', ')} in it`);
   }
   const read = await Promise.all(parts.map((part) => readAdapter(path.join(location, part))));
   return {

@@ -72,6 +72,7 @@ export async function writeFileAtomic(
   } catch (error) {
     await handle?.close().catch(() => undefined);
     await unlink(temporary).catch(() => undefined);
+    if (systemCode(error) === 'ENOENT') throw new FileError(file, 'writing', 'no such folder', { cause: error });
     throw asFileError(error, file, 'writing');
   }
   await syncFolder(path.dirname(file));

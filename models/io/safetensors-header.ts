@@ -63,7 +63,11 @@ export function headerLength(prefix: Uint8Array, fileBytes: number, file: string
   }
   const length = new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true);
   if (length > MAX_HEADER) {
-    throw new FileError(file, 'header', `length ${length} is above the format's limit of ${MAX_HEADER} bytes`);
+    throw new FileError(
+      file,
+      'header',
+      `length ${length} is above the format's limit of ${MAX_HEADER} bytes: damaged, or no safetensors file`,
+    );
   }
   if (Number(length) > fileBytes - 8) {
     throw new FileError(file, 'header', `length ${length} does not fit into a file of ${fileBytes} bytes (truncated?)`);

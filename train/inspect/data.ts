@@ -9,7 +9,15 @@ import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
 import { type Io, print } from '../cli.ts';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
 import type { Layout } from '../data/records.ts';
-import { dataHash, duplicatePictures, findLeaks, parseRatios, SPLITS, splitRecords } from '../data/split.ts';
+import {
+  dataHash,
+  duplicatePictures,
+  findLeaks,
+  parseRatios,
+  type Ratios,
+  SPLITS,
+  splitRecords,
+} from '../data/split.ts';
 import { SMALL_BASE, tokenizerOf } from '../model.ts';
 import { commas, printFacts, table } from './text.ts';
 
@@ -62,8 +70,7 @@ function captionFacts({ records }: Dataset, tokenizer: Tokenizer): readonly (rea
   ];
 }
 
-function printSplit({ records }: Dataset, view: DataView, io: Io): void {
-  const ratios = parseRatios(view.split);
+function printSplit({ records }: Dataset, view: DataView, ratios: Ratios, io: Io): void {
   const parts = splitRecords(records, ratios, view.seed);
   const rows = SPLITS.filter((name) => parts[name].length > 0).map((name) => {
     const patients = new Set(parts[name].flatMap(({ patient }) => (patient === undefined ? [] : [patient]))).size;
@@ -71,7 +78,7 @@ function printSplit({ records }: Dataset, view: DataView, io: Io): void {
       `  ${name}`,
       commas(parts[name].length),
       `${((100 * parts[name].length) / records.length).toFixed(1)}%`,
-      patients > 0 ? `${commas(patients)} patients` : '',
+      patients > 0 ? `${commas(patients)} patient${patients === 1 ? '' : 's'}` : '',
     ];
   });
   print(io, `  split ${view.split}, seed ${view.seed} (no patient or picture in two parts)`);
@@ -94,6 +101,7 @@ function printSome(io: Io, heading: string, items: readonly string[]): void {
  * @throws FileError (one line) at the first thing that training would stumble over
  */
 export async function inspectData(location: string, view: DataView, io: Io): Promise<void> {
+  const ratios = parseRatios(view.split);
   const tokenizer = await tokenizerFor(view.base);
   let shown = performance.now();
   const dataset = await loadDataset(location, {
@@ -137,5 +145,5 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
     skipped.map(({ file, reason }) => `${file}: ${reason}`),
   );
   printSome(io, 'warnings', warnings);
-  printSplit(dataset, view, io);
+  printSplit(dataset, view, ratios, io);
 }
