@@ -84,6 +84,7 @@ describe('bench --step', { timeout: 300_000 }, () => {
     [['--step', '--unet-config', 'x', '--base', 'y'], 'either --base DIR or --unet-config FILE'],
     [['--step', '--peers'], '--peers: compares operations'],
     [['--batch', '0'], 'whole number'],
+    [['--only', 'nope'], '--only nope: no operation has this in its name; there are'],
   ])('%j is one line and code 1', async (args, message) => {
     const { code, err } = await run(bench, ...args, '--threads', '1', '--backend', 'cpu');
     expect(code).toBe(1);

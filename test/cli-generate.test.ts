@@ -1,6 +1,15 @@
 /** `generate`: the pictures are those of the one sampling function, and what a person mistypes is told in one line. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -266,6 +275,13 @@ describe('refusals in one line', () => {
     expect(stderr).toContain(words);
     expect(stderr.split('\n')).toHaveLength(2);
     expect(existsSync(at('refused'))).toBe(false);
+  });
+
+  it('a folder that cannot be made is told before anything is drawn', async () => {
+    symlinkSync(at('nowhere/at/all'), at('dangling'));
+    const { code, stdout, stderr } = await draw('dangling');
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/dangling: .*\n$/)]);
+    expect(stdout).not.toContain('step 1/');
   });
 
   it('names modules that the base does not have, or of another size', async () => {

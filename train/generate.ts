@@ -2,7 +2,7 @@
  * npm run generate: pictures from texts, by a base model with or without an adapter. The trainer draws its samples by
  * the same function: same seed, same settings, same PNG.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { Option } from 'commander';
 import type { Backend } from '../core/index.ts';
@@ -222,8 +222,12 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
       if (cut && index < prompts.length) print(io, `cut to ${limit} of ${ids} ids: ${printable(prompt, 60)}`);
     print(io, `${orders.length} pictures of ${size.width}x${size.height}; ${backend.name}: ${backend.device}`);
 
-    const pictures = await draw(model, backend, orders, { ...o, ...size }, io);
+    // a folder that cannot be made is told before hours of drawing; one that stays empty goes again
     await makeRunFolder(out);
+    const pictures = await draw(model, backend, orders, { ...o, ...size }, io).catch(async (error) => {
+      await rmdir(out).catch(() => undefined);
+      throw error;
+    });
     for (const [i, { file }] of orders.entries())
       await writePng(path.join(out, file), pictures[i], size.width, size.height);
     await writeRunFile(path.join(out, SETTINGS), json);

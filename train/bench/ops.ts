@@ -17,6 +17,7 @@ import {
   type Tensor,
   tensor,
 } from '../../core/index.ts';
+import { listed } from '../../models/io/error.ts';
 import { geglu } from '../../nn/index.ts';
 import { timed } from './clock.ts';
 
@@ -138,6 +139,9 @@ const values = (shape: readonly number[]): Tensor =>
 
 /** Times every case whose name contains `only`: the sum of its kernels by the backend's own clock. */
 export async function benchOps(backend: Backend, only: string, ms: number): Promise<OpFigure[]> {
+  const names = Object.keys(CASES);
+  if (!names.some((name) => name.includes(only)))
+    throw new RangeError(`--only ${only}: no operation has this in its name; there are ${listed(names, 30)}`);
   const figures: OpFigure[] = [];
   for (const [name, { shapes, run, flop, bound }] of Object.entries(CASES)) {
     if (!name.includes(only)) continue;

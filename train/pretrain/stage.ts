@@ -20,6 +20,7 @@ import {
   valueAndGrad,
 } from '../../core/index.ts';
 import { writeFileAtomic } from '../../models/io/atomic.ts';
+import { asFileError } from '../../models/io/error.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { writeSafetensors } from '../../models/io/safetensors-write.ts';
 import { Interrupted } from '../cli.ts';
@@ -60,7 +61,9 @@ const zerosLike = <P>(tree: P): P =>
 export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>(o: StageOptions<P, B>): Promise<P> {
   const file = path.join(o.folder, `${o.name}.state.safetensors`);
   const doneFile = path.join(o.folder, `${o.name}.done.json`);
-  await mkdir(o.folder, { recursive: true });
+  await mkdir(o.folder, { recursive: true }).catch((error) => {
+    throw asFileError(error, o.folder);
+  });
   let state: State<P> = { p: o.params, m: zerosLike(o.params), v: zerosLike(o.params), ema: await copied(o.params) };
   let start = 0;
   if (existsSync(file)) {
