@@ -2,11 +2,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { oklch, onHigh, onLow, onMiddle, ramp, rampStep, rampSteps } from '../train/report/colors.ts';
+import { lossCurve } from '../train/report/curves.ts';
 import { bytes, duration, integer, number } from '../train/report/format.ts';
 import { difference, moduleHistories, quantile, rankAt, spearman, wilson } from '../train/report/history.ts';
 import { smooth, thin } from '../train/report/line-chart.ts';
 import { printable, printableDeep, printableLines } from '../train/report/printable.ts';
+import { parseSummary } from '../train/report/summary.ts';
 import { clock, progressLine, startProgress, type TerminalStream } from '../train/report/terminal.ts';
+import { expansionTimeline } from '../train/report/timelines.ts';
 import { simulateLog, smallModules } from './report-fixture.ts';
 
 describe('statistics', () => {
@@ -223,4 +226,21 @@ describe('progress', () => {
     expect(lines.at(-2)!.split('\r').at(-1)).toMatch(/^step 1000\/1000 {2}loss 0.1/);
     expect(lines.at(-1)).toBe('');
   });
+});
+
+test('an axis of few steps names each step once', () => {
+  const metrics = [1, 2, 3, 4, 5, 6].map((step) => ({
+    step,
+    loss: step,
+    lr: 1,
+    totalRank: 1,
+    seconds: step,
+    memory: 1,
+  }));
+  const histories = moduleHistories({ modules: [], expansions: simulateLog(smallModules(), 6, 2, 1.1) });
+  for (const svg of [lossCurve(parseSummary({ name: 'short', metrics }))!, expansionTimeline(histories, 6)!]) {
+    const axis = /aria-label="x-axis tick label"[\s\S]*?<\/g>/.exec(svg)![0];
+    const labels = [...axis.matchAll(/>(\d+)<\/text>/g)].map((m) => m[1]);
+    expect(labels.filter((l) => l !== '0')).toEqual(['1', '2', '3', '4', '5', '6']);
+  }
 });

@@ -57,3 +57,6 @@ export function counted(n: number, noun: string): string {
 export function methodName(method: string): string {
   return ({ selora: 'SeLoRA', lora: 'LoRA' } as Readonly<Record<string, string>>)[method.toLowerCase()] ?? method;
 }
+
+/** A label on an axis of steps: half a step, as charts of few steps have as ticks, gets none. */
+export const stepTick = (step: number): string => (Number.isInteger(step) ? integer(step) : '');

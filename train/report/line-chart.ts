@@ -1,7 +1,7 @@
 /** A chart of curves over training steps: what all of the run's curves share. */
 import * as Plot from '@observablehq/plot';
 import { ground, type Pair } from './colors.ts';
-import { integer, number } from './format.ts';
+import { integer, number, stepTick } from './format.ts';
 import { extent } from './history.ts';
 import { appendHeading, type ChartText, draw, element, inline, type SvgElement } from './svg.ts';
 
@@ -78,7 +78,7 @@ export function lineChart(lines: readonly Line[], options: LineChartOptions): st
         label: 'step',
         labelArrow: 'none',
         labelAnchor: 'center',
-        tickFormat: integer,
+        tickFormat: stepTick,
         // A single step still needs an axis with some length.
         domain: first === last ? [first - 1, last + 1] : [first, last],
       },

@@ -1,7 +1,7 @@
 /** Rank history by kind of layer, the time line of expansions, and final rank against change. */
 import * as Plot from '@observablehq/plot';
 import { ground, rampIndex, rampStep, series } from './colors.ts';
-import { integer, number } from './format.ts';
+import { integer, number, stepTick } from './format.ts';
 import { extent, groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from './history.ts';
 import { placeOf } from './modules.ts';
 import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
@@ -41,7 +41,7 @@ function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.
       labelAnchor: 'center',
       labelOffset: 34,
       domain: [0, Math.max(1, lastStep)],
-      tickFormat: integer,
+      tickFormat: stepTick,
     },
     y: { domain: [...rows], tickSize: 0, padding: 0.1, label: null },
   } as Plot.PlotOptions;
