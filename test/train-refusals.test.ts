@@ -25,6 +25,7 @@ describe('before a folder is made', () => {
     ['--targets **.to_w', /^--targets \*\*\.to_w: matches no linear/],
     ['--ranks nope=3', /^--ranks nope=3: matches none of the adapted linears/],
     ['--ranks **=4000', /^--ranks \*\*=4000: expected pattern=rank/],
+    ['--budget 3 --rank 2', /^--budget 3: the adapters begin with a total rank of \d+, expected more/],
     ['--resolution 15', /^--resolution 15: expected a multiple of 2/],
     ['--compare no-such-run', /^no-such-run\/config\.json: no such file/],
     ['--steps 3 --epochs 1', /^--steps and --epochs exclude each other/],

@@ -24,7 +24,10 @@ export async function settleRun(
   // what does not fit this base is told before a folder is made and pictures are encoded
   sideOf(base, asked);
   const { unet, text } = targetsOf(base, asked);
-  ranksByHand(asked.ranks, [...unet.keys()], [...text.keys()], asked.rank);
+  const ranks = ranksByHand(asked.ranks, [...unet.keys()], [...text.keys()], asked.rank);
+  const total = [ranks.unet, ranks.text].flatMap(Object.values<number>).reduce((sum, rank) => sum + rank, 0);
+  if (asked.method === 'selora' && asked.budget !== null && asked.budget < total)
+    throw new RangeError(`--budget ${asked.budget}: the adapters begin with a total rank of ${total}, expected more`);
   const estimating = options.estimate === true;
   const { memory } = options;
   const told = estimating ? '--estimate' : typeof memory === 'number' ? '--memory' : undefined;
