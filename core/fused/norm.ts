@@ -5,6 +5,7 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { bindAll, type Composite, type Tensor } from '../ir/tensor.ts';
+import { gcd } from '../ir/view.ts';
 import { fold, unfold } from '../ops/batching.ts';
 import { reshape } from '../ops/layout.ts';
 import { add, mul, rsqrt, sigmoid, sub } from '../ops/math.ts';
@@ -93,8 +94,6 @@ export const layerNormGradOp: Composite<object> = {
     };
   },
 };
-const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
-
 /** layerNormGradAll: layerNormGrad and, of the same pass, the sums for γ and β: … → dx, dγ, dβ [blocks,c] of blocks of rows. */
 export const layerNormGradAllOp: Composite<{ readonly blocks: number }> = {
   kind: 'composite',

@@ -95,3 +95,6 @@ export function reshapeView(v: View, shape: readonly number[]): View | undefined
   }
   return { shape, strides, offset: v.offset };
 }
+
+/** greatest common divisor */
+export const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));

@@ -3,6 +3,7 @@
  * visited column by column, a few vectors of channels at a time, so that sums and factors of a channel stay in registers
  * while all pixels pass; sums per channel then lie in the thread's scratch memory and are added up per group.
  */
+import { gcd } from '../../ir/view.ts';
 import {
   type Assembler,
   type Expr,
@@ -160,7 +161,6 @@ export const spread = <P extends string>({ f, read }: Strip<P>, array: I32, firs
 export const numbersInGroup = <P extends string>({ read }: Strip<P>): Expr<'f64'> =>
   f64.convert_i32_u(i32.mul(read('pixels'), read('groupSize')));
 
-const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 /** channels of a strip: whole groups, whole vectors where possible */
 const stripWidth = (pictures: number, channels: number, groups: number): number => {
   const size = channels / groups;
