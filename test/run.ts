@@ -3,13 +3,13 @@
  * vitest with it, so that no WebGPU test is ever skipped.
  *
  *   npx tsx test/run.ts                         everything
- *   npx tsx test/run.ts test/webgpu-dot.test.ts one file
+ *   npx tsx test/run.ts test/core/webgpu/dot.test.ts one file
  *   npx tsx test/run.ts -- npx tsx x.ts         any command, with the adapter's environment
  */
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { vulkanEnvironment } from './software-vulkan.ts';
+import { vulkanEnvironment } from './support/software-vulkan.ts';
 
 const vitest = (): string => join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
 

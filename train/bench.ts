@@ -27,8 +27,8 @@ import {
   runMain,
   UsageError,
   wholeNumber,
-} from './cli.ts';
-import { SMALL_BASE } from './model.ts';
+} from './cli/command.ts';
+import { SMALL_BASE } from './model/model.ts';
 import { printable } from './report/printable.ts';
 
 const CHOICES = ['auto', 'all', ...backendNames] as const;

@@ -17,13 +17,13 @@ import {
   runMain,
   UsageError,
   wholeNumber,
-} from './cli.ts';
+} from './cli/command.ts';
+import { table } from './cli/table.ts';
 import { type Check, checkBackend, checkBatch, checkVjp, isDifferentiable } from './explain/check.ts';
 import { kernelNames } from './explain/kernels.ts';
 import { nearNames } from './explain/near.ts';
 import { pageOf, passed } from './explain/page.ts';
 import { applySample } from './explain/sample.ts';
-import { table } from './inspect/text.ts';
 
 type Options = {
   readonly list?: boolean;

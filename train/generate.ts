@@ -26,12 +26,12 @@ import {
   wholeNumber,
   withBackend,
   withBase,
-} from './cli.ts';
-import { writePng } from './data/image-write.ts';
-import { type LoadedModel, loadPipeline } from './model.ts';
-import { startProgress } from './report/terminal.ts';
+} from './cli/command.ts';
+import { writePng } from './data/pictures/image-write.ts';
+import { type LoadedModel, loadPipeline } from './model/model.ts';
+import { createGenerator, type SampleOptions } from './model/sample.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
-import { createGenerator, type SampleOptions } from './sample.ts';
+import { startProgress } from './words/progress.ts';
 
 /** What `generate` and the trainer take where nothing else is asked for. */
 export const SAMPLE_DEFAULTS = { sampler: 'ddim', steps: 20, guidance: 3, seed: 0 } as const;

@@ -8,7 +8,7 @@ import { Argument, Option } from 'commander';
 import { asFileError, FileError } from '../models/io/error.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { PARTS } from '../models/names.ts';
-import { command, type Io, parseArgs, runMain, wholeNumber } from './cli.ts';
+import { command, type Io, parseArgs, runMain, wholeNumber } from './cli/command.ts';
 import type { Layout } from './data/records.ts';
 import { CONFIG_FILE } from './run/folder.ts';
 import { METRICS_FILE } from './run/metrics.ts';

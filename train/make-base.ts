@@ -20,8 +20,8 @@ import { specEntries } from '../models/spec.ts';
 import { unetSpec } from '../models/unet/index.ts';
 import { vaeSpec } from '../models/vae/index.ts';
 import type { Init, Param } from '../nn/index.ts';
-import { command, type Io, parseArgs, print, runMain, wholeNumber } from './cli.ts';
-import { SMALL_BASE } from './model.ts';
+import { command, type Io, parseArgs, print, runMain, wholeNumber } from './cli/command.ts';
+import { SMALL_BASE } from './model/model.ts';
 import { schedulerConfig, textConfig, unetConfig, vaeConfig } from './pretrain/config.ts';
 
 type Configs = Omit<ConfigFiles, 'modelIndex'>;

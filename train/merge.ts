@@ -9,9 +9,9 @@ import { type RunFacts, runOf } from '../models/io/adapter-run.ts';
 import { type Base, openBase } from '../models/io/base.ts';
 import { writeBase } from '../models/io/base-write.ts';
 import { printable } from '../models/io/error.ts';
-import { type BaseOptions, command, type Io, parseArgs, print, runMain, withBase } from './cli.ts';
-import { mergedModel } from './merged-weights.ts';
-import { checkBase, openBaseAt, tokenizerOf } from './model.ts';
+import { type BaseOptions, command, type Io, parseArgs, print, runMain, withBase } from './cli/command.ts';
+import { mergedModel } from './model/merged-weights.ts';
+import { checkBase, openBaseAt, tokenizerOf } from './model/model.ts';
 
 type Options = BaseOptions & {
   readonly adapter: string;

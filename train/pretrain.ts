@@ -19,15 +19,15 @@ import { readTokenizer } from '../models/io/tokenizer-files.ts';
 import { toCheckpoint } from '../models/spec.ts';
 import type { UNet } from '../models/unet/index.ts';
 import type { Vae } from '../models/vae/index.ts';
-import { command, type Io, parseArgs, print, runMain } from './cli.ts';
-import { contactSheet, toGrey } from './data/image-write.ts';
-import { sceneAt } from './data/scenes.ts';
-import { readShape, scoreShapes, shapeAt } from './data/shapes.ts';
+import { command, type Io, parseArgs, print, runMain } from './cli/command.ts';
+import { sceneAt } from './data/made/scenes.ts';
+import { readShape, scoreShapes, shapeAt } from './data/made/shapes.ts';
+import { contactSheet, toGrey } from './data/pictures/image-write.ts';
+import { createGenerator } from './model/sample.ts';
 import { LATENT, PICTURE, SEED, schedulerConfig, textConfig, unetConfig, vaeConfig } from './pretrain/config.ts';
-import { textParsed, warmStartText } from './pretrain/text.ts';
+import { textParsed, warmStartText } from './pretrain/text-encoder.ts';
 import { type Denoiser, encodeCaptions, type Latents, schedule, trainPhase, unetParsed } from './pretrain/unet.ts';
 import { encodeAll, trainVae } from './pretrain/vae.ts';
-import { createGenerator } from './sample.ts';
 
 const EXAMPLES = ['', '--out my-base', '--until vae --vae-steps 1000'];
 

@@ -21,8 +21,8 @@ import {
   runMain,
   wholeNumber,
   withBackend,
-} from './cli.ts';
-import { SMALL_BASE } from './model.ts';
+} from './cli/command.ts';
+import { SMALL_BASE } from './model/model.ts';
 import { printable } from './report/printable.ts';
 
 type Options = BackendOptions & {

@@ -10,7 +10,7 @@ import { resizeRank } from '../models/io/adapter-resize.ts';
 import { runOf, withRun } from '../models/io/adapter-run.ts';
 import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
 import { FileError, printable } from '../models/io/error.ts';
-import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli.ts';
+import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
 
 type Options = {
   readonly adapter: string;

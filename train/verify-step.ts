@@ -5,7 +5,7 @@
  *   npm run verify-step -- --base DIR --batch 2 --resolution 64 --targets attn
  *
  * Every node of the step's graph is computed twice from the same f32 operands: by the reference backend in f64, and alone
- * on the other backend. The difference is held to the bound of a first-order error analysis (train/verify/error-bound.ts);
+ * on the other backend. The difference is held to the bound of a first-order error analysis (train/verify/step/error-bound.ts);
  * above 1 of it, a kernel is wrong. Then the whole step runs there at once, fused, and its results are compared.
  */
 import { Option } from 'commander';
@@ -26,11 +26,11 @@ import {
   UsageError,
   wholeNumber,
   withBackend,
-} from './cli.ts';
-import { SMALL_BASE } from './model.ts';
+} from './cli/command.ts';
+import { SMALL_BASE } from './model/model.ts';
 import { printable } from './report/printable.ts';
-import { bounded } from './verify/error-bound.ts';
-import { applyWide, bothWidths, graphOf, lastUses } from './verify/step-graph.ts';
+import { bounded } from './verify/step/error-bound.ts';
+import { applyWide, bothWidths, graphOf, lastUses } from './verify/step/graph.ts';
 
 type Options = BackendOptions & {
   readonly base?: string;

@@ -11,7 +11,7 @@ import { Argument, Option } from 'commander';
 import { backendNames } from '../core/backends/open.ts';
 import { type Backend, CoreError } from '../core/index.ts';
 import { FileError } from '../models/io/error.ts';
-import { command, type Io, type Main, openChosen, print, runMain, UsageError, wholeNumber } from './cli.ts';
+import { command, type Io, type Main, openChosen, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
 import { printable } from './report/printable.ts';
 import type { GoldenCase } from './verify/golden.ts';
 import {

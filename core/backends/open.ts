@@ -1,7 +1,7 @@
 /** Opening a backend by name; the heavy ones are only loaded when asked for. */
 import { existsSync } from 'node:fs';
+import type { Backend, BackendName } from '../compile/backend.ts';
 import { CoreError } from '../ir/errors.ts';
-import type { Backend, BackendName } from './backend.ts';
 
 export const backendNames = ['webgpu', 'wasm', 'gpujs', 'cpu'] as const satisfies readonly BackendName[];
 export type BackendChoice = BackendName | 'auto';

@@ -1,8 +1,9 @@
 /** compile(f): trace once per shape, simplify, hand to the backend, replay. evaluate(tree): the same for a loose graph. */
-import type { Backend, Executable, Graph, KernelReport } from '../backends/backend.ts';
+
 import { CoreError } from '../ir/errors.ts';
 import { hole, type Tensor, topo } from '../ir/tensor.ts';
 import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
+import type { Backend, Executable, Graph, KernelReport } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
 import { simplify } from './simplify.ts';
 

@@ -1,10 +1,11 @@
 /** Tensors that hold values: where their bytes live, how they get to a backend and back. No user-visible disposal. */
-import type { Backend } from '../backends/backend.ts';
+
 import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
 import { CoreError, DonatedError } from '../ir/errors.ts';
 import { dataOp, type LeafAttrs, leaf, type Shape, type Tensor } from '../ir/tensor.ts';
 import { mapTree } from '../ir/tree.ts';
 import { sizeOf } from '../ir/view.ts';
+import type { Backend } from './backend.ts';
 
 /** The bytes of one data tensor: on the host, on backends, or gone (donated). */
 class Cell {

@@ -1,7 +1,8 @@
 /** Which elementwise nodes are computed inside their consumers: rules 2 and 3 of lower.ts. Reads forms only; names no op. */
-import type { Graph } from '../backends/backend.ts';
+
 import type { Primitive, Tensor } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
+import type { Graph } from './backend.ts';
 
 /** the form of a primitive */
 export const formOf = (t: Tensor) => (t.op as Primitive).form;

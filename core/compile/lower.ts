@@ -9,11 +9,12 @@
  *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
  *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
  */
-import type { Graph } from '../backends/backend.ts';
+
 import type { DType } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { contiguousView, isContiguous, sizeOf, type View } from '../ir/view.ts';
+import type { Graph } from './backend.ts';
 import { chooseInlined, formOf, kindOf } from './fuse.ts';
 import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
 

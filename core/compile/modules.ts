@@ -1,6 +1,7 @@
 /** Which module of a model each node of a graph works for, from the labels its parameters carry: for profiles. */
-import type { Graph } from '../backends/backend.ts';
+
 import { head, type Op, type Tensor } from '../ir/tensor.ts';
+import type { Graph } from './backend.ts';
 
 /** Whether a node computes: layouts, constants and identities only name values that are there already. */
 export const computes = (op: Op): boolean =>

@@ -1,5 +1,5 @@
 /** A flame-like chart: every box as wide as its time, its parts below it. */
-import { element, inline, type SvgElement, standalone } from '../report/svg.ts';
+import { element, inline, type SvgElement, standalone } from '../report/charts/svg.ts';
 
 export type Flame = { readonly name: string; readonly ms: number; readonly children: readonly Flame[] };
 

@@ -1,6 +1,6 @@
 /** What this machine can do at most, measured: 128-bit multiply-adds in WASM, and reading and writing of memory. */
-import { assembler, f32x4, i32, v128 } from '../../core/backends/wasm/assemble.ts';
-import { createMachine } from '../../core/backends/wasm/machine.ts';
+import { assembler, f32x4, i32, v128 } from '../../core/backends/wasm/assembler/assemble.ts';
+import { createMachine } from '../../core/backends/wasm/machine/machine.ts';
 import { timed } from './clock.ts';
 
 export type Peak = { readonly gflops: number; readonly gbs: number; readonly threads: number };

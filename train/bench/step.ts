@@ -15,11 +15,11 @@ import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
 import { selectTargets } from '../../selora/targets.ts';
-import { UsageError } from '../cli.ts';
+import { UsageError } from '../cli/command.ts';
 import { keyOf, randomOf } from '../data/random.ts';
-import { storageOf } from '../model.ts';
-import { adamDefaults } from '../optimizer.ts';
-import { slotOf } from '../run-state.ts';
+import { storageOf } from '../model/model.ts';
+import { adamDefaults } from '../optimise/optimizer.ts';
+import { slotOf } from '../step/ranks.ts';
 import {
   type Batch,
   type Candidates,
@@ -30,7 +30,7 @@ import {
   type PerNetwork,
   type State,
   type Steps,
-} from '../step.ts';
+} from '../step/step.ts';
 import { summary } from './clock.ts';
 
 export type StepSettings = {

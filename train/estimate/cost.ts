@@ -2,11 +2,11 @@
  * What a run will cost in time, from its plans, before it begins; and, for large models, how much of the measuring and
  * drawing around the training stays in proportion to it.
  */
-import type { RunConfig } from '../config.ts';
-import { pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../pairs.ts';
-import { counted, duration } from '../report/format.ts';
+import type { RunConfig } from '../config/config.ts';
+import { pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../model/encode.ts';
+import { counted, duration } from '../words/format.ts';
+import { type Speed, secondsOf } from './lines.ts';
 import type { Settled } from './settle.ts';
-import { type Speed, secondsOf } from './text.ts';
 
 /** Seconds of the parts of a run. */
 export type Cost = {

@@ -9,14 +9,14 @@ import { sizeOf } from '../../core/ir/view.ts';
 import type { Base } from '../../models/io/base.ts';
 import { unet } from '../../models/unet/index.ts';
 import { vaeDecode } from '../../models/vae/index.ts';
-import type { RunConfig } from '../config.ts';
-import { measureOf } from '../growth.ts';
-import { type Linears, specsOf } from '../model.ts';
-import { adamDefaults } from '../optimizer.ts';
-import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../pairs.ts';
-import { capacityFor, ranksAtStart } from '../run-state.ts';
-import { adaptersOf, createSteps, type PerNetwork } from '../step.ts';
-import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './shapes.ts';
+import type { RunConfig } from '../config/config.ts';
+import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../model/encode.ts';
+import { type Linears, specsOf } from '../model/model.ts';
+import { adamDefaults } from '../optimise/optimizer.ts';
+import { measureOf } from '../step/growth.ts';
+import { capacityFor, ranksAtStart } from '../step/ranks.ts';
+import { adaptersOf, createSteps, type PerNetwork } from '../step/step.ts';
+import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './holes.ts';
 
 /** What is to be run, as far as memory and time depend on it. */
 export type RunShape = Pick<

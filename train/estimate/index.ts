@@ -1,13 +1,13 @@
 /** Before a run: settings that depend on memory are chosen, what cannot fit is refused, `--estimate` prints the plan. */
 import type { Backend } from '../../core/index.ts';
 import { ranksByHand } from '../../selora/targets.ts';
-import { type Io, print } from '../cli.ts';
-import { openSettings, type RunConfig, resolveConfig } from '../config.ts';
-import { openBaseAt } from '../model.ts';
-import { bytes } from '../report/format.ts';
+import { type Io, print } from '../cli/command.ts';
+import { openSettings, type RunConfig, resolveConfig } from '../config/config.ts';
+import { openBaseAt } from '../model/model.ts';
+import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce } from './cost.ts';
+import { estimateLines, isLeast, NOMINAL, speedOf } from './lines.ts';
 import { budgetOf, isLarge, refusal, settle, sideOf, targetsOf } from './settle.ts';
-import { estimateLines, isLeast, NOMINAL, speedOf } from './text.ts';
 
 /**
  * The settings of a new run, complete; undefined when only the estimate was asked for. Reads configurations and headers,

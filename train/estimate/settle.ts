@@ -7,9 +7,9 @@ import type { Backend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { parameterCount } from '../../models/spec.ts';
 import { selectTargets } from '../../selora/targets.ts';
-import type { RunConfig } from '../config.ts';
-import { type Linears, linearsOf, specsOf, storageOf } from '../model.ts';
-import { bytes } from '../report/format.ts';
+import type { RunConfig } from '../config/config.ts';
+import { type Linears, linearsOf, specsOf, storageOf } from '../model/model.ts';
+import { bytes } from '../words/format.ts';
 import { addUp, type Estimate, planAround, planSteps, type RunShape } from './estimate.ts';
 
 /** Which settings may be chosen here. */

@@ -1,12 +1,12 @@
 /** The kernels that run an op, per backend: their text where a backend prints text, their names where it emits bytes. */
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { Graph } from '../../core/backends/backend.ts';
 import { printCluster, printDot } from '../../core/backends/gpujs/printKernel.ts';
 import type { Target } from '../../core/backends/webgpu/device.ts';
 import { hasKernel, isStrided, recipeOf } from '../../core/backends/webgpu/ops.ts';
 import { printReduce } from '../../core/backends/webgpu/printReduce.ts';
 import { printElementwise } from '../../core/backends/webgpu/printWgsl.ts';
+import type { Graph } from '../../core/compile/backend.ts';
 import { makeGraph } from '../../core/compile/compile.ts';
 import { type Kernel, lower } from '../../core/compile/lower.ts';
 import { type Backend, CoreError } from '../../core/index.ts';
@@ -95,8 +95,8 @@ const WASM = path.resolve(import.meta.dirname, '../../core/backends/wasm');
 
 /** Primitives without a file of their own: what the compiler makes of them. */
 const BY_FORM: Readonly<Record<string, string>> = {
-  elementwise: 'inside fused loops: core/backends/wasm/math.ts',
-  reduce: 'fused reductions: core/backends/wasm/reduceRows.ts, reduceColumns.ts',
+  elementwise: 'inside fused loops: core/backends/wasm/cluster/math.ts',
+  reduce: 'fused reductions: core/backends/wasm/cluster/reduceRows.ts, reduceColumns.ts',
   layout: 'a view; copied by the loop that reads it where strides cannot say it',
   fill: 'computed inside the loops that use it',
   identity: 'nothing to compute',
@@ -106,13 +106,13 @@ const BY_FORM: Readonly<Record<string, string>> = {
 export async function wasmPlaceOf(op: Op): Promise<string> {
   const form = op.kind === 'primitive' ? op.form.kind : 'composite';
   if (form === 'elementwise') {
-    const math = await readFile(path.join(WASM, 'math.ts'), 'utf8');
+    const math = await readFile(path.join(WASM, 'cluster/math.ts'), 'utf8');
     const row = new RegExp(`^  ${op.name}: [^]*?,$(?=\\n  \\w+:|\\n};)`, 'm').exec(math)?.[0];
-    return row ? `core/backends/wasm/math.ts: ${row.trim().replace(/\s+/g, ' ')}` : BY_FORM.elementwise;
+    return row ? `core/backends/wasm/cluster/math.ts: ${row.trim().replace(/\s+/g, ' ')}` : BY_FORM.elementwise;
   }
   // a table `dotKernels = { dot }` or a constant `dot: WasmKernel` names the file
   const entry = new RegExp(`Kernels = {[^}]*\\b${op.name}\\b|const ${op.name}: WasmKernel`);
-  for (const name of (await readdir(WASM)).sort()) {
+  for (const name of (await readdir(WASM, { recursive: true })).sort()) {
     if (!name.endsWith('.ts') || !entry.test(await readFile(path.join(WASM, name), 'utf8'))) continue;
     return `core/backends/wasm/${name}`;
   }

@@ -3,7 +3,7 @@ import { pullback, type Tensor, vmap } from '../../core/index.ts';
 import { dtypes, isFloat } from '../../core/ir/dtype.ts';
 import { hole, type Op } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
-import { number } from '../report/format.ts';
+import { number } from '../words/format.ts';
 import { type Check, isDifferentiable } from './check.ts';
 import { attrsText, letForm, typeOf } from './graph.ts';
 import { gpujsOf, type KernelText, wasmPlaceOf, wgslOf } from './kernels.ts';

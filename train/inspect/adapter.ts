@@ -8,15 +8,15 @@ import { writeFileAtomic } from '../../models/io/atomic.ts';
 import { type Base, openBase } from '../../models/io/base.ts';
 import { asFileError, FileError, printable } from '../../models/io/error.ts';
 import type { Part } from '../../models/names.ts';
-import { type Io, print } from '../cli.ts';
-import { SMALL_BASE } from '../model.ts';
-import { number, percent } from '../report/format.ts';
-import { drawMap, rankHeatMaps } from '../report/heatmap.ts';
-import { type Grid, layout } from '../report/modules.ts';
-import { inline, standalone } from '../report/svg.ts';
-import { textRankMaps } from '../report/terminal.ts';
+import { type Io, print } from '../cli/command.ts';
+import { bars, commas, histogram, printFacts, table } from '../cli/table.ts';
+import { SMALL_BASE } from '../model/model.ts';
+import { drawMap, rankHeatMaps } from '../report/charts/heatmap.ts';
+import { type Grid, layout } from '../report/charts/modules.ts';
+import { inline, standalone } from '../report/charts/svg.ts';
+import { number, percent } from '../words/format.ts';
+import { textRankMaps } from '../words/progress.ts';
 import { frobenius, sizeOfAdapter } from './adapter-size.ts';
-import { bars, commas, histogram, printFacts, table } from './text.ts';
 
 export type AdapterView = {
   /** The model it belongs to, for ‖ΔW‖/‖W‖. */

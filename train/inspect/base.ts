@@ -4,9 +4,9 @@ import { printable } from '../../models/io/error.ts';
 import { compareWeights, type Spec, type WeightSource } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 import { presets, selectTargets } from '../../selora/targets.ts';
-import { type Io, print } from '../cli.ts';
-import { checkBase, type Linears, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model.ts';
-import { commas, printFacts, table } from './text.ts';
+import { type Io, print } from '../cli/command.ts';
+import { commas, printFacts, table } from '../cli/table.ts';
+import { checkBase, type Linears, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model/model.ts';
 
 /** Tensors named per part and problem. */
 const SHOWN = 5;

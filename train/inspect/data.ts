@@ -6,8 +6,9 @@ import { openBase } from '../../models/io/base.ts';
 import { printable } from '../../models/io/error.ts';
 import { readTokenizer } from '../../models/io/tokenizer-files.ts';
 import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
-import { type Io, print } from '../cli.ts';
-import { type Dataset, loadDataset } from '../data/dataset.ts';
+import { type Io, print } from '../cli/command.ts';
+import { commas, printFacts, table } from '../cli/table.ts';
+import { type Dataset, loadDataset } from '../data/layouts/index.ts';
 import type { Layout } from '../data/records.ts';
 import {
   dataHash,
@@ -18,8 +19,7 @@ import {
   SPLITS,
   splitRecords,
 } from '../data/split.ts';
-import { SMALL_BASE, tokenizerOf } from '../model.ts';
-import { commas, printFacts, table } from './text.ts';
+import { SMALL_BASE, tokenizerOf } from '../model/model.ts';
 
 export type DataView = {
   /** Its tokenizer counts the ids. Default: CLIP's. */

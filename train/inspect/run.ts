@@ -5,13 +5,13 @@ import { z } from 'zod';
 import { openBase } from '../../models/io/base.ts';
 import { FileError, printable } from '../../models/io/error.ts';
 import { decodeText, type Json, parseJson, readBytes, readJson } from '../../models/io/json.ts';
-import { type Io, print } from '../cli.ts';
+import { type Io, print } from '../cli/command.ts';
+import { commas, printFacts } from '../cli/table.ts';
 import { readSplit, SPLITS } from '../data/split.ts';
-import { duration, number } from '../report/format.ts';
 import { CONFIG_FILE } from '../run/folder.ts';
 import { METRICS_FILE } from '../run/metrics.ts';
+import { duration, number } from '../words/format.ts';
 import { type AdapterView, inspectAdapter } from './adapter.ts';
-import { commas, printFacts } from './text.ts';
 
 /** The adapter a run ended with, else the best so far of one that is not over. */
 const ADAPTERS = ['adapter.safetensors', 'best.safetensors'];

@@ -23,9 +23,9 @@ import { writeFileAtomic } from '../../models/io/atomic.ts';
 import { asFileError } from '../../models/io/error.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { writeSafetensors } from '../../models/io/safetensors-write.ts';
-import { Interrupted } from '../cli.ts';
-import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimizer.ts';
-import { onInterrupt } from '../run/signals.ts';
+import { Interrupted } from '../cli/command.ts';
+import { onInterrupt } from '../cli/signals.ts';
+import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
 
 export interface StageOptions<P, B> {
   readonly name: string;

@@ -13,7 +13,7 @@ import { init } from '../../nn/index.ts';
 import { fold, keyOf, randomOf } from '../data/random.ts';
 import { LATENT, SEED, schedulerConfig, unetConfig } from './config.ts';
 import { trainStage, warmCosine, warmFlat } from './stage.ts';
-import { textParsed } from './text.ts';
+import { textParsed } from './text-encoder.ts';
 
 export const unetParsed = unetSchema.parse(unetConfig);
 export const schedule = makeSchedule(parseSchedulerConfig(schedulerConfig));

@@ -3,9 +3,9 @@ import { abs, add, type Backend, compile, exp, mean, mul, sub, type Tensor, tens
 import { vaeSchema } from '../../models/config.ts';
 import { type Vae, vaeDecode, vaeEncode, vaeSample, vaeSpec } from '../../models/vae/index.ts';
 import { init } from '../../nn/index.ts';
+import { shapeAt } from '../data/made/shapes.ts';
+import { textureAt } from '../data/made/textures.ts';
 import { fold, keyOf, randomOf } from '../data/random.ts';
-import { shapeAt } from '../data/shapes.ts';
-import { textureAt } from '../data/textures.ts';
 import { PICTURE, SEED, vaeConfig } from './config.ts';
 import { trainStage, warmCosine } from './stage.ts';
 

@@ -1,7 +1,7 @@
 /**
  * Sentences and figures that follow from the data, so that the head of the page cannot contradict its tables.
  */
-import { counted, duration, integer, methodName, number, percent } from './format.ts';
+import { counted, duration, integer, methodName, number, percent } from '../words/format.ts';
 import { difference, type ModuleHistory, mean } from './history.ts';
 import type { Fact, RunSummary } from './summary.ts';
 

@@ -1,20 +1,21 @@
 /** Puts charts, pictures and facts together: one self-contained page, and the charts as files. */
-import { lossCurve, memoryCurve, rankCurve, ratioCurve, shuffledCurve } from './curves.ts';
-import { methodName, number } from './format.ts';
-import { drawMap, drawRankMaps } from './heatmap.ts';
+
+import { methodName, number } from '../words/format.ts';
+import { lossCurve, memoryCurve, rankCurve, ratioCurve, shuffledCurve } from './charts/curves.ts';
+import { drawMap, drawRankMaps } from './charts/heatmap.ts';
+import { type Layout, layout, type Network } from './charts/modules.ts';
+import { inline, standalone } from './charts/svg.ts';
+import { timeBars } from './charts/time-bars.ts';
+import { expansionTimeline, rankAgainstChange, rankHistoryMap } from './charts/timelines.ts';
+import { type Embedded, embed } from './embed.ts';
 import { type ModuleHistory, moduleHistories, quantile } from './history.ts';
 import { cspHash, html, jsonForScript, trusted } from './html.ts';
-import { type Layout, layout, type Network } from './modules.ts';
-import { type Embedded, embed } from './pictures.ts';
 import { printableDeep } from './printable.ts';
 import { type PackedModule, script } from './script.ts';
 import { head, memorisation, obedience, samples, section } from './sections.ts';
 import { type Charts, costs, curves, data, growth, rankMaps, repeat } from './sections-run.ts';
 import { style } from './style.ts';
 import { parseSummary, type RunSummary, type RunSummaryInput } from './summary.ts';
-import { inline, standalone } from './svg.ts';
-import { timeBars } from './time-bars.ts';
-import { expansionTimeline, rankAgainstChange, rankHistoryMap } from './timelines.ts';
 
 /** The finished report. `charts`: file name without extension → a complete SVG file. */
 export interface Report {

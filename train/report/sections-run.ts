@@ -1,9 +1,10 @@
 /** The page's sections, second half: how the run went, what it cost, what it was made of, how to repeat it. */
+
+import { bytes, duration, integer, number, percent } from '../words/format.ts';
+import type { Layout } from './charts/modules.ts';
 import { trainedParameters } from './derive.ts';
-import { bytes, duration, integer, number, percent } from './format.ts';
 import type { ModuleHistory } from './history.ts';
 import { html, type Markup } from './html.ts';
-import type { Layout } from './modules.ts';
 import { chart, factList } from './sections.ts';
 import type { RunSummary } from './summary.ts';
 

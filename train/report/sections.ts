@@ -1,9 +1,10 @@
 /** The page's sections from top to bottom, first half: what came out. Each is markup, or nothing where there is no data. */
+
+import { counted, integer, methodName, number, percent } from '../words/format.ts';
 import { comparisonSentences, headlines, warnings } from './derive.ts';
-import { counted, integer, methodName, number, percent } from './format.ts';
+import type { Embedded } from './embed.ts';
 import { type ModuleHistory, wilson } from './history.ts';
 import { html, type Markup, trusted } from './html.ts';
-import type { Embedded } from './pictures.ts';
 import type { Fact, RunSummary, Sample } from './summary.ts';
 
 /** A section with the name it has in the table of contents. */

@@ -1,5 +1,5 @@
 /** The page's one style sheet (allowed by its hash; contains no text from outside). */
-import { darkRules, ground, series } from './colors.ts';
+import { darkRules, ground, series } from './charts/colors.ts';
 
 const variables = (theme: 'light' | 'dark'): string =>
   [

@@ -18,7 +18,7 @@ import {
 import { load } from '../../models/spec.ts';
 import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { type Vae, vaeDecode, vaeSpec } from '../../models/vae/index.ts';
-import { compared, floats, integers, precisionOf, results, toChannelsFirst, toChannelsLast } from './compare.ts';
+import { compared, floats, integers, precisionOf, results, toChannelsFirst, toChannelsLast } from './errors.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { readVocabulary } from './tokenizer.ts';
 

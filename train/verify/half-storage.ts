@@ -25,7 +25,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './compare.ts';
+} from './errors.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 
 const errors = z.record(z.string(), z.number());

@@ -1,6 +1,6 @@
 /** Checks the learning-rate schedules of a golden directory (`methods.json`, entry `optim.lr_schedules`). */
 import { z } from 'zod';
-import { LR_SCHEDULES, type LrSchedule, learningRate } from '../lr.ts';
+import { LR_SCHEDULES, type LrSchedule, learningRate } from '../optimise/lr.ts';
 import { type GoldenCase, readGoldenJson } from './golden.ts';
 
 export const LR_FILES = ['methods.json'] as const;

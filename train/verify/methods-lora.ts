@@ -18,9 +18,9 @@ import {
 } from '../../core/index.ts';
 import { linear, mse } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
-import { LR_SCHEDULES, learningRate } from '../lr.ts';
-import { type AdamState, adamUpdate, clipFactor, globalNorm } from '../optimizer.ts';
-import { compared, floats, precisionOf } from './compare.ts';
+import { LR_SCHEDULES, learningRate } from '../optimise/lr.ts';
+import { type AdamState, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
+import { compared, floats, precisionOf } from './errors.ts';
 import { type GoldenCase, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 
 export const METHODS_LORA_FILES = ['methods.json', 'methods.safetensors'] as const;

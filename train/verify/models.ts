@@ -25,7 +25,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './compare.ts';
+} from './errors.ts';
 import { type GoldenCase, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { compareNorms, gradientScale, type ParameterGradients, parameterGradients } from './parameter-gradients.ts';
 

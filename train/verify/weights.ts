@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { PredictionType } from '../../models/schedulers/config.ts';
 import { makeSchedule, parseSchedulerConfig, SD15_SCHEDULER, snr } from '../../models/schedulers/index.ts';
-import { type LossWeight, lossWeights } from '../loss-weights.ts';
-import { offsetNoise } from '../noise-offset.ts';
+import { type LossWeight, lossWeights } from '../../models/schedulers/loss-weights.ts';
+import { offsetNoise } from '../../models/schedulers/noise-offset.ts';
 import { type GoldenCase, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { F64_TOLERANCE, F64_WHY } from './trajectory.ts';
 

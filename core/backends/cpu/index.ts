@@ -3,12 +3,12 @@
  * the measure of all others. Layout ops are ndarray views; nothing is fused or planned.
  */
 import ndarray from 'ndarray';
+import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
 import { modulesOf } from '../../compile/modules.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
 import { flatten } from '../../ir/flatten.ts';
 import type { Nd, Primitive, Tensor } from '../../ir/tensor.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
-import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 
 const viewOf = (x: Nd): View => ({ shape: x.shape, strides: x.stride, offset: x.offset });
 const wrap = (data: HostArray, v: View): Nd => ndarray(data, [...v.shape], [...v.strides], v.offset) as Nd;

@@ -3,11 +3,11 @@
  * `fallbacks` lists what did. Values stay on the host; a run returns at once and its results are promises inside.
  */
 import { GPU, type IKernelRunShortcut, type KernelFunction, type KernelOutput } from 'gpu.js';
+import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
 import { runKernel } from '../../compile/interpret.ts';
 import { type Buffer, type Kernel, lower } from '../../compile/lower.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
 import { sizeOf } from '../../ir/view.ts';
-import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
 import { closeDevice, hasHardwareAdapter } from '../webgpu/device.ts';
 import { functions, type GpujsKernel, printCluster, printDot, type Refusal } from './printKernel.ts';
 import { shareDevice } from './shim.ts';

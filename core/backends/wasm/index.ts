@@ -2,6 +2,8 @@
  * The WASM backend: SIMD kernels on one shared memory, all cores. A program is lowered and planned once; a step is one
  * walk over its commands. Intermediates of all programs share one workspace (programs never run at the same time).
  */
+
+import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
 import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
 import { merge } from '../../compile/merge.ts';
 import { modulesOf } from '../../compile/modules.ts';
@@ -10,13 +12,12 @@ import { dtypes } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import { head, type Op } from '../../ir/tensor.ts';
 import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
-import type { Backend, Executable, Graph, KernelReport } from '../backend.ts';
-import { clusterWork, clusterWorkspace, installKernels } from './cluster.ts';
+import { clusterWork, clusterWorkspace, installKernels } from './cluster/index.ts';
+import type { Call, Placed } from './kernel.ts';
 import { kernels } from './kernels.ts';
-import { type Command, createMachine, type MachineOptions, type Program } from './machine.ts';
-import { ALIGN, isOutside, Memory, type WasmStorage } from './memory.ts';
-import type { KernelSource, Work } from './walk.ts';
-import type { Call, Placed } from './wasmKernel.ts';
+import type { KernelSource, Work } from './loops/walk.ts';
+import { type Command, createMachine, type MachineOptions, type Program } from './machine/machine.ts';
+import { ALIGN, isOutside, Memory, type WasmStorage } from './machine/memory.ts';
 
 /** most buffers one cluster reads, and writes */
 const [MAX_LOADS, MAX_OUTPUTS] = [16, 8];

@@ -3,8 +3,8 @@
  * fused, and which operands may be strided, is read from here.
  */
 import type { ConvAttrs, ConvSizedAttrs } from '../../ops/conv.ts';
-import { attentionKernels } from './attention.ts';
-import { attentionGradKernels } from './attentionGrad.ts';
+import { attentionGradKernels } from './attention/backward.ts';
+import { attentionKernels } from './attention/forward.ts';
 import {
   type ConvShape,
   conv as convCommands,
@@ -13,15 +13,15 @@ import {
   convKernelGradient,
   convKernelGradientWorkspace,
   convWorkspace,
-} from './conv.ts';
-import { copyKernels } from './copy.ts';
-import { gatherKernels } from './gather.ts';
-import { type GemmDescription, gemm, gemmWorkspace } from './gemm.ts';
-import { groupNormKernels } from './groupNorm.ts';
-import { halfKernels } from './half.ts';
-import { rowKernels } from './layerNorm.ts';
-import { randomKernels } from './random.ts';
-import { at, type Call, type Placed, type WasmKernel } from './wasmKernel.ts';
+} from './conv/index.ts';
+import { at, type Call, type Placed, type WasmKernel } from './kernel.ts';
+import { copyKernels } from './move/copy.ts';
+import { gatherKernels } from './move/gather.ts';
+import { halfKernels } from './move/half.ts';
+import { randomKernels } from './move/random.ts';
+import { groupNormKernels } from './norm/pictureNorms.ts';
+import { rowKernels } from './norm/rowNorms.ts';
+import { type GemmDescription, gemm, gemmWorkspace } from './product/gemm.ts';
 
 const gemmOf = ({ inputs, outputs, workspace }: Call): GemmDescription => {
   const [a, b] = inputs;

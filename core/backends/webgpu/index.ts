@@ -2,8 +2,9 @@
  * The WebGPU backend: Dawn through the `webgpu` package. f32 only; sizes in uniforms, cached bind groups, one encoder,
  * one pass and one submit per step, no readback inside a step.
  */
+
+import type { Backend } from '../../compile/backend.ts';
 import { dtypes } from '../../ir/dtype.ts';
-import type { Backend } from '../backend.ts';
 import { createPool, readback, upload } from './buffers.ts';
 import { type AdapterClass, closeDevice, type Gpu, openDevice } from './device.ts';
 import { hasKernel } from './ops.ts';

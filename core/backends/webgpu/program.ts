@@ -2,6 +2,8 @@
  * A built program: kernels in order with their pipelines, uniforms and slots. A run encodes one pass and submits once;
  * nothing is read back.
  */
+
+import type { Executable, Graph, KernelReport } from '../../compile/backend.ts';
 import { type Buffer, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
 import { merge } from '../../compile/merge.ts';
 import { modulesOf } from '../../compile/modules.ts';
@@ -10,7 +12,6 @@ import { dtypes } from '../../ir/dtype.ts';
 import { DeviceLimitError } from '../../ir/errors.ts';
 import { head } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
-import type { Executable, Graph, KernelReport } from '../backend.ts';
 import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
 import { type BufferPool, checkSize } from './buffers.ts';
 import type { Gpu } from './device.ts';

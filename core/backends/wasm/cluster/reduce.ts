@@ -1,0 +1,178 @@
+/**
+ * Clusters with a reduction. The inner loop runs along a reduced axis (`row` kernels: vector accumulators, then a sum of
+ * lanes in fixed order) or along the last kept axis (`column` kernels: a strip of neighbouring results in registers).
+ *
+ * Long reductions are cut into segments of fixed length whose partial results a second pass combines: the bits do not
+ * depend on the number of threads, and no accumulator adds up more than a few thousand numbers one by one.
+ */
+
+import { type Axis, accesses, bestInner, collapse, point } from '../../../compile/axes.ts';
+import type { Cluster, ScalarStep } from '../../../compile/scalar.ts';
+import type { DType } from '../../../ir/dtype.ts';
+import { sizeOf } from '../../../ir/view.ts';
+import { cutUnits, type WalkAxis, type Work, walkWords } from '../loops/walk.ts';
+import { coordinatesOf, mapWork } from './map.ts';
+import { kernelOf } from './names.ts';
+import { columnWords, emitColumns, STRIP } from './reduceColumns.ts';
+import { emitRows, type ReduceStructure, reducePointers, rowWords } from './reduceRows.ts';
+import { programKey, programPrice, programWords } from './scalarCode.ts';
+
+/** longest stretch of an inner reduced axis in one item */
+const PIECE = 4096;
+/** numbers reduced by one segment of a row kernel, rows by one of a column kernel */
+const ROW_SEGMENT = 32768;
+const COLUMN_SEGMENT = 2048;
+
+interface Plan {
+  readonly kind: 'rows' | 'columns';
+  readonly inner: Axis;
+  readonly kept: readonly Axis[];
+  /** without the inner axis */
+  readonly reduced: readonly Axis[];
+  /** stretches of the inner axis: counted by the reduced walk of a row kernel, by the kept one of a column kernel */
+  readonly pieces: number;
+  readonly length: number;
+  readonly segments: number;
+  /** reduced items in a segment */
+  readonly perSegment: number;
+  readonly reducedItems: number;
+  readonly results: number;
+}
+
+const product = (axes: readonly Axis[]): number => axes.reduce((n, a) => n * a.size, 1);
+
+/** undefined: nothing to reduce over, every result is one value of the expression */
+const planOf = (cluster: Cluster): Plan | undefined => {
+  const axes = collapse(cluster);
+  const keptAll = axes.filter((a) => !a.reduced);
+  const reducedAll = axes.filter((a) => a.reduced);
+  if (reducedAll.length === 0) return undefined;
+  const lastKept = keptAll.at(-1);
+  const inner = bestInner([...(lastKept ? [lastKept] : []), ...reducedAll]);
+  const kind = inner.reduced ? 'rows' : 'columns';
+  const kept = keptAll.filter((a) => a !== inner);
+  const reduced = reducedAll.filter((a) => a !== inner);
+  const length = Math.min(inner.size, kind === 'rows' ? PIECE : STRIP);
+  const pieces = Math.ceil(inner.size / length);
+  const reducedItems = product(reduced) * (kind === 'rows' ? pieces : 1);
+  const most = kind === 'rows' ? Math.max(1, Math.floor(ROW_SEGMENT / length)) : COLUMN_SEGMENT;
+  // half as much again is not worth a second pass
+  const perSegment = reducedItems <= most * 1.5 ? reducedItems : most;
+  const segments = Math.ceil(reducedItems / perSegment);
+  return {
+    kind,
+    inner,
+    kept,
+    reduced,
+    pieces,
+    length,
+    segments,
+    perSegment,
+    reducedItems,
+    results: product(keptAll),
+  };
+};
+
+const partialBytes = (p: Plan): number => (p.segments > 1 ? Math.ceil((p.segments * p.results * 4) / 64) * 64 : 0);
+const resultDType = (cluster: Cluster): DType => cluster.steps[cluster.outputs[0]!]!.dtype;
+
+/** the second pass: partial results [segments, results] → results */
+const combine = (cluster: Cluster, p: Plan): Cluster => ({
+  shape: [p.segments, p.results],
+  inputs: [{ dtype: resultDType(cluster), strides: [p.results, 1], offset: 0 }],
+  steps: [{ kind: 'load', input: 0, dtype: resultDType(cluster) }],
+  outputs: [0],
+  reduce: { op: cluster.reduce!.op, axes: [0] },
+});
+
+export const reduceWorkspace = (cluster: Cluster): number => {
+  if (cluster.shape.includes(0)) return 0;
+  const p = planOf(cluster);
+  return p && p.segments > 1 ? partialBytes(p) + reduceWorkspace(combine(cluster, p)) : 0;
+};
+
+/** what an empty reduction gives */
+const emptyValue = (op: 'sum' | 'max', dtype: DType): number => {
+  if (op === 'sum' || dtype === 'u32' || dtype === 'bool') return 0;
+  return dtype === 'f32' ? -Infinity : -0x80000000;
+};
+
+/** Commands of a reduction; addresses in bytes. @throws RangeError for a sum of bools */
+export const reduceWork = (cluster: Cluster, inputs: readonly number[], output: number, workspace: number): Work => {
+  const { reduce, ...rest } = cluster;
+  const dtype = resultDType(cluster);
+  if (reduce!.op === 'sum' && dtype === 'bool') throw new RangeError('the wasm backend does not add bools: cast them');
+  const results = cluster.shape.map((n, i) => (reduce!.axes.includes(i) ? 1 : n));
+  if (cluster.shape.includes(0)) {
+    const fill: ScalarStep = { kind: 'const', value: emptyValue(reduce!.op, dtype), dtype };
+    return mapWork({ shape: [sizeOf(results)], inputs: [], steps: [fill], outputs: [0] }, [], [output]);
+  }
+  const p = planOf(cluster);
+  if (!p) return mapWork(rest, inputs, [output]);
+
+  const first = pass(cluster, p, inputs, p.segments > 1 ? workspace : output);
+  if (p.segments === 1) return first;
+  const second = reduceWork(combine(cluster, p), [workspace], output, workspace + partialBytes(p));
+  return { commands: [...first.commands, ...second.commands], kernels: [...first.kernels, ...second.kernels] };
+};
+
+/** one command that reduces each segment */
+const pass = (cluster: Cluster, p: Plan, inputs: readonly number[], output: number): Work => {
+  const { kind, inner, kept, reduced, pieces, length } = p;
+  const axes = [...kept, ...reduced, inner];
+  const access = accesses(axes, inner.size === 1 ? point(cluster.inputs.length) : inner);
+  const walkAxis = (a: Axis, scale: number): WalkAxis => ({
+    size: a.size,
+    strides: { ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])), y: a.out * scale * 4 },
+  });
+  const strips = { ...walkAxis(inner, length), size: pieces };
+  const segment: WalkAxis = { size: p.segments, strides: { y: p.results * 4 } };
+  const keptAxes = [...kept.map((a) => walkAxis(a, 1)), segment, ...(kind === 'columns' ? [strips] : [])];
+  const reducedAxes = [...reduced.map((a) => walkAxis(a, 1)), ...(kind === 'rows' ? [strips] : [])];
+  const structure: ReduceStructure = {
+    program: {
+      steps: cluster.steps,
+      dtypes: cluster.inputs.map((x) => x.dtype),
+      access,
+      coordinates: coordinatesOf(cluster, (i) => {
+        if (inner.iota === i) return 'inner';
+        const at = kept.findIndex((a) => a.iota === i);
+        if (at >= 0) return { walk: 'k', axis: at };
+        const r = reduced.findIndex((a) => a.iota === i);
+        return r < 0 ? 'none' : { walk: 'r', axis: r };
+      }),
+    },
+    op: cluster.reduce!.op,
+    dtype: resultDType(cluster),
+    step: cluster.outputs[0]!,
+    keptRank: keptAxes.length,
+    reducedRank: reducedAxes.length,
+    segmentAxis: kept.length,
+  };
+  const price = programPrice(structure.program) + 1;
+  const cost = Math.min(p.perSegment, p.reducedItems) * (price * Math.ceil(length / 4) + 10) + 30;
+  const items = keptAxes.reduce((n, a) => n * a.size, 1);
+  const { grid, ...unit } = cutUnits(items, cost);
+  const { keptRank, reducedRank, segmentAxis, op, step } = structure;
+  const kernel = kernelOf(
+    `${op} ${kind}`,
+    cluster,
+    `${programKey(structure.program)}|${[keptRank, reducedRank, segmentAxis, step].join()}`,
+    (m, name) => (kind === 'rows' ? emitRows : emitColumns)(m, name, structure),
+  );
+  const pointers = reducePointers(structure);
+  const args = (kind === 'rows' ? rowWords : columnWords)(structure).pack({
+    ...unit,
+    perSegment: p.perSegment,
+    reducedItems: p.reducedItems,
+    piece: length,
+    lastPiece: inner.size - (pieces - 1) * length,
+    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, inputs[i]! + x.offset * 4])),
+    ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
+    y: output,
+    ...programWords(structure.program),
+    ...walkWords('k', keptAxes, [...pointers, 'y']),
+    ...walkWords('r', reducedAxes, pointers),
+  });
+  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+};

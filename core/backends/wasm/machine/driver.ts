@@ -1,0 +1,131 @@
+/**
+ * The loop that walks commands, as WASM so that the main thread and the workers run the same code.
+ *
+ * The main thread opens a command (`CURRENT` = its record, `OPEN` + 1); every thread takes chunks of its units through
+ * the record's counter; the main thread closes it (`CURRENT` = 0) and waits until no worker is inside (`ACTIVE` = 0).
+ * A worker enters by adding to `ACTIVE` *before* it reads `CURRENT`, so after the close it finds either nothing or the
+ * next command: a worker that sleeps, starts up or was preempted is never waited for.
+ */
+import { assembler, call, callIndirect, type Expr, i32, i64 } from '../assembler/assemble.ts';
+
+/** Addresses of the control words; each on its own cache line. Address 0 stays unused. */
+export const CONTROL = {
+  open: 64,
+  current: 128,
+  active: 192,
+  sleeping: 256,
+  failed: 320,
+  ready: 384,
+  quit: 448,
+} as const;
+/** where a failing worker leaves its message (UTF-8, length first) */
+export const FAILURE_TEXT = { address: 512, bytes: 508 } as const;
+/** first address after the control block */
+export const CONTROL_END = 1024;
+
+/** Byte offsets inside a command record (64 bytes). */
+export const RECORD = { fn: 0, args: 4, grid: 8, chunk: 12, next: 16, bytes: 64 } as const;
+
+/** Rounds a waiting thread looks before it sleeps: some 50 µs, more than most serial stretches inside a step. */
+const SPINS = 20_000;
+/** A main thread that waits for a preempted worker sleeps in steps of this many ns. */
+const NAP_NS = 50_000;
+
+/** what `workerLoop` returns */
+export const WORKER_QUITS = 1;
+
+/**
+ * Bytes of the driver:
+ * - `runCommands(first, count, workers, scratch)`: 0, or 1 + the index of the command in which a worker failed;
+ * - `workerLoop(seen, kernels, scratch)`: serves commands; returns {@link WORKER_QUITS}, or 0 when a command needs a
+ *   kernel beyond the `kernels` this thread knows;
+ * - `closeCommand()`: after a trap on the main thread.
+ */
+export const driver = (): Uint8Array<ArrayBuffer> => {
+  const m = assembler();
+  const kernel = m.importTable(['i32', 'i32', 'i32', 'i32'], 'void');
+  const atomicLoad = (address: number): Expr<'i32'> => i32.atomic.load(0, address);
+
+  const takeChunks = m.func('', ['i32', 'i32'], 'void', (f, record, scratch) => {
+    const grid = f.let(i32.load(record, RECORD.grid));
+    const chunk = f.let(i32.load(record, RECORD.chunk));
+    const args = f.let(i32.load(record, RECORD.args));
+    const fn = f.let(i32.load(record, RECORD.fn));
+    const start = f.local('i32');
+    const end = f.local('i32');
+    f.set(start, i32.atomic.add(record, chunk, RECORD.next));
+    f.while(i32.lt_u(start, grid), () => {
+      f.set(end, i32.add(start, chunk));
+      f.if(i32.gt_u(end, grid), () => f.set(end, grid));
+      f.emit(callIndirect(kernel, fn, [args, start, end, scratch]));
+      f.set(start, i32.atomic.add(record, chunk, RECORD.next));
+    });
+  });
+
+  const close = m.func('closeCommand', [], 'void', (f) => {
+    const active = f.local('i32');
+    const spins = f.local('i32');
+    f.emit(i32.atomic.store(0, 0, CONTROL.current));
+    f.set(active, atomicLoad(CONTROL.active));
+    f.while(active, () => {
+      f.inc(spins, 1);
+      f.if(i32.gt_u(spins, SPINS), () => f.drop(i32.atomic.wait(0, active, NAP_NS, CONTROL.active)));
+      f.set(active, atomicLoad(CONTROL.active));
+    });
+  });
+
+  m.func('runCommands', ['i32', 'i32', 'i32', 'i32'], 'i32', (f, first, count, workers, scratch) => {
+    const record = f.let(first);
+    const i = f.local('i32');
+    const grid = f.local('i32');
+    f.for(i, 0, count, 1, () => {
+      f.set(grid, i32.load(record, RECORD.grid));
+      f.if(
+        i32.or(i32.eqz(workers), i32.le_u(grid, i32.load(record, RECORD.chunk))),
+        () =>
+          f.if(grid, () => {
+            const args = i32.load(record, RECORD.args);
+            f.emit(callIndirect(kernel, i32.load(record, RECORD.fn), [args, i32.const(0), grid, scratch]));
+          }),
+        () => {
+          f.emit(i32.atomic.store(record, 0, RECORD.next), i32.atomic.store(0, record, CONTROL.current));
+          f.drop(i32.atomic.add(0, 1, CONTROL.open));
+          f.if(atomicLoad(CONTROL.sleeping), () => f.drop(i32.atomic.notify(0, -1, CONTROL.open)));
+          f.emit(call(takeChunks, [record, scratch]), call(close, []));
+          f.if(atomicLoad(CONTROL.failed), () => f.return(i32.add(i, 1)));
+        },
+      );
+      f.inc(record, RECORD.bytes);
+    });
+    f.return(i32.const(0));
+  });
+
+  m.func('workerLoop', ['i32', 'i32', 'i32'], 'i32', (f, seen, kernels, scratch) => {
+    const spins = f.local('i32');
+    const record = f.local('i32');
+    const unknown = f.local('i32');
+    f.while(i32.const(1), () => {
+      f.set(spins, 0);
+      f.while(i32.eq(atomicLoad(CONTROL.open), seen), () => {
+        f.inc(spins, 1);
+        f.if(i32.gt_u(spins, SPINS), () => {
+          f.drop(i32.atomic.add(0, 1, CONTROL.sleeping));
+          f.drop(i32.atomic.wait(0, seen, i64.const(-1n), CONTROL.open));
+          f.drop(i32.atomic.sub(0, 1, CONTROL.sleeping));
+        });
+      });
+      f.if(atomicLoad(CONTROL.quit), () => f.return(i32.const(WORKER_QUITS)));
+      f.set(seen, atomicLoad(CONTROL.open));
+      f.drop(i32.atomic.add(0, 1, CONTROL.active));
+      f.set(record, atomicLoad(CONTROL.current));
+      f.if(record, () => {
+        f.set(unknown, i32.ge_u(i32.load(record, RECORD.fn), kernels));
+        f.if(i32.eqz(unknown), () => f.emit(call(takeChunks, [record, scratch])));
+      });
+      f.drop(i32.atomic.sub(0, 1, CONTROL.active));
+      f.if(unknown, () => f.return(i32.const(0)));
+    });
+    f.return(i32.const(WORKER_QUITS));
+  });
+  return m.bytes();
+};

@@ -1,0 +1,289 @@
+/**
+ * The WASM machine: one shared memory, the main thread and its workers, and programs of commands.
+ *
+ * A command is a kernel, its argument words and a number of independent units. Units are handed out in chunks to
+ * whichever thread is free; a kernel computes a unit from its number alone, so the bits of a result do not depend on
+ * the number of threads. Commands of one program run one after the other.
+ *
+ * @example
+ * const machine = createMachine({ threads: 2 });
+ * machine.addModule(m.bytes());                          // exports kernel 'scale4'
+ * const x = machine.alloc(4096), y = machine.alloc(4096);
+ * const program = machine.prepare([{ kernel: 'scale4', args: [x, y, f32Bits(0.5)], grid: 256 }]);
+ * machine.run(program);
+ */
+import { availableParallelism } from 'node:os';
+import { performance } from 'node:perf_hooks';
+import { versions } from 'node:process';
+import { setFlagsFromString } from 'node:v8';
+import { Worker } from 'node:worker_threads';
+import { CoreError } from '../../../ir/errors.ts';
+import { hasSharedMemory, MAX_PAGES } from '../assembler/assemble.ts';
+import { hasRelaxedSimd } from '../assembler/features.ts';
+import { type AllocatorStats, allocator } from './allocator.ts';
+import { CONTROL, CONTROL_END, driver, FAILURE_TEXT, RECORD } from './driver.ts';
+import { createOutside, FETCH, fetcher, type Outside } from './outside.ts';
+import { type WorkerData, workerSource } from './worker.ts';
+
+export interface Command {
+  /** exported name of the kernel */
+  readonly kernel: string;
+  /** argument words, i32 (addresses up to 2³²); floats as {@link f32Bits} */
+  readonly args: readonly number[];
+  /** number of independent units; 0 does nothing */
+  readonly grid: number;
+  /** units taken at once; at least `grid` keeps the command on the main thread. Default: 1/8 of a thread's share */
+  readonly chunk?: number;
+}
+
+/** commands laid out in memory */
+export interface Program {
+  readonly address: number;
+  readonly kernels: readonly string[];
+}
+
+export interface MachineOptions {
+  /** 1 for no workers. Default: the cores this process may use */
+  readonly threads?: number;
+  /** scratch bytes of each thread; untouched pages cost nothing. Default 4 MiB */
+  readonly scratchBytes?: number;
+  /**
+   * Lets V8 use 256-bit registers where it can (from Node 24; an experiment of V8's, for the whole process): contractions
+   * run some 1.9 times as fast, with the same bits. Tiles that allow it are found by measurement. Default false
+   */
+  readonly revectorize?: boolean;
+}
+
+export interface Machine {
+  readonly threads: number;
+  readonly scratchBytes: number;
+  /** 64-byte aligned block. @throws Error beyond 4 GiB */
+  alloc(bytes: number): number;
+  free(address: number): void;
+  /**
+   * `bytes` at the end of the 4 GiB, always the same block: asked for again, it only becomes larger, so that a workspace
+   * grows without leaving holes between the blocks of `alloc`. Untouched pages cost nothing. @throws Error beyond 4 GiB
+   */
+  top(bytes: number): number;
+  stats(): AllocatorStats;
+  resetPeak(): void;
+  /** the memory kernels fetch stored halves from; made when first asked for */
+  readonly outside: Outside;
+  /** views of the whole memory; take them anew after an `alloc`, which may grow it */
+  readonly f32: Float32Array;
+  readonly i32: Int32Array;
+  readonly u8: Uint8Array;
+  /** Makes the exports of a module callable by name; later modules may import them. @throws Error on a taken name */
+  addModule(bytes: Uint8Array<ArrayBuffer>): void;
+  hasKernel(name: string): boolean;
+  /** Writes commands into memory once. @throws Error on an unknown kernel. O(commands) */
+  prepare(commands: readonly Command[]): Program;
+  release(program: Program): void;
+  /** Runs all commands. @throws Error naming the kernel when one traps on any thread */
+  run(program: Program): void;
+  /** Runs all commands one by one; milliseconds of each */
+  profile(program: Program): Float64Array;
+  /** waits until all workers are up; only tests and benches need it */
+  ready(): void;
+  /** ends the workers */
+  close(): void;
+}
+
+/** the word that holds `x` as f32 */
+export const f32Bits = (x: number): number => new Int32Array(Float32Array.of(x).buffer)[0]!;
+
+const PAGE = 65536;
+/** grow by at least this much, so that views stay valid for a while */
+const GROWTH_PAGES = 256;
+/** the last page stays unused: an end address of 2³² would wrap to 0 */
+const HEAP_LIMIT_PAGES = MAX_PAGES - 1;
+/** vector loads may read this far past a block: never past the memory */
+const OVERRUN = 1024;
+/** chunks per thread: enough to balance cores that others use too */
+const CHUNKS_PER_THREAD = 8;
+
+/** the first major version of Node whose V8 can join neighbouring 128-bit operations into 256-bit ones */
+const REVECTORIZE_SINCE = 24;
+
+let prepared = false;
+/** Sets V8 flags, before the first kernel is compiled; they hold for the whole process. */
+const setFlags = (revectorize: boolean): void => {
+  if (revectorize) {
+    // older ones take the flag and do nothing
+    if (Number(versions.node.split('.')[0]) < REVECTORIZE_SINCE)
+      throw new CoreError(`revectorize: needs Node ${REVECTORIZE_SINCE} or later, this is ${versions.node}`);
+    setFlagsFromString('--experimental-wasm-revectorize');
+  }
+  if (prepared) return;
+  // On by default from Node 22, which no longer knows the flag.
+  if (!hasRelaxedSimd()) setFlagsFromString('--experimental-wasm-relaxed-simd');
+  // Compile well at the first call (3 ms) instead of after some slow ones (each 4 to 10 times as long).
+  setFlagsFromString('--no-liftoff');
+  prepared = true;
+};
+
+type DriverExports = {
+  readonly runCommands: (first: number, count: number, workers: number, scratch: number) => number;
+  readonly closeCommand: () => void;
+};
+type Kernel = (...args: number[]) => undefined;
+
+const startWorker = (data: WorkerData): Worker => {
+  // No inherited loader flags: the source is plain JS and should start at once.
+  const worker = new Worker(workerSource, { eval: true, workerData: data, execArgv: [] });
+  worker.unref();
+  return worker;
+};
+
+/**
+ * Starts a machine. Workers start in the background and join when they are up; they do not keep the process alive.
+ *
+ * @throws RangeError when the system refuses the address range of the memory; CoreError when this Node cannot revectorize
+ */
+export const createMachine = (options: MachineOptions = {}): Machine => {
+  setFlags(options.revectorize ?? false);
+  const threads = hasSharedMemory ? Math.max(1, Math.floor(options.threads ?? availableParallelism())) : 1;
+  const scratchBytes = options.scratchBytes ?? 4 * 2 ** 20;
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared: hasSharedMemory });
+  const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
+  const env: Record<string, WebAssembly.ImportValue> = { memory, table };
+  const driverModule = new WebAssembly.Module(driver());
+  const { runCommands, closeCommand } = new WebAssembly.Instance(driverModule, { env })
+    .exports as unknown as DriverExports;
+
+  let views = { f32: new Float32Array(0), i32: new Int32Array(0), u8: new Uint8Array(0) };
+  const refresh = (): typeof views => {
+    const buffer = memory.buffer;
+    if (views.u8.length !== buffer.byteLength)
+      views = { f32: new Float32Array(buffer), i32: new Int32Array(buffer), u8: new Uint8Array(buffer) };
+    return views;
+  };
+  /** pages of the heap, and of the block at the top */
+  let [heapPages, topPages] = [1, 0];
+  const growTo = (pages: number): void => {
+    const missing = pages - memory.buffer.byteLength / PAGE;
+    if (missing > 0) memory.grow(missing);
+  };
+  const heap = allocator(CONTROL_END, PAGE - OVERRUN, (bytes) => {
+    const room = HEAP_LIMIT_PAGES - topPages - heapPages;
+    const wanted = Math.min(Math.max(Math.ceil(bytes / PAGE), GROWTH_PAGES), room);
+    if (wanted * PAGE < bytes) return undefined;
+    heapPages += wanted;
+    growTo(heapPages);
+    return heapPages * PAGE - OVERRUN;
+  });
+  const top = (bytes: number): number => {
+    const pages = Math.max(topPages, Math.ceil((bytes + OVERRUN) / PAGE));
+    if (heapPages + pages > HEAP_LIMIT_PAGES) throw new Error('wasm memory: no room at the top');
+    topPages = pages;
+    growTo(HEAP_LIMIT_PAGES);
+    return (HEAP_LIMIT_PAGES - pages) * PAGE;
+  };
+  const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
+  const workers = scratch.slice(1).map((address) => startWorker({ memory, driver: driverModule, scratch: address }));
+
+  let outside: Outside | undefined;
+  const openOutside = (): Outside => {
+    if (!outside) {
+      outside = createOutside();
+      for (const worker of workers) worker.postMessage(outside.memory);
+    }
+    return outside;
+  };
+  env[FETCH] = fetcher(
+    () => refresh().u8,
+    () => openOutside().u8,
+  );
+
+  const kernels = new Map<string, number>();
+  const fail = (kernel: string, message: string): never => {
+    throw new Error(`wasm kernel ${kernel} failed: ${message}`);
+  };
+  const runRange = (program: Program, from: number, count: number): void => {
+    const { i32 } = refresh();
+    let failed = 0;
+    try {
+      failed = runCommands(program.address + from * RECORD.bytes, count, workers.length, scratch[0]!);
+    } catch (error) {
+      const record = Atomics.load(i32, CONTROL.current / 4) >>> 0;
+      closeCommand();
+      const at = (record - program.address) / RECORD.bytes;
+      fail(program.kernels[at] ?? program.kernels.slice(from, from + count).join(', '), (error as Error).message);
+    }
+    if (failed === 0) return;
+    Atomics.store(i32, CONTROL.failed / 4, 0);
+    const text = views.u8.slice(FAILURE_TEXT.address + 4, FAILURE_TEXT.address + 4 + i32[FAILURE_TEXT.address / 4]!);
+    fail(program.kernels[from + failed - 1]!, new TextDecoder().decode(text));
+  };
+
+  return {
+    threads,
+    scratchBytes,
+    alloc: heap.alloc,
+    free: heap.free,
+    top,
+    stats: heap.stats,
+    resetPeak: heap.resetPeak,
+    get outside() {
+      return openOutside();
+    },
+    get f32() {
+      return refresh().f32;
+    },
+    get i32() {
+      return refresh().i32;
+    },
+    get u8() {
+      return refresh().u8;
+    },
+    addModule: (bytes) => {
+      const module = new WebAssembly.Module(bytes);
+      const { exports } = new WebAssembly.Instance(module, { env });
+      for (const name of Object.keys(exports))
+        if (name in env) throw new Error(`wasm machine: a kernel named ${name} exists already`);
+      for (const [name, fn] of Object.entries(exports)) {
+        env[name] = fn as Kernel;
+        kernels.set(name, table.grow(1, fn));
+      }
+      for (const worker of workers) worker.postMessage(module);
+    },
+    hasKernel: (name) => kernels.has(name),
+    prepare: (commands) => {
+      const words = commands.reduce((sum, { args }) => sum + args.length, 0);
+      const address = heap.alloc(commands.length * RECORD.bytes + words * 4);
+      const { i32 } = refresh();
+      let args = address + commands.length * RECORD.bytes;
+      for (const [i, command] of commands.entries()) {
+        const fn = kernels.get(command.kernel);
+        if (fn === undefined) {
+          heap.free(address);
+          throw new Error(`wasm machine: no kernel named ${command.kernel}`);
+        }
+        const chunk = command.chunk ?? Math.max(1, Math.floor(command.grid / (threads * CHUNKS_PER_THREAD)));
+        i32.set([fn, args, command.grid, chunk, 0], (address + i * RECORD.bytes) / 4);
+        i32.set(command.args, args / 4);
+        args += command.args.length * 4;
+      }
+      return { address, kernels: commands.map(({ kernel }) => kernel) };
+    },
+    release: (program) => heap.free(program.address),
+    run: (program) => runRange(program, 0, program.kernels.length),
+    profile: (program) =>
+      Float64Array.from(program.kernels, (_, i) => {
+        const start = performance.now();
+        runRange(program, i, 1);
+        return performance.now() - start;
+      }),
+    ready: () => {
+      const { i32 } = refresh();
+      for (let up = 0; up < workers.length; up = Atomics.load(i32, CONTROL.ready / 4))
+        Atomics.wait(i32, CONTROL.ready / 4, up, 100);
+    },
+    close: () => {
+      const { i32 } = refresh();
+      Atomics.store(i32, CONTROL.quit / 4, 1);
+      Atomics.add(i32, CONTROL.open / 4, 1);
+      Atomics.notify(i32, CONTROL.open / 4);
+    },
+  };
+};

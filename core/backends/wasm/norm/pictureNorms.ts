@@ -1,0 +1,163 @@
+/** groupNorm (+ SiLU) and its derivatives on x[n,h,w,c], in strips of whole groups of one picture. */
+import type { GroupNormAttrs } from '../../../fused/norm.ts';
+import { type Expr, type FunctionBuilder, f32, f32x4, f64, i32, type Local } from '../assembler/assemble.ts';
+import { multiplyAdd, sigmoidF32x4, siluF32x4 } from '../assembler/vectorMath.ts';
+import { at, type Call, type WasmKernel } from '../kernel.ts';
+import { alongRow } from '../loops/rows.ts';
+import { clear, columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripWork } from '../loops/strips.ts';
+import { type KernelSource, unitNames, walkNames, words } from '../loops/walk.ts';
+import { f32Bits } from '../machine/machine.ts';
+
+type V = Local<'v128'>;
+
+const forwardPointers = ['x', 'y', 'gamma', 'beta', 'mu', 'r'] as const;
+const forwardWords = words([...unitNames, ...SHARED, 'eps', ...forwardPointers, ...walkNames('w', 2, forwardPointers)]);
+const gradPointers = ['g', 'x', 'dx', 'gamma', 'beta', 'mu', 'r', 'dgamma', 'dbeta'] as const;
+const gradWords = words([...unitNames, ...SHARED, ...gradPointers, ...walkNames('w', 2, gradPointers)]);
+
+const forwardKernel = (silu: boolean): KernelSource =>
+  stripKernel(silu ? 'groupNorm silu' : 'groupNorm', forwardWords, forwardPointers, (strip) => {
+    const { f, m, at: p, array, channels } = strip;
+    const [sum, mean, scale] = [array(0), array(1), array(2)];
+    clear(strip, [sum]);
+    columns(strip, 8, [p.x], [sum], (v, [s]) => {
+      const total = f.let(v.loadPadded(s!));
+      return {
+        pixel: ([x]) => f.set(total, f32x4.add(total, v.load(x!))),
+        end: () => f.emit(v.storePadded(s!, total)),
+      };
+    });
+    perGroup(strip, [sum], ([total], group, first) => {
+      const mu = f.let(f32.demote_f64(f64.div(total!, numbersInGroup(strip))));
+      f.emit(f32.store(i32.add(p.mu, i32.shl(group, 2)), mu));
+      spread(strip, mean, first, mu);
+    });
+    // a second pass for the variance, so that a large mean costs no digits
+    clear(strip, [sum]);
+    columns(strip, 4, [p.x], [sum, mean], (v, [s, mean]) => {
+      const [total, mu] = [f.let(v.loadPadded(s!)), f.let(v.loadPadded(mean!))];
+      return {
+        pixel: ([x]) => {
+          const d = f.let(f32x4.sub(v.load(x!), mu));
+          f.set(total, multiplyAdd(d, d, total));
+        },
+        end: () => f.emit(v.storePadded(s!, total)),
+      };
+    });
+    perGroup(strip, [sum], ([total], group, first) => {
+      const eps = f64.promote_f32(f32.load(strip.args, forwardWords.at('eps')));
+      const deviation = f64.sqrt(f64.add(f64.div(total!, numbersInGroup(strip)), eps));
+      const r = f.let(f32.demote_f64(f64.div(1, deviation)));
+      f.emit(f32.store(i32.add(p.r, i32.shl(group, 2)), r));
+      spread(strip, scale, first, r);
+    });
+    const [s, gamma] = [f.let(scale), f.let(p.gamma)];
+    alongRow(f, m, channels, [s, gamma], (v) => f.emit(v.storePadded(s, f32x4.mul(v.loadPadded(s), v.load(gamma)))));
+    columns(strip, silu ? 2 : 4, [p.x, p.y], [mean, scale, p.beta], (v, [mean, scale, beta]) => {
+      const [mu, k, b] = [f.let(v.loadPadded(mean!)), f.let(v.loadPadded(scale!)), f.let(v.load(beta!))];
+      return {
+        pixel: ([x, y]) => {
+          const value = f.let(multiplyAdd(f32x4.sub(v.load(x!), mu), k, b));
+          f.emit(v.store(y!, silu ? siluF32x4(f, value) : value));
+        },
+      };
+    });
+  });
+
+/** d silu(y)/dy = s·(1 + y·(1 − s)) with s = sigmoid(y) */
+const siluSlope = (f: FunctionBuilder, y: V): Expr<'v128'> => {
+  const s = sigmoidF32x4(f, y);
+  return f32x4.mul(s, multiplyAdd(y, f32x4.sub(1, s), f32x4.const(1, 1, 1, 1)));
+};
+
+/**
+ * With g′ = g·act′(y), per channel of a picture dβ = Σ g′ and dγ = Σ g′·x̂, and from these, per group of N numbers,
+ * dx = r·(g′·γ − Σ γ·dβ/N − x̂·Σ γ·dγ/N). dx holds g′ between the passes where there is a SiLU.
+ */
+const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
+  stripKernel(
+    `groupNormGrad${silu ? ' silu' : ''}${parameters ? ' parameters' : ''}`,
+    gradWords,
+    gradPointers,
+    (strip) => {
+      const { f, m, at: p, array, channels } = strip;
+      const [mean, scale, sum, product] = [array(0), array(1), array(2), array(3)];
+      perGroup(strip, [], (_sums, group, first) => {
+        spread(strip, mean, first, f.let(f32.load(i32.add(p.mu, i32.shl(group, 2)))));
+        spread(strip, scale, first, f.let(f32.load(i32.add(p.r, i32.shl(group, 2)))));
+      });
+      clear(strip, [sum, product]);
+      columns(strip, silu ? 1 : 3, [p.g, p.x, p.dx], [mean, scale, p.gamma, p.beta, sum, product], (v, channel) => {
+        const [mean, scale, gamma, beta, s, b] = channel as [I32, I32, I32, I32, I32, I32];
+        const mu = f.let(v.loadPadded(mean));
+        const k = silu ? f.let(f32x4.mul(v.loadPadded(scale), v.load(gamma))) : undefined;
+        const shift = silu ? f.let(v.load(beta)) : undefined;
+        const [total, weighted] = [f.let(v.loadPadded(s)), f.let(v.loadPadded(b))];
+        return {
+          pixel: ([g, x, dx]) => {
+            const slope = f.let(v.load(g!));
+            const d = f.let(f32x4.sub(v.load(x!), mu));
+            if (k && shift) {
+              f.set(slope, f32x4.mul(slope, siluSlope(f, f.let(multiplyAdd(d, k, shift)))));
+              f.emit(v.store(dx!, slope));
+            }
+            f.set(total, f32x4.add(total, slope));
+            f.set(weighted, multiplyAdd(slope, d, weighted));
+          },
+          end: () => f.emit(v.storePadded(s, total), v.storePadded(b, weighted)),
+        };
+      });
+      const along = [sum, product, scale, p.gamma, p.dgamma, p.dbeta].map((x) => f.let(x));
+      const [s, b, r, gamma, dgamma, dbeta] = along as [I32, I32, I32, I32, I32, I32];
+      alongRow(f, m, channels, parameters ? along : along.slice(0, 4), (v) => {
+        f.emit(v.storePadded(b, f32x4.mul(v.loadPadded(b), v.loadPadded(r))));
+        if (parameters) f.emit(v.store(dbeta, v.loadPadded(s)), v.store(dgamma, v.loadPadded(b)));
+        for (const x of [s, b]) f.emit(v.storePadded(x, f32x4.mul(v.loadPadded(x), v.load(gamma))));
+      });
+      perGroup(strip, [sum, product], ([a, b], _group, first) => {
+        const n = f.let(numbersInGroup(strip));
+        spread(strip, sum, first, f.let(f32.demote_f64(f64.div(a!, n))));
+        spread(strip, product, first, f.let(f32.demote_f64(f64.div(b!, n))));
+      });
+      columns(strip, 2, [silu ? p.dx : p.g, p.x, p.dx], [mean, scale, p.gamma, sum, product], (v, channel) => {
+        const [mean, scale, gamma, s, b] = channel as [I32, I32, I32, I32, I32];
+        const r = f.let(v.loadPadded(scale));
+        const mu = f.let(v.loadPadded(mean));
+        const k = f.let(f32x4.mul(r, v.load(gamma)));
+        const shift = f.let(f32x4.neg(f32x4.mul(r, v.loadPadded(s))));
+        const tilt = f.let(f32x4.neg(f32x4.mul(f32x4.mul(r, r), v.loadPadded(b))));
+        return {
+          pixel: ([g, x, dx]) => {
+            const level = f.let(multiplyAdd(f32x4.sub(v.load(x!), mu), tilt, shift));
+            f.emit(v.store(dx!, multiplyAdd(v.load(g!), k, level)));
+          },
+        };
+      });
+    },
+  );
+type I32 = Local<'i32'>;
+
+const groupNorm: WasmKernel<GroupNormAttrs> = {
+  strided: [],
+  work: ({ inputs: [x, gamma, beta], outputs: [y, mu, r], attrs }) =>
+    stripWork(forwardKernel(attrs.silu), forwardWords, {
+      shape: x!.view.shape,
+      groups: attrs.groups,
+      pixels: { x: at(x!), y: y!.address },
+      perChannel: { gamma: at(gamma!), beta: at(beta!) },
+      perGroup: { mu: mu!.address, r: r!.address },
+      rest: { eps: f32Bits(attrs.eps) },
+    }),
+};
+const gradWork = ({ inputs: [g, x, gamma, beta, mu, r], outputs: [dx, dgamma, dbeta], attrs }: Call<GroupNormAttrs>) =>
+  stripWork(gradKernel(attrs.silu, dgamma !== undefined), gradWords, {
+    shape: x!.view.shape,
+    groups: attrs.groups,
+    pixels: { g: at(g!), x: at(x!), dx: dx!.address },
+    perChannel: { gamma: at(gamma!), beta: at(beta!) },
+    perGroup: { mu: at(mu!), r: at(r!) },
+    perPictureChannel: { dgamma: dgamma?.address ?? 0, dbeta: dbeta?.address ?? 0 },
+  });
+const groupNormGrad: WasmKernel<GroupNormAttrs> = { strided: [], work: gradWork };
+const groupNormGradAll: WasmKernel<GroupNormAttrs> = { strided: [], work: gradWork };
+export const groupNormKernels = { groupNorm, groupNormGrad, groupNormGradAll };

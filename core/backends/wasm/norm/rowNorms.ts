@@ -1,0 +1,287 @@
+/** layerNorm and its derivative, softmax: a row at a time, read from L1 after the first pass. */
+
+import type { LayerNormAttrs } from '../../../fused/norm.ts';
+import type { Attrs } from '../../../ir/tensor.ts';
+import { type Expr, f32x4, i32, type Local, memoryFill, v128 } from '../assembler/assemble.ts';
+import { expBoundedF32x4 } from '../assembler/vectorMath.ts';
+import { prepareTails } from '../cluster/scalarCode.ts';
+import { at, type WasmKernel } from '../kernel.ts';
+import { accumulators, alongRow, combineAll, reciprocal } from '../loops/rows.ts';
+import {
+  cutUnits,
+  type KernelSource,
+  unitNames,
+  type Words,
+  type Work,
+  walkNames,
+  walkUnits,
+  walkWords,
+  words,
+} from '../loops/walk.ts';
+import { f32Bits } from '../machine/machine.ts';
+
+type I32 = Local<'i32'>;
+type Code = Expr<'v128'>;
+const UNROLL = 4;
+
+interface RowKernel {
+  readonly source: KernelSource;
+  readonly words: Words;
+  readonly pointers: readonly string[];
+}
+/** what the body of a row kernel works with */
+interface RowBody {
+  readonly f: Parameters<typeof alongRow>[0];
+  readonly m: Parameters<typeof alongRow>[1];
+  read(word: string): Expr<'i32'>;
+  splat(word: string): Code;
+  /** pointers at the current row */
+  readonly at: Readonly<Record<string, I32>>;
+  readonly width: I32;
+}
+
+/** A kernel over rows of `width` numbers: `pointers` move by a row, `others` are plain words. */
+const rowKernel = (
+  name: string,
+  pointers: readonly string[],
+  others: readonly string[],
+  body: (row: RowBody) => void,
+): RowKernel => {
+  const layout = words([...unitNames, 'width', ...pointers, ...others, ...walkNames('w', 1, pointers)]);
+  const emit: KernelSource['emit'] = (m) => {
+    prepareTails(m);
+    m.kernel(name, (f, params) => {
+      const read = (word: string): Expr<'i32'> => layout.read(params.args, word);
+      const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))]));
+      const width = f.let(read('width'));
+      const splat = (word: string): Code => v128.load32_splat(params.args, layout.at(word));
+      walkUnits(f, read, params, 'w', 1, moving, () => body({ f, m, read, splat, at: moving, width }));
+    });
+  };
+  return { source: { name, emit }, words: layout, pointers };
+};
+
+/** One command over all rows. `strides`: bytes from row to row of each pointer. */
+const rowWork = (
+  kernel: RowKernel,
+  rows: number,
+  width: number,
+  price: number,
+  values: Readonly<Record<string, number>>,
+  strides: Readonly<Record<string, number>>,
+): Work => {
+  if (rows * width === 0) return { commands: [], kernels: [] };
+  const { grid, ...unit } = cutUnits(rows, price * Math.ceil(width / 4) + 60);
+  const args = kernel.words.pack({
+    ...unit,
+    width,
+    ...values,
+    ...walkWords('w', [{ size: rows, strides }], kernel.pointers),
+  });
+  return { commands: [{ kernel: kernel.source.name, args, grid }], kernels: [kernel.source] };
+};
+
+/** y = (x − μ)/√(var + ε)·γ + β; two passes for μ and var, so that a large mean costs no digits */
+const layerNormKernel = rowKernel('layerNorm', ['x', 'y', 'mu', 'r'], ['gamma', 'beta', 'eps'], (row) => {
+  const { f, m, at: p, width } = row;
+  const perNumber = f.let(reciprocal(width));
+  const sums = accumulators(f, UNROLL);
+  const clear = (): void => {
+    for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
+  };
+  clear();
+  const x = f.let(p.x!);
+  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.load(x))), UNROLL);
+  const mu = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
+  clear();
+  f.set(x, p.x!);
+  const square = (v: Code): Code => {
+    const d = f.let(f32x4.sub(v, mu));
+    return f32x4.mul(d, d);
+  };
+  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(square(v.load(x))))), UNROLL);
+  const variance = f32x4.mul(combineAll(f, sums, f32x4.add), perNumber);
+  const r = f.let(f32x4.div(1, f32x4.sqrt(f32x4.add(variance, row.splat('eps')))));
+  f.emit(v128.store32_lane(p.mu!, mu, 0), v128.store32_lane(p.r!, r, 0));
+  f.set(x, p.x!);
+  const y = f.let(p.y!);
+  const gamma = f.let(row.read('gamma'));
+  const beta = f.let(row.read('beta'));
+  alongRow(
+    f,
+    m,
+    width,
+    [x, y, gamma, beta],
+    (v) => {
+      const xhat = f32x4.mul(f32x4.sub(v.load(x), mu), r);
+      f.emit(v.store(y, f32x4.add(f32x4.mul(xhat, v.load(gamma)), v.load(beta))));
+    },
+    2,
+  );
+});
+
+/**
+ * dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ with ĝ = g·γ. With `parameters` a unit is a block of rows, and its sums dγ = Σ g·x̂
+ * and dβ = Σ g grow in the results, which stay in L1.
+ */
+const gradKernel = (parameters: boolean): RowKernel => {
+  const of = ['g', 'x', 'mu', 'r', 'dx'];
+  const sums = parameters ? ['dgamma', 'dbeta'] : [];
+  const others = parameters ? ['gamma', 'rows'] : ['gamma'];
+  return rowKernel(parameters ? 'layerNormGradAll' : 'layerNormGrad', [...of, ...sums], others, (row) => {
+    if (!parameters) return gradOfRow(row);
+    const { f, at: p, width } = row;
+    const bytes = f.let(i32.shl(width, 2));
+    f.emit(memoryFill(p.dgamma!, i32.const(0), bytes), memoryFill(p.dbeta!, i32.const(0), bytes));
+    const at = { ...p, ...Object.fromEntries(of.map((name) => [name, f.let(p[name]!)])) };
+    const left = f.let(row.read('rows'));
+    f.while(left, () => {
+      gradOfRow({ ...row, at });
+      for (const wide of ['g', 'x', 'dx']) f.inc(at[wide]!, bytes);
+      for (const narrow of ['mu', 'r']) f.inc(at[narrow]!, 4);
+      f.inc(left, -1);
+    });
+  });
+};
+const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
+  const perNumber = f.let(reciprocal(width));
+  const mu = f.let(v128.load32_splat(p.mu!));
+  const r = f.let(v128.load32_splat(p.r!));
+  const [sums, products] = [accumulators(f, 2), accumulators(f, 2)];
+  for (const s of [...sums, ...products]) f.set(s, f32x4.const(0, 0, 0, 0));
+  const [g, x, gamma] = [f.local('i32'), f.local('i32'), f.local('i32')];
+  const restart = (): void => {
+    f.set(g, p.g!);
+    f.set(x, p.x!);
+    f.set(gamma, read('gamma'));
+  };
+  restart();
+  const totals = [p.dgamma, p.dbeta].flatMap((t) => (t ? [f.let(t)] : []));
+  const xhat = (value: Code): Local<'v128'> => f.let(f32x4.mul(f32x4.sub(value, mu), r));
+  alongRow(
+    f,
+    m,
+    width,
+    [g, x, gamma, ...totals],
+    (v) => {
+      // beyond the row g is 0, and with it all terms
+      const slope = f.let(v.load(g));
+      const gh = f.let(f32x4.mul(slope, v.load(gamma)));
+      const normal = xhat(v.load(x));
+      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
+      f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
+      for (const [i, t] of totals.entries())
+        f.emit(v.store(t, f32x4.add(v.load(t), i === 0 ? f32x4.mul(slope, normal) : slope)));
+    },
+    2,
+  );
+  const a = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
+  const b = f.let(f32x4.mul(combineAll(f, products, f32x4.add), perNumber));
+  restart();
+  const dx = f.let(p.dx!);
+  alongRow(
+    f,
+    m,
+    width,
+    [g, x, gamma, dx],
+    (v) => {
+      const gh = f32x4.mul(v.load(g), v.load(gamma));
+      f.emit(v.store(dx, f32x4.mul(f32x4.sub(f32x4.sub(gh, a), f32x4.mul(xhat(v.load(x)), b)), r)));
+    },
+    2,
+  );
+};
+const layerNormGradKernel = gradKernel(false);
+const layerNormGradAllKernel = gradKernel(true);
+
+/** y = e^(x − max x) / Σ e^(x − max x) */
+const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width }) => {
+  const low = f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity);
+  const sums = accumulators(f, UNROLL);
+  for (const s of sums) f.set(s, low);
+  const x = f.let(p.x!);
+  // pmax passes over NaN here; the exponentials below bring it back
+  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.pmax(sums[v.u]!, v.mask(v.load(x), low))), UNROLL);
+  const top = f.let(combineAll(f, sums, f32x4.pmax));
+  for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
+  f.set(x, p.x!);
+  const y = f.let(p.y!);
+  alongRow(
+    f,
+    m,
+    width,
+    [x, y],
+    (v) => {
+      const e = expBoundedF32x4(f, f32x4.sub(v.load(x), top));
+      f.emit(v.store(y, e));
+      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
+    },
+    2,
+  );
+  const scale = f.let(f32x4.div(1, combineAll(f, sums, f32x4.add)));
+  f.set(y, p.y!);
+  alongRow(f, m, width, [y], (v) => f.emit(v.store(y, f32x4.mul(v.load(y), scale))), 2);
+});
+
+const layerNorm: WasmKernel<LayerNormAttrs> = {
+  strided: [],
+  work: ({ inputs: [x, gamma, beta], outputs: [y, mu, r], attrs }) => {
+    const [rows, width] = x!.view.shape as [number, number];
+    return rowWork(
+      layerNormKernel,
+      rows,
+      width,
+      8,
+      {
+        x: at(x!),
+        gamma: at(gamma!),
+        beta: at(beta!),
+        y: y!.address,
+        mu: mu!.address,
+        r: r!.address,
+        eps: f32Bits(attrs.eps),
+      },
+      { x: width * 4, y: width * 4, mu: 4, r: 4 },
+    );
+  },
+};
+const layerNormGrad: WasmKernel<Attrs> = {
+  strided: [],
+  work: ({ inputs: [g, x, gamma, mu, r], outputs: [dx] }) => {
+    const [rows, width] = x!.view.shape as [number, number];
+    return rowWork(
+      layerNormGradKernel,
+      rows,
+      width,
+      14,
+      { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), dx: dx!.address },
+      { g: width * 4, x: width * 4, dx: width * 4, mu: 4, r: 4 },
+    );
+  },
+};
+const layerNormGradAll: WasmKernel<{ readonly blocks: number }> = {
+  strided: [],
+  work: ({ inputs: [g, x, gamma, mu, r], outputs: [dx, dgamma, dbeta], attrs: { blocks } }) => {
+    const [all, width] = x!.view.shape as [number, number];
+    const rows = all / blocks;
+    const values = { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), dx: dx!.address };
+    const block = rows * width * 4;
+    return rowWork(
+      layerNormGradAllKernel,
+      blocks,
+      width,
+      18 * rows,
+      { ...values, dgamma: dgamma!.address, dbeta: dbeta!.address, rows },
+      { g: block, x: block, dx: block, mu: rows * 4, r: rows * 4, dgamma: width * 4, dbeta: width * 4 },
+    );
+  },
+};
+const softmax: WasmKernel<Attrs> = {
+  strided: [],
+  work: ({ inputs: [x], outputs: [y] }) => {
+    const width = x!.view.shape.at(-1) ?? 1;
+    const rows = x!.view.shape.slice(0, -1).reduce((n, size) => n * size, 1);
+    return rowWork(softmaxKernel, rows, width, 30, { x: at(x!), y: y!.address }, { x: width * 4, y: width * 4 });
+  },
+};
+export const rowKernels = { layerNorm, layerNormGrad, layerNormGradAll, softmax };

@@ -1,0 +1,90 @@
+/** What all contractions share: the choice of the tile, the division into units, packing commands. */
+
+import type { Command, Machine } from '../machine/machine.ts';
+import { KC, TILES_PER_BLOCK } from './gemmCode.ts';
+import { type PackArgs, packModule, packWords } from './pack.ts';
+import { columns, type Tile, type Walk } from './tile.ts';
+import { tileFor } from './tune.ts';
+
+/** multiplications below which a command stays on the main thread: about 5 µs */
+export const SERIAL_WORK = 150_000;
+/** multiplications worth a unit of its own */
+const UNIT_WORK = 50_000;
+/** wanted number of units: enough for 8 threads; fixed, so that results do not depend on the machine */
+const WANTED_UNITS = 16;
+const MAX_SPLITS = 32;
+/** columns of a unit at least, where there are so many */
+const MIN_COLUMNS = 128;
+
+export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
+
+/** adds a module when its kernel is not there yet; returns the kernel's name */
+export const ensure = (machine: Machine, name: string, module: () => Uint8Array<ArrayBuffer>): string => {
+  if (!machine.hasKernel(name)) machine.addModule(module());
+  return name;
+};
+
+/** the tile whose panels waste least on n columns */
+export const chooseTile = (machine: Machine, walk: Walk, n: number): Tile => {
+  // Narrow panels read more for each multiplication.
+  const narrow = roundUp(n, 4) * 1.1 < roundUp(n, 8);
+  return tileFor(machine, walk, narrow ? 'narrow' : 'wide');
+};
+
+export interface Blocks {
+  readonly rowsPerUnit: number;
+  readonly rowBlocks: number;
+  readonly panelsPerUnit: number;
+  readonly columnBlocks: number;
+}
+
+/** how many units a contraction is worth */
+export const wantedUnits = (groups: number, work: number): number =>
+  Math.max(1, Math.min(WANTED_UNITS / groups, work / UNIT_WORK));
+
+/**
+ * Splits of k worth their second pass. Counted in blocks of 4 × 32 whatever tile is used: the order of a sum, and with it
+ * the bits of a result, depends on the shape alone.
+ */
+export const splitsOf = (groups: number, m: number, n: number, k: number): number => {
+  const blocks = Math.ceil(m / 4) * Math.ceil(n / 32);
+  return Math.max(1, Math.min(MAX_SPLITS, Math.floor(wantedUnits(groups, m * n * k) / blocks), Math.floor(k / 64)));
+};
+
+/** Divides the rows and columns of a contraction into units. */
+export const divide = (tile: Tile, groups: number, m: number, n: number, k: number, splits = 1): Blocks => {
+  const width = columns(tile);
+  const panels = Math.ceil(n / width);
+  const area = (m * n * splits) / wantedUnits(groups, m * n * k);
+  // A unit reads its rows of A and its columns of B: least for a square. Narrow ones would read A too often.
+  const blockColumns = Math.max(Math.sqrt(area), Math.min(area / tile.rows, MIN_COLUMNS));
+  const panelsPerUnit = Math.ceil(panels / Math.max(1, Math.round(n / blockColumns)));
+  const wantedRows = area / Math.min(n, panelsPerUnit * width);
+  const tilesPerUnit = Math.max(1, Math.min(TILES_PER_BLOCK, Math.round(wantedRows / tile.rows)));
+  return {
+    rowsPerUnit: tilesPerUnit * tile.rows,
+    rowBlocks: Math.ceil(m / (tilesPerUnit * tile.rows)),
+    panelsPerUnit,
+    columnBlocks: Math.ceil(panels / panelsPerUnit),
+  };
+};
+
+/** Command that packs a matrix into panels of `width` lanes. */
+export const packCommand = (machine: Machine, width: number, args: PackArgs): Command => {
+  const units = Math.ceil(args.lanes / width) * args.groups;
+  return {
+    kernel: ensure(machine, `pack${width}`, () => packModule(width)),
+    args: packWords(args, width),
+    grid: units,
+    ...(args.lanes * args.k * args.stretches * args.groups < SERIAL_WORK && { chunk: units }),
+  };
+};
+
+/** bytes of `lanes` × `k` in panels of `width` lanes */
+export const panelBytes = (lanes: number, k: number, width: number): number => roundUp(lanes, width) * k * 4;
+
+/** channels of a block of a long tap, and taps of a block of short ones: about KC steps of k */
+export const tapBlocks = (channels: number, taps: number): { channelBlock: number; tapsPerBlock: number } =>
+  channels > KC
+    ? { channelBlock: roundUp(channels / Math.ceil(channels / KC), 4), tapsPerBlock: 1 }
+    : { channelBlock: channels, tapsPerBlock: Math.min(taps, Math.max(1, Math.floor(KC / channels))) };

@@ -1,0 +1,223 @@
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import {
+  type ConvShape,
+  conv,
+  convInputGradient,
+  convInputGradientWorkspace,
+  convKernelGradient,
+  convKernelGradientWorkspace,
+  convWorkspace,
+  outputSize,
+} from '../../../core/backends/wasm/conv/index.ts';
+import { type Command, createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
+import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
+import { reference, type Sums, winograd4Sizes, winogradSizes } from '../../support/conv-reference.ts';
+import { LAMBDA, random, U32 } from '../../support/wasm-support.ts';
+
+const check = (
+  name: string,
+  got: Float32Array,
+  { value, size, count }: Sums,
+  extra?: (at: number) => [number, number],
+): void => {
+  for (const [i, v] of got.entries()) {
+    const [y, added] = extra?.(i) ?? [value[i]!, 0];
+    const bound =
+      U32 * (16 * Math.abs(y) + 4 * (added + Math.abs(value[i]!)) + 1.1 * LAMBDA * Math.sqrt(count[i]!) * size[i]!) +
+      2 ** -126;
+    if (!(Math.abs(v - y) <= bound)) throw new Error(`${name}[${i}] is ${v}, not ${y} (± ${bound})`);
+  }
+};
+
+const run = (machine: Machine, commands: readonly Command[]): void => {
+  const program = machine.prepare(commands);
+  machine.run(program);
+  machine.release(program);
+};
+
+const runCase = (machine: Machine, s: ConvShape, seed: number, epilogue: boolean): Float32Array[] => {
+  const [oh, ow] = outputSize(s);
+  const x = random(seed, s.n * s.h * s.w * s.c);
+  const w = random(seed + 1, s.kh * s.kw * (s.c / s.groups) * s.o);
+  const dy = random(seed + 2, s.n * oh * ow * s.o);
+  const bias = random(seed + 3, s.o);
+  const residual = random(seed + 4, dy.length);
+  const blocks: number[] = [];
+  const place = (values: Float32Array): number => {
+    const address = machine.alloc(values.byteLength);
+    machine.f32.set(values, address / 4);
+    blocks.push(address);
+    return address;
+  };
+  const empty = (length: number): number => place(new Float32Array(length).fill(Number.NaN));
+  const at = { x: place(x), w: place(w), dy: place(dy), y: empty(dy.length), dx: empty(x.length), dw: empty(w.length) };
+  const read = (address: number, length: number): Float32Array => machine.f32.slice(address / 4, address / 4 + length);
+  const ends = epilogue ? { bias: place(bias), residual: place(residual), activation: 'silu' as const } : {};
+  run(machine, conv(machine, s, { ...at, ...ends, workspace: empty(convWorkspace(machine, s) / 4) }));
+  run(machine, convInputGradient(machine, s, { ...at, workspace: empty(convInputGradientWorkspace(machine, s) / 4) }));
+  run(
+    machine,
+    convKernelGradient(machine, s, { ...at, workspace: empty(convKernelGradientWorkspace(machine, s) / 4) }),
+  );
+  const [y, dx, dw] = [read(at.y, dy.length), read(at.dx, x.length), read(at.dw, w.length)];
+  for (const address of blocks) machine.free(address);
+
+  const definition = reference(s, x, w, dy);
+  const sizes = { direct: undefined, winograd: winogradSizes, winograd4: winograd4Sizes }[s.algorithm ?? 'direct'];
+  const expected = sizes ? sizes(s, w, definition) : definition;
+  check(
+    'y',
+    y,
+    expected.y,
+    epilogue
+      ? (i) => {
+          const [b, r] = [bias[i % s.o]!, residual[i]!];
+          const sum = expected.y.value[i]! + b + r;
+          return [sum / (1 + Math.exp(-sum)), Math.abs(b) + Math.abs(r) + Math.abs(sum)];
+        }
+      : undefined,
+  );
+  check('dx', dx, expected.dx);
+  check('dw', dw, expected.dw);
+  return [y, dx, dw];
+};
+
+const small = (max: number) => fc.integer({ min: 1, max });
+const anyShape: fc.Arbitrary<ConvShape> = fc
+  .record({
+    n: small(3),
+    h: small(11),
+    w: small(11),
+    cg: fc.constantFrom(1, 2, 3, 4, 5, 8, 9, 17),
+    og: fc.constantFrom(1, 2, 3, 4, 5, 8, 9, 17),
+    groups: fc.constantFrom(1, 1, 2, 3),
+    kh: small(4),
+    kw: small(4),
+    stride: fc.tuple(small(3), small(3)),
+    pad: fc.tuple(fc.tuple(fc.nat(4), fc.nat(4)), fc.tuple(fc.nat(4), fc.nat(4))),
+  })
+  .map(({ cg, og, ...rest }) => ({ ...rest, c: cg * rest.groups, o: og * rest.groups }))
+  .filter((s) => outputSize(s).every((size) => size > 0));
+
+const square = (n: number, size: number, c: number, o: number, k = 3, stride = 1, pad = 1): ConvShape => ({
+  n,
+  h: size,
+  w: size,
+  c,
+  o,
+  kh: k,
+  kw: k,
+  stride: [stride, stride],
+  pad: [
+    [pad, pad],
+    [pad, pad],
+  ],
+  groups: 1,
+});
+
+describe('convolution', { timeout: 60_000 }, () => {
+  const one = createMachine({ threads: 1 });
+  const two = createMachine({ threads: 2 });
+  two.ready();
+  afterAll(() => two.close());
+
+  it('and both gradients agree with their definition in f64, with the same bits on 1 and 2 threads', () => {
+    fc.assert(
+      fc.property(anyShape, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+        expect(runCase(two, s, seed, epilogue)).toEqual(runCase(one, s, seed, epilogue));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it.each(['winograd', 'winograd4'] as const)(
+    'agrees by transform too (%s), down to one channel, for any padding and odd sizes',
+    (algorithm) => {
+      const anyWinograd = anyShape
+        .map((s): ConvShape => ({ ...s, kh: 3, kw: 3, stride: [1, 1], groups: 1, algorithm }))
+        .filter((s) => outputSize(s).every((size) => size > 0));
+      fc.assert(
+        fc.property(anyWinograd, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+          expect(runCase(two, s, seed, epilogue)).toEqual(runCase(one, s, seed, epilogue));
+        }),
+        { numRuns: 60 },
+      );
+    },
+  );
+
+  it('says when a kernel has no Winograd transform', () => {
+    const s: ConvShape = { ...square(1, 8, 16, 16, 3, 2), algorithm: 'winograd' };
+    expect(() => convWorkspace(one, s)).toThrow('no Winograd transform for a 3 × 3 kernel with stride 2,2');
+  });
+
+  it.each([
+    square(2, 16, 32, 48),
+    { ...square(2, 16, 32, 48), algorithm: 'direct' } satisfies ConvShape,
+    { ...square(1, 7, 70, 100), algorithm: 'winograd4' } satisfies ConvShape,
+    { ...square(3, 14, 66, 80), algorithm: 'winograd4' } satisfies ConvShape,
+    // blocks of columns, and more channels than one block of the products' k
+    { ...square(1, 4, 700, 104), algorithm: 'winograd4' } satisfies ConvShape,
+    square(1, 4, 300, 20),
+    square(1, 9, 16, 16, 3, 2),
+    square(1, 8, 600, 4, 1, 1, 0),
+    {
+      ...square(1, 9, 12, 20, 3, 2, 0),
+      pad: [
+        [0, 1],
+        [0, 1],
+      ],
+    } satisfies ConvShape,
+    { ...square(1, 300, 1, 3), h: 2 },
+  ])('computes %o', (s) => {
+    expect(runCase(two, s, 7, true)).toEqual(runCase(one, s, 7, true));
+  });
+
+  it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
+    const shapes = candidates('taps', 'wide', fma);
+    const machines = shapes.map((wide, i) => {
+      const narrow = candidates('taps', 'narrow', fma);
+      const machine = createMachine({ threads: 1 });
+      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      return machine;
+    });
+    fc.assert(
+      fc.property(anyShape, fc.nat(), fc.boolean(), (s, seed, epilogue) => {
+        const [first, ...others] = machines.map((machine) => runCase(machine, s, seed, epilogue));
+        for (const other of others) expect(other).toEqual(first);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('takes F(4×4) with many channels, by itself', () => {
+    const s = square(2, 7, 64, 96);
+    const four = { ...s, algorithm: 'winograd4' } satisfies ConvShape;
+    const by = (shape: ConvShape) => runCase(one, shape, 3, true);
+    expect(by(s)).toEqual(by(four));
+    expect(by(four)).not.toEqual(by({ ...s, algorithm: 'winograd' }));
+  });
+
+  it('takes pictures with many patches in blocks: two at once are as each alone', () => {
+    const s: ConvShape = { ...square(2, 256, 64, 4), algorithm: 'winograd4' };
+    const single = { ...s, n: 1 };
+    const [pixels, results] = [256 * 256 * 64, 256 * 256 * 4];
+    const at = [2 * pixels * 4, 9 * 64 * 4 * 4, 2 * results * 4, convWorkspace(two, s)].map(two.alloc);
+    const [x, w, y, workspace] = at as [number, number, number, number];
+    two.f32.set(random(1, 2 * pixels), x / 4);
+    two.f32.set(random(2, 9 * 64 * 4), w / 4);
+    const both = () => two.f32.slice(y / 4, y / 4 + 2 * results);
+    run(two, conv(two, s, { x, w, y, workspace }));
+    const together = both();
+    two.f32.fill(0, y / 4, y / 4 + 2 * results);
+    for (const i of [0, 1])
+      run(two, conv(two, single, { x: x + i * pixels * 4, w, y: y + i * results * 4, workspace }));
+    const alone = both();
+    expect(alone.findIndex((v, i) => v !== together[i])).toBe(-1);
+    for (const address of at) two.free(address);
+  });
+
+  it('leaves no memory behind', () => {
+    expect(two.stats().blocks).toBe(two.threads);
+  });
+});

@@ -1,0 +1,96 @@
+/** Attention and its derivatives against their definitions in f64. */
+import { afterAll, describe, expect, it } from 'vitest';
+import { attentionGradKernels } from '../../../core/backends/wasm/attention/backward.ts';
+import { attentionKernels } from '../../../core/backends/wasm/attention/forward.ts';
+import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
+import { attentionGradOp, attentionOp } from '../../../core/fused/attention.ts';
+import type { HostArray } from '../../../core/ir/dtype.ts';
+import { sizeOf } from '../../../core/ir/view.ts';
+import { dense, runEverywhere, uniformNumbers } from '../../support/wasm-harness.ts';
+
+const machines = [1, 2].map((threads) => createMachine({ threads }));
+afterAll(() => {
+  for (const machine of machines) machine.close();
+});
+
+const U = 2 ** -24;
+const random = (shape: readonly number[], seed: number, high = 2) =>
+  dense(uniformNumbers(sizeOf(shape), seed, -high, high), shape);
+/** worst error in units of u·(|want| + size) */
+const worst = (got: HostArray, want: readonly number[], size: number): number =>
+  Array.from(got).reduce((most, y, i) => Math.max(most, Math.abs(y - want[i]!) / (U * (Math.abs(want[i]!) + size))), 0);
+
+describe('attention', { timeout: 60_000 }, () => {
+  // batch, rows, keys, heads, numbers in a head, causal
+  const cases: [number, number, number, number, number, boolean][] = [
+    [1, 1, 1, 1, 1, false],
+    [2, 5, 7, 3, 3, false],
+    [1, 8, 8, 2, 8, true],
+    [2, 77, 77, 2, 64, true],
+    [1, 49, 97, 4, 16, false],
+    [3, 64, 8, 4, 24, false],
+    [1, 100, 100, 2, 40, false],
+    [1, 130, 77, 1, 160, false],
+    [2, 33, 33, 2, 20, true],
+    [1, 4, 300, 2, 5, false],
+    [1, 3, 50, 1, 4, true],
+    [1, 120, 30, 1, 12, true],
+  ];
+  it.each(cases)('b %i, m %i, n %i, %i heads of %i, causal %j', async (b, m, n, heads, d, causal) => {
+    const c = heads * d;
+    const [q, k, v, g] = [random([b, m, c], 1), random([b, n, c], 2), random([b, n, c], 3), random([b, m, c], 4)];
+    const attrs = { heads, scale: 1 / Math.sqrt(d), causal };
+    const forward = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    // scores of this size are rounded to u·|s| before the exponential
+    const size = 2 + Math.sqrt(d);
+    expect(worst(forward.got[0]!, forward.want[0]!, size), 'o').toBeLessThan(8);
+    expect(worst(forward.got[1]!, forward.want[1]!, size), 'log-sum-exp').toBeLessThan(8);
+    const saved = [dense(forward.got[0]!, [b, m, c]), dense(forward.got[1]!, [b * heads, m, 1])];
+    const back = await runEverywhere(
+      machines,
+      attentionGradKernels.attentionGrad,
+      attentionGradOp,
+      [g, q, k, v, ...saved],
+      attrs,
+    );
+    const terms = Math.sqrt(Math.max(m, n));
+    for (const [i, name] of ['dq', 'dk', 'dv'].entries())
+      expect(worst(back.got[i]!, back.want[i]!, size * terms), name).toBeLessThan(8);
+  });
+
+  it('survives scores that overflow a plain exponential', async () => {
+    const [q, k, v] = [random([1, 9, 8], 1, 60), random([1, 11, 8], 2, 60), random([1, 11, 8], 3)];
+    const attrs = { heads: 1, scale: 1, causal: false };
+    const { got, want } = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 8 * 60 * 60);
+    expect([...got[0]!].every(Number.isFinite)).toBe(true);
+  });
+
+  it('takes the maximum over real keys only: scores far below zero', async () => {
+    const far = (shape: readonly number[], at: number) => dense(uniformNumbers(sizeOf(shape), 1, at, at + 0.1), shape);
+    const [q, k, v] = [far([1, 5, 8], 10), far([1, 11, 8], -10), random([1, 11, 8], 3)];
+    const attrs = { heads: 1, scale: 1, causal: false };
+    const { got, want } = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 800);
+    expect(worst(got[1]!, want[1]!, 0)).toBeLessThan(8);
+  });
+
+  it('says when a row of scores does not fit', () => {
+    const view = (shape: number[]) => dense(new Float32Array(0), shape).view;
+    const inputs = [
+      [1, 1, 8],
+      [1, 10 ** 6, 8],
+      [1, 10 ** 6, 8],
+    ].map((s) => ({ address: 0, dtype: 'f32' as const, view: view(s) }));
+    const call = {
+      machine: machines[0]!,
+      attrs: { heads: 1, scale: 1, causal: false },
+      inputs,
+      outputs: inputs,
+      workspace: 0,
+    };
+    expect(() => attentionKernels.attention.work(call)).toThrow(
+      /attention over 1000000 keys needs \d+ bytes of scratch/,
+    );
+  });
+});

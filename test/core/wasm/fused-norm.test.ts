@@ -1,0 +1,151 @@
+/** layerNorm, groupNorm, their derivatives and softmax against their definitions in f64. */
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
+import { groupNormKernels } from '../../../core/backends/wasm/norm/pictureNorms.ts';
+import { rowKernels } from '../../../core/backends/wasm/norm/rowNorms.ts';
+import {
+  groupNormGradAllOp,
+  groupNormGradOp,
+  groupNormOp,
+  layerNormGradAllOp,
+  layerNormGradOp,
+  layerNormOp,
+} from '../../../core/fused/norm.ts';
+import { softmaxOp } from '../../../core/fused/softmax.ts';
+import type { HostArray } from '../../../core/ir/dtype.ts';
+import { sizeOf } from '../../../core/ir/view.ts';
+import { dense, runEverywhere, uniformNumbers } from '../../support/wasm-harness.ts';
+
+const machines = [1, 2].map((threads) => createMachine({ threads }));
+afterAll(() => {
+  for (const machine of machines) machine.close();
+});
+
+const U = 2 ** -24;
+/** worst error of a result in units of u·(|want| + size) */
+const worst = (got: HostArray, want: readonly number[], size: number): number =>
+  Array.from(got).reduce((most, y, i) => Math.max(most, Math.abs(y - want[i]!) / (U * (Math.abs(want[i]!) + size))), 0);
+const random = (shape: readonly number[], seed: number, low = -2, high = 2) =>
+  dense(uniformNumbers(sizeOf(shape), seed, low, high), shape);
+/** per-row statistics of an operand, as the forward op gives them */
+const eps = 1e-5;
+
+const length = fc.oneof(fc.integer({ min: 1, max: 9 }), fc.constantFrom(16, 31, 96, 130, 321));
+
+describe('layerNorm', { timeout: 60_000 }, () => {
+  it('equals its definition, forward and backward', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 40 }),
+        length.filter((n) => n > 1),
+        async (rows, c) => {
+          const [x, gamma, beta, g] = [random([rows, c], 1), random([c], 2), random([c], 3), random([rows, c], 4)];
+          const forward = await runEverywhere(machines, rowKernels.layerNorm, layerNormOp, [x, gamma, beta], { eps });
+          // near-equal rows amplify: x̂ ≤ √c, 1/σ is large when the spread is small
+          const spread = Math.max(1, ...forward.want[2]!);
+          for (const [i, y] of forward.got.entries())
+            expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
+          const stats = [dense(forward.got[1]!, [rows, 1]), dense(forward.got[2]!, [rows, 1])];
+          const back = await runEverywhere(
+            machines,
+            rowKernels.layerNormGrad,
+            layerNormGradOp,
+            [g, x, gamma, ...stats],
+            {},
+          );
+          expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(16);
+          const operands = [g, x, gamma, ...stats];
+          for (const blocks of [1, rows, ...(rows % 2 === 0 ? [rows / 2] : [])]) {
+            const all = await runEverywhere(machines, rowKernels.layerNormGradAll, layerNormGradAllOp, operands, {
+              blocks,
+            });
+            expect(all.got[0]).toEqual(back.got[0]);
+            for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread * rows)).toBeLessThan(16);
+          }
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+  it('keeps its digits when the mean is large, and constant rows finite', async () => {
+    const c = 320;
+    const x = dense(
+      uniformNumbers(3 * c, 1).map((v, i) => (i < c ? v + 1000 : i < 2 * c ? 7 : v)),
+      [3, c],
+    );
+    const [gamma, beta] = [dense(new Float32Array(c).fill(1), [c]), dense(new Float32Array(c), [c])];
+    const { got, want } = await runEverywhere(machines, rowKernels.layerNorm, layerNormOp, [x, gamma, beta], { eps });
+    expect(worst(got[0]!, want[0]!, 1000)).toBeLessThan(2);
+    expect(got[0]!.slice(c, 2 * c).every((v) => v === 0)).toBe(true);
+  });
+});
+
+describe('groupNorm', { timeout: 60_000 }, () => {
+  const cases: [readonly number[], number][] = [
+    [[2, 4, 4, 16], 4],
+    [[1, 5, 7, 40], 4],
+    [[3, 3, 5, 6], 2],
+    [[2, 8, 8, 96], 32],
+    [[1, 28, 28, 320], 32],
+    [[2, 2, 2, 1280], 1],
+    [[1, 1, 3, 7], 7],
+    [[20, 6, 6, 12], 3],
+    [[1, 16, 16, 130], 10],
+  ];
+  it.each(cases.flatMap(([shape, groups]) => [false, true].map((silu) => [shape, groups, silu] as const)))(
+    '%j in %i groups, silu %j',
+    async (shape, groups, silu) => {
+      const c = shape[3]!;
+      const [x, gamma, beta, g] = [random(shape, 1, -1, 3), random([c], 2), random([c], 3), random(shape, 4)];
+      const attrs = { groups, eps, silu };
+      const forward = await runEverywhere(machines, groupNormKernels.groupNorm, groupNormOp, [x, gamma, beta], attrs);
+      const spread = Math.max(1, ...forward.want[2]!);
+      for (const [i, y] of forward.got.entries())
+        expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
+      const statistics = [shape[0]!, 1, groups, 1];
+      const stats = [dense(forward.got[1]!, statistics), dense(forward.got[2]!, statistics)];
+      const back = await runEverywhere(
+        machines,
+        groupNormKernels.groupNormGrad,
+        groupNormGradOp,
+        [g, x, gamma, beta, ...stats],
+        attrs,
+      );
+      expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(24);
+      const all = await runEverywhere(
+        machines,
+        groupNormKernels.groupNormGradAll,
+        groupNormGradAllOp,
+        [g, x, gamma, beta, ...stats],
+        attrs,
+      );
+      expect(all.got[0]).toEqual(back.got[0]);
+      // sums over the pixels of a picture
+      const pixels = shape[1]! * shape[2]!;
+      for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread)).toBeLessThan(8 * Math.sqrt(pixels));
+    },
+  );
+});
+
+describe('softmax', { timeout: 60_000 }, () => {
+  it('equals its definition; rows add up to 1', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 40 }), length, fc.constantFrom(1, 10, 1e4), async (rows, n, scale) => {
+        const x = random([rows, n], 1, -scale, scale);
+        const { got, want } = await runEverywhere(machines, rowKernels.softmax, softmaxOp, [x], {});
+        // the input's own rounding: x − max is exact only to u·|x|
+        expect(worst(got[0]!, want[0]!, 1e-30)).toBeLessThan(16 + 4 * scale);
+        for (let r = 0; r < rows; r++)
+          expect(Array.from(got[0]!.slice(r * n, (r + 1) * n)).reduce((s, v) => s + v, 0)).toBeCloseTo(1, 5);
+      }),
+      { numRuns: 40 },
+    );
+  });
+  it('gives masked entries nothing', async () => {
+    const x = dense(Float32Array.of(1, -Infinity, 2, -1e30, -Infinity), [1, 5]);
+    const { got, want } = await runEverywhere(machines, rowKernels.softmax, softmaxOp, [x], {});
+    expect([...got[0]!].map((v) => Math.round(v * 1e6))).toEqual(want[0]!.map((v) => Math.round(v * 1e6)));
+    expect(got[0]![1]).toBe(0);
+  });
+});

@@ -1,0 +1,226 @@
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
+import {
+  type GemmDescription,
+  gemm,
+  gemmWorkspace,
+  packB,
+  packedBBytes,
+} from '../../../core/backends/wasm/product/gemm.ts';
+import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
+import { LAMBDA, random, U32 } from '../../support/wasm-support.ts';
+
+interface Case {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly groups: number;
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+  /** extra elements between rows and between columns: strides that are not contiguous */
+  readonly gapA: number;
+  readonly columnGapA: number;
+  readonly gapB: number;
+  readonly gapC: number;
+  readonly sharedB: boolean;
+  readonly alpha: number;
+  readonly bias: boolean;
+  readonly residual: 'none' | 'own' | 'inPlace';
+  readonly silu: boolean;
+  readonly prepacked: boolean;
+  readonly seed: number;
+}
+
+/** runs a case; returns C and checks every element against f64 loops: |C - C64| ≤ u·(16|C| + λ√n·S) */
+const runCase = (machine: Machine, t: Case): Float32Array => {
+  const { m, n, k, groups } = t;
+  const blocks: number[] = [];
+  const place = (values: Float32Array): number => {
+    const address = machine.alloc(values.byteLength);
+    machine.f32.set(values, address / 4);
+    blocks.push(address);
+    return address;
+  };
+  const column = t.columnGapA + 1;
+  const [aRow, aColumn] = t.transposeA ? [column, m * column + t.gapA] : [k * column + t.gapA, column];
+  const [bRow, bColumn] = t.transposeB ? [1, k + t.gapB] : [n + t.gapB, 1];
+  const aGroup = Math.max(aRow * m, aColumn * k);
+  const bGroup = t.sharedB ? 0 : Math.max(bRow * k, bColumn * n);
+  const cRow = n + t.gapC;
+  const cGroup = cRow * m + 3;
+  const a = random(t.seed, groups * aGroup);
+  const b = random(t.seed + 1, t.sharedB ? Math.max(bRow * k, bColumn * n) : groups * bGroup);
+  const bias = random(t.seed + 2, groups * n);
+  const c0 = random(t.seed + 3, groups * cGroup);
+  const own = random(t.seed + 4, groups * m * n);
+  const c = place(c0);
+  const d: GemmDescription = {
+    m,
+    n,
+    k,
+    groups,
+    a: { address: place(a), row: aRow, column: aColumn, group: aGroup },
+    b: { address: place(b), row: bRow, column: bColumn, group: bGroup },
+    c: { address: c, row: cRow, group: cGroup },
+    alpha: t.alpha,
+    activation: t.silu ? 'silu' : 'none',
+    ...(t.bias && { bias: { address: place(bias), group: n } }),
+    ...(t.residual === 'own' && { residual: { address: place(own), row: n, group: m * n } }),
+    ...(t.residual === 'inPlace' && { residual: { address: c, row: cRow, group: cGroup } }),
+  };
+  const execute = (commands: ReturnType<typeof gemm>): void => {
+    const program = machine.prepare(commands);
+    machine.run(program);
+    machine.release(program);
+  };
+  let packed = {};
+  if (t.prepacked) {
+    const packedB = place(new Float32Array(packedBBytes(machine, d) / 4));
+    execute(packB(machine, d, packedB));
+    packed = { packedB };
+  }
+  const workspace = place(new Float32Array(gemmWorkspace(machine, { ...d, ...packed }) / 4).fill(Number.NaN));
+  execute(gemm(machine, { ...d, ...packed, workspace }));
+  const result = machine.f32.slice(c / 4, c / 4 + groups * cGroup);
+  for (const address of blocks) machine.free(address);
+
+  for (let g = 0; g < groups; g++)
+    for (let i = 0; i < m; i++) {
+      for (let j = 0; j < n; j++) {
+        let sum = 0;
+        let size = 0;
+        for (let l = 0; l < k; l++) {
+          const term = a[g * aGroup + i * aRow + l * aColumn]! * b[g * bGroup + l * bRow + j * bColumn]!;
+          sum += term;
+          size += Math.abs(term);
+        }
+        const added = [
+          t.bias ? bias[g * n + j]! : 0,
+          t.residual === 'own' ? own[(g * m + i) * n + j]! : 0,
+          t.residual === 'inPlace' ? c0[g * cGroup + i * cRow + j]! : 0,
+        ];
+        const x = added.reduce((total, term) => total + term, t.alpha * sum);
+        const magnitude = added.reduce((total, term) => total + Math.abs(term), Math.abs(t.alpha * sum));
+        const y = t.silu ? x / (1 + Math.exp(-x)) : x;
+        const got = result[g * cGroup + i * cRow + j]!;
+        // |silu'| ≤ 1.1
+        const bound = U32 * (16 * Math.abs(y) + 4 * magnitude + 1.1 * LAMBDA * Math.sqrt(k) * Math.abs(t.alpha) * size);
+        if (!(Math.abs(got - y) <= bound)) throw new Error(`C[${g}][${i}, ${j}] is ${got}, not ${y} (± ${bound})`);
+      }
+      for (let j = n; j < cRow; j++)
+        if (result[g * cGroup + i * cRow + j] !== c0[g * cGroup + i * cRow + j])
+          throw new Error(`C[${g}][${i}, ${j}] was overwritten`);
+    }
+  return result;
+};
+
+const plain: Case = {
+  m: 1,
+  n: 1,
+  k: 1,
+  groups: 1,
+  transposeA: false,
+  transposeB: false,
+  gapA: 0,
+  columnGapA: 0,
+  gapB: 0,
+  gapC: 0,
+  sharedB: true,
+  alpha: 1,
+  bias: false,
+  residual: 'none',
+  silu: false,
+  prepacked: false,
+  seed: 1,
+};
+
+const size = fc.oneof(
+  { weight: 3, arbitrary: fc.integer({ min: 1, max: 17 }) },
+  fc.constantFrom(1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 67),
+);
+const anyCase: fc.Arbitrary<Case> = fc.record({
+  m: size,
+  n: size,
+  k: fc.oneof(size, fc.constantFrom(0, 128, 255, 256, 257, 300, 515)),
+  groups: fc.constantFrom(1, 1, 2, 3),
+  transposeA: fc.boolean(),
+  transposeB: fc.boolean(),
+  gapA: fc.constantFrom(0, 0, 1, 4),
+  columnGapA: fc.constantFrom(0, 0, 0, 1),
+  gapB: fc.constantFrom(0, 0, 3),
+  gapC: fc.constantFrom(0, 0, 1, 5),
+  sharedB: fc.boolean(),
+  alpha: fc.constantFrom(1, 1, -0.5),
+  bias: fc.boolean(),
+  residual: fc.constantFrom('none', 'own', 'inPlace'),
+  silu: fc.boolean(),
+  prepacked: fc.boolean(),
+  seed: fc.nat(),
+});
+
+describe('gemm', { timeout: 60_000 }, () => {
+  const one = createMachine({ threads: 1 });
+  const two = createMachine({ threads: 2 });
+  two.ready();
+  afterAll(() => two.close());
+
+  it('agrees with f64 loops for any shape, stride and epilogue, with the same bits on 1 and 2 threads', () => {
+    fc.assert(
+      fc.property(anyCase, (t) => {
+        expect(runCase(two, t)).toEqual(runCase(one, t));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it.each<Partial<Case>>([
+    { m: 2048, n: 4, k: 96 },
+    { m: 2048, n: 4, k: 96, transposeB: true },
+    { m: 4, n: 96, k: 2048, transposeA: true },
+    { m: 96, n: 4, k: 2048, transposeA: true },
+    { groups: 8, m: 96, n: 4, k: 256, transposeA: true, sharedB: false },
+    { m: 1, n: 300, k: 1200, bias: true },
+    { m: 1, n: 300, k: 1200, transposeB: true },
+    { m: 300, n: 1, k: 1200 },
+    { m: 7, n: 5, k: 5000, residual: 'inPlace', alpha: 0.25, silu: true, bias: true },
+    { m: 130, n: 129, k: 513, transposeA: true, transposeB: true, residual: 'inPlace', alpha: 2 },
+    { m: 100, n: 256, k: 64, prepacked: true, bias: true, silu: true },
+  ])('computes %o', (t) => {
+    const whole = { ...plain, ...t };
+    expect(runCase(two, whole)).toEqual(runCase(one, whole));
+  });
+
+  it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
+    const shapes = candidates('once', 'wide', fma);
+    const machines = shapes.map((wide, i) => {
+      const narrow = candidates('once', 'narrow', fma);
+      const machine = createMachine({ threads: 1 });
+      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      return machine;
+    });
+    fc.assert(
+      fc.property(anyCase, (t) => {
+        const [first, ...others] = machines.map((machine) => runCase(machine, t));
+        for (const other of others) expect(other).toEqual(first);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('leaves no memory behind', () => {
+    expect(two.stats().blocks).toBe(two.threads);
+  });
+
+  it('asks for a missing workspace', () => {
+    const d = {
+      m: 64,
+      n: 64,
+      k: 64,
+      a: { address: 0, row: 64, column: 1 },
+      b: { address: 0, row: 64, column: 1 },
+      c: { address: 0, row: 64 },
+    };
+    expect(() => gemm(one, d)).toThrow('wasm gemm: 64×64×64 needs a workspace of 16384 bytes');
+  });
+});

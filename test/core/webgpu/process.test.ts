@@ -1,0 +1,58 @@
+/** Whole processes that use WebGPU: they end by themselves with code 0, and say in one line when there is no adapter. */
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+
+const root = join(import.meta.dirname, '../../..');
+const run = (source: string, env: Record<string, string> = {}) =>
+  new Promise<{ code: number | null; signal: string | null; out: string; err: string }>((resolve) => {
+    const child = spawn(process.execPath, ['--expose-gc', '--import', 'tsx', '--input-type=module', '-e', source], {
+      cwd: root,
+      env: { ...process.env, ...env },
+    });
+    let [out, err] = ['', ''];
+    child.stdout.on('data', (d) => {
+      out += d;
+    });
+    child.stderr.on('data', (d) => {
+      err += d;
+    });
+    child.on('close', (code, signal) => resolve({ code, signal, out, err }));
+  });
+
+const work = `
+  const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
+  const { evaluate, exp, read, tensor } = await import('./core/index.ts');
+  const backend = await webgpuBackend();
+  for (let i = 0; i < 3; i++) { globalThis.gc(); await new Promise((r) => setTimeout(r, 5)); }
+  console.log((await read(evaluate(exp(tensor([0, 1])), backend))).join());
+`;
+
+test('a closed backend lets the process end with code 0, garbage collection included', {
+  timeout: 60_000,
+}, async () => {
+  for (let i = 0; i < 3; i++) {
+    const { code, signal, out } = await run(`${work} await backend.close(); globalThis.gc();`);
+    expect({ code, signal }).toEqual({ code: 0, signal: null });
+    expect(out.trim()).toBe(`1,${Math.fround(Math.E)}`);
+  }
+});
+
+test('a process that ends early ends cleanly too', { timeout: 60_000 }, async () => {
+  const { code, signal } = await run(`${work} process.exit(3);`);
+  expect({ code, signal }).toEqual({ code: 3, signal: null });
+});
+
+test('without an adapter one line says what to install', { timeout: 60_000 }, async () => {
+  const source = `
+    const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
+    const { hasHardwareAdapter } = await import('./core/backends/webgpu/device.ts');
+    console.log(await hasHardwareAdapter());
+    try { await webgpuBackend(); } catch (error) { console.log(error.name + ': ' + error.message); }`;
+  const { code, out } = await run(source, { VK_DRIVER_FILES: '/nowhere.json', VK_ICD_FILENAMES: '/nowhere.json' });
+  expect(code).toBe(0);
+  const lines = out.trim().split('\n');
+  expect(lines[0]).toBe('false');
+  expect(lines).toHaveLength(2);
+  expect(lines[1]).toMatch(/^NoAdapterError: no WebGPU adapter: install .*mesa-vulkan-drivers.* npx tsx test\/run\.ts/);
+});

@@ -1,0 +1,42 @@
+/** The optional folder of bad inputs and the rules of its manifest, for the tests that run through it. */
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { expect } from 'vitest';
+
+export type BadCase = {
+  readonly id: string;
+  readonly kind: string;
+  readonly expect: 'reject' | 'accept' | 'either';
+  readonly file?: string;
+  readonly message_names?: { readonly file: string; readonly any_of: readonly string[] };
+  readonly limits?: { readonly seconds?: number; readonly extra_rss_mb?: number };
+  readonly value?: {
+    readonly tensors?: Readonly<
+      Record<string, { dtype: string; shape: readonly number[]; data: readonly (number | string)[] }>
+    >;
+  };
+};
+
+/** SELORA_BADINPUTS, or ../shared/badinputs beside the repository, or undefined. */
+export function badInputs(): { readonly folder: string; readonly cases: readonly BadCase[] } | undefined {
+  const folder = process.env.SELORA_BADINPUTS ?? path.resolve(import.meta.dirname, '../../../shared/badinputs');
+  const manifest = path.join(folder, 'manifest.json');
+  if (!existsSync(manifest)) return undefined;
+  return { folder, cases: JSON.parse(readFileSync(manifest, 'utf8')).cases };
+}
+
+/** The manifest's rule for a refusal: one line that names the file and at least one of the words. */
+export function expectRefusal(bad: BadCase, outcome: unknown): void {
+  expect(outcome, `${bad.id} was not refused`).toBeInstanceOf(Error);
+  const message = (outcome as Error).message;
+  expect(message).not.toContain('\n');
+  const { file, any_of } = bad.message_names ?? { file: '', any_of: [] };
+  expect(message.toLowerCase()).toContain(file.toLowerCase());
+  if (any_of.length > 0) {
+    expect(
+      any_of.some((word) => message.toLowerCase().includes(word)),
+      `${message} lacks ${any_of.join('|')}`,
+    ).toBe(true);
+  }
+  expect((outcome as Error).name, 'a named error, not a crash').toBe('FileError');
+}

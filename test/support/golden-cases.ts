@@ -1,0 +1,21 @@
+/** What the golden tests share: where golden directories are, and what failed in a stream of cases. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { GoldenCase } from '../../train/verify/golden.ts';
+
+/** The small set in the repository, and the full ones where SELORA_GOLDEN and SELORA_GOLDEN2 (or a folder beside) have them. */
+export function goldenDirectories(file: string, own = 'test/golden'): string[] {
+  const full = [process.env.SELORA_GOLDEN ?? '../shared/golden', process.env.SELORA_GOLDEN2 ?? '../shared/golden2'];
+  return [own, ...full].filter((directory) => existsSync(join(directory, file)));
+}
+
+/** Number of cases, and a line for each that is off by more than its tolerance. */
+export async function tally(cases: AsyncIterable<GoldenCase>): Promise<{ count: number; failed: string[] }> {
+  let count = 0;
+  const failed: string[] = [];
+  for await (const { case: name, error, tolerance } of cases) {
+    count++;
+    if (!(error <= tolerance)) failed.push(`${name}: ${error} > ${tolerance}`);
+  }
+  return { count, failed };
+}

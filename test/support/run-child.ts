@@ -1,0 +1,116 @@
+/**
+ * The processes that the tests of run folders start, kill and interrupt:
+ *   rival                    messages { create | open | release: folder }, answered by 'held', 'released' or the refusal
+ *   train FOLDER STEPS       a trainer in small: saves every second step, goes on where it was stopped
+ *   wait MS                  until interrupted, then "saves" for MS
+ *   busy MS                  the same, but deaf for MS at a time, as in a training step
+ *   fill FOLDER              checkpoints of growing size until the disk is full
+ */
+import { existsSync, readdirSync, unlinkSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { onInterrupt } from '../../train/cli/signals.ts';
+import { isWatchedByTsx, runUnwatched } from '../../train/cli/supervise.ts';
+import { loadCheckpoint, saveCheckpoint } from '../../train/run/checkpoint.ts';
+import { createRun, openRun, type RunFolder } from '../../train/run/folder.ts';
+import { openMetrics } from '../../train/run/metrics.ts';
+import { infoAt, sameState, stateAt } from './run-values.ts';
+
+type Request = { readonly create?: string; readonly open?: string; readonly release?: string };
+
+function rival(): void {
+  const held = new Map<string, RunFolder>();
+  const answer = async ({ create, open, release }: Request): Promise<string> => {
+    try {
+      if (create !== undefined) held.set(create, await createRun(create, { by: process.pid }));
+      else if (open !== undefined) held.set(open, (await openRun(open)).run);
+      else if (release !== undefined) {
+        await held.get(release)?.close();
+        return 'released';
+      }
+      return 'held';
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  process.on('message', async (request: Request) => process.send?.(await answer(request)));
+  process.send?.('ready');
+}
+
+async function train(folder: string, steps: number): Promise<void> {
+  const run = existsSync(path.join(folder, 'config.json'))
+    ? (await openRun(folder)).run
+    : await createRun(folder, { steps });
+  const saved = await loadCheckpoint(run, (line) => {
+    throw new Error(line);
+  });
+  let step = saved?.info.step ?? 0;
+  if (saved !== undefined && !sameState(saved.tensors, stateAt(step))) throw new Error('another state than was saved');
+  const metrics = await openMetrics(run, step, saved?.info.metrics);
+  const interrupt = onInterrupt();
+  process.stdout.write('ready\n');
+  while (step < steps && !interrupt.requested) {
+    step++;
+    await metrics.write({ step, loss: 1 / step });
+    if (step % 2 === 0 || interrupt.requested) {
+      await saveCheckpoint(run, stateAt(step), { ...infoAt(step), metrics: await metrics.sync() });
+    }
+  }
+  await metrics.close();
+  await run.close();
+  process.exit(step < steps ? interrupt.exitCode : 0);
+}
+
+async function wait(ms: number): Promise<void> {
+  const interrupt = onInterrupt();
+  process.stdout.write('ready\n');
+  while (!interrupt.requested) await sleep(5);
+  process.stdout.write('saving\n');
+  await sleep(ms);
+  process.exit(interrupt.exitCode);
+}
+
+async function busy(ms: number): Promise<void> {
+  if (isWatchedByTsx()) process.exit(await runUnwatched());
+  const interrupt = onInterrupt();
+  process.stdout.write('ready\n');
+  while (!interrupt.requested) {
+    for (const until = performance.now() + ms; performance.now() < until; );
+    await sleep(0);
+  }
+  process.stdout.write('saving\n');
+  await sleep(100);
+  process.exit(interrupt.exitCode);
+}
+
+async function fill(folder: string): Promise<void> {
+  const run = await createRun(path.join(folder, 'run'), { steps: 1 });
+  let message = '';
+  let last = 0;
+  while (message === '') {
+    const step = last + 1;
+    await saveCheckpoint(run, stateAt(step, 1000 * step), infoAt(step)).then(
+      () => {
+        last = step;
+      },
+      (error) => {
+        message = error.message;
+      },
+    );
+  }
+  const left = readdirSync(path.join(run.path, 'checkpoints'));
+  const kept = await loadCheckpoint(run);
+  const same = kept !== undefined && sameState(kept.tensors, stateAt(last, 1000 * last));
+  // Room again: what failed must go through now.
+  unlinkSync(path.join(folder, 'ballast'));
+  await saveCheckpoint(run, stateAt(last + 1, 1000 * (last + 1)), infoAt(last + 1));
+  const after = (await loadCheckpoint(run))?.info.step;
+  process.stdout.write(JSON.stringify({ message, last, left, kept: kept?.info.step, same, after }));
+}
+
+const [mode, ...args] = process.argv.slice(2);
+if (mode === 'rival') rival();
+else if (mode === 'train') await train(args[0], Number(args[1]));
+else if (mode === 'wait') await wait(Number(args[0]));
+else if (mode === 'busy') await busy(Number(args[0]));
+else if (mode === 'fill') await fill(args[0]);

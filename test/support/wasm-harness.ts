@@ -1,0 +1,131 @@
+/** Runs one WASM kernel on host arrays, with guard words around every result, and the same op on the reference backend. */
+import { expect } from 'vitest';
+import { installKernels } from '../../core/backends/wasm/cluster/index.ts';
+import type { WasmKernel } from '../../core/backends/wasm/kernel.ts';
+import type { Machine } from '../../core/backends/wasm/machine/machine.ts';
+import { tensor } from '../../core/index.ts';
+import { type DType, dtypes, type HostArray } from '../../core/ir/dtype.ts';
+import { type Attrs, bindAll, type Composite, type OutSpec, type Primitive } from '../../core/ir/tensor.ts';
+import { contiguousView, sizeOf, type View } from '../../core/ir/view.ts';
+import { numbers } from './gradcheck.ts';
+
+export interface HostOperand {
+  readonly data: HostArray;
+  readonly dtype: DType;
+  readonly view: View;
+}
+/** a row-major operand */
+export const dense = (data: HostArray, shape: readonly number[], dtype: DType = 'f32'): HostOperand => ({
+  data,
+  dtype,
+  view: contiguousView(shape),
+});
+
+const GUARD = 16;
+const GUARD_WORD = 0x55555555;
+
+/** The results of a kernel, as words and as values. */
+export function runKernel<A extends Attrs>(
+  machine: Machine,
+  kernel: WasmKernel<A>,
+  operands: readonly HostOperand[],
+  attrs: A,
+  outs: readonly OutSpec[],
+): HostArray[] {
+  // what lies around an operand must not matter
+  const surrounded = operands.map((o) => machine.alloc(o.data.byteLength + 2 * GUARD * 4));
+  const inputs = operands.map((o, i) => ({ address: surrounded[i]! + GUARD * 4, view: o.view, dtype: o.dtype }));
+  const blocks = outs.map((o) => machine.alloc((sizeOf(o.shape) + 2 * GUARD) * 4));
+  const outputs = outs.map((o, i) => ({
+    address: blocks[i]! + GUARD * 4,
+    view: contiguousView(o.shape),
+    dtype: o.dtype,
+  }));
+  const call = { machine, attrs, inputs, outputs, workspace: 0 };
+  const bytes = kernel.workspace?.(call) ?? 0;
+  const workspace = machine.alloc(bytes + GUARD * 4);
+  const { commands, kernels } = kernel.work({ ...call, workspace });
+  installKernels(machine, kernels ?? []);
+  const program = machine.prepare(commands);
+  for (const [i, o] of operands.entries()) {
+    machine.i32.fill(GUARD_WORD, surrounded[i]! / 4, surrounded[i]! / 4 + o.data.length + 2 * GUARD);
+    machine.u8.set(new Uint8Array(o.data.buffer, o.data.byteOffset, o.data.byteLength), inputs[i]!.address);
+  }
+  for (const [i, o] of outs.entries())
+    machine.i32.fill(GUARD_WORD, blocks[i]! / 4, blocks[i]! / 4 + sizeOf(o.shape) + 2 * GUARD);
+  machine.i32.fill(GUARD_WORD, (workspace + bytes) / 4, (workspace + bytes) / 4 + GUARD);
+  machine.run(program);
+  const results = outs.map((o, i) => {
+    const n = sizeOf(o.shape);
+    const words = machine.i32.slice(blocks[i]! / 4, blocks[i]! / 4 + n + 2 * GUARD);
+    for (let g = 0; g < GUARD; g++) {
+      expect(words[g], 'word before the result').toBe(GUARD_WORD);
+      expect(words[GUARD + n + g], 'word after the result').toBe(GUARD_WORD);
+    }
+    const values = dtypes[o.dtype].alloc(n);
+    new Int32Array(values.buffer, 0, n).set(words.subarray(GUARD, GUARD + n));
+    return values;
+  });
+  for (let g = 0; g < GUARD; g++)
+    expect(machine.i32[(workspace + bytes) / 4 + g], 'word after the workspace').toBe(GUARD_WORD);
+  machine.release(program);
+  for (const block of [...surrounded, ...blocks, workspace]) machine.free(block);
+  return results;
+}
+
+/** elements of an operand in row-major order */
+export function flat({ data, view }: HostOperand): number[] {
+  return Array.from({ length: sizeOf(view.shape) }, (_, p) => {
+    let at = view.offset;
+    for (let axis = view.shape.length - 1, rest = p; axis >= 0; axis--) {
+      at += (rest % view.shape[axis]!) * view.strides[axis]!;
+      rest = Math.floor(rest / view.shape[axis]!);
+    }
+    return data[at]!;
+  });
+}
+
+/** The definition of an op on the same operands: floats in f64, on the reference backend. */
+export async function definition<A extends Attrs>(
+  op: Primitive<A> | Composite<A>,
+  operands: readonly HostOperand[],
+  attrs: A,
+): Promise<{ readonly outs: readonly OutSpec[]; readonly values: readonly (readonly number[])[] }> {
+  const wide = operands.map((o) => {
+    const dtype = o.dtype === 'f32' ? 'f64' : o.dtype;
+    const values = dtypes[dtype].alloc(sizeOf(o.view.shape));
+    values.set(flat(o));
+    return tensor(values, o.view.shape, dtype);
+  });
+  const outs = bindAll(op, wide, attrs);
+  return {
+    outs: outs.map((o) => ({ shape: o.shape, dtype: o.dtype === 'f64' ? 'f32' : o.dtype })),
+    values: await Promise.all(outs.map(async (o) => [...(await numbers(o))])),
+  };
+}
+
+/** Runs on every machine: the same bits everywhere; the first result is given back with the definition. */
+export async function runEverywhere<A extends Attrs>(
+  machines: readonly Machine[],
+  kernel: WasmKernel<A>,
+  op: Primitive<A> | Composite<A>,
+  operands: readonly HostOperand[],
+  attrs: A,
+): Promise<{ readonly got: readonly HostArray[]; readonly want: readonly (readonly number[])[] }> {
+  const { outs, values } = await definition(op, operands, attrs);
+  const [first, ...others] = machines.map((machine) => runKernel(machine, kernel, operands, attrs, outs));
+  const words = (x: HostArray): Int32Array => new Int32Array(x.buffer, x.byteOffset, x.length);
+  for (const other of others) for (const [i, y] of other.entries()) expect(words(y)).toEqual(words(first![i]!));
+  return { got: first!, want: values };
+}
+
+/** deterministic numbers in [low, high) */
+export function uniformNumbers(n: number, seed: number, low = -2, high = 2): Float32Array {
+  let state = (seed * 2654435761) | 1;
+  return Float32Array.from({ length: n }, () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return low + ((state >>> 0) / 2 ** 32) * (high - low);
+  });
+}

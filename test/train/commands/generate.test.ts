@@ -1,0 +1,332 @@
+/** `generate`: the pictures are those of the one sampling function, and what a person mistypes is told in one line. */
+import { spawn } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { type Backend, cpuBackend } from '../../../core/index.ts';
+import type { AdapterFile, AdapterModule } from '../../../models/io/adapter-file.ts';
+import { withRun } from '../../../models/io/adapter-run.ts';
+import { writeAdapter } from '../../../models/io/adapter-write.ts';
+import { openBase } from '../../../models/io/base.ts';
+import { encodePng, writePng } from '../../../train/data/pictures/image-write.ts';
+import { main, ordersOf } from '../../../train/generate.ts';
+import { main as merge } from '../../../train/merge.ts';
+import { adaptersFromFile, linearsOf, loadPipeline } from '../../../train/model/model.ts';
+import { createGenerator } from '../../../train/model/sample.ts';
+import { main as train } from '../../../train/train.ts';
+import { runCommand, writeCalmBase } from '../../support/commands.ts';
+
+// other processes may have all cores
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
+
+let scratch: string;
+let base: string;
+const at = (name: string) => path.join(scratch, name);
+beforeAll(async () => {
+  scratch = mkdtempSync(path.join(tmpdir(), 'selora-generate-'));
+  base = at('base');
+  await writeCalmBase(base);
+  await writeAdapter(at('zero.safetensors'), await adapterOf(2, 0));
+  await writeAdapter(at('grown.safetensors'), await adapterOf(2, 0.5));
+});
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+/** An adapter of every linear of the base: A as a wave, B = `size`·wave. */
+async function adapterOf(rank: number, size: number): Promise<AdapterFile> {
+  const linears = linearsOf(await openBase(base));
+  const modules = new Map<string, AdapterModule>();
+  for (const [part, paths] of [['unet', linears.unet] as const, ['text_encoder', linears.text] as const])
+    for (const [name, [dOut, dIn]] of paths) {
+      const wave = (n: number, f: number) => Float32Array.from({ length: n }, (_, i) => f * Math.sin(1 + 3 * i));
+      modules.set(`${part}.${name}`, { A: wave(dIn * rank, 1), B: wave(rank * dOut, size), rank, dIn, dOut, scale: 1 });
+    }
+  return { modules, metadata: new Map() };
+}
+
+const draw = (out: string, ...more: readonly string[]) =>
+  runCommand(main, [
+    ...['--base', base, '--backend', 'cpu', '--steps', '2', '--out', at(out)],
+    ...(more.some((m) => m.startsWith('--prompt')) ? more : ['--prompt', 'the cat', ...more]),
+  ]);
+const pictures = (out: string): readonly Buffer[] =>
+  readdirSync(at(out))
+    .filter((name) => name.endsWith('.png'))
+    .sort()
+    .map((name) => readFileSync(path.join(at(out), name)));
+
+describe('pictures', () => {
+  it('are those of createGenerator, byte for byte, for every seed alike', async () => {
+    expect(await draw('a', '--seed', '7')).toMatchObject({ code: 0, stderr: '' });
+    const backend = cpuBackend() as Backend;
+    const { pipeline } = await loadPipeline(base, backend);
+    const options = { steps: 2, guidance: 3, sampler: 'ddim', seed: 7, height: 16, width: 16 } as const;
+    const [pixels] = await createGenerator(backend, pipeline.configs)(pipeline, ['the cat'], options);
+    expect(pictures('a')).toEqual([Buffer.from(await encodePng(pixels, 16))]);
+    await draw('b', '--seed', '7');
+    await draw('c', '--seed', '8');
+    expect(pictures('b')).toEqual(pictures('a'));
+    expect(pictures('c')).not.toEqual(pictures('a'));
+  });
+
+  it('do not change when more are drawn, or in other groups', async () => {
+    const prompts = ['--prompt', 'the cat', '--prompt', 'a hat'];
+    await draw('one', ...prompts);
+    await draw('three', ...prompts, '--n', '3', '--batch', '4');
+    expect(pictures('three')).toHaveLength(6);
+    expect(pictures('three').slice(0, 2)).toEqual(pictures('one'));
+  });
+
+  it.each(['pndm', 'dpm-solver++', 'euler', 'euler-ancestral', 'ddpm'])(
+    'by %s differ from those by ddim',
+    async (name) => {
+      expect((await draw(`by-${name}`, '--sampler', name)).code).toBe(0);
+      await draw(`by-ddim-${name}`);
+      expect(pictures(`by-${name}`)).not.toEqual(pictures(`by-ddim-${name}`));
+    },
+  );
+
+  it('with an adapter whose B is zero are those of the base; with another they are not', async () => {
+    await draw('plain');
+    await draw('zero', '--adapter', at('zero.safetensors'));
+    await draw('grown', '--adapter', at('grown.safetensors'));
+    expect(pictures('zero')).toEqual(pictures('plain'));
+    expect(pictures('grown')).not.toEqual(pictures('plain'));
+  });
+
+  it('of a merged model are those of base and adapter, to a grey level', async () => {
+    expect(
+      (await runCommand(merge, ['--base', base, '--adapter', at('grown.safetensors'), '--out', at('m')])).code,
+    ).toBe(0);
+    const backend = cpuBackend() as Backend;
+    const options = { steps: 2, guidance: 3, sampler: 'ddim', seed: 3, height: 16, width: 16 } as const;
+    const attached = (await loadPipeline(base, backend, { adapter: at('grown.safetensors') })).pipeline;
+    const merged = (await loadPipeline(at('m'), backend)).pipeline;
+    const generate = createGenerator(backend, attached.configs);
+    const [a] = await generate(attached, ['the cat'], options);
+    const [b] = await generate(merged, ['the cat'], options);
+    expect(Math.max(...a.map((x, i) => Math.abs(x - b[i])))).toBeLessThan(1e-3);
+  });
+
+  it('come with the settings that repeat them', async () => {
+    writeFileSync(at('prompts.txt'), 'the cat\n\n  \r\na hat\n');
+    const { stdout } = await draw('settings', '--prompts', at('prompts.txt'), '--seed', '5', '--resolution', '24x16');
+    const settings = JSON.parse(readFileSync(path.join(at('settings'), 'settings.json'), 'utf8'));
+    expect(settings).toMatchObject({
+      seed: 5,
+      steps: 2,
+      guidance: 3,
+      sampler: 'ddim',
+      width: 24,
+      height: 16,
+      adapter: null,
+    });
+    expect(settings.baseHash).toBe(await (await openBase(base)).hash());
+    expect(settings.pictures.map((p: { prompt: string }) => p.prompt)).toEqual(['the cat', 'a hat']);
+    for (const { file } of settings.pictures) expect(stdout).toContain(file);
+    // width and height of the PNG's header
+    const [first] = pictures('settings');
+    expect([first.readUInt32BE(16), first.readUInt32BE(20)]).toEqual([24, 16]);
+  });
+
+  it('of long prompts: the end is heard with --caption-chunks, or where the adapter was trained with chunks', async () => {
+    const [cat, hat] = ['cat', 'hat'].map((end) => `${'the '.repeat(80)}${end}`) as [string, string];
+    const facts = {
+      ...({ format: 'selora/1', method: 'lora', lambda: null, testEvery: null, scale: 1, initA: 0, steps: 1 } as const),
+      ...{ baseHash: 'a'.repeat(64), rankHistory: [], captionChunks: 2 },
+    };
+    await writeAdapter(at('long.safetensors'), withRun(await adapterOf(1, 0), facts));
+    const two = ['--prompt', cat, '--prompt', hat];
+    const outputs = await Promise.all([
+      draw('short', ...two),
+      draw('chunks', ...two, '--caption-chunks', '2'),
+      draw('of-adapter', ...two, '--adapter', at('long.safetensors')),
+    ]);
+    // noise differs by position, so the same prompt is drawn in both places
+    await draw('short-cat', '--prompt', cat, '--prompt', cat);
+    await draw('chunks-cat', '--prompt', cat, '--prompt', cat, '--caption-chunks', '2');
+    expect(pictures('short')).toEqual(pictures('short-cat'));
+    expect(pictures('chunks')[0]).toEqual(pictures('chunks-cat')[0]);
+    expect(pictures('chunks')[1]).not.toEqual(pictures('chunks-cat')[1]);
+    expect(pictures('of-adapter')).toEqual(pictures('chunks'));
+    expect(outputs.map(({ stdout }) => stdout.includes('cut to'))).toEqual([true, false, false]);
+    const settings = JSON.parse(readFileSync(path.join(at('of-adapter'), 'settings.json'), 'utf8'));
+    expect(settings).toMatchObject({
+      captionChunks: 2,
+      pictures: [
+        { ids: 85, cut: false },
+        { ids: 85, cut: false },
+      ],
+    });
+    const { stdout } = await draw('cut-2', '--prompt', 'the '.repeat(200), '--caption-chunks', '2');
+    expect(stdout).toContain('cut to 152 of 202 ids');
+  });
+
+  it('tells which prompts are cut', async () => {
+    const { stdout } = await draw('cut', '--prompt', 'x '.repeat(100));
+    expect(stdout).toContain('cut to 77 of 102 ids: x x x');
+  });
+});
+
+describe('the trainer', () => {
+  it.each([1, 2])(
+    'draws its samples by the same function: same seed, same PNG; captions of %i chunks',
+    async (chunks) => {
+      const data = at(`films-${chunks}`);
+      mkdirSync(data);
+      const texts = ['the cat', 'a hat', 'the hat', 'a cat'].map((text) => 'the '.repeat(80 * (chunks - 1)) + text);
+      const wave = (i: number) => Float32Array.from({ length: 16 * 16 * 3 }, (_, j) => Math.sin(i + j));
+      for (const i of texts.keys()) await writePng(path.join(data, `${i}.png`), wave(i), 16);
+      writeFileSync(
+        path.join(data, 'metadata.csv'),
+        `file_name,text\n${texts.map((t, i) => `${i}.png,${t}`).join('\n')}\n`,
+      );
+      const run = at(`run-${chunks}`);
+      const settings = ['--seed', '11', '--guidance', '2', '--sampler', 'euler', '--backend', 'cpu'];
+      const training = ['--steps', '2', '--lr', '0.05', '--resolution', '16', '--split', '50/0/50', '--samples', '2'];
+      const trained = await runCommand(train, [
+        ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
+        ...training,
+        ...settings,
+        ...(chunks === 1 ? ['--merged'] : ['--caption-chunks', `${chunks}`]),
+      ]);
+      expect(trained.code, trained.stderr).toBe(0);
+      expect(trained.stdout).toContain(`0 training captions cut at ${75 * chunks + 2} ids`);
+      const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
+      const prompts = split.test.flatMap(({ id }: { id: string }) => [
+        '--prompt',
+        texts[Number.parseInt(path.basename(id), 10)],
+      ]);
+      const drawing = ['--base', base, '--steps', '3', '--resolution', '16', ...prompts, ...settings];
+      const [again, untouched] = [`again-${chunks}`, `untouched-${chunks}`];
+      // the number of chunks comes with the adapter
+      await runCommand(main, [...drawing, '--out', at(again), '--adapter', path.join(run, 'adapter.safetensors')]);
+      await runCommand(main, [...drawing, '--out', at(untouched), '--caption-chunks', `${chunks}`]);
+      const samples = (what: string) => [1, 2].map((i) => readFileSync(path.join(run, `samples/0${i}-${what}.png`)));
+      expect(pictures(again)).toEqual(samples('adapted'));
+      expect(pictures(untouched)).toEqual(samples('base'));
+      expect(samples('adapted')).not.toEqual(samples('base'));
+      if (chunks > 1) return;
+      // --merged is what `merge` makes of base and adapter
+      await runCommand(merge, [
+        ...['--base', base, '--adapter', path.join(run, 'adapter.safetensors')],
+        ...['--out', at('merged-by-hand')],
+      ]);
+      const files = readdirSync(at('merged-by-hand'), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => path.relative(at('merged-by-hand'), path.join(entry.parentPath, entry.name)));
+      expect(files).toContain('unet/diffusion_pytorch_model.safetensors');
+      for (const file of files)
+        expect(
+          readFileSync(path.join(run, 'merged', file)).equals(readFileSync(path.join(at('merged-by-hand'), file))),
+          file,
+        ).toBe(true);
+      expect(readFileSync(path.join(run, 'merged', files.find((f) => f.startsWith('unet/diff'))!))).not.toEqual(
+        readFileSync(path.join(base, 'unet/diffusion_pytorch_model.safetensors')),
+      );
+    },
+  );
+});
+
+describe('names', () => {
+  it('sort in the order of drawing and are plain', () => {
+    const files = ordersOf(['Épanchement: ../../x\u0000', '…'], 2, 9).map(({ file }) => file);
+    expect(files).toEqual([
+      '000-epanchement-x-seed9.png',
+      '001-picture-seed9.png',
+      '002-epanchement-x-seed9.png',
+      '003-picture-seed9.png',
+    ]);
+    expect([...files].sort()).toEqual(files);
+  });
+});
+
+describe('refusals in one line', () => {
+  it('does not write over other pictures unless told to', async () => {
+    await draw('full');
+    expect(await draw('full')).toMatchObject({ code: 0 });
+    const refused = await draw('full', '--seed', '2');
+    expect(refused).toMatchObject({ code: 1 });
+    expect(refused.stderr).toMatch(/full: holds other files: .*--overwrite.*\n$/);
+    expect(await draw('full', '--seed', '2', '--overwrite')).toMatchObject({ code: 0 });
+  });
+
+  it.each([
+    [['--prompts', 'nowhere.txt'], 'nowhere.txt: no such file'],
+    [['--resolution', '15'], 'multiples of 2'],
+    [['--resolution', '99999'], 'up to 4096'],
+    [['--resolution', '-4'], 'expected a side such as'],
+    [['--sampler', 'magic'], 'Allowed choices are ddim'],
+    [['--base', '/dev/null'], '/dev/null'],
+    [['--adapter', 'nothing.safetensors'], 'nothing.safetensors: no such file'],
+    [['--steps', '0'], 'whole number from 1'],
+  ])('%j', async (options, words) => {
+    const { code, stderr } = await draw('refused', ...options);
+    expect(code).toBe(1);
+    expect(stderr).toContain(words);
+    expect(stderr.split('\n')).toHaveLength(2);
+    expect(existsSync(at('refused'))).toBe(false);
+  });
+
+  it('a folder that cannot be made is told before anything is drawn', async () => {
+    symlinkSync(at('nowhere/at/all'), at('dangling'));
+    const { code, stdout, stderr } = await draw('dangling');
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/dangling: .*\n$/)]);
+    expect(stdout).not.toContain('step 1/');
+  });
+
+  it('names modules that the base does not have, or of another size', async () => {
+    const linears = linearsOf(await openBase(base));
+    const { modules, metadata } = await adapterOf(1, 1);
+    const [[name, module]] = modules;
+    const file = (entries: readonly (readonly [string, AdapterModule])[]): AdapterFile => ({
+      modules: new Map(entries),
+      metadata,
+    });
+    const open = (f: AdapterFile) => () => adaptersFromFile(f, linears, { file: 'x.safetensors' });
+    expect(open(file([['unet.no_such.to_q', module]]))).toThrow(
+      'x.safetensors: modules: unet.no_such.to_q is no linear',
+    );
+    expect(open(file([[name, { ...module, dIn: 5 }]]))).toThrow(/maps 5 → \d+, the base's layer 4 → /);
+    expect(open(file([[name, { ...module, kernel: [1, 1] }]]))).toThrow('npm run merge takes it');
+    expect(open(file([]))).toThrow('it adapts nothing');
+    // scales that differ are multiplied into B; ΔW stays
+    const [, [other, second]] = modules;
+    const two = adaptersFromFile(
+      file([
+        [name, { ...module, scale: 2 }],
+        [other, { ...second, scale: 8 }],
+      ]),
+      linears,
+    );
+    expect(two.scale).toBe(1);
+    expect(adaptersFromFile(file([[name, { ...module, scale: 2 }]]), linears).scale).toBe(2);
+  });
+
+  it('ends on Ctrl-C with exit code 130 and no pictures', async () => {
+    const args = ['--base', base, '--backend', 'cpu', '--prompt', 'the cat', '--steps', '500', '--out', at('stopped')];
+    const child = spawn(process.execPath, ['--import', 'tsx', 'train/generate.ts', ...args], {
+      cwd: path.resolve(import.meta.dirname, '../../..'),
+    });
+    let [stderr, stopped] = ['', false];
+    child.stderr.on('data', (chunk) => {
+      stderr += String(chunk);
+    });
+    child.stdout.on('data', (chunk) => {
+      // once: a second Ctrl-C ends the process at once
+      if (!stopped && String(chunk).includes('step')) stopped = child.kill('SIGINT');
+    });
+    const code = await new Promise((resolve) => child.on('close', resolve));
+    expect([code, stderr]).toEqual([130, 'stopped by Ctrl-C\n']);
+    expect(existsSync(at('stopped'))).toBe(false);
+  });
+});

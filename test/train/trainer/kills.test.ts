@@ -1,0 +1,201 @@
+/**
+ * The trainer itself on a tiny model: killed and interrupted at random moments and resumed, it leaves what a run never
+ * stopped leaves, bit for bit, on cpu and wasm. What was changed in between is refused by name.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { errorLine, type Io } from '../../../train/cli/command.ts';
+import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
+import { main } from '../../../train/train.ts';
+import { compiled } from '../../support/compiled.ts';
+import { FAULTS, filesOf, scratchFolder } from '../../support/run-state.ts';
+import { writeTinyBase } from '../../support/tiny-base.ts';
+
+const scratch = scratchFolder();
+const script = compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
+const base = path.join(scratch, 'base');
+const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
+const STEPS = 7;
+const settings = (backend: string) =>
+  `--base ${base} --resolution 16 --pairs 24 --steps ${STEPS} --batch 2 --test-every 2 --validate-every 3 --save-every 1 --samples 1 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --targets **.to_q --backend ${backend}`.split(
+    ' ',
+  );
+const create = (folder: string, backend: string) => [script, ...settings(backend), '--out', folder];
+const resume = (folder: string) => [script, '--resume', folder];
+
+beforeAll(() => writeTinyBase(base));
+
+type Ended = { readonly code: number | string; readonly output: string; readonly errors: string };
+
+/** Starts the trainer; `during` may disturb it, `line` waits for a text on its output or progress. */
+async function trained(
+  args: readonly string[],
+  during: (child: ChildProcess, line: (text: RegExp) => Promise<void>) => Promise<void> = async () => undefined,
+): Promise<Ended> {
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [output, errors] = ['', ''];
+  child.stdout.on('data', (text) => {
+    output += text;
+  });
+  child.stderr.on('data', (text) => {
+    errors += text;
+  });
+  const closed = once(child, 'close');
+  const over = () => child.exitCode !== null || child.signalCode !== null;
+  await during(child, async (text) => {
+    while (!over() && !text.test(output + errors)) await sleep(5);
+  });
+  await closed;
+  return { code: child.exitCode ?? child.signalCode ?? '', output, errors };
+}
+
+/** Everything that must not depend on when the run was stopped: all files but those with times in them, and those without. */
+async function essence(folder: string) {
+  const rows = readFileSync(path.join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n');
+  const { tensors, info } = (await loadCheckpoint(folder, (line) => expect.unreachable(line)))!;
+  const { seconds: _s, metrics: _m, ...host } = info;
+  const files = Object.entries(filesOf(folder)).filter(
+    ([name]) => !/^(checkpoints|report|metrics|.*\.svg$)/.test(name),
+  );
+  return {
+    files: Object.fromEntries(files),
+    rows: rows.map((row) => ({ ...JSON.parse(row), seconds: 0, memory: 0 })),
+    host,
+    tensors: [...tensors].map(
+      ([name, { shape, data }]) => `${name} ${shape} ${Buffer.from(data.buffer).toString('base64')}`,
+    ),
+  };
+}
+
+const unstopped = new Map<
+  string,
+  Promise<{ readonly folder: string; readonly ms: number; readonly essence: Awaited<ReturnType<typeof essence>> }>
+>();
+function reference(backend: string) {
+  const make = async () => {
+    const folder = fresh();
+    const began = performance.now();
+    const { code, errors } = await trained(create(folder, backend));
+    expect(code, errors).toBe(0);
+    return { folder, ms: performance.now() - began, essence: await essence(folder) };
+  };
+  const known = unstopped.get(backend) ?? make();
+  unstopped.set(backend, known);
+  return known;
+}
+
+describe.each(['cpu', 'wasm'])('on %s', (backend) => {
+  it('the run grows ranks and draws pictures, so that there is something to lose', { timeout: 300_000 }, async () => {
+    const { essence: found } = await reference(backend);
+    expect(found.rows).toHaveLength(STEPS);
+    expect(found.rows.at(-1).totalRank).toBeGreaterThan(found.rows[0].totalRank);
+    expect(Object.keys(found.files)).toEqual(
+      expect.arrayContaining(['adapter.safetensors', 'best.safetensors', 'config.json', 'samples/01-adapted.png']),
+    );
+  });
+  it('interrupted, killed, left alone by its readers, it ends with the same bits', { timeout: 900_000 }, async () => {
+    const { essence: expected, ms } = await reference(backend);
+    const signals = [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+      ['SIGHUP', 129],
+    ] as const;
+    let kills = 0;
+    for (let round = 0; round < FAULTS; round++) {
+      const folder = fresh();
+      const [signal, code] = signals[(round + (backend === 'cpu' ? 0 : 1)) % 3];
+      const stopped = await trained(create(folder, backend), async (child, line) => {
+        await line(new RegExp(`step +[1-9]/${STEPS}`));
+        await sleep((round * 53) % 200);
+        child.kill(signal);
+      });
+      expect(stopped.code, stopped.errors).toBe(code);
+      expect(stopped.output).toMatch(/stopped after step \d and saved; go on with: npm run train -- --resume /);
+      for (let n = 0; n < 1 + (round % 3); n++) {
+        // Once the adapters are there, at a moment spread over the rest of the run (the golden ratio leaves no gaps).
+        const killed = await trained(resume(folder), async (child, line) => {
+          await line(/adapters on/);
+          await sleep((((round * 3 + n + 1) * 0.618034) % 1) * ms * 0.5);
+          child.kill('SIGKILL');
+        });
+        if (killed.code === 'SIGKILL') kills++;
+      }
+      // Nobody reads any more: the run goes on all the same.
+      const { code: end, errors } = await trained(resume(folder), async (child) => {
+        child.stdout?.destroy();
+        if (round % 2 === 1) child.stderr?.destroy();
+      });
+      expect(end, errors).toBe(0);
+      expect(await essence(folder)).toEqual(expected);
+    }
+    expect(kills).toBeGreaterThan(0);
+  });
+});
+
+describe('between stop and resume', () => {
+  const other = path.join(scratch, 'other-base');
+  const edit = (folder: string, change: (config: Record<string, unknown>) => object) => {
+    const file = path.join(folder, 'config.json');
+    writeFileSync(file, JSON.stringify(change(JSON.parse(readFileSync(file, 'utf8')))));
+  };
+  const flipLast = (file: string) => {
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 2] ^= 1;
+    writeFileSync(file, bytes);
+  };
+  const changes: readonly (readonly [string, (folder: string) => void, RegExp])[] = [
+    [
+      'λ',
+      (folder) => edit(folder, (c) => ({ ...c, lambda: 1.3 })),
+      /config.json: lambda: was 1.1 when the run was saved, is 1.3 now$/,
+    ],
+    [
+      'the seed',
+      (folder) => edit(folder, (c) => ({ ...c, seed: 2 })),
+      /config.json: seed: was 1 when the run was saved, is 2 now$/,
+    ],
+    [
+      'the place of the base',
+      (folder) => edit(folder, (c) => ({ ...c, base: other })),
+      /config.json: base: was another text when the run was saved$/,
+    ],
+    ['a setting that does not exist', (folder) => edit(folder, (c) => ({ ...c, lamda: 1.3 })), /lamda/],
+    [
+      'a metric',
+      (folder) => {
+        const file = path.join(folder, 'metrics.jsonl');
+        writeFileSync(file, readFileSync(file, 'utf8').replace('"loss":', '"loss":1'));
+      },
+      /metrics.jsonl: was changed since the checkpoint was saved$/,
+    ],
+    [
+      'the configuration, cut off,',
+      (folder) => writeFileSync(path.join(folder, 'config.json'), '{"lambda":'),
+      /config.json: not valid JSON/,
+    ],
+    [
+      'a weight of the base',
+      () => flipLast(path.join(base, 'unet/diffusion_pytorch_model.safetensors')),
+      /run: base: was "[^"]+" when the run was saved, is "[^"]+" now$/,
+    ],
+  ];
+  it.each(changes)('%s is refused by name', { timeout: 120_000 }, async (_, change, message) => {
+    const { folder: whole } = await reference('cpu');
+    const folder = fresh();
+    cpSync(whole, folder, { recursive: true });
+    cpSync(base, other, { recursive: true });
+    change(folder);
+    const before = filesOf(path.join(folder, 'checkpoints'));
+    const silent = { write: () => true };
+    const io = { stdout: silent, stderr: silent, signal: new AbortController().signal } as unknown as Io;
+    const error = await main(['--resume', folder], io).catch((reason: unknown) => reason);
+    expect(errorLine(error)).toMatch(message);
+    expect(filesOf(path.join(folder, 'checkpoints'))).toEqual(before);
+    rmSync(base, { recursive: true });
+    cpSync(other, base, { recursive: true });
+  });
+});

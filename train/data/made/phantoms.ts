@@ -1,0 +1,207 @@
+/**
+ * Chest-film-like phantoms whose report fully determines what is drawn, made from a seed. Frontal view, white = dense,
+ * u to the viewer's right and v down in [-1, 1]. x is the distance from the midline outwards; the patient's right lung
+ * is at the viewer's left (u < 0), so x = |u| with the side given by the sign of u.
+ *
+ * The numbers are an anatomy of our own; they keep the findings apart (a lower opacity leaves the angle between ribs
+ * and diaphragm free, which an effusion fills first), so that simple detectors can read them back.
+ */
+
+import { fold, type Key, keyOf, type Random, randomOf } from '../random.ts';
+import { centres, clip, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
+import { drawFindings, type Finding, lungFinding, type Opacity, type Side, writeReport } from './phantom-report.ts';
+
+/** A phantom film [size, size] with its report and the findings behind it. */
+export type Phantom = { readonly pixels: Grey; readonly report: string; readonly findings: readonly Finding[] };
+
+/** Standard lungs (no jitter): centre, radii and exponent of the super-ellipse in (x, v). */
+export const LUNG = { x: 0.43, v: -0.08, radiusX: 0.33, radiusV: 0.66, exponent: 2.5 } as const;
+
+/** Centres (x, v) of the three zones. */
+export const ZONE_CENTRES = { upper: [0.43, -0.36], middle: [0.47, -0.06], lower: [0.53, 0.22] } as const;
+
+/** Distance from a lung's centre, 1 at its border: (|dx/rx|^2.5 + |dv/rv|^2.5)^0.4. */
+export function lungDistance(
+  x: number,
+  v: number,
+  { x: cx, v: cv, radiusX, radiusV }: { x: number; v: number; radiusX: number; radiusV: number } = LUNG,
+): number {
+  const a = Math.abs((x - cx) / radiusX);
+  const b = Math.abs((v - cv) / radiusV);
+  return (a * a * Math.sqrt(a) + b * b * Math.sqrt(b)) ** 0.4;
+}
+
+/** exp(-a² - b²), nothing where it cannot be seen. */
+const bump = (a: number, b = 0) => {
+  const square = a * a + b * b;
+  return square > 20 ? 0 : Math.exp(-square);
+};
+
+/** A number around 1, for radii that differ a little from person to person. */
+const about = (random: Random, deviation: number) => 1 + random.normal(deviation);
+
+type Lung = {
+  readonly shape: { readonly x: number; readonly v: number; readonly radiusX: number; readonly radiusV: number };
+  readonly dome: number;
+  readonly collapse: number;
+  readonly blob: ((x: number, v: number) => number) | undefined;
+  readonly fluidTop: ((x: number) => number) | undefined;
+};
+
+function opacityBlob(random: Random, { zone, size, density }: Opacity): (x: number, v: number) => number {
+  const [zoneX, zoneV] = ZONE_CENTRES[zone];
+  const centreX = zoneX + random.normal(0.015);
+  const centreV = zoneV + random.normal(0.02);
+  const radius = (size === 'small' ? 0.125 : 0.26) * random.uniform(0.93, 1.07);
+  const amplitude = (density === 'faint' ? 0.21 : 0.46) * random.uniform(0.93, 1.07);
+  const [phase2, phase3] = [random.uniform(0, 2 * Math.PI), random.uniform(0, 2 * Math.PI)];
+  const edge = 0.14 * radius + 0.012;
+  return (x, v) => {
+    const dx = x - centreX;
+    const dv = (v - centreV) / 1.1;
+    const distance = Math.hypot(dx, dv);
+    if (distance > 1.2 * radius + 18 * edge) return 0;
+    const angle = Math.atan2(dv, dx);
+    const border = radius * (1 + 0.1 * Math.sin(2 * angle + phase2) + 0.07 * Math.sin(3 * angle + phase3));
+    return amplitude * soft((border - distance) / edge);
+  };
+}
+
+/** The upper border of an effusion: a meniscus that rises outwards, or only the blunted angle when small. */
+function effusionTop(random: Random, size: 'small' | 'moderate' | 'large'): (x: number) => number {
+  const level = { small: 0.3, moderate: 0.08, large: -0.18 }[size] + random.normal(0.012);
+  return size === 'small' ? (x) => level - 0.55 * (x - 0.52) : (x) => level - 0.14 * clip((x - 0.4) / 0.3, -1, 1);
+}
+
+function drawLung(random: Random, side: Side, findings: readonly Finding[]): Lung {
+  const finding = lungFinding(findings, side);
+  return {
+    shape: {
+      x: LUNG.x * about(random, 0.012),
+      v: LUNG.v + random.normal(0.008),
+      radiusX: LUNG.radiusX * about(random, 0.015),
+      radiusV: LUNG.radiusV * about(random, 0.015),
+    },
+    dome: (side === 'right' ? 0.42 : 0.48) + random.normal(0.012),
+    // Beyond every distance where there is no pneumothorax.
+    collapse: finding?.kind === 'pneumothorax' ? 0.63 + random.normal(0.012) : Number.POSITIVE_INFINITY,
+    blob: finding?.kind === 'opacity' ? opacityBlob(random, finding) : undefined,
+    fluidTop: finding?.kind === 'effusion' ? effusionTop(random, finding.size) : undefined,
+  };
+}
+
+/** Everything of one lung that lies behind the ribs and the heart: air, vessels of the hilum. */
+function lungField(value: number, mask: number, x: number, v: number, texture: number): number {
+  return mix(value, 0.2 + 0.03 * texture, mask) + mask * 0.14 * bump((x - 0.17) / 0.1, (v + 0.02) / 0.22);
+}
+
+/** Free air around a collapsed lung, with the thin pleural line between the two. */
+function collapsed(value: number, mask: number, rho: number, lung: Lung, x: number, v: number, heart: number): number {
+  const outer = soft((x - 0.3 + (v < -0.3 ? 0.5 : 0)) / 0.03);
+  const free = 1 - heart;
+  const air = mask * soft((rho - lung.collapse) / 0.03) * outer * free;
+  const line = 0.22 * mask * bump((rho - lung.collapse) / 0.045) * outer * free;
+  return (
+    mix(value, 0.04 + 0.4 * Math.max(value - 0.22, 0), air) +
+    line +
+    0.06 * mask * soft((lung.collapse - rho) / 0.03) * free
+  );
+}
+
+/** Draws the findings as a film [size, size]; some ms at 128. */
+export function drawFilm(random: Random, findings: readonly Finding[], size = 128): Grey {
+  const [shiftU, shiftV] = [random.normal(0.014), random.normal(0.014)];
+  const [scaleU, scaleV] = [random.uniform(0.96, 1.04), random.uniform(0.96, 1.04)];
+  const lungs = { right: drawLung(random, 'right', findings), left: drawLung(random, 'left', findings) };
+  const large = findings.some((finding) => finding.kind === 'cardiomegaly');
+  const heartShape = {
+    u: 0.1 + random.normal(0.01),
+    v: 0.26 + random.normal(0.012),
+    radiusU: (large ? 0.37 : 0.25) * about(random, 0.025),
+    radiusV: (large ? 0.29 : 0.25) * about(random, 0.025),
+  };
+  const ribs = Array.from({ length: 8 }, (_, rib) => -0.66 + 0.165 * rib + random.normal(0.02));
+  const coarse = valueNoise(random, 5, size);
+  const fine = valueNoise(random, 14, size);
+  const picture = new Float64Array(size * size);
+  const at = centres(size);
+  const slopes = at.map((u) => 0.3 * Math.max(Math.abs((u - shiftU) / scaleU) - 0.12, 0) ** 1.3);
+  for (let row = 0; row < size; row++) {
+    const v = (at[row]! - shiftV) / scaleV;
+    const halfWidth = 0.24 + 0.64 * soft((v + 0.78) / 0.07);
+    for (let column = 0; column < size; column++) {
+      const u = (at[column]! - shiftU) / scaleU;
+      const x = Math.abs(u);
+      const lung = u < 0 ? lungs.right : lungs.left;
+      const index = row * size + column;
+      const texture = fine[index]!;
+      const body = soft((halfWidth - x) / 0.025);
+      let value = 0.02 + body * (0.5 + 0.1 * x + 0.04 * coarse[index]!);
+
+      const rho = lungDistance(x, v, lung.shape);
+      const dome = lung.dome + 0.55 * (x - 0.36) ** 2;
+      const mask = soft(((1 - rho) * lung.shape.radiusX) / 0.018) * soft((dome - v) / 0.018);
+      value = lungField(value, mask, x, v, texture);
+
+      value +=
+        body * (0.1 * bump(u / 0.085) * soft((v + 0.95) / 0.05) - 0.1 * bump(u / 0.035) * soft((-0.35 - v) / 0.04));
+      if (x > 0.08 && v < 0.72) {
+        // The strongest of the eight profiles is that of the nearest rib.
+        const slope = slopes[column]!;
+        const nearest = ribs.reduce(
+          (least, rib) => Math.min(least, Math.abs(v - rib - slope)),
+          Number.POSITIVE_INFINITY,
+        );
+        value += 0.085 * body * bump(nearest / 0.02) * soft((0.8 - x) / 0.02);
+      }
+      if (x > 0.06 && x < 0.72) value += 0.12 * body * bump((v + 0.66 + 0.16 * (x - 0.1)) / 0.028);
+
+      const heartDistance = Math.hypot(
+        (u - heartShape.u) / heartShape.radiusU,
+        (v - heartShape.v) / heartShape.radiusV,
+      );
+      const heart = soft(((1 - heartDistance) * heartShape.radiusU) / 0.018);
+      value = mix(value, 0.72 + 0.02 * texture, heart);
+
+      if (Number.isFinite(lung.collapse)) value = collapsed(value, mask, rho, lung, x, v, heart);
+      if (lung.blob) value += lung.blob(x, v) * mask * (1 - 0.75 * heart) * soft((0.31 - v) / 0.02);
+      if (lung.fluidTop) value = mix(value, 0.64 + 0.02 * texture, mask * soft((v - lung.fluidTop(x)) / 0.022));
+      picture[index] = value;
+    }
+  }
+  return finish(picture, random, 0.018);
+}
+
+/** Whether a report is kept for measuring only (one wording in eight, decided by the text alone). */
+export const isHeldOutReport = (report: string): boolean => fold(keyOf(0), report)[0] % 8 === 0;
+
+/** Which wordings a phantom may be reported in. */
+export type Wording = 'any' | 'train' | 'held-out';
+
+/** The first wording of the findings that is allowed; every combination of findings has wordings of both kinds. */
+function reportOf(key: Key, findings: readonly Finding[], wording: Wording): string {
+  for (let attempt = 0; ; attempt++) {
+    const report = writeReport(randomOf(fold(key, attempt)), findings);
+    if (wording === 'any' || isHeldOutReport(report) === (wording === 'held-out')) return report;
+  }
+}
+
+/**
+ * The phantom of a key.
+ * @example phantom(fold(keyOf(1), 0)).report // 'Small left pleural effusion. Heart size is normal.'
+ */
+export function phantom(key: Key, size = 128, wording: Wording = 'any'): Phantom {
+  const findings = drawFindings(randomOf(fold(key, 'findings')));
+  return {
+    findings,
+    report: reportOf(fold(key, 'report'), findings, wording),
+    pixels: drawFilm(randomOf(fold(key, 'film')), findings, size),
+  };
+}
+
+/**
+ * The index-th phantom of a seeded set. Sets of different name share no phantom, and no report of the set 'train' is
+ * ever a report of another set.
+ */
+export const phantomAt = (seed: number, set: string, index: number, size = 128): Phantom =>
+  phantom(fold(fold(keyOf(seed), `phantoms ${set}`), index), size, set === 'train' ? 'train' : 'held-out');

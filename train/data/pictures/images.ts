@@ -1,0 +1,143 @@
+/**
+ * Images from people: PNG and JPEG only, told by content and never by name, decoded wholly or refused. Half a film or a
+ * film of grey filling must never be trained on.
+ */
+
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import sharp from 'sharp';
+import { asFileError, FileError } from '../../../models/io/error.ts';
+import { cleanPng, ImageProblem, isPng } from './png-chunks.ts';
+import { type Filter, type Pixels, resizeAndCrop8, resizeAndCropFloat } from './resample.ts';
+
+// libvips keeps decoded pictures for reuse; a data set is read once.
+sharp.cache(false);
+
+/** A decoded image, [height, width, channels] with 1 (grey) or 3 (RGB) channels; white is 2^depth - 1. */
+export type Picture =
+  | (Pixels<Uint8Array> & { readonly depth: 8; readonly channels: 1 | 3 })
+  | (Pixels<Uint16Array> & { readonly depth: 16; readonly channels: 1 | 3 });
+
+/** A film of 4020 × 4892 is 19.7 million pixels. */
+export const MAX_PIXELS = 50_000_000;
+export const MAX_IMAGE_BYTES = 256 * 2 ** 20;
+
+const isJpeg = (bytes: Uint8Array) => bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
+
+/** Why the decoder refused, in few words; its own messages may hold anything that is in the file. */
+function decoderProblem(kind: string, error: unknown): ImageProblem {
+  const message = error instanceof Error ? error.message : '';
+  if (/pixel limit|Maximum supported image dimension/i.test(message)) {
+    return new ImageProblem(`${kind} has too many pixels, at most ${MAX_PIXELS} are read`);
+  }
+  const reason = /premature end|out of data/i.test(message)
+    ? 'truncated'
+    : /Empty JPEG/i.test(message)
+      ? 'of size zero'
+      : 'corrupt';
+  return new ImageProblem(`${kind} cannot be decoded, it is ${reason}`);
+}
+
+/**
+ * Decodes PNG or JPEG bytes. Alpha is laid over black and dropped, palettes are unfolded, colour profiles and
+ * orientation marks are ignored (as Pillow and torchvision do), 16-bit PNG stays 16-bit.
+ * @throws ImageProblem when it is no PNG or JPEG, is damaged, or has more than `MAX_PIXELS` pixels.
+ */
+export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
+  const kind = isPng(bytes) ? 'PNG' : isJpeg(bytes) ? 'JPEG' : undefined;
+  if (!kind) {
+    throw new ImageProblem(bytes.length === 0 ? 'is empty, expected a PNG or JPEG image' : 'is no PNG or JPEG image');
+  }
+  let source = bytes;
+  if (kind === 'PNG') {
+    const { header, png } = cleanPng(bytes);
+    const pixels = header.width * header.height;
+    if (pixels > MAX_PIXELS) {
+      throw new ImageProblem(`PNG of ${header.width} x ${header.height} pixels, at most ${MAX_PIXELS} pixels are read`);
+    }
+    source = png;
+  }
+  try {
+    const image = sharp(source, { failOn: 'warning', limitInputPixels: MAX_PIXELS, ignoreIcc: true });
+    const { space, depth, hasAlpha } = await image.metadata();
+    const grey = space === 'b-w' || space === 'grey16';
+    const wide = depth === 'ushort';
+    const { data, info } = await (hasAlpha ? image.flatten({ background: '#000' }) : image)
+      .toColourspace(grey ? (wide ? 'grey16' : 'b-w') : wide ? 'rgb16' : 'srgb')
+      .raw({ depth: wide ? 'ushort' : 'uchar' })
+      .toBuffer({ resolveWithObject: true });
+    const { width, height, channels } = info;
+    if ((channels !== 1 && channels !== 3) || data.length !== width * height * channels * (wide ? 2 : 1)) {
+      throw new ImageProblem(`${kind} has ${channels} colour channels, expected 1 or 3`);
+    }
+    const bytesOut = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return wide
+      ? { width, height, channels, depth: 16, data: new Uint16Array(bytesOut.slice().buffer) }
+      : { width, height, channels, depth: 8, data: bytesOut };
+  } catch (error) {
+    throw error instanceof ImageProblem ? error : decoderProblem(kind, error);
+  }
+}
+
+/**
+ * The bytes of a regular file, its size checked before anything is allocated. Opened without blocking, so that a pipe
+ * is refused and not waited for.
+ * @throws FileError for a missing file, a directory, pipe or device, or one above `limit` bytes.
+ */
+async function readRegular(file: string, limit: number): Promise<Uint8Array> {
+  let handle: Awaited<ReturnType<typeof open>> | undefined;
+  try {
+    handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    const info = await handle.stat();
+    if (info.isDirectory()) throw new FileError(file, 'image', 'is a directory, expected a PNG or JPEG file');
+    if (!info.isFile()) throw new FileError(file, 'image', 'is not a regular file');
+    if (info.size > limit) throw new FileError(file, 'image', `has ${info.size} bytes, at most ${limit} are read`);
+    return await handle.readFile();
+  } catch (error) {
+    throw asFileError(error, file, 'image');
+  } finally {
+    await handle?.close();
+  }
+}
+
+/**
+ * Reads one image file.
+ * @throws FileError (one line: file, what is wrong) as `decodeImage`, or when it is no readable regular file.
+ */
+export async function readImage(file: string): Promise<Picture> {
+  const bytes = await readRegular(file, MAX_IMAGE_BYTES);
+  try {
+    return await decodeImage(bytes);
+  } catch (error) {
+    throw error instanceof ImageProblem ? new FileError(file, 'image', error.message) : error;
+  }
+}
+
+/**
+ * A picture as the model's VAE takes it: shortest side resized to `side`, middle cut out, grey repeated three times,
+ * [side, side, 3] in [-1, 1]. 8-bit pictures go through Pillow's 8-bit arithmetic (torchvision `Resize`, `CenterCrop`,
+ * `ToTensor`, `Normalize(0.5, 0.5)`), 16-bit ones through real numbers without rounding.
+ * @example trainingPixels(await readImage('film.png'), 224).length // 224 · 224 · 3
+ */
+export function trainingPixels(
+  picture: Picture,
+  side: number,
+  filter: Exclude<Filter, 'nearest'> = 'bilinear',
+): Float32Array {
+  const white = 2 ** picture.depth - 1;
+  const { channels, data } =
+    picture.depth === 8
+      ? resizeAndCrop8(picture, side, filter)
+      : resizeAndCropFloat({ ...picture, data: new Float32Array(picture.data) }, side, filter);
+  const out = new Float32Array(side * side * 3);
+  for (let at = 0; at < out.length; at++) {
+    const value = data[channels === 3 ? at : Math.floor(at / 3)]!;
+    // Filters with negative lobes overshoot in real numbers; 8-bit arithmetic has clipped already.
+    out[at] = Math.min(1, Math.max(-1, value / (white / 2) - 1));
+  }
+  return out;
+}
+
+/** Reads and prepares one image file. @throws FileError as `readImage`. */
+export const loadTrainingPixels = async (file: string, side: number): Promise<Float32Array> =>
+  trainingPixels(await readImage(file), side);

@@ -1,0 +1,187 @@
+/** A base model made ready to run, with or without an adapter: what `generate` and the trainer start from. */
+import path from 'node:path';
+import { type Backend, CoreError, type Tree, tensor } from '../../core/index.ts';
+import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
+import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
+import { type Base, openBase } from '../../models/io/base.ts';
+import { FileError, listed } from '../../models/io/error.ts';
+import { readTokenizer, type TokenizerFiles } from '../../models/io/tokenizer-files.ts';
+import { checkWeights, type Spec } from '../../models/io/weights.ts';
+import { PARTS, type Part } from '../../models/names.ts';
+import { makeSchedule } from '../../models/schedulers/index.ts';
+import { type LoadOptions, linearPaths, load, parameterCount, specShapes } from '../../models/spec.ts';
+import { unetSpec } from '../../models/unet/index.ts';
+import { vaeSpec } from '../../models/vae/index.ts';
+import type { Param } from '../../nn/index.ts';
+import type { Adapter, Adapters } from '../../selora/adapter.ts';
+import { attach } from '../../selora/attach.ts';
+import type { PerNetwork } from '../step/step.ts';
+import { SMALL_BASE } from './paths.ts';
+import type { Pipeline } from './sample.ts';
+
+export { SMALL_BASE };
+
+/** Module path → [d_out, d_in] (PyTorch's weight shape) of the linear layers of each network. */
+export type Linears = PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
+
+/** The adapters of a file in the form the models take: y = x·Wᵀ + scale·(x·A)·B. */
+export type LoadedAdapters = PerNetwork<Adapters> & { readonly scale: number };
+
+export type LoadedModel = {
+  readonly pipeline: Pipeline;
+  readonly base: Base;
+  readonly linears: Linears;
+  /** The adapter that is attached, when there is one. */
+  readonly adapter?: { readonly file: AdapterFile; readonly adapters: LoadedAdapters };
+};
+
+export type WeightStorage = 'auto' | 'f16' | 'f32';
+
+/** parameters from which `auto` stores halves */
+const LARGE_MODEL = 200e6;
+
+/** The storage of the frozen weights of a base. @throws CoreError when f16 is asked of a backend without it */
+export function storageOf(base: Base, backend: Backend, wanted: WeightStorage = 'auto'): 'f16' | 'f32' {
+  const has = backend.supports('f16');
+  if (wanted === 'f16' && !has)
+    throw new CoreError(`--weights f16: backend ${backend.name} has no f16 storage; use --backend wasm`);
+  if (wanted !== 'auto') return wanted;
+  const specs: readonly Tree<Param>[] = Object.values(specsOf(base));
+  const total = specs.reduce((n, spec) => n + parameterCount(spec), 0);
+  return has && total > LARGE_MODEL ? 'f16' : 'f32';
+}
+
+export type LoadModelOptions = {
+  /** An adapter file or folder to attach. */
+  readonly adapter?: string | undefined;
+  /** Folder of the configurations that belong to a single-file checkpoint. */
+  readonly configFolder?: string | undefined;
+  /** f64 runs on the cpu backend only. */
+  readonly dtype?: 'f32' | 'f64';
+  /** How frozen weights are stored. auto (default): f16 above 200 million parameters where the backend has it, else f32. */
+  readonly weights?: WeightStorage;
+  /** Leaves the weights on the host: for other work than running the model. Default: they are moved to the backend. */
+  readonly keepOnHost?: boolean;
+};
+
+/** Opens a base; `configFolder` is for single files. @throws FileError naming file and field */
+export const openBaseAt = (location: string, configFolder?: string): Promise<Base> =>
+  openBase(location, configFolder === undefined ? {} : { configFolder });
+
+/** The tree of every network of a base as its configuration builds it. */
+export const specsOf = ({ configs }: Base) => ({
+  unet: unetSpec(configs.unet),
+  vae: vaeSpec(configs.vae),
+  text: textEncoderSpec(configs.textEncoder),
+});
+
+/** Names and shapes of every tensor of a base as its configuration builds them. */
+export function shapesOf(base: Base): Readonly<Record<Part, Spec>> {
+  const { unet, vae, text } = specsOf(base);
+  return { unet: specShapes(unet), vae: specShapes(vae), text_encoder: specShapes(text) };
+}
+
+/**
+ * Checks every tensor of a base against its configuration, names and shapes.
+ * @throws FileError: one line that lists what is missing, unexpected and of the wrong shape
+ */
+export function checkBase(base: Base): void {
+  const shapes = shapesOf(base);
+  for (const part of PARTS) checkWeights(base.parts[part], shapes[part]);
+}
+
+/** The linear layers of U-Net and text encoder: what adapters can be put on. */
+export function linearsOf(base: Base): Linears {
+  const specs = specsOf(base);
+  const of = (paths: readonly string[], shapes: Spec) =>
+    new Map(paths.map((p) => [p, shapes.get(`${p}.weight`) as unknown as readonly [number, number]]));
+  return {
+    unet: of(linearPaths(specs.unet), specShapes(specs.unet)),
+    text: of(linearPaths(specs.text), specShapes(specs.text)),
+  };
+}
+
+/** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
+export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
+  base.tokenizer ?? readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder);
+
+/**
+ * The adapters of a file as immutable trees by module path.
+ * Where all modules have one scale it is kept; else each scale is multiplied into its B and the common scale is 1.
+ * @throws FileError naming `file`: one line that lists modules that are no linear of the base, or of another size
+ */
+export function adaptersFromFile(
+  { modules }: AdapterFile,
+  linears: Linears,
+  { file = 'adapter', dtype = 'f32' }: { readonly file?: string; readonly dtype?: 'f32' | 'f64' } = {},
+): LoadedAdapters {
+  const networkOf = { unet: 'unet', text_encoder: 'text' } as const;
+  const scales = new Set([...modules.values()].map((m) => m.scale));
+  const scale = scales.size === 1 ? [...scales][0] : 1;
+  const found: PerNetwork<Map<string, Adapter>> = { unet: new Map(), text: new Map() };
+  const problems: string[] = [];
+  for (const [name, module] of modules) {
+    const dot = name.indexOf('.');
+    const network = networkOf[name.slice(0, dot) as keyof typeof networkOf];
+    const local = name.slice(dot + 1);
+    const shape = network && linears[network].get(local);
+    if (module.kernel !== undefined) {
+      problems.push(`${name} is a convolution's, only linear layers can be adapted on the fly: npm run merge takes it`);
+    } else if (shape === undefined) {
+      problems.push(`${name} is no linear layer of the base`);
+    } else if (shape[0] !== module.dOut || shape[1] !== module.dIn) {
+      problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${shape[1]} → ${shape[0]}`);
+    } else {
+      found[network].set(local, adapterOf(module, module.scale / scale, dtype));
+    }
+  }
+  if (modules.size === 0) problems.push('it adapts nothing');
+  if (problems.length > 0) throw new FileError(file, 'modules', listed(problems, 3));
+  return { unet: Object.fromEntries(found.unet), text: Object.fromEntries(found.text), scale };
+}
+
+function adapterOf({ A, B, rank, dIn, dOut }: AdapterModule, factor: number, dtype: 'f32' | 'f64'): Adapter {
+  const b = factor === 1 ? B : B.map((x) => x * factor);
+  return { A: tensor(A, [dIn, rank], dtype), B: tensor(b, [rank, dOut], dtype) };
+}
+
+async function openAdapter(location: string, linears: Linears, { dtype = 'f32' }: LoadModelOptions) {
+  const file = await readAdapter(location);
+  return { file, adapters: adaptersFromFile(file, linears, { file: location, dtype }) };
+}
+
+/**
+ * Opens a base (diffusers folder or single file), checks every tensor against its configuration, loads it, attaches the
+ * adapter and moves everything to the backend.
+ * @throws FileError naming file and field of what is missing, of the wrong shape or not finite
+ * @example const { pipeline } = await loadPipeline(SMALL_BASE, backend, { adapter: 'runs/first/adapter.safetensors' })
+ */
+export async function loadPipeline(
+  location: string,
+  backend: Backend,
+  options: LoadModelOptions = {},
+): Promise<LoadedModel> {
+  const base = await openBaseAt(location, options.configFolder);
+  const linears = linearsOf(base);
+  const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
+  const specs = specsOf(base);
+  const dtype = options.dtype ?? 'f32';
+  const how: LoadOptions = {
+    dtype,
+    weights: dtype === 'f64' ? 'f32' : storageOf(base, backend, options.weights),
+    ...(options.keepOnHost ? {} : { backend }),
+  };
+  const unet = await load(specs.unet, base.parts.unet, how);
+  const text = await load(specs.text, base.parts.text_encoder, how);
+  const vae = await load(specs.vae, base.parts.vae, how);
+  const { configs } = base;
+  const pipeline: Pipeline = {
+    unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale) : unet,
+    text: adapter ? attach(text, adapter.adapters.text, adapter.adapters.scale) : text,
+    vae,
+    configs: { unet: configs.unet, vae: configs.vae, text: configs.textEncoder },
+    tokenizer: (await tokenizerOf(base)).tokenizer,
+    schedule: makeSchedule(configs.scheduler),
+  };
+  return { pipeline, base, linears, ...(adapter ? { adapter } : {}) };
+}

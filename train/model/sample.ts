@@ -1,0 +1,117 @@
+/**
+ * Text → pictures with classifier-free guidance. The one function behind `generate`, the trainer's samples and the
+ * pre-training gate: the same seed, prompt and settings give the same picture everywhere.
+ */
+import { setImmediate as nextTask } from 'node:timers/promises';
+import { type Backend, compile, mul, read, type Tensor, tensor } from '../../core/index.ts';
+import { idsTensor, type TextEncoder, textContext } from '../../models/clip/text-encoder.ts';
+import type { Tokenizer } from '../../models/clip/tokenizer.ts';
+import type { TextEncoderConfig, UNetConfig, VaeConfig } from '../../models/config.ts';
+import {
+  createSampler,
+  guide,
+  runSampler,
+  type SamplerName,
+  type Samples,
+  type Schedule,
+} from '../../models/schedulers/index.ts';
+import { type UNet, unet } from '../../models/unet/index.ts';
+import { type Vae, vaeDecode } from '../../models/vae/index.ts';
+import { fold, keyOf, randomOf } from '../data/random.ts';
+
+/** A whole model: parameters (adapters attached or not), configurations, tokenizer, noise schedule. */
+export interface Pipeline {
+  readonly unet: UNet;
+  readonly vae: Vae;
+  readonly text: TextEncoder;
+  readonly configs: { readonly unet: UNetConfig; readonly vae: VaeConfig; readonly text: TextEncoderConfig };
+  readonly tokenizer: Tokenizer;
+  readonly schedule: Schedule;
+}
+export interface SampleOptions {
+  readonly steps: number;
+  readonly guidance: number;
+  readonly sampler: SamplerName;
+  /** picture i of a call starts from the noise of (seed, i) */
+  readonly seed: number;
+  /** picture size in pixels */
+  readonly height: number;
+  readonly width: number;
+  /** pictures per model call; changes memory, not content */
+  readonly batch?: number;
+  /** pieces of 77 ids that a prompt may take (default: 1) */
+  readonly captionChunks?: number | undefined;
+  readonly onStep?: (done: number, of: number) => void;
+}
+/** RGB pictures [h, w, 3] in [−1, 1], one per prompt. */
+export type Generator = (p: Pipeline, prompts: readonly string[], options: SampleOptions) => Promise<Float32Array[]>;
+
+/** Prepares the compiled programs once; they serve any parameters of the same shapes. */
+export function createGenerator(backend: Backend, configs: Pipeline['configs']): Generator {
+  const encode = compile((text: TextEncoder, ids: Tensor) => textContext(text, configs.text, ids), {
+    backend,
+    name: 'text encoder',
+  });
+  const denoise = compile((p: UNet, x: Tensor, t: Tensor, context: Tensor) => unet(p, configs.unet, x, t, context), {
+    backend,
+    name: 'denoise',
+  });
+  const decode = compile((vae: Vae, z: Tensor) => vaeDecode(vae, configs.vae, mul(z, 1 / configs.vae.scaling_factor)), {
+    backend,
+    name: 'decode',
+  });
+
+  return async (p, prompts, o) => {
+    const factor = 2 ** (configs.vae.block_out_channels.length - 1);
+    if (o.height % factor !== 0 || o.width % factor !== 0)
+      throw new RangeError(`picture size ${o.height}×${o.width}: both sides must be multiples of ${factor}`);
+    const [h, w, c] = [o.height / factor, o.width / factor, configs.vae.latent_channels];
+    const each = h * w * c;
+    const chunks = o.captionChunks ?? 1;
+    const size = o.batch ?? 8;
+    const guided = o.guidance !== 1;
+    const out: Float32Array[] = [];
+    const sampler = createSampler(o.sampler, p.schedule, o.steps);
+    const calls = sampler.timesteps.length * Math.ceil(prompts.length / size);
+    let done = 0;
+    for (let from = 0; from < prompts.length; from += size) {
+      const group = prompts.slice(from, from + size);
+      const n = group.length;
+      // unconditional half first
+      const texts = guided ? [...group.map(() => ''), ...group] : group;
+      const context = encode(
+        p.text,
+        idsTensor(
+          texts.map((t) => p.tokenizer.encode(t, chunks).ids),
+          chunks,
+        ),
+      );
+      const draws = group.map((_, i) => randomOf(fold(fold(keyOf(o.seed), 'picture'), from + i)));
+      const normals = (): Float32Array => {
+        const x = new Float32Array(n * each);
+        for (let i = 0; i < n; i++) for (let j = 0; j < each; j++) x[i * each + j] = draws[i]!.normal();
+        return x;
+      };
+      const model = async (input: Samples, t: number): Promise<Samples> => {
+        // Backends that compute at once would never let a signal in between.
+        await nextTask();
+        const x = new Float32Array(texts.length * each);
+        x.set(input);
+        if (guided) x.set(input, n * each);
+        const y = await read(
+          denoise(p.unet, tensor(x, [texts.length, h, w, c]), tensor(new Float32Array(texts.length).fill(t)), context),
+        );
+        if (!guided) return y as Float32Array;
+        return guide(y.subarray(0, n * each) as Float32Array, y.subarray(n * each) as Float32Array, o.guidance);
+      };
+      const z = await runSampler(sampler, model, normals(), {
+        ...(sampler.stochastic ? { noise: () => normals() } : {}),
+        onStep: () => o.onStep?.(++done, calls),
+      });
+      const pictures = (await read(decode(p.vae, tensor(Float32Array.from(z), [n, h, w, c])))) as Float32Array;
+      const pixels = o.height * o.width * 3;
+      for (let i = 0; i < n; i++) out.push(pictures.slice(i * pixels, (i + 1) * pixels));
+    }
+    return out;
+  };
+}

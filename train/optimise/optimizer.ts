@@ -1,0 +1,58 @@
+/**
+ * Adam and AdamW as pure functions on tensors. `age` is the number of updates an entry has had before this one; it may be
+ * a scalar or broadcast over ranks, so that a grown rank gets its own bias correction.
+ */
+import { add, div, maximum, minimum, mul, sqrt, sub, sum, type Tensor, tanh } from '../../core/index.ts';
+
+export interface AdamOptions {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** true: AdamW, the weight shrinks by lr·wd first; false: Adam, wd·p is added to the gradient */
+  readonly decoupled: boolean;
+}
+/** the paper's setting (B.2) */
+export const adamDefaults: AdamOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, decoupled: false };
+
+/**
+ * 1 − βᵗ for t ≥ 1 without cancellation, also for β near 1: 2T/(1 + T) with T = tanh(−½·t·ln β).
+ * @example oneMinusPower(0.999, tensor(1)) // 0.001
+ */
+export function oneMinusPower(beta: number, t: Tensor): Tensor {
+  const T = tanh(mul(t, -0.5 * Math.log(beta)));
+  return div(mul(T, 2), add(T, 1));
+}
+
+export interface AdamState {
+  readonly m: Tensor;
+  readonly v: Tensor;
+}
+/**
+ * One update: m' = β₁m + (1−β₁)g, v' = β₂v + (1−β₂)g², p' = p − lr·m̂/(√v̂ + ε), m̂ = m'/(1−β₁ᵗ), v̂ = v'/(1−β₂ᵗ), t = age + 1.
+ * Source: Kingma & Ba 2015; torch.optim.Adam/AdamW.
+ */
+export function adamUpdate(
+  p: Tensor,
+  gradient: Tensor,
+  { m, v }: AdamState,
+  age: Tensor,
+  lr: Tensor,
+  o: AdamOptions,
+): { readonly p: Tensor; readonly m: Tensor; readonly v: Tensor } {
+  const g = o.weightDecay !== 0 && !o.decoupled ? add(gradient, mul(p, o.weightDecay)) : gradient;
+  const t = add(age, 1);
+  const m1 = add(mul(m, o.beta1), mul(g, 1 - o.beta1));
+  const v1 = add(mul(v, o.beta2), mul(mul(g, g), 1 - o.beta2));
+  const step = div(lr, oneMinusPower(o.beta1, t));
+  const root = add(div(sqrt(v1), sqrt(oneMinusPower(o.beta2, t))), o.eps);
+  const shrunk = o.weightDecay !== 0 && o.decoupled ? sub(p, mul(p, mul(lr, o.weightDecay))) : p;
+  return { p: sub(shrunk, mul(step, div(m1, root))), m: m1, v: v1 };
+}
+
+/** ‖g‖₂ over all tensors together. */
+export const globalNorm = (gradients: readonly Tensor[]): Tensor =>
+  sqrt(gradients.map((g) => sum(mul(g, g))).reduce((a, b) => add(a, b)));
+/** The factor that brings ‖g‖ down to `limit`: min(1, limit/(‖g‖ + 1e-6)) (torch.nn.utils.clip_grad_norm_). */
+export const clipFactor = (norm: Tensor, limit: number): Tensor =>
+  minimum(div(limit, maximum(add(norm, 1e-6), 1e-12)), 1);

@@ -1,0 +1,148 @@
+/** The run's curves: loss, validation with true and shuffled reports, FI ratios, ranks, memory. */
+import * as Plot from '@observablehq/plot';
+import { number } from '../../words/format.ts';
+import { extent, groupBy, type ModuleHistory, quantile, rankAt, testSteps } from '../history.ts';
+import type { RunSummary } from '../summary.ts';
+import { ground, series } from './colors.ts';
+import { type Line, lineChart, type Point, smooth, thin } from './line-chart.ts';
+import { placeOf } from './modules.ts';
+
+/** Training loss (raw and smoothed), validation loss, the frozen base's, and other methods' on one axis. */
+export function lossCurve(s: RunSummary): string | undefined {
+  const train = s.metrics.map((m) => ({ step: m.step, value: m.loss }));
+  const validation = (s.validation?.rows ?? []).map((r) => ({ step: r.step, value: r.loss }));
+  const steps = [...train, ...validation].map((p) => p.step);
+  const base = s.validation?.base?.loss;
+  const reference = base === undefined || steps.length === 0 ? [] : extent(steps);
+  const lines: Line[] = [
+    { name: 'train, each step', color: series[0]!, points: train, kind: 'faint' },
+    { name: 'train, smoothed (0.95)', color: series[0]!, points: smooth(train) },
+    { name: `validation (n = ${s.validation?.n ?? 0})`, color: series[1]!, points: validation },
+    {
+      name: 'untouched base',
+      color: ground.muted,
+      points: reference.map((step) => ({ step, value: base! })),
+      kind: 'dashed',
+    },
+    ...s.comparisons.map(
+      (c, i): Line => ({
+        name: c.method,
+        color: series[2 + (i % 3)]!,
+        points: c.validation.map((r) => ({ step: r.step, value: r.loss })),
+      }),
+    ),
+  ];
+  const bad = s.metrics.filter((m) => !Number.isFinite(m.loss));
+  const marks =
+    bad.length === 0
+      ? []
+      : [
+          Plot.tickX(thin(bad, 100), {
+            x: 'step',
+            stroke: series[1]!.light,
+            strokeOpacity: 0.4,
+            title: (m) => `step ${m.step}: the loss is ${m.loss}`,
+          }),
+        ];
+  const description = `Loss against step: ${train.length} training steps, ${validation.length} validations, ${bad.length} steps with a loss that is not finite.`;
+  return lineChart(lines, {
+    title: 'Training and validation loss',
+    description,
+    y: 'loss (mean squared error)',
+    log: true,
+    below: marks,
+  });
+}
+
+/** Validation loss with each picture's own report and with another picture's: the gap is what the words are worth. */
+export function shuffledCurve(s: RunSummary): string | undefined {
+  const rows = (s.validation?.rows ?? []).filter((r) => r.shuffled !== undefined);
+  const points = (pick: (r: (typeof rows)[number]) => number): Point[] =>
+    rows.map((r) => ({ step: r.step, value: pick(r) }));
+  if (rows.length === 0) return undefined;
+  const lines: Line[] = [
+    { name: 'own report', color: series[1]!, points: points((r) => r.loss) },
+    { name: 'another picture’s report', color: series[3]!, points: points((r) => r.shuffled!) },
+  ];
+  const description =
+    'Validation loss with the true and with a shuffled report; a growing gap means that the model reads the report.';
+  return lineChart(lines, {
+    title: 'Does it read the report? Its own against another picture’s',
+    description,
+    y: 'validation loss',
+  });
+}
+
+/** Median and 10–90% band of the FI ratios of each test, with the threshold λ. */
+export function ratioCurve(s: RunSummary): string | undefined {
+  const tests = groupBy(
+    s.expansions.filter((e) => Number.isFinite(e.ratio)),
+    (e) => e.step,
+  );
+  const band = [...tests]
+    .sort((a, b) => a[0] - b[0])
+    .map(([step, rows]) => {
+      const ratios = rows.map((r) => r.ratio);
+      return {
+        step,
+        low: quantile(ratios, 0.1),
+        value: quantile(ratios, 0.5),
+        high: quantile(ratios, 0.9),
+        n: rows.length,
+      };
+    });
+  if (band.length === 0) return undefined;
+  const steps = [band[0]!.step, band.at(-1)!.step];
+  const lambda = s.lambda;
+  const lines: Line[] = [
+    { name: `median of ${band[0]!.n} modules`, color: series[0]!, points: band },
+    ...(lambda === undefined
+      ? []
+      : [
+          {
+            name: `λ = ${number(lambda)}`,
+            color: series[1]!,
+            points: steps.map((step) => ({ step, value: lambda })),
+            kind: 'dashed',
+          } as const,
+        ]),
+  ];
+  const area = Plot.areaY(band, { x: 'step', y1: 'low', y2: 'high', fill: series[0]!.light, fillOpacity: 0.16 });
+  const description =
+    'FI ratio (expanded / original) at each expansion test: median and the range from the 10% to the 90% quantile over modules.';
+  return lineChart(lines, {
+    title: 'FI ratio at each test (band: 10–90% of modules)',
+    description,
+    y: 'FI-score expanded / original',
+    below: [area],
+  });
+}
+
+/** Total rank of each network after every test. */
+export function rankCurve(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
+  const steps = [0, ...testSteps(histories.flatMap((h) => h.tests)), lastStep];
+  const distinct = [...new Set(steps)].sort((a, b) => a - b);
+  const groups = groupBy(histories, (h) => placeOf(h.path)?.network ?? 'other');
+  const names = { unet: 'U-Net', text: 'text encoder', other: 'other modules' } as const;
+  const lines = (['unet', 'text', 'other'] as const).flatMap((key, i): Line[] => {
+    const members = groups.get(key) ?? [];
+    if (members.length === 0) return [];
+    const points = distinct.map((step) => ({ step, value: members.reduce((sum, h) => sum + rankAt(h, step), 0) }));
+    return [{ name: `${names[key]} (${members.length} modules)`, color: series[i]!, points, kind: 'steps' }];
+  });
+  const description = 'Sum of the ranks of all adapters, by network, against step.';
+  return lineChart(lines, { title: 'Total rank', description, y: 'sum of ranks' });
+}
+
+/** Live bytes after each step. */
+export function memoryCurve(s: RunSummary): string | undefined {
+  const points = s.metrics
+    .filter((m) => m.memory !== undefined)
+    .map((m) => ({ step: m.step, value: m.memory! / 2 ** 20 }));
+  const lines: Line[] = [{ name: 'live memory', color: series[0]!, points }];
+  return lineChart(lines, {
+    title: 'Memory while training',
+    description: 'Live bytes after each training step.',
+    y: 'MiB',
+  });
+}

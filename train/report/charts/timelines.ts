@@ -1,0 +1,190 @@
+/** Rank history by kind of layer, the time line of expansions, and final rank against change. */
+import * as Plot from '@observablehq/plot';
+import { integer, number, stepTick } from '../../words/format.ts';
+import { extent, groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from '../history.ts';
+import { ground, rampIndex, rampStep, series } from './colors.ts';
+import { placeOf } from './modules.ts';
+import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
+
+const width = 992;
+const rowHeight = 22;
+const left = 96;
+
+/** Modules of one kind, `U-Net attn1 q` or `text fc1`. */
+interface Kind {
+  readonly label: string;
+  readonly members: readonly ModuleHistory[];
+}
+
+/** Kinds of layer in the order of the rank maps, U-Net first. */
+function kinds(histories: readonly ModuleHistory[]): readonly Kind[] {
+  const placed = histories.map((h) => ({ h, place: placeOf(h.path) }));
+  const order = (p: (typeof placed)[number]): number =>
+    p.place === undefined ? 2000 : (p.place.network === 'unet' ? 0 : 1000) + p.place.rowOrder;
+  const sorted = [...placed].sort((a, b) => order(a) - order(b));
+  const name = (p: (typeof placed)[number]): string =>
+    p.place === undefined ? 'other' : p.place.network === 'unet' ? p.place.row : `text ${p.place.row}`;
+  return [...groupBy(sorted, name)].map(([label, list]) => ({ label, members: list.map((p) => p.h) }));
+}
+
+function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.PlotOptions {
+  return {
+    width,
+    height: 40 + rows.length * rowHeight + bottom,
+    marginLeft: left,
+    marginRight: 18,
+    marginTop: 40,
+    marginBottom: bottom,
+    x: {
+      label: 'step',
+      labelArrow: 'none',
+      labelAnchor: 'center',
+      labelOffset: 34,
+      domain: [0, Math.max(1, lastStep)],
+      tickFormat: stepTick,
+    },
+    y: { domain: [...rows], tickSize: 0, padding: 0.1, label: null },
+  } as Plot.PlotOptions;
+}
+
+/** Mean rank by kind of layer (rows) from test to test (columns). */
+export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
+  const steps = testSteps(histories.flatMap((h) => h.tests));
+  if (steps.length === 0) return undefined;
+  const edges = [0, ...steps, Math.max(lastStep, steps.at(-1)!)];
+  const rows = kinds(histories);
+  const cells = rows.flatMap(({ label, members }) =>
+    edges.slice(0, -1).map((from, i) => {
+      const value = mean(members.map((h) => rankAt(h, i === 0 ? -1 : from)));
+      return { label, from, to: edges[i + 1]!, value, n: members.length };
+    }),
+  );
+  const visible = cells.filter((c) => c.to > c.from);
+  const [low, high] = extent(visible.map((c) => c.value));
+  const bottom = 64;
+  const options = frame(
+    rows.map((r) => r.label),
+    lastStep,
+    bottom,
+  );
+  const fill = (c: (typeof cells)[number]): string => rampStep(rampIndex(c.value, low, high)).fill;
+  const tip = (c: (typeof cells)[number]): string =>
+    `${c.label}, steps ${integer(c.from)} to ${integer(c.to)}: mean rank ${number(c.value)} of ${c.n} modules`;
+  const mark = Plot.barX(visible, {
+    x1: 'from',
+    x2: 'to',
+    y: 'label',
+    fill: { value: fill, scale: null },
+    title: tip,
+  } as Plot.BarXOptions);
+  const description = `Mean rank of each kind of layer after each of ${steps.length} tests, from ${number(low)} to ${number(high)}.`;
+  const node = draw({ ...options, marks: [mark] }, { title: 'Rank history', description });
+  appendHeading(node, 'Rank history: mean rank by kind of layer');
+  appendScale(
+    node,
+    { x: left + 24, y: 40 + rows.length * rowHeight + bottom - 14, width: 160 },
+    number(low),
+    number(high),
+  );
+  return inline(node);
+}
+
+/** Which kinds of layer grew when: a disc per test, its area the share of modules that were expanded. */
+export function expansionTimeline(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
+  const rows = kinds(histories.filter((h) => h.tests.length > 0));
+  if (rows.length === 0) return undefined;
+  const dots = rows.flatMap(({ label, members }) => {
+    const byStep = groupBy(
+      members.flatMap((h) => h.tests),
+      (t) => t.step,
+    );
+    return [...byStep].map(([step, tests]) => {
+      const grown = tests.filter((t) => t.expanded).length;
+      const ratios = tests.map((t) => t.ratio);
+      const tip = `step ${integer(step)}, ${label}: ${grown} of ${tests.length} expanded; FI ratio median ${number(quantile(ratios, 0.5))}, ${number(quantile(ratios, 0))} to ${number(quantile(ratios, 1))}`;
+      return { label, step, share: grown / tests.length, tip };
+    });
+  });
+  const spacing = (width - left - 18) / Math.max(1, new Set(dots.map((d) => d.step)).size);
+  const largest = Math.max(3, Math.min(9, spacing / 2.1));
+  const grown = dots.filter((d) => d.share > 0);
+  const radius = { value: (d: (typeof dots)[number]) => Math.sqrt(d.share) * largest, scale: null };
+  const total = histories.reduce((sum, h) => sum + h.tests.filter((t) => t.expanded).length, 0);
+  const node = draw(
+    {
+      ...frame(
+        rows.map((r) => r.label),
+        lastStep,
+        40,
+      ),
+      marks: [
+        Plot.ruleY(
+          rows.map((r) => r.label),
+          { stroke: ground.faint.light },
+        ),
+        Plot.dot(dots, { x: 'step', y: 'label', r: 1, fill: ground.muted.light, title: 'tip' }),
+        Plot.dot(grown, {
+          x: 'step',
+          y: 'label',
+          r: radius,
+          fill: series[0]!.light,
+          fillOpacity: 0.85,
+          title: 'tip',
+        } as Plot.DotOptions),
+      ],
+    },
+    {
+      title: 'Time line of expansions',
+      description: `${total} expansions; one disc per test and kind of layer, area = share of its modules that grew.`,
+    },
+  );
+  appendHeading(
+    node,
+    `Time line of expansions (n = ${integer(total)}; area of a disc = share of the modules that grew)`,
+  );
+  return inline(node);
+}
+
+/** Final rank against ‖ΔW‖/‖W‖, one dot per module, with Spearman's correlation. */
+export function rankAgainstChange(histories: readonly ModuleHistory[]): string | undefined {
+  const points = histories
+    .filter((h) => h.change !== undefined && Number.isFinite(h.change))
+    .map((h) => ({ ...h, network: placeOf(h.path)?.network ?? ('other' as const) }));
+  if (points.length < 3) return undefined;
+  const rho = spearman(
+    points.map((p) => p.rank),
+    points.map((p) => p.change!),
+  );
+  const colors = { unet: series[0]!.light, text: series[1]!.light, other: series[2]!.light };
+  const node = draw(
+    {
+      width: 520,
+      height: 320,
+      marginTop: 66,
+      marginLeft: 56,
+      marginBottom: 40,
+      x: { label: 'final rank', labelArrow: 'none', labelAnchor: 'center', nice: true },
+      y: { label: null, nice: true, zero: true },
+      marks: [
+        Plot.gridY({ stroke: ground.rule.light, strokeOpacity: 1 }),
+        Plot.dot(points, {
+          x: 'rank',
+          y: 'change',
+          r: 3.2,
+          fillOpacity: 0.7,
+          fill: { value: (p: (typeof points)[number]) => colors[p.network], scale: null },
+          title: (p: (typeof points)[number]) => `${p.path}: rank ${p.rank}, ‖ΔW‖/‖W‖ ${number(p.change)}`,
+        } as Plot.DotOptions),
+      ],
+    },
+    {
+      title: 'Rank against change',
+      description: `Final rank and relative change of ${points.length} modules; Spearman's correlation ${number(rho, 2)}.`,
+    },
+  );
+  appendHeading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
+  node.appendChild(element('text', { x: 0, y: 34, 'text-anchor': 'start', fill: colors.unet }, '● U-Net'));
+  node.appendChild(element('text', { x: 70, y: 34, 'text-anchor': 'start', fill: colors.text }, '● text encoder'));
+  node.appendChild(element('text', { x: 0, y: 54, 'text-anchor': 'start', fill: ground.muted.light }, '‖ΔW‖ / ‖W‖'));
+  return inline(node);
+}

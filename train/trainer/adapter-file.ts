@@ -1,0 +1,80 @@
+/** What a run leaves for other programs: the adapter file and, on request, the merged model. */
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
+import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
+import type { Base } from '../../models/io/base.ts';
+import { writeBase } from '../../models/io/base-write.ts';
+import type { Decision } from '../../selora/fisher.ts';
+import type { RunConfig } from '../config/config.ts';
+import { mergedModel } from '../model/merged-weights.ts';
+import { tokenizerOf } from '../model/model.ts';
+import type { HostAdapters } from '../run/tensors.ts';
+
+/** A row of the metrics as far as its expansion test goes. */
+type Tested = { readonly step: number; readonly tests?: unknown };
+
+/** Every expansion of a run in order. */
+const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
+  rows.flatMap(({ step, tests }) =>
+    ((tests ?? []) as readonly Decision[])
+      .filter(({ expanded }) => expanded)
+      // +∞ (nothing but the candidate has a gradient) is no JSON number
+      .map(({ module, rankAfter, ratio }) => ({
+        step,
+        module,
+        rank: rankAfter,
+        ratio: Number.isFinite(ratio) ? ratio : null,
+      })),
+  );
+
+/**
+ * The adapters after `step` updates as a file: mixed ranks, the scale multiplied into B (so what is drawn from this value
+ * is drawn from the file too, to the bit), the run's facts in the header.
+ */
+export function adapterFileOf(
+  adapters: HostAdapters,
+  step: number,
+  c: RunConfig,
+  baseHash: string,
+  rows: readonly Tested[],
+): AdapterFile {
+  const scaled = (a: AdapterModule): AdapterModule => ({ ...a, B: c.scale === 1 ? a.B : a.B.map((b) => c.scale * b) });
+  const modules = new Map<string, AdapterModule>();
+  for (const [path, a] of adapters.unet) modules.set(`unet.${path}`, scaled({ ...a, scale: 1 }));
+  for (const [path, a] of adapters.text) modules.set(`text_encoder.${path}`, scaled({ ...a, scale: 1 }));
+  const selora = c.method === 'selora';
+  return withRun(
+    { modules, metadata: new Map() },
+    {
+      format: 'selora/1',
+      method: c.method,
+      lambda: selora ? c.lambda : null,
+      testEvery: selora ? c.testEvery : null,
+      scale: c.scale,
+      initA: c.gainA,
+      steps: step,
+      baseHash,
+      rankHistory: expansionsOf(rows.filter((row) => row.step <= step)),
+      seed: c.seed,
+      targets: c.targets,
+      ...(c.captionChunks === 1 ? {} : { captionChunks: c.captionChunks }),
+    },
+  );
+}
+
+/**
+ * Base + adapter as a diffusers folder, each weight in the number format the base stores it in. Streamed from the base's
+ * own files: a model that fills the backend as halves could not be merged there in f32. An older folder is replaced.
+ */
+export async function writeMerged(folder: string, base: Base, adapter: AdapterFile): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
+  await writeBase(path.resolve(folder), {
+    configFiles: base.configFiles,
+    tokenizerFiles: (await tokenizerOf(base)).raw,
+    weights: mergedModel(base, adapter),
+  });
+}
+
+export const parameters = (file: AdapterFile): number =>
+  [...file.modules.values()].reduce((n, m) => n + m.A.length + m.B.length, 0);
