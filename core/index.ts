@@ -72,6 +72,7 @@ export { pad, padTo, slice } from './ops/slice.ts';
 export { place, read, readScalar, tensor } from './compile/data.ts';
 export { full, iota, ones, zeros } from './ops/fill.ts';
 export { fold, type Key, key, keys, normal, split, threefry, uniform } from './ops/random.ts';
+export { type Random, randomOf, type SeedKey, seedKey, subkey } from './ops/random-host.ts';
 
 // ── composites ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

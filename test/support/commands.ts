@@ -2,10 +2,10 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { Writable } from 'node:stream';
+import { randomOf, seedKey } from '../../core/index.ts';
 import type { TensorOut } from '../../models/io/safetensors-write.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 import { execute, type Main } from '../../train/cli/command.ts';
-import { keyOf, randomOf } from '../../train/data/random.ts';
 import { sizeOf, TINY_SPECS, writeTinyBase } from './tiny-base.ts';
 
 export type Outcome = { readonly code: number; readonly stdout: string; readonly stderr: string };
@@ -58,7 +58,7 @@ export function runProcess(
 
 /** Weights that give finite pictures: U(−1, 1)·√(3/fan-in), norms 1, biases 0. */
 export function calmWeights(part: Part, seed = 1): ReadonlyMap<string, TensorOut> {
-  const random = randomOf(keyOf(seed));
+  const random = randomOf(seedKey(seed));
   return new Map(
     [...TINY_SPECS[part]].map(([name, shape]): [string, TensorOut] => {
       const bound = Math.sqrt(3 / Math.max(1, sizeOf(shape.slice(1))));

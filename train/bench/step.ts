@@ -1,5 +1,15 @@
 /** One training step of any base, or of a U-Net configuration with random weights: built, timed, counted. */
-import { type Backend, evaluate, type KernelReport, place, readScalar, type Tensor, tensor } from '../../core/index.ts';
+import {
+  type Backend,
+  evaluate,
+  type KernelReport,
+  place,
+  randomOf,
+  readScalar,
+  seedKey,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
 import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import {
   parseConfig,
@@ -16,7 +26,6 @@ import { init } from '../../nn/index.ts';
 import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
 import { selectTargets } from '../../selora/targets.ts';
 import { UsageError } from '../cli/command.ts';
-import { keyOf, randomOf } from '../data/random.ts';
 import { storageOf } from '../model/model.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { slotOf } from '../step/ranks.ts';
@@ -137,7 +146,7 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
   if (!Number.isInteger(side))
     throw new UsageError(`--resolution ${settings.resolution}: expected a multiple of ${model.factor}`);
   const { batch: n, rank } = settings;
-  const random = randomOf(keyOf(7));
+  const random = randomOf(seedKey(7));
   const normal = (...shape: number[]): Tensor =>
     tensor(
       Float32Array.from({ length: shape.reduce((p, q) => p * q, 1) }, () => random.normal()),

@@ -4,10 +4,10 @@
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { randomOf, seedKey, subkey } from '../../core/index.ts';
 import { FileError, listed, quoted } from '../../models/io/error.ts';
 import { readJson } from '../../models/io/json.ts';
 import { writeRunFile } from '../run/atomic.ts';
-import { fold, keyOf, randomOf } from './random.ts';
 
 export const SPLITS = ['train', 'validation', 'test'] as const;
 export type SplitName = (typeof SPLITS)[number];
@@ -94,7 +94,7 @@ export function splitRecords<T extends Splittable>(records: readonly T[], ratios
   }
   const parts = { train: [] as T[], validation: [] as T[], test: [] as T[] };
   const missing = (name: SplitName) => Math.max(ratios[name] * records.length, 1) - parts[name].length;
-  const shuffled = randomOf(fold(keyOf(seed), 'split')).shuffle(groups);
+  const shuffled = randomOf(subkey(seedKey(seed), 'split')).shuffle(groups);
   shuffled.forEach((group, at) => {
     const empty = wanted.filter((name) => parts[name].length === 0);
     // The last groups go to parts that would stay empty, all others to the part that lacks most.

@@ -7,7 +7,9 @@ import {
   mul,
   ones,
   pullback,
+  randomOf,
   read,
+  seedKey,
   slice,
   squeeze,
   sum,
@@ -17,7 +19,6 @@ import {
 } from '../../core/index.ts';
 import { isFloat } from '../../core/ir/dtype.ts';
 import type { Op } from '../../core/ir/tensor.ts';
-import { keyOf, randomOf } from '../data/random.ts';
 import { type Applied, applySample, bindTo, sampleOf, valuesOf } from './sample.ts';
 
 const cpu = cpuBackend() as Backend;
@@ -58,7 +59,7 @@ export function isDifferentiable({ op, inputs, outs }: Applied): boolean {
 export async function checkVjp(op: Op, seed: number): Promise<Check> {
   const applied = applySample(op, 'f64', seed);
   const { attrs, inputs, outs } = applied;
-  const random = randomOf(keyOf(seed + 1));
+  const random = randomOf(seedKey(seed + 1));
   const draw = () => random.normal();
   const cotangents = outs.map((o) => tensor(normals(o.shape, draw), o.shape, 'f64'));
   const at = inputs.flatMap((x, i) => (isFloat(x.dtype) ? [i] : []));
@@ -107,7 +108,7 @@ export async function checkVjp(op: Op, seed: number): Promise<Check> {
 /** vmap over all operands at once against the op on each of three samples, f64. */
 export async function checkBatch(op: Op, seed: number): Promise<Check> {
   const size = 3;
-  const random = randomOf(keyOf(seed));
+  const random = randomOf(seedKey(seed));
   const { operands, attrs } = sampleOf(op, 'f64');
   const many = operands.map((o) => {
     const shape = [size, ...o.shape];

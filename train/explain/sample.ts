@@ -1,8 +1,7 @@
 /** One application of an op that a page shows: the record's own sample with values from a seed. */
-import { type Tensor, tensor } from '../../core/index.ts';
+import { type Random, randomOf, seedKey, type Tensor, tensor } from '../../core/index.ts';
 import { type DType, dtypes, isFloat } from '../../core/ir/dtype.ts';
 import { type Attrs, bindAll, type Op, type OperandSample, type Sample } from '../../core/ir/tensor.ts';
-import { keyOf, type Random, randomOf } from '../data/random.ts';
 
 export type Applied = {
   readonly op: Op;
@@ -38,7 +37,7 @@ export const bindTo = (op: Op, inputs: readonly Tensor[], attrs: Attrs): readonl
 
 /** Applies an op to its sample; the same seed gives the same numbers in f32 and f64. */
 export function applySample(op: Op, float: 'f32' | 'f64', seed: number): Applied {
-  const random = randomOf(keyOf(seed));
+  const random = randomOf(seedKey(seed));
   const { operands, attrs } = sampleOf(op, float);
   const inputs = operands.map((o) => tensor(valuesOf(o, random) as unknown as number[], o.shape, o.dtype));
   return { op, attrs, inputs, outs: bindTo(op, inputs, attrs) };

@@ -1,5 +1,17 @@
 /** What the loop trains on: pairs with token ids and the VAE's posterior, made once; and the batches of every step. */
-import { type Backend, compile, exp, mul, read, type Tensor, tensor } from '../../core/index.ts';
+import {
+  type Backend,
+  compile,
+  exp,
+  mul,
+  randomOf,
+  read,
+  type SeedKey,
+  seedKey,
+  subkey,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
 import { idsTensor } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import type { VaeConfig } from '../../models/config.ts';
@@ -7,7 +19,6 @@ import { addNoise, type Schedule, trainingTarget } from '../../models/schedulers
 import { lossWeights } from '../../models/schedulers/loss-weights.ts';
 import { type Vae, vaeEncode } from '../../models/vae/index.ts';
 import type { RunConfig } from '../config/config.ts';
-import { fold, type Key, keyOf, randomOf } from '../data/random.ts';
 import type { Batch } from '../step/step.ts';
 import type { Contexts } from './contexts.ts';
 
@@ -121,12 +132,12 @@ export function batchSource(
   const last = schedule.length - 1;
   /** the top tenth of the timesteps begins here: 900 of 0–999 */
   const top = Math.floor(schedule.length * 0.9);
-  const root = keyOf(c.seed);
+  const root = seedKey(c.seed);
   const orders = new Map<number, readonly number[]>();
   const order = (epoch: number): readonly number[] => {
     let o = orders.get(epoch);
     if (!o) {
-      o = randomOf(fold(fold(root, 'order'), epoch)).shuffle(pairs.map((_, i) => i));
+      o = randomOf(subkey(subkey(root, 'order'), epoch)).shuffle(pairs.map((_, i) => i));
       orders.clear();
       orders.set(epoch, o);
     }
@@ -141,7 +152,7 @@ export function batchSource(
       readonly pair: Encoded;
       readonly ids: Int32Array;
       readonly t: number;
-      readonly key: Key;
+      readonly key: SeedKey;
       readonly weight: number;
       readonly sample: boolean;
     }[],
@@ -178,16 +189,16 @@ export function batchSource(
       : Math.min(last, top + Math.floor(((u - low) / (1 - low)) * (schedule.length - top)));
   };
   /** one batch; the pair of each place by `pairAt`. Stratified: place b gets its timestep from the b-th of equal layers. */
-  const drawBatch = (step: number, key: Key, pairAt: (b: number) => Encoded, stratified: boolean): Batch[] => {
+  const drawBatch = (step: number, key: SeedKey, pairAt: (b: number) => Encoded, stratified: boolean): Batch[] => {
     const size = c.batch / c.accumulate;
     const items = Array.from({ length: c.batch }, (_, b) => {
       const pair = pairAt(b);
-      const one = fold(key, b);
-      const r = randomOf(fold(one, 'choices'));
+      const one = subkey(key, b);
+      const r = randomOf(subkey(one, 'choices'));
       const drawn = r.chance(highShare(step)) ? top + r.int(schedule.length - top) : r.int(schedule.length);
       const ids = r.chance(c.captionDropout) ? empty : pair.ids;
-      const t = stratified ? timestepAt((b + randomOf(fold(one, 'layer')).uniform()) / c.batch, step) : drawn;
-      return { pair, ids, t, key: fold(one, 'noise'), weight: weights[t]!, sample: true };
+      const t = stratified ? timestepAt((b + randomOf(subkey(one, 'layer')).uniform()) / c.batch, step) : drawn;
+      return { pair, ids, t, key: subkey(one, 'noise'), weight: weights[t]!, sample: true };
     });
     return Array.from({ length: c.accumulate }, (_, m) => make(items.slice(m * size, (m + 1) * size)));
   };
@@ -196,7 +207,7 @@ export function batchSource(
     training: (step, testing = false) =>
       drawBatch(
         step,
-        fold(fold(root, 'step'), step),
+        subkey(subkey(root, 'step'), step),
         (b) => {
           const at = step * c.batch + b;
           return pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
@@ -205,8 +216,13 @@ export function batchSource(
       ),
     extra: (step) =>
       Array.from({ length: c.fiBatches - 1 }, (_, k) => {
-        const key = fold(fold(fold(root, 'scores'), step), k);
-        return drawBatch(step, key, (b) => pairs[randomOf(fold(fold(key, b), 'pair')).int(pairs.length)]!, stratified);
+        const key = subkey(subkey(subkey(root, 'scores'), step), k);
+        return drawBatch(
+          step,
+          key,
+          (b) => pairs[randomOf(subkey(subkey(key, b), 'pair')).int(pairs.length)]!,
+          stratified,
+        );
       }).flat(),
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>
@@ -214,7 +230,7 @@ export function batchSource(
           pair,
           ids: shuffled ? set[(i + 1) % set.length]!.ids : pair.ids,
           t: Math.min(last, Math.round((t / 1000) * (last + 1))),
-          key: fold(fold(fold(root, 'validation'), pair.id), k),
+          key: subkey(subkey(subkey(root, 'validation'), pair.id), k),
           weight: 1,
           sample: false,
         })),

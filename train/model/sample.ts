@@ -3,7 +3,7 @@
  * pre-training gate: the same seed, prompt and settings give the same picture everywhere.
  */
 import { setImmediate as nextTask } from 'node:timers/promises';
-import { type Backend, compile, mul, read, type Tensor, tensor } from '../../core/index.ts';
+import { type Backend, compile, mul, randomOf, read, seedKey, subkey, type Tensor, tensor } from '../../core/index.ts';
 import { idsTensor, type TextEncoder, textContext } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import type { TextEncoderConfig, UNetConfig, VaeConfig } from '../../models/config.ts';
@@ -17,7 +17,6 @@ import {
 } from '../../models/schedulers/index.ts';
 import { type UNet, unet } from '../../models/unet/index.ts';
 import { type Vae, vaeDecode } from '../../models/vae/index.ts';
-import { fold, keyOf, randomOf } from '../data/random.ts';
 
 /** A whole model: parameters (adapters attached or not), configurations, tokenizer, noise schedule. */
 export interface Pipeline {
@@ -86,7 +85,7 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
           chunks,
         ),
       );
-      const draws = group.map((_, i) => randomOf(fold(fold(keyOf(o.seed), 'picture'), from + i)));
+      const draws = group.map((_, i) => randomOf(subkey(subkey(seedKey(o.seed), 'picture'), from + i)));
       const normals = (): Float32Array => {
         const x = new Float32Array(n * each);
         for (let i = 0; i < n; i++) for (let j = 0; j < each; j++) x[i * each + j] = draws[i]!.normal();

@@ -2,13 +2,24 @@
  * Stage 2: the text encoder's warm start. A caption must predict a 12×12 thumbnail of its picture from one hidden state
  * (the end token or a random padding position): cheap, and it teaches place, size and brightness in two minutes.
  */
-import { type Backend, gather, mean, mul, reshape, sub, type Tensor, tensor } from '../../core/index.ts';
+import {
+  type Backend,
+  gather,
+  mean,
+  mul,
+  randomOf,
+  reshape,
+  seedKey,
+  sub,
+  subkey,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
 import { type TextEncoder, textEncoder, textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { textEncoderSchema } from '../../models/config.ts';
 import { init, type Linear, linear, linearSpec, silu } from '../../nn/index.ts';
 import { shapeAt } from '../data/made/shapes.ts';
-import { fold, keyOf, randomOf } from '../data/random.ts';
 import { SEED, textConfig } from './config.ts';
 import { trainStage, warmCosine } from './stage.ts';
 
@@ -47,7 +58,7 @@ export async function warmStartText(
   };
   const pool = Array.from({ length: 6000 }, (_, i) => draw(i));
   const batch = (step: number): Batch => {
-    const r = randomOf(fold(keyOf(SEED), `text ${step}`));
+    const r = randomOf(subkey(seedKey(SEED), `text ${step}`));
     const ids = new Int32Array(BATCH * LENGTH);
     const at = new Int32Array(BATCH);
     const thumb = new Float32Array(BATCH * THUMB * THUMB);
@@ -63,7 +74,7 @@ export async function warmStartText(
   };
   const text = init(textEncoderSpec(textParsed), SEED + 1) as TextEncoder;
   // rows the base data never touch ("effusion") must not drown in the position rows: start at deviation .1, not .02
-  const r = randomOf(fold(keyOf(SEED), 'tokens'));
+  const r = randomOf(subkey(seedKey(SEED), 'tokens'));
   const table = Float32Array.from({ length: textConfig.vocab_size * textConfig.hidden_size }, () => 0.1 * r.normal());
   const started = {
     text_model: {

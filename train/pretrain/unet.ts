@@ -3,14 +3,25 @@
  * loses the place of things (from 100% to chance by a linear probe) long before the U-Net asks for it. Phase 1 learns to denoise (timesteps mostly 600–999);
  * phase 2 draws mostly from 930–999, where the picture must come from the words, until single shapes land where told.
  */
-import { type Backend, compile, mean, mul, read, sub, type Tensor, tensor } from '../../core/index.ts';
+import {
+  type Backend,
+  compile,
+  mean,
+  mul,
+  randomOf,
+  read,
+  seedKey,
+  sub,
+  subkey,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
 import { type TextEncoder, textEncoder } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { unetSchema } from '../../models/config.ts';
 import { addNoise, makeSchedule, parseSchedulerConfig, trainingTarget } from '../../models/schedulers/index.ts';
 import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
-import { fold, keyOf, randomOf } from '../data/random.ts';
 import { LATENT, SEED, schedulerConfig, unetConfig } from './config.ts';
 import { trainStage, warmCosine, warmFlat } from './stage.ts';
 import { textParsed } from './text-encoder.ts';
@@ -82,7 +93,7 @@ export async function trainPhase(
   probe?: (step: number, averaged: UNet) => Promise<boolean>,
 ): Promise<UNet> {
   const batch = (step: number): Batch => {
-    const r = randomOf(fold(keyOf(SEED), `${phase.name} ${step}`));
+    const r = randomOf(subkey(seedKey(SEED), `${phase.name} ${step}`));
     const [z, noise] = [new Float32Array(BATCH * EACH), new Float32Array(BATCH * EACH)];
     const width = data.empty.length;
     const [t, context] = [new Float32Array(BATCH), new Float32Array(BATCH * width)];

@@ -1,11 +1,24 @@
 /** Stage 1: the autoencoder, on random crops of captioned shapes and rich textures. */
-import { abs, add, type Backend, compile, exp, mean, mul, sub, type Tensor, tensor } from '../../core/index.ts';
+import {
+  abs,
+  add,
+  type Backend,
+  compile,
+  exp,
+  mean,
+  mul,
+  randomOf,
+  seedKey,
+  sub,
+  subkey,
+  type Tensor,
+  tensor,
+} from '../../core/index.ts';
 import { vaeSchema } from '../../models/config.ts';
 import { type Vae, vaeDecode, vaeEncode, vaeSample, vaeSpec } from '../../models/vae/index.ts';
 import { init } from '../../nn/index.ts';
 import { shapeAt } from '../data/made/shapes.ts';
 import { textureAt } from '../data/made/textures.ts';
-import { fold, keyOf, randomOf } from '../data/random.ts';
 import { PICTURE, SEED, vaeConfig } from './config.ts';
 import { trainStage, warmCosine } from './stage.ts';
 
@@ -49,7 +62,7 @@ export async function trainVae(backend: Backend, folder: string, steps: number):
   };
   const batch = (step: number): Batch => {
     if (pool.length === 0) fill();
-    const r = randomOf(fold(keyOf(SEED), `vae ${step}`));
+    const r = randomOf(subkey(seedKey(SEED), `vae ${step}`));
     const greys = Array.from({ length: BATCH }, () => {
       const picture = r.choice(pool);
       const [top, left] = [r.int(PICTURE - CROP + 1), r.int(PICTURE - CROP + 1)];

@@ -1,9 +1,9 @@
 /** Adapters at another rank: against decompositions known in closed form, and a search that must not find a closer one. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { randomOf, seedKey } from '../../../core/index.ts';
 import { type AdapterModule, deltaWeight } from '../../../models/io/adapter-file.ts';
 import { resizeModule, resizeRank } from '../../../models/io/adapter-resize.ts';
-import { keyOf, randomOf } from '../../../train/data/random.ts';
 import { adapter, module } from '../../support/adapters.ts';
 
 /** The first k columns of a reflection I − 2vvᵀ/|v|²: orthonormal by construction, [n][k]. */
@@ -89,7 +89,7 @@ describe('resizing', () => {
         fc.integer({ min: 1, max: 12 }),
         fc.integer({ min: 0, max: 1000 }),
         ({ dIn, dOut }, rank, target, seed) => {
-          const random = randomOf(keyOf(seed));
+          const random = randomOf(seedKey(seed));
           const normals = (n: number) => Float32Array.from({ length: n }, () => random.normal());
           const one = { A: normals(dIn * rank), B: normals(rank * dOut), rank, dIn, dOut, scale: 3 };
           const { module: other, kept } = resizeModule(one, target);

@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { linkSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { randomOf, seedKey } from '../../../core/index.ts';
 import { FileError } from '../../../models/io/error.ts';
 import { loadDataset, loadRecords } from '../../../train/data/layouts/index.ts';
-import { keyOf, randomOf } from '../../../train/data/random.ts';
 import { film, folder, refusal, report, rows, scratch } from '../../support/data-fixtures.ts';
 
 describe('which layout', () => {
@@ -164,7 +164,7 @@ describe('paths stay inside the data folder', () => {
 
 describe('mutants', () => {
   const runs = Number(process.env.SELORA_FUZZ ?? 100);
-  const random = randomOf(keyOf(11));
+  const random = randomOf(seedKey(11));
   const mutate = (bytes: Uint8Array): Uint8Array => {
     const mutant = [...bytes];
     for (let edits = 1 + random.int(4); edits > 0; edits--) {

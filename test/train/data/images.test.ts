@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { afterAll, describe, expect, it } from 'vitest';
+import { randomOf, seedKey } from '../../../core/index.ts';
 import {
   contactSheet,
   encodePng,
@@ -15,7 +16,6 @@ import {
 } from '../../../train/data/pictures/image-write.ts';
 import { decodeImage, loadTrainingPixels, readImage, trainingPixels } from '../../../train/data/pictures/images.ts';
 import { cleanPng, crc32 } from '../../../train/data/pictures/png-chunks.ts';
-import { keyOf, randomOf } from '../../../train/data/random.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'selora-images-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -100,7 +100,7 @@ describe('decoding', () => {
 
   it('refuses every single-byte flip of the chunks that make pixels', async () => {
     const chunks = cleanPng(RAMP);
-    const random = randomOf(keyOf(1));
+    const random = randomOf(seedKey(1));
     for (let at = 8; at < chunks.png.length; at++) {
       const mutant = Uint8Array.from(chunks.png);
       mutant[at]! ^= 1 << random.int(8);
@@ -112,7 +112,7 @@ describe('decoding', () => {
     const jpeg = await sharp(Buffer.alloc(32 * 32, 90), { raw: { width: 32, height: 32, channels: 1 } })
       .jpeg()
       .toBuffer();
-    const random = randomOf(keyOf(2));
+    const random = randomOf(seedKey(2));
     const runs = Number(process.env.SELORA_FUZZ ?? 200);
     for (let run = 0; run < runs; run++) {
       const mutant = Uint8Array.from(jpeg);

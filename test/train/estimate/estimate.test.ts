@@ -2,11 +2,20 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { wasmBackend } from '../../../core/backends/wasm/index.ts';
 import { webgpuBackend } from '../../../core/backends/webgpu/index.ts';
-import { type Backend, cast, entries, read, type Tensor, tensor, unflatten } from '../../../core/index.ts';
+import {
+  type Backend,
+  cast,
+  entries,
+  randomOf,
+  read,
+  seedKey,
+  type Tensor,
+  tensor,
+  unflatten,
+} from '../../../core/index.ts';
 import { floatToHalf } from '../../../models/io/dtypes.ts';
 import { load } from '../../../models/spec.ts';
 import { resolveConfig } from '../../../train/config/config.ts';
-import { keyOf, randomOf } from '../../../train/data/random.ts';
 import { addUp, planAround, planSteps } from '../../../train/estimate/estimate.ts';
 import { refusal, settle, shapeOf, targetsOf } from '../../../train/estimate/settle.ts';
 import { linearsOf, loadPipeline, openBaseAt, SMALL_BASE, specsOf } from '../../../train/model/model.ts';
@@ -15,7 +24,7 @@ import { drawCandidates, judge, scoresFrom, startState } from '../../../train/st
 import { type Batch, createSteps, type Frozen } from '../../../train/step/step.ts';
 
 const SIDE = 64;
-const random = randomOf(keyOf(11));
+const random = randomOf(seedKey(11));
 const normals = (n: number) => Float32Array.from({ length: n }, () => random.normal());
 const base = await openBaseAt(SMALL_BASE);
 const config = resolveConfig({ batch: 4, accumulate: 2, resolution: SIDE, samples: 1, validationPairs: 1 });

@@ -4,8 +4,8 @@
  * Source: github.com/masatsuneki/histopathology-image-caption.
  */
 import path from 'node:path';
+import { randomOf, seedKey, subkey } from '../../../core/index.ts';
 import { FileError, listed, quoted } from '../../../models/io/error.ts';
-import { fold, keyOf, randomOf } from '../random.ts';
 import {
   checkText,
   type DataRecord,
@@ -109,9 +109,9 @@ export async function loadPatchGastric(dir: string, options: PatchGastricOptions
   const subtypes = chosenSubtypes(file, [...bySubtype.keys()].sort(), options.subtypes);
   const counts = subtypes.map((subtype) => bySubtype.get(subtype)!.length);
   const perClass = Math.min(options.perClass ?? 1000, ...counts);
-  const key = fold(keyOf(options.seed ?? 0), 'patchgastric');
+  const key = subkey(seedKey(options.seed ?? 0), 'patchgastric');
   const chosen = subtypes.flatMap((subtype) =>
-    randomOf(fold(key, subtype)).shuffle(bySubtype.get(subtype)!).slice(0, perClass),
+    randomOf(subkey(key, subtype)).shuffle(bySubtype.get(subtype)!).slice(0, perClass),
   );
   const records: DataRecord[] = [];
   for (const { name, slide } of chosen) {

@@ -1,5 +1,5 @@
 /** Small tools for drawing grey pictures: coordinates in [-1, 1], soft edges, smooth noise. */
-import type { Random } from '../random.ts';
+import type { Random } from '../../../core/index.ts';
 
 /** A square grey picture, row by row, values 0..1. */
 export type Grey = Float32Array;

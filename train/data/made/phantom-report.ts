@@ -2,7 +2,7 @@
  * What a chest-film phantom shows, and the report that says it. The report determines the findings completely; only
  * the wording varies. Sides are the patient's: the right lung is at the viewer's left.
  */
-import type { Random } from '../random.ts';
+import type { Random } from '../../../core/index.ts';
 
 export type Side = 'right' | 'left';
 export type Zone = 'upper' | 'middle' | 'lower';

@@ -7,7 +7,7 @@
  * and diaphragm free, which an effusion fills first), so that simple detectors can read them back.
  */
 
-import { fold, type Key, keyOf, type Random, randomOf } from '../random.ts';
+import { type Random, randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
 import { centres, clip, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
 import { drawFindings, type Finding, lungFinding, type Opacity, type Side, writeReport } from './phantom-report.ts';
 
@@ -173,29 +173,29 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
 }
 
 /** Whether a report is kept for measuring only (one wording in eight, decided by the text alone). */
-export const isHeldOutReport = (report: string): boolean => fold(keyOf(0), report)[0] % 8 === 0;
+export const isHeldOutReport = (report: string): boolean => subkey(seedKey(0), report)[0] % 8 === 0;
 
 /** Which wordings a phantom may be reported in. */
 export type Wording = 'any' | 'train' | 'held-out';
 
 /** The first wording of the findings that is allowed; every combination of findings has wordings of both kinds. */
-function reportOf(key: Key, findings: readonly Finding[], wording: Wording): string {
+function reportOf(key: SeedKey, findings: readonly Finding[], wording: Wording): string {
   for (let attempt = 0; ; attempt++) {
-    const report = writeReport(randomOf(fold(key, attempt)), findings);
+    const report = writeReport(randomOf(subkey(key, attempt)), findings);
     if (wording === 'any' || isHeldOutReport(report) === (wording === 'held-out')) return report;
   }
 }
 
 /**
  * The phantom of a key.
- * @example phantom(fold(keyOf(1), 0)).report // 'Small left pleural effusion. Heart size is normal.'
+ * @example phantom(subkey(seedKey(1), 0)).report // 'Small left pleural effusion. Heart size is normal.'
  */
-export function phantom(key: Key, size = 128, wording: Wording = 'any'): Phantom {
-  const findings = drawFindings(randomOf(fold(key, 'findings')));
+export function phantom(key: SeedKey, size = 128, wording: Wording = 'any'): Phantom {
+  const findings = drawFindings(randomOf(subkey(key, 'findings')));
   return {
     findings,
-    report: reportOf(fold(key, 'report'), findings, wording),
-    pixels: drawFilm(randomOf(fold(key, 'film')), findings, size),
+    report: reportOf(subkey(key, 'report'), findings, wording),
+    pixels: drawFilm(randomOf(subkey(key, 'film')), findings, size),
   };
 }
 
@@ -204,4 +204,4 @@ export function phantom(key: Key, size = 128, wording: Wording = 'any'): Phantom
  * ever a report of another set.
  */
 export const phantomAt = (seed: number, set: string, index: number, size = 128): Phantom =>
-  phantom(fold(fold(keyOf(seed), `phantoms ${set}`), index), size, set === 'train' ? 'train' : 'held-out');
+  phantom(subkey(subkey(seedKey(seed), `phantoms ${set}`), index), size, set === 'train' ? 'train' : 'held-out');

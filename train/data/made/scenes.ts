@@ -4,7 +4,7 @@
  * edges, lines and soft borders among other things at every noise level. No chest film is among them.
  */
 
-import { fold, type Key, keyOf, randomOf } from '../random.ts';
+import { randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
 import { finish, type Grey } from './drawing.ts';
 import { drawShape, scene } from './shapes.ts';
 import { drawLayers } from './textures.ts';
@@ -22,7 +22,7 @@ const mirrored = (picture: Float64Array, size: number): Float64Array =>
  * The scene of a key.
  * @example scenePicture(key).caption // 'small bright ring on the left over dark lines, large dark oval in the center'
  */
-export function scenePicture(key: Key, size = 128): ScenePicture {
+export function scenePicture(key: SeedKey, size = 128): ScenePicture {
   const random = randomOf(key);
   const { picture, words } = drawLayers(random, size, 4);
   const twofold = random.chance(0.5);
@@ -41,4 +41,4 @@ export function scenePicture(key: Key, size = 128): ScenePicture {
 
 /** The index-th scene of a seeded set. */
 export const sceneAt = (seed: number, index: number, size = 128): ScenePicture =>
-  scenePicture(fold(fold(keyOf(seed), 'scenes'), index), size);
+  scenePicture(subkey(subkey(seedKey(seed), 'scenes'), index), size);

@@ -6,7 +6,7 @@
  * A caption (as a text) is either for training or held out, never both: see `isHeldOutCaption`.
  */
 
-import { fold, type Key, keyOf, type Random, randomOf } from '../random.ts';
+import { type Random, randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
 import { centres, eachPixel, finish, type Grey, soft, valueNoise } from './drawing.ts';
 
 export type Column = 'left' | 'middle' | 'right';
@@ -199,11 +199,11 @@ export type ShapeChoice = 'any' | 'single-on-plain';
 
 /**
  * The picture of a key: [size, size] pixels, caption and facts.
- * @example shapePicture(fold(keyOf(1), 0), 128).caption // 'there is a small bright circle on the left'
+ * @example shapePicture(subkey(seedKey(1), 0), 128).caption // 'there is a small bright circle on the left'
  */
-export function shapePicture(key: Key, size = 128, choice: ShapeChoice = 'any'): ShapePicture {
-  const words = randomOf(fold(key, 'words'));
-  const drawing = randomOf(fold(key, 'drawing'));
+export function shapePicture(key: SeedKey, size = 128, choice: ShapeChoice = 'any'): ShapePicture {
+  const words = randomOf(subkey(key, 'words'));
+  const drawing = randomOf(subkey(key, 'drawing'));
   const single = choice === 'single-on-plain';
   const ground: Ground = single
     ? 'plain'
@@ -222,7 +222,7 @@ export function shapePicture(key: Key, size = 128, choice: ShapeChoice = 'any'):
 }
 
 /** Whether a caption is kept for measuring only (one in eight, decided by the text alone). */
-export const isHeldOutCaption = (caption: string): boolean => fold(keyOf(0), caption)[0] % 8 === 0;
+export const isHeldOutCaption = (caption: string): boolean => subkey(seedKey(0), caption)[0] % 8 === 0;
 
 /**
  * The index-th picture of a seeded set. No caption of the 'train' split is ever a caption of the 'held-out' split.
@@ -235,9 +235,9 @@ export function shapeAt(
   size = 128,
   choice: ShapeChoice = 'any',
 ): ShapePicture {
-  const base = fold(fold(fold(keyOf(seed), 'shapes'), split), index);
+  const base = subkey(subkey(subkey(seedKey(seed), 'shapes'), split), index);
   for (let attempt = 0; ; attempt++) {
-    const key = fold(base, attempt);
+    const key = subkey(base, attempt);
     // The caption does not depend on the picture's size, so a 1 × 1 picture is enough to ask for it.
     if (isHeldOutCaption(shapePicture(key, 1, choice).caption) === (split === 'held-out')) {
       return shapePicture(key, size, choice);

@@ -4,7 +4,7 @@
  * ellipses are what lets the base draw ribs and lungs without ever having seen a film.
  */
 
-import { fold, type Key, keyOf, type Random, randomOf } from '../random.ts';
+import { type Random, randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
 import { eachPixel, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
 
 /** Draws one layer and says what it drew. */
@@ -126,7 +126,7 @@ export function drawLayers(
 }
 
 /** The texture of a key, [size, size]: a level, 1 to 5 layers and grain up to 0.03. */
-export function texture(key: Key, size = 128): Grey {
+export function texture(key: SeedKey, size = 128): Grey {
   const random = randomOf(key);
   const { picture } = drawLayers(random, size, 5);
   return finish(picture, random, random.uniform(0, 0.03));
@@ -134,4 +134,4 @@ export function texture(key: Key, size = 128): Grey {
 
 /** The index-th texture of a seeded set. */
 export const textureAt = (seed: number, index: number, size = 128): Grey =>
-  texture(fold(fold(keyOf(seed), 'textures'), index), size);
+  texture(subkey(subkey(seedKey(seed), 'textures'), index), size);

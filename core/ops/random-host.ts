@@ -1,60 +1,35 @@
 /**
- * Seeded random numbers on the host, for data and splits. Keys are values: the same key gives the same numbers on
- * every machine, and `fold` makes a new key instead of advancing a hidden state.
- *
- * Generator: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+ * Seeded random numbers on the host, for data, splits and batches, where a number decides what is computed at all. A
+ * key is a value: the same key gives the same numbers on every machine, and `subkey` makes a new key instead of
+ * advancing a hidden state. The blocks are those of `random.ts` (Threefry-2x32 with 20 rounds).
  */
+import { threefry } from './random.ts';
 
-/** A 64-bit key as two 32-bit words. */
-export type Key = readonly [number, number];
-
-const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24] as const;
-const PARITY = 0x1bd11bda;
-
-/**
- * One block of Threefry-2x32-20: (key, counter) → two words in 0..2³²-1.
- * @example threefry([0, 0], 0, 0) // [0x6b200159, 0x99ba4efe]
- */
-export function threefry(key: Key, counter0: number, counter1: number): Key {
-  const schedule = [key[0], key[1], key[0] ^ key[1] ^ PARITY];
-  let x0 = (counter0 + key[0]) | 0;
-  let x1 = (counter1 + key[1]) | 0;
-  for (let round = 0; round < 20; round++) {
-    const rotation = ROTATIONS[round & 7]!;
-    x0 = (x0 + x1) | 0;
-    x1 = ((x1 << rotation) | (x1 >>> (32 - rotation))) ^ x0;
-    if ((round & 3) === 3) {
-      const injection = (round >> 2) + 1;
-      x0 = (x0 + schedule[injection % 3]!) | 0;
-      x1 = (x1 + schedule[(injection + 1) % 3]! + injection) | 0;
-    }
-  }
-  return [x0 >>> 0, x1 >>> 0];
-}
+/** A 64-bit key as two 32-bit words, the low one first. */
+export type SeedKey = readonly [number, number];
 
 /**
  * The key of a whole-number seed.
  * @throws RangeError when the seed is not a whole number in 0..2⁵³-1.
  */
-export function keyOf(seed: number): Key {
+export function seedKey(seed: number): SeedKey {
   if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`seed ${seed}: expected a whole number >= 0`);
   return [seed >>> 0, Math.floor(seed / 2 ** 32)];
 }
 
-/** A new key from a key and a name or number; different names give independent keys. */
-export function fold(key: Key, data: string | number): Key {
+/** `subkey(key, 'split')`: a new key from a key and a name or number; different names give independent keys. */
+export function subkey(key: SeedKey, data: string | number): SeedKey {
   if (typeof data === 'number') {
-    const [low, high] = keyOf(data);
-    return threefry(key, low, high);
+    return threefry(key[0], key[1], ...seedKey(data));
   }
   // Eight bytes at a time; the length goes in first, so that no padded text equals another one. The bit at the top of
   // the second word (no number reaches it) keeps names apart from numbers.
   const bytes = new TextEncoder().encode(data);
-  let folded = threefry(key, bytes.length, 0x80000000);
+  let folded: SeedKey = threefry(key[0], key[1], bytes.length, 0x80000000);
   for (let at = 0; at < bytes.length; at += 8) {
     const word = (from: number) =>
       [0, 1, 2, 3].reduce((value, byte) => value | ((bytes[from + byte] ?? 0) << (8 * byte)), 0) >>> 0;
-    folded = threefry(folded, word(at), word(at + 4));
+    folded = threefry(folded[0], folded[1], word(at), word(at + 4));
   }
   return folded;
 }
@@ -79,12 +54,12 @@ export type Random = {
 
 /**
  * A stream of draws from a key; the i-th draw depends on the key and the draws before it only.
- * @example const r = randomOf(fold(keyOf(7), 'phantom')); r.uniform(0, 1);
+ * @example const r = randomOf(subkey(seedKey(7), 'phantom')); r.uniform(0, 1);
  */
-export function randomOf(key: Key): Random {
+export function randomOf(key: SeedKey): Random {
   let counter = 0;
   let spare: number | undefined;
-  const block = () => threefry(key, counter >>> 0, Math.floor(counter++ / 2 ** 32));
+  const block = () => threefry(key[0], key[1], counter >>> 0, Math.floor(counter++ / 2 ** 32));
   const unit = () => {
     const [a, b] = block();
     return ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53;
