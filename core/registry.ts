@@ -61,4 +61,5 @@ const all: readonly unknown[] = [
   attentionGradOp,
   checkpointOp,
 ];
+/** Every op by its name.  @example registry.get('dot') */
 export const registry: ReadonlyMap<string, Op> = new Map((all as readonly Op[]).map((op) => [op.name, op]));

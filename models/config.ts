@@ -181,10 +181,14 @@ export const modelIndexSchema = z.object({
   }),
 });
 
+/** `unet/config.json` with every default filled in. */
 export type UNetConfig = Readonly<z.output<typeof unetSchema>>;
+/** `vae/config.json` with every default filled in. */
 export type VaeConfig = Readonly<z.output<typeof vaeSchema>>;
+/** `text_encoder/config.json` with every default filled in. */
 export type TextEncoderConfig = Readonly<z.output<typeof textEncoderSchema>>;
 
+/** The configurations of one model, checked one by one (`parseConfig`) and against each other (`checkTogether`). */
 export type ModelConfigs = {
   readonly unet: UNetConfig;
   readonly vae: VaeConfig;

@@ -6,6 +6,7 @@ import type { UNetConfig, VaeConfig } from './config.ts';
 
 /** The three networks of a Stable Diffusion 1.5-shaped model, by their folder names. */
 export const PARTS = ['unet', 'vae', 'text_encoder'] as const;
+/** One of the three networks. */
 export type Part = (typeof PARTS)[number];
 
 /** Two prefixes for the same module: [diffusers, LDM]. Both end in `.` or are whole names. */
@@ -127,6 +128,7 @@ function renamer(pairs: readonly Pair[], from: 0 | 1): (name: string) => string 
   };
 }
 
+/** Both ways between diffusers' names and those of the original single file. */
 export type LdmNames = {
   /** Tensor name of a part in diffusers' form → name in the single file, or undefined if there is no such module. */
   readonly toLdm: (part: Part, name: string) => string | undefined;

@@ -26,6 +26,7 @@ export const linearPaths = (spec: Tree<Param>): readonly string[] =>
 export const parameterCount = (spec: Tree<Param>): number =>
   entries(spec).reduce((total, [, param]) => total + param.shape.reduce((n, side) => n * side, 1), 0);
 
+/** How `load` reads a checkpoint. */
 export type LoadOptions = {
   /** f64 is for verification. */
   readonly dtype?: 'f32' | 'f64';

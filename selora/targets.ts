@@ -12,6 +12,7 @@ export const presets = {
   /** attention projections of the U-Net only (128), the usual LoRA */
   attn: { unet: ['**.to_q', '**.to_k', '**.to_v', '**.to_out.0'], text: [] },
 } as const satisfies Record<string, { unet: readonly string[]; text: readonly string[] }>;
+/** The name of a preset. */
 export type TargetPreset = keyof typeof presets;
 
 /**

@@ -13,6 +13,7 @@ export interface Graph {
   readonly donated: ReadonlySet<number>;
 }
 
+/** One kernel of a program: what it computes and costs. */
 export interface KernelReport {
   readonly name: string;
   /** what it computes, as text */
@@ -26,6 +27,7 @@ export interface KernelReport {
   readonly label?: string;
 }
 
+/** A graph made ready for one backend: runs as often as wanted on storages of these shapes. */
 export interface Executable<S> {
   /** Runs on the given storages; the results are new storages (or donated ones, reused). */
   run(inputs: readonly S[]): readonly S[];
@@ -39,6 +41,7 @@ export interface Executable<S> {
   release(): void;
 }
 
+/** What a backend holds at this moment. */
 export interface MemoryReport {
   /** bytes of all live storages and program workspaces */
   readonly liveBytes: number;
@@ -48,8 +51,10 @@ export interface MemoryReport {
   readonly storages: number;
 }
 
+/** The backends there are; `cpu` is the reference that the others are tested against. */
 export type BackendName = 'cpu' | 'wasm' | 'webgpu' | 'gpujs';
 
+/** A place for bytes and a way to turn graphs into programs. `close` ends its threads and frees its device. */
 export interface Backend<S = unknown> {
   readonly name: BackendName;
   /** the machine or adapter behind it, in words */

@@ -33,6 +33,7 @@ interface Program {
   readonly traceMs: number;
   readonly buildMs: number;
 }
+/** What `compile` makes of a function: called with trees of the same shapes it runs, with other shapes it compiles once more. */
 export interface Compiled<A extends readonly unknown[], R> {
   (...args: A): R;
   /** as a call, with a clock at every kernel; `report` then has times */

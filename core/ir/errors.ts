@@ -4,6 +4,7 @@
  */
 import type { Tensor } from './tensor.ts';
 
+/** Base class of what the core refuses: one line that names op, shapes and what was expected. */
 export class CoreError extends Error {
   override name = 'CoreError';
 }

@@ -8,6 +8,7 @@ import type { DType } from './dtype.ts';
 import { MissingRuleError, shapeError } from './errors.ts';
 import type { View } from './view.ts';
 
+/** Sizes of the axes, first to last; `[]` is a scalar. */
 export type Shape = readonly number[];
 export interface OutSpec {
   readonly shape: Shape;
@@ -17,6 +18,7 @@ export type Attrs = object;
 /** Host arrays behind ndarray views: what the reference kernels read and write. */
 export type Nd = NdArray<Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array>;
 
+/** A node of the immutable graph, or one result of it: what to compute, never when. `read` and `compile` make numbers of it. */
 export interface Tensor<D extends DType = DType> {
   /** creation order; inputs always have smaller ids, so sorting by id is a topological sort */
   readonly id: number;

@@ -1,6 +1,7 @@
 /** Parameter trees: plain readonly records and arrays with tensors (or anything else) at the leaves. */
 import type { Tensor } from './tensor.ts';
 
+/** Parameters and arguments: a leaf, or arrays and plain records of trees, to any depth. */
 export type Tree<T> = T | readonly Tree<T>[] | { readonly [key: string]: Tree<T> };
 
 type Node = readonly unknown[] | { readonly [key: string]: unknown };
@@ -24,6 +25,7 @@ export function entries<T>(tree: Tree<T>, path = ''): [string, T][] {
   mapTree((x: T, p) => void out.push([p, x]), tree, path);
   return out;
 }
+/** The leaves without their paths, in the order of `entries`.  @example leaves({ a: x, b: [y, z] }) // [x, y, z] */
 export const leaves = <T>(tree: Tree<T>): T[] => entries(tree).map(([, x]) => x);
 
 /** The tree of the same structure whose leaves are `values`, in order. */

@@ -9,6 +9,7 @@ import { bind, type Nd, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { fold, repeat, unfold } from './batching.ts';
 import { permute, reshape } from './layout.ts';
 
+/** What a convolution is beside its two inputs: stride, padding, groups. */
 export interface ConvAttrs {
   readonly stride: readonly [number, number];
   /** zeros put around the picture: [[top, bottom], [left, right]] */

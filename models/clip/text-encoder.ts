@@ -88,6 +88,7 @@ export function textEncoderSpec(c: TextEncoderConfig): TextEncoder<Param> {
   };
 }
 
+/** What `textEncoder` makes of ids[n, t]; d is `hidden_size`. */
 export type TextEncoding = {
   /** after the final norm: the U-Net's context [n, t, d] */
   readonly lastHiddenState: Tensor;

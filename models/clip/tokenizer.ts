@@ -8,6 +8,7 @@
  */
 import { bpe, mergeTable } from './bpe.ts';
 
+/** Special symbols and length, what `tokenizer_config.json` says. */
 export type TokenizerConfig = {
   /** Length of every encoding, start and end included. */
   readonly maxLength: number;
@@ -27,6 +28,7 @@ export const CLIP_TOKENIZER: TokenizerConfig = {
   unknown: '<|endoftext|>',
 };
 
+/** A text as ids, ready for the text encoder. */
 export type Encoding = {
   /** `maxLength` ids for each chunk. */
   readonly ids: Int32Array;
@@ -36,6 +38,7 @@ export type Encoding = {
   readonly length: number;
 };
 
+/** Texts → ids by one vocabulary. Remembers words it has met; that changes no result. */
 export type Tokenizer = {
   readonly config: TokenizerConfig;
   /** Largest id + 1. */

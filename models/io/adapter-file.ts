@@ -13,6 +13,7 @@ import { asFileError, FileError, quoted } from './error.ts';
 import { readJson } from './json.ts';
 import { openSafetensors, type Safetensors } from './safetensors.ts';
 
+/** The low-rank addition of one module. */
 export type AdapterModule = {
   /** [d_in, r], row-major. For a convolution d_in counts [in, kh, kw]. */
   readonly A: Float32Array;
@@ -27,6 +28,7 @@ export type AdapterModule = {
   readonly kernel?: readonly [number, number];
 };
 
+/** An adapter as plain data, whatever form its file had. */
 export type AdapterFile = {
   /** By module path with its part: `unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q`. */
   readonly modules: ReadonlyMap<string, AdapterModule>;

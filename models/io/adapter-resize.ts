@@ -2,6 +2,7 @@
 import { Matrix, QrDecomposition, SingularValueDecomposition } from 'ml-matrix';
 import type { AdapterFile, AdapterModule } from './adapter-file.ts';
 
+/** A module at another rank and how much of it is left. */
 export type ResizedModule = {
   readonly module: AdapterModule;
   /** ‖ΔW after‖² / ‖ΔW before‖²; 1 where ΔW is zero */

@@ -11,6 +11,7 @@ import type { Json } from './json.ts';
 import type { TensorOut } from './safetensors-write.ts';
 import { writeSafetensors } from './safetensors-write.ts';
 
+/** Whose names and layout a written adapter has. */
 export type AdapterForm = 'diffusers' | 'kohya' | 'peft';
 
 /**

@@ -7,6 +7,7 @@ import type { Base, ConfigFiles } from './base.ts';
 import type { Json } from './json.ts';
 import { type TensorOut, writeSafetensors } from './safetensors-write.ts';
 
+/** Everything that a model folder is written from. */
 export type BaseOut = {
   readonly configFiles: Omit<ConfigFiles, 'modelIndex'>;
   /** `vocab.json`, `merges.txt`, `tokenizer_config.json` …: name → bytes. */

@@ -34,6 +34,7 @@ export type ConfigFiles = {
   readonly scheduler: Json;
 };
 
+/** An opened base model: everything is known but the values of its weights, which are read when asked for. */
 export type Base = {
   readonly path: string;
   readonly configs: ModelConfigs;
@@ -45,6 +46,7 @@ export type Base = {
   readonly hash: () => Promise<string>;
 };
 
+/** What belongs to a base and does not lie in it. */
 export type OpenOptions = {
   /** For a single file: a folder with the configurations (and tokenizer) that belong to it. Default: SD 1.5's own. */
   readonly configFolder?: string;

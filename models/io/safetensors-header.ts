@@ -7,6 +7,7 @@ import { DTYPE_BYTES, type FileDType, isFileDType } from './dtypes.ts';
 import { FileError, quoted } from './error.ts';
 import { type Json, parseJson } from './json.ts';
 
+/** Where a tensor lies in its file, and what it is. */
 export type TensorInfo = {
   readonly dtype: FileDType;
   readonly shape: readonly number[];

@@ -6,6 +6,7 @@ import { type AtomicOptions, type Sink, writeFileAtomic } from './atomic.ts';
 import { DTYPE_BYTES, encodeValues, type FileDType, type Values } from './dtypes.ts';
 import { MAX_HEADER } from './safetensors-header.ts';
 
+/** A tensor to be written, or how to get it when its turn comes. */
 export type TensorOut = {
   readonly dtype: FileDType;
   readonly shape: readonly number[];

@@ -7,6 +7,7 @@ import { FileError, listed, quoted } from './error.ts';
 import type { Safetensors } from './safetensors.ts';
 import type { TensorOut } from './safetensors-write.ts';
 
+/** One tensor of a checkpoint: name and shape are known, values are read when asked for. */
 export type Weight = {
   readonly name: string;
   /** The file that holds it. */
@@ -21,6 +22,7 @@ export type Weight = {
   readonly readBytes: () => Promise<Uint8Array>;
 };
 
+/** The weights of one network, wherever their bytes lie. */
 export type WeightSource = {
   /** File or folder, for messages. */
   readonly label: string;

@@ -12,6 +12,7 @@ export * from './sampler.ts';
 export * from './schedule.ts';
 export { ddim, ddpm, dpmSolver, euler, eulerAncestral, pndm };
 
+/** Options of all samplers; each takes its own. */
 export type SamplerOptions = DdimOptions & DpmSolverOptions & EulerOptions;
 
 /** Every sampler by the name a person types. */
@@ -24,7 +25,9 @@ export const SAMPLERS = {
   ddpm,
 } satisfies Record<string, (schedule: Schedule, steps: number, options?: SamplerOptions) => Sampler>;
 
+/** The name of a sampler. */
 export type SamplerName = keyof typeof SAMPLERS;
+/** The names that `createSampler` takes. */
 export const SAMPLER_NAMES = Object.keys(SAMPLERS) as SamplerName[];
 
 /**

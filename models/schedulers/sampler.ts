@@ -17,6 +17,7 @@ export type SamplerState = {
   readonly held?: Samples;
 };
 
+/** How noise is removed step by step: pure, all state goes in and out. */
 export type Sampler = {
   readonly name: string;
   /** The timestep of every model call, first to last; not whole numbers for some (Euler). */
@@ -137,6 +138,7 @@ export const guide = (uncond: Samples, cond: Samples, scale: number): Samples =>
     [scale, cond],
   ]);
 
+/** What `runSampler` may be told beside model and noise. */
 export type RunOptions = {
   /** The standard normal for call k; needed by stochastic samplers. */
   readonly noise?: (call: number) => Samples;

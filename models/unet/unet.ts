@@ -6,6 +6,7 @@ import { below, seen, type Tap } from '../tap.ts';
 import { type BlockOptions, type Conditions, downBlock, midBlock, upBlock } from './blocks.ts';
 import type { UNet } from './spec.ts';
 
+/** What a call of `unet` may be told beside its inputs. */
 export type UNetOptions = {
   /** keep only each block's input for the backward pass and compute the block again there: less memory, more time */
   readonly checkpointBlocks?: boolean;

@@ -1,0 +1,47 @@
+/** The public names of SeLoRA, in reading order. A blank line below each heading keeps the formatter from sorting across. */
+
+// ── adapters as trees by module path ───────────────────────────────────────────────────────────────────────────────
+
+export {
+  type Adapter,
+  type Adapters,
+  foldKey,
+  type HostKey,
+  hostKey,
+  initAdapter,
+  initAdapters,
+  type KaimingGain,
+  kaimingUniform,
+  keyText,
+  parameterCount,
+  rankOf,
+  totalRank,
+} from './adapter.ts';
+export { attach } from './attach.ts';
+
+// ── where a rank is missing, and growing it ────────────────────────────────────────────────────────────────────────
+
+export { candidate, expandAdapter, padAdapter } from './expand.ts';
+export {
+  type Decision,
+  decide,
+  fisherByRank,
+  fisherScore,
+  type Measure,
+  naturalByRank,
+  type PerSample,
+  type RankSums,
+  ratioOf,
+  type Scores,
+  scoresOf,
+  squaresByRank,
+} from './fisher.ts';
+export { type Memory, smooth } from './smooth.ts';
+
+// ── which modules ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+export { globToRegExp, matchTargets, presets, ranksByHand, selectTargets, type TargetPreset } from './targets.ts';
+
+// ── without an adapter again ───────────────────────────────────────────────────────────────────────────────────────
+
+export { changeNorms, deltaWeight, merge, unmerge } from './merge.ts';
