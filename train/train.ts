@@ -23,6 +23,7 @@ import { makeContexts } from './model/contexts.ts';
 import { batchSource, encodePairs } from './model/encode.ts';
 import { loadPipeline } from './model/model.ts';
 import { adamDefaults } from './optimise/optimizer.ts';
+import { printable } from './report/printable.ts';
 import { refuseChanges } from './run/canonical.ts';
 import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
 import { changeConfig } from './run/folder.ts';
@@ -60,7 +61,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     const typed = `npm run train -- ${args.join(' ')}`.trim();
     await train(started, started.run.resumed ? commandOf(started.config) : typed, io);
   } finally {
-    await started.run.close();
+    const left = await started.run.close();
+    if (left !== undefined) io.stderr.write(`${printable(left)}\n`);
     await started.backend.close();
   }
 }

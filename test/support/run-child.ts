@@ -2,6 +2,7 @@
  * The processes that the tests of run folders start, kill and interrupt:
  *   rival                    messages { create | open | release: folder }, answered by 'held', 'released' or the refusal
  *   train FOLDER STEPS       a trainer in small: saves every second step, goes on where it was stopped
+ *   hold FOLDER              opens a run, says so, and keeps it until it is killed
  *   wait MS                  until interrupted, then "saves" for MS
  *   busy MS                  the same, but deaf for MS at a time, as in a training step
  *   fill FOLDER              checkpoints of growing size until the disk is full
@@ -61,6 +62,16 @@ async function train(folder: string, steps: number): Promise<void> {
   process.exit(step < steps ? interrupt.exitCode : 0);
 }
 
+async function hold(folder: string): Promise<void> {
+  try {
+    const { run } = await openRun(folder);
+    process.stdout.write(`${run.note === undefined ? '' : `${run.note}\n`}held\n`);
+    setInterval(() => undefined, 1000);
+  } catch (error) {
+    process.stdout.write(`${(error as Error).message}\n`);
+  }
+}
+
 async function wait(ms: number): Promise<void> {
   const interrupt = onInterrupt();
   process.stdout.write('ready\n');
@@ -111,6 +122,7 @@ async function fill(folder: string): Promise<void> {
 const [mode, ...args] = process.argv.slice(2);
 if (mode === 'rival') rival();
 else if (mode === 'train') await train(args[0], Number(args[1]));
+else if (mode === 'hold') await hold(args[0]);
 else if (mode === 'wait') await wait(Number(args[0]));
 else if (mode === 'busy') await busy(Number(args[0]));
 else if (mode === 'fill') await fill(args[0]);

@@ -42,7 +42,7 @@ const infoSchema = z.looseObject({ step: z.int().min(0) });
  * Later ones are removed too: they belong to a future that this run has left (a damaged file, for example).
  * Cost: one pass for the hash, one for the file; no copy of the tensors.
  * @throws RangeError naming the tensor that holds NaN or ±Infinity or does not fill its shape: nothing is written
- * @throws FileError from the disk: older checkpoints are untouched
+ * @throws FileError from the disk, or where the run is no longer this process's: older checkpoints are untouched
  */
 export async function saveCheckpoint(
   run: RunFolder,
@@ -51,6 +51,7 @@ export async function saveCheckpoint(
   options: { readonly keep?: number } = {},
 ): Promise<void> {
   infoSchema.parse(info);
+  await run.check();
   for (const [name, { data }] of tensors) {
     const bad = data.findIndex((x) => !Number.isFinite(x));
     if (bad >= 0) throw new RangeError(`checkpoint of step ${info.step}: ${name}[${bad}] is ${data[bad]}`);

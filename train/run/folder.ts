@@ -8,7 +8,7 @@ import { asFileError, FileError, systemCode } from '../../models/io/error.ts';
 import { type Json, parseJson, readJson } from '../../models/io/json.ts';
 import { makeRunFolder, PRIVATE_FOLDER, sweepTemporary, writeRunFile } from './atomic.ts';
 import { canonicalJson, type Plain } from './canonical.ts';
-import { acquireLock, isLockName } from './lock.ts';
+import { acquireLock, isLockName, type Lock } from './lock.ts';
 
 export const CONFIG_FILE = 'config.json';
 
@@ -19,8 +19,15 @@ export interface RunFolder {
   readonly resumed: boolean;
   /** As in `config.json`; every checkpoint carries it too. */
   readonly config: Json;
-  /** Gives the folder back; may be called twice. A process that ends without it blocks nobody. */
-  close(): Promise<void>;
+  /** From whom the folder was taken over, as one line, where its owner of elsewhere had not been heard of for long. */
+  readonly note?: string;
+  /** @throws FileError where another process has taken the folder over */
+  check(): Promise<void>;
+  /**
+   * Gives the folder back; may be called twice. A process that ends without it blocks nobody for long.
+   * @returns a line where its lock file could not be removed
+   */
+  close(): Promise<string | undefined>;
 }
 
 /**
@@ -34,7 +41,7 @@ export async function createRun(folder: string, config: Plain): Promise<RunFolde
   await refuseNoFolder(folder, 'ENOENT');
   await makeRunFolder(folder);
   await refuseUsed(folder);
-  const release = await acquireLock(folder);
+  const lock = await acquireLock(folder);
   try {
     // Again, since another process may have made a whole run between the first look and the lock.
     await refuseUsed(folder);
@@ -42,10 +49,10 @@ export async function createRun(folder: string, config: Plain): Promise<RunFolde
     await sweepTemporary(folder, true);
     await writeRunFile(path.join(folder, CONFIG_FILE), text);
   } catch (error) {
-    await release();
+    await lock.release();
     throw asFileError(error, folder);
   }
-  return { path: folder, resumed: false, config: parseJson(text, CONFIG_FILE), close: release };
+  return ownedBy(lock, { path: folder, resumed: false, config: parseJson(text, CONFIG_FILE) });
 }
 
 /**
@@ -60,16 +67,23 @@ export async function openRun(folder: string): Promise<{ readonly run: RunFolder
     if (systemCode(error) !== 'ENOENT') throw asFileError(error, file);
     throw new FileError(folder, '', `is not the folder of a run: it has no ${CONFIG_FILE}`);
   });
-  const release = await acquireLock(folder);
+  const lock = await acquireLock(folder);
   try {
     await sweepAll(folder);
     const config = await readJson(file);
-    return { run: { path: folder, resumed: true, config, close: release }, config };
+    return { run: ownedBy(lock, { path: folder, resumed: true, config }), config };
   } catch (error) {
-    await release();
+    await lock.release();
     throw asFileError(error, folder);
   }
 }
+
+const ownedBy = (lock: Lock, run: Pick<RunFolder, 'path' | 'resumed' | 'config'>): RunFolder => ({
+  ...run,
+  ...(lock.note === undefined ? {} : { note: lock.note }),
+  check: lock.check,
+  close: lock.release,
+});
 
 /** The same run under another configuration, which is written into its folder unless it is the same. */
 export async function changeConfig(run: RunFolder, config: Plain): Promise<RunFolder> {

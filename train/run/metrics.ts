@@ -56,7 +56,7 @@ export async function openMetrics(run: RunFolder, upToStep: number, mark?: Json)
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | (constants.O_NOFOLLOW ?? 0);
     handle = await open(file, flags, PRIVATE_FILE);
     await syncFolder(run.path);
-    return appender(handle, file, kept);
+    return appender(run, handle, file, kept);
   } catch (error) {
     await handle?.close().catch(() => undefined);
     throw asFileError(error, file);
@@ -117,7 +117,7 @@ function isRow(row: Json): row is Row {
   return rowSchema.safeParse(row).success;
 }
 
-function appender(handle: FileHandle, file: string, kept: Kept): Metrics {
+function appender(run: RunFolder, handle: FileHandle, file: string, kept: Kept): Metrics {
   const rows = kept.rows;
   const hash: Hash = createHash('sha256').update(kept.bytes);
   let length = kept.bytes.length;
@@ -130,6 +130,7 @@ function appender(handle: FileHandle, file: string, kept: Kept): Metrics {
     return next;
   };
   const append = async (line: string) => {
+    await run.check();
     const bytes = new TextEncoder().encode(line);
     try {
       for (let done = 0; done < bytes.length; ) {

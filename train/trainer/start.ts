@@ -7,6 +7,7 @@ import { type Io, print, UsageError } from '../cli/command.ts';
 import { type RunConfig, resolveConfig } from '../config/config.ts';
 import { resumedConfig } from '../config/resume.ts';
 import { settleRun } from '../estimate/index.ts';
+import { printable } from '../report/printable.ts';
 import { createRun, openRun, type RunFolder } from '../run/folder.ts';
 import { readComparison } from '../run/read.ts';
 
@@ -34,6 +35,7 @@ export async function start(options: Readonly<Record<string, unknown>>, io: Io):
   if (typeof options.resume === 'string') {
     const { run, config } = await openRun(options.resume);
     try {
+      if (run.note !== undefined) print(io, printable(run.note));
       const begun = resolveConfig(config as Record<string, unknown>);
       const resolved = resumedConfig(begun, options);
       await checkCompared(resolved);
@@ -52,6 +54,7 @@ export async function start(options: Readonly<Record<string, unknown>>, io: Io):
     typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;
   const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
   const run = await createRun(folder, config as unknown as Json);
+  if (run.note !== undefined) print(io, printable(run.note));
   print(io, `run folder ${run.path}`);
   return { run, config, begun: config, backend };
 }
