@@ -45,24 +45,11 @@ export const reference = (s: ConvShape, x: Float32Array, w: Float32Array, dy: Fl
 };
 
 /**
- * F(2×2) also adds and takes away again what lies beside a pixel: the terms that round are all taps of the kernel times the
- * largest input (here ≤ 1).
- */
-export const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
-  const whole = (sum: Sums, channels: number, channelOf: (at: number) => number): Sums => {
-    const bound = new Float64Array(channels);
-    for (const [at, value] of w.entries()) bound[channelOf(at)]! += Math.abs(value);
-    return { ...sum, size: sum.size.map((_, i) => bound[i % channels]!), count: sum.count.fill(w.length / channels) };
-  };
-  return { y: whole(y, s.o, (at) => at % s.o), dx: whole(dx, s.c, (at) => Math.floor(at / s.o) % s.c), dw };
-};
-
-/**
  * F(4×4) interpolates at 0, ±5/8, ±3/2, ∞, here by Lagrange's formula: result i is Σ_p p^i·(G g)(p)·(Bᵀ d)(p). The terms that
  * round are |p^i|·|(G g)(p)|·(sum of |Bᵀ|'s row) for inputs ≤ 1, twice over for two axes; `count` adds the steps of the three
  * transforms.
  */
-export const winograd4Sizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
+export const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: ReturnType<typeof reference>) => {
   const points = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2];
   const others = (p: number) => points.filter((q) => q !== p);
   const scale = (p: number) => others(p).reduce((n, q) => n * (p - q), 1);

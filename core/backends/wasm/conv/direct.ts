@@ -1,4 +1,4 @@
-/** Convolution as an indirect GEMM: packing of the weights and the command. Any shape. The kernel is in `convKernel.ts`. */
+/** Convolution as an indirect GEMM: packing of the weights and the command. Any shape. The kernel is in `directCode.ts`. */
 
 import type { Command, Machine } from '../machine/machine.ts';
 import { columns } from '../product/tile.ts';

@@ -17,7 +17,7 @@ export interface ConvShape {
   readonly pad: readonly [readonly [number, number], readonly [number, number]];
   readonly groups: number;
   /** overrules the choice of the algorithm */
-  readonly algorithm?: 'direct' | 'winograd' | 'winograd4';
+  readonly algorithm?: 'direct' | 'winograd';
 }
 
 /** rows and columns of y */

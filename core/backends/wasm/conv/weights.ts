@@ -1,4 +1,4 @@
-/** Planning of the kernel gradient of a convolution; the kernel is in `convKernelGradient.ts`. */
+/** Planning of the kernel gradient of a convolution; the kernel is in `weightsCode.ts`. */
 
 import type { Command, Machine } from '../machine/machine.ts';
 import { reduceCommand } from '../product/gemm.ts';

@@ -2,8 +2,7 @@
  * Convolution by Winograd's F(4×4, 3×3) in separate steps: patches are transformed to v[36][patch][channel], the weights of
  * some columns to panels u[36][panel][channel][lane], 36 products give m[36][patch][column], which is transformed back. The
  * columns are taken in blocks whose u stays in the last cache, so that it never meets memory; patches, where there are very
- * many, too. The kernels are in `winograd4Kernels.ts` and
- * `winograd4Weights.ts`.
+ * many, too. The kernels are in `winogradCode.ts` and `winogradWeights.ts`.
  */
 
 import type { Command, Machine } from '../machine/machine.ts';
@@ -18,10 +17,26 @@ import {
   type Direction,
   outputSize,
   product,
+  unitStride,
 } from './shape.ts';
 import { POSITIONS } from './transforms.ts';
 import { INPUT_KERNEL, inputModule, inputWords, OUTPUT_KERNEL, outputModule, outputWords } from './winogradCode.ts';
 import { weightKernel, weightModule, weightWords } from './winogradWeights.ts';
+
+/** with fewer channels the transforms cost what the multiplications save */
+const MIN_CHANNELS = 16;
+
+/** whether a convolution may go through the transform */
+export const winogradApplies = (s: ConvShape, direction: Direction): boolean => {
+  const { n, channels } = product(s, direction);
+  const possible = s.kh === 3 && s.kw === 3 && unitStride(s) && s.groups === 1;
+  if (s.algorithm === 'winograd' && !possible)
+    throw new Error(`wasm conv: no Winograd transform for a ${s.kh} × ${s.kw} kernel with stride ${s.stride}`);
+  if (s.algorithm) return s.algorithm === 'winograd';
+  // With more padding some results are sums of nothing: 0 exactly, which the transform only comes near to.
+  const padded = s.pad.flat().every((pad) => pad <= 2);
+  return possible && padded && Math.min(n, channels) >= MIN_CHANNELS;
+};
 
 /** bytes of transformed weights at a time */
 const WEIGHT_BYTES = 12 * 2 ** 20;
@@ -202,7 +217,7 @@ const transformBack = (machine: Machine, d: ConvWork, p: Plan, block: Block): Co
   };
 };
 
-export const winograd4Conv: ConvAlgorithm = {
+export const winogradConv: ConvAlgorithm = {
   workspaceBytes: (machine, s, direction) => {
     const { v, u, m } = planOf(machine, s, direction);
     return POSITIONS * (v + u + m);

@@ -26,12 +26,12 @@ export const inputWords = (words: Readonly<Record<(typeof INPUT_WORDS)[number], 
   ...epilogueWords(noEpilogue),
   ...INPUT_WORDS.map((word) => words[word]),
 ];
-export const INPUT_KERNEL = 'winograd4Input';
+export const INPUT_KERNEL = 'winogradInput';
 
 /** bytes of a list of pointers in scratch */
 const LIST = 256;
 
-/** Module with `winograd4Input`: v[position][patch][channel] = Bᵀ d B; unit = patch. Channels are stored by fours. */
+/** Module with `winogradInput`: v[position][patch][channel] = Bᵀ d B; unit = patch. Channels are stored by fours. */
 export const inputModule = (): Uint8Array<ArrayBuffer> => {
   const m = assembler();
   m.kernel(INPUT_KERNEL, (f, { args, start, end, scratch }) => {
@@ -101,9 +101,9 @@ export const outputWords = (
   epilogue: Epilogue,
   words: Readonly<Record<(typeof OUTPUT_WORDS)[number], number>>,
 ): readonly number[] => [...epilogueWords(epilogue), ...OUTPUT_WORDS.map((word) => words[word])];
-export const OUTPUT_KERNEL = 'winograd4Output';
+export const OUTPUT_KERNEL = 'winogradOutput';
 
-/** Module with `winograd4Output`: y = act(AᵀmA + bias + residual) for a block of columns; unit = patch. */
+/** Module with `winogradOutput`: y = act(AᵀmA + bias + residual) for a block of columns; unit = patch. */
 export const outputModule = (): Uint8Array<ArrayBuffer> => {
   const m = assembler();
   const silu = m.func('', ['v128'], 'v128', (f, x) => f.return(siluF32x4(f, x)));

@@ -20,10 +20,10 @@ export const weightWords = (words: Readonly<Record<(typeof WEIGHT_WORDS)[number]
   ...epilogueWords(noEpilogue),
   ...WEIGHT_WORDS.map((word) => words[word]),
 ];
-export const weightKernel = (width: number): string => `winograd4Weights${width}`;
+export const weightKernel = (width: number): string => `winogradWeights${width}`;
 
 /**
- * Module with `winograd4Weights<width>`: u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so
+ * Module with `winogradWeights<width>`: u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so
  * that what is read of neighbouring panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes
  * beyond the last are unspecified. May read a panel past the source.
  */
