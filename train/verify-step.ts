@@ -29,6 +29,7 @@ import {
 } from './cli/command.ts';
 import { SMALL_BASE } from './model/model.ts';
 import { printable } from './report/printable.ts';
+import { moduleOf } from './step/modules.ts';
 import { bounded } from './verify/step/error-bound.ts';
 import { applyWide, bothWidths, graphOf, lastUses } from './verify/step/graph.ts';
 
@@ -87,7 +88,7 @@ export async function compareStep(
     const values = await read(given[i] ?? hole);
     known.set(hole, bothWidths(values, hole.dtype));
   }
-  const modules = modulesOf(graph);
+  const modules = modulesOf(graph, moduleOf);
   const released = lastUses(graph);
   const nodes: NodeFinding[] = [];
   for (const node of graph.order) {

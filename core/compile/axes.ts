@@ -1,6 +1,7 @@
-/** The iteration space of a cluster in as few axes as its strides allow. */
-
-import type { Access } from '../backends/wasm/cluster/scalarCode.ts';
+/**
+ * The iteration space of a cluster in as few axes as its strides allow: less index arithmetic in a kernel, and fewer
+ * different kernels.
+ */
 import type { Cluster } from './scalar.ts';
 
 export interface Axis {
@@ -14,8 +15,11 @@ export interface Axis {
   readonly iota?: number;
 }
 
+/** How an input moves along the inner axis: nowhere in the kernel, not along a row, to the neighbour, or by a stride. */
+export type Access = 'scalar' | 'splat' | 'unit' | 'gather';
+
 /** strides of the row-major result of a cluster, 0 on the reduced axes */
-const resultStrides = ({ shape, reduce }: Cluster): number[] => {
+export const resultStrides = ({ shape, reduce }: Pick<Cluster, 'shape' | 'reduce'>): number[] => {
   let out = 1;
   const strides = shape.map(() => 0);
   for (let i = shape.length - 1; i >= 0; i--)

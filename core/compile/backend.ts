@@ -23,7 +23,7 @@ export interface KernelReport {
   readonly bytes: number;
   /** milliseconds of the last profiled run */
   readonly ms?: number;
-  /** path of the module that asked for it, where known */
+  /** path of the module it works for, where known (CompileOptions.moduleOf) */
   readonly label?: string;
 }
 
@@ -33,8 +33,8 @@ export interface Executable<S> {
   run(inputs: readonly S[]): readonly S[];
   /** bytes of intermediate slots */
   readonly workspaceBytes: number;
-  /** kernels in order; with times when `profile` ran before */
-  report(): readonly KernelReport[];
+  /** kernels in order; with times when `profile` ran before, and labels where `modules` names what a node works for */
+  report(modules?: ReadonlyMap<Tensor, string>): readonly KernelReport[];
   /** runs once with a clock at every kernel */
   profile(inputs: readonly S[]): Promise<readonly S[]>;
   /** gives the program's own memory back; it must not run afterwards */

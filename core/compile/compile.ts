@@ -5,6 +5,7 @@ import { hole, type Tensor, topo } from '../ir/tensor.ts';
 import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import type { Backend, Executable, Graph, KernelReport } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
+import { type ModuleOf, modulesOf } from './modules.ts';
 import { simplify } from './simplify.ts';
 
 export interface CompileOptions {
@@ -13,6 +14,8 @@ export interface CompileOptions {
   readonly donate?: readonly number[];
   /** a name for messages and profiles */
   readonly name?: string;
+  /** for profiles: the module a labelled argument is a parameter of */
+  readonly moduleOf?: ModuleOf;
 }
 
 /** The place of an output in a result tree; a class, because trees take plain records for inner nodes. */
@@ -24,6 +27,7 @@ class OutputAt {
 }
 
 interface Program {
+  readonly graph: Graph;
   readonly executable: Executable<unknown>;
   /** data tensors the function captured */
   readonly captured: readonly Tensor[];
@@ -143,7 +147,7 @@ export function compile<A extends readonly unknown[], R>(
     const { graph, captured } = makeGraph(outputs, holes, donated, backend);
     const traceMs = performance.now() - start;
     const executable = backend.build(graph);
-    return { executable, captured, outputs, shape, traceMs, buildMs: performance.now() - start - traceMs };
+    return { graph, executable, captured, outputs, shape, traceMs, buildMs: performance.now() - start - traceMs };
   };
 
   const lookup = (args: A): Program => {
@@ -190,8 +194,9 @@ export function compile<A extends readonly unknown[], R>(
         return finish(program, await program.executable.profile(storages(program, args)));
       },
       inspect: (...args: A) => {
-        const { executable, traceMs, buildMs } = lookup(args);
-        return { kernels: executable.report(), workspaceBytes: executable.workspaceBytes, traceMs, buildMs };
+        const { graph, executable, traceMs, buildMs } = lookup(args);
+        const kernels = executable.report(options.moduleOf && modulesOf(graph, options.moduleOf));
+        return { kernels, workspaceBytes: executable.workspaceBytes, traceMs, buildMs };
       },
       trim: (keep = 0) => {
         for (const [key, program] of [...cache].slice(0, cache.size - keep)) {

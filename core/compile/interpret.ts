@@ -7,7 +7,8 @@ import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
 import type { Nd, Primitive } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import { registry } from '../registry.ts';
-import type { Buffer, Kernel, Lowered } from './lower.ts';
+import { resultStrides } from './axes.ts';
+import { type Buffer, type Kernel, type Lowered, readsOf } from './lower.ts';
 import type { Cluster, ScalarStep } from './scalar.ts';
 
 /** Rounds a value to a dtype; to integers towards zero, as `cast` does. */
@@ -44,16 +45,7 @@ function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: readonly 
     ? new Float64Array(outputs[0]!.length).fill(c.reduce.op === 'sum' ? 0 : Number.NEGATIVE_INFINITY)
     : undefined;
   const values: number[] = new Array(c.steps.length);
-  let strides: number[] = [];
-  if (c.reduce) {
-    let step = 1;
-    strides = new Array<number>(c.shape.length).fill(0);
-    for (let i = c.shape.length - 1; i >= 0; i--)
-      if (!c.reduce.axes.includes(i)) {
-        strides[i] = step;
-        step *= c.shape[i]!;
-      }
-  }
+  const strides = resultStrides(c);
   const load = (i: number): number =>
     inputs[i]![c.inputs[i]!.offset + index.reduce((o, p, axis) => o + p * c.inputs[i]!.strides[axis]!, 0)]!;
   for (let at = 0; at < n; at++) {
@@ -83,7 +75,7 @@ export function runKernel(k: Kernel, inputs: readonly HostArray[], outputs: read
 export function interpret(p: Lowered, inputs: readonly HostArray[]): HostArray[] {
   const memory = new Map<Buffer, HostArray>(p.inputs.map((b, i) => [b, inputs[i]!]));
   for (const k of p.kernels) {
-    const from = (k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer)).map((b) => memory.get(b)!);
+    const from = readsOf(k).map((b) => memory.get(b)!);
     const to = k.outputs.map((b) => dtypes[b.dtype].alloc(b.elements));
     runKernel(k, from, to);
     for (const [i, b] of k.outputs.entries()) memory.set(b, to[i]!);

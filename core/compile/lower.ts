@@ -10,10 +10,10 @@
  *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
  */
 
-import type { DType } from '../ir/dtype.ts';
+import { bytesOf, type DType } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { contiguousView, isContiguous, sizeOf, type View } from '../ir/view.ts';
+import { contiguousView, isWhole, sizeOf, type View } from '../ir/view.ts';
 import type { Graph } from './backend.ts';
 import { chooseInlined, formOf, kindOf } from './fuse.ts';
 import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
@@ -30,10 +30,10 @@ export interface Operand {
 export interface ClusterKernel {
   readonly kind: 'cluster';
   readonly cluster: Cluster;
-  /** one per `cluster.inputs` */
-  readonly inputs: readonly Buffer[];
-  readonly outputs: readonly Buffer[];
   readonly node: Tensor;
+  /** one per `cluster.inputs`, seen over the cluster's points */
+  readonly inputs: readonly Operand[];
+  readonly outputs: readonly Buffer[];
 }
 export interface OpKernel {
   readonly kind: 'op';
@@ -43,6 +43,10 @@ export interface OpKernel {
   readonly outputs: readonly Buffer[];
 }
 export type Kernel = ClusterKernel | OpKernel;
+
+/** the buffers a kernel reads, one per input */
+export const readsOf = (k: Kernel): Buffer[] => k.inputs.map((o) => o.buffer);
+export const bytesOfBuffer = (b: Buffer): number => bytesOf(b.dtype, b.elements);
 
 export interface Lowered {
   readonly kernels: readonly Kernel[];
@@ -58,6 +62,14 @@ export interface LowerOptions {
   /** most buffers one cluster may read */
   readonly maxLoads: number;
 }
+
+/** numbers that differ as constants differ as text */
+const numberText = (x: number): string => (Object.is(x, -0) ? '-0' : String(x));
+const readOf = ({ buffer, view }: Operand): ClusterInput => ({
+  dtype: buffer.dtype,
+  strides: view.strides,
+  offset: view.offset,
+});
 
 export function lower(graph: Graph, options: LowerOptions): Lowered {
   const inlined = chooseInlined(graph, options.maxLoads);
@@ -91,11 +103,11 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     const buffer = newBuffer(o.buffer.dtype, sizeOf(o.view.shape));
     const cluster: Cluster = {
       shape: o.view.shape,
-      inputs: [{ dtype: o.buffer.dtype, strides: o.view.strides, offset: o.view.offset }],
+      inputs: [readOf(o)],
       steps: [{ kind: 'load', input: 0, dtype: o.buffer.dtype }],
       outputs: [0],
     };
-    kernels.push({ kind: 'cluster', cluster, inputs: [o.buffer], outputs: [buffer], node });
+    kernels.push({ kind: 'cluster', cluster, node, inputs: [o], outputs: [buffer] });
     copies.set(key, buffer);
     return buffer;
   };
@@ -125,7 +137,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const storeKernel = (node: Tensor): Operand[] => {
     const operands = node.inputs.map((x, i): Operand => {
       const o = resolve(x);
-      return options.strided(node.op, i) || (isContiguous(o.view) && o.view.offset === 0)
+      return options.strided(node.op, i) || isWhole(o.view)
         ? o
         : { buffer: copy(o, node), view: contiguousView(o.view.shape) };
     });
@@ -139,7 +151,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     const reduce = kindOf(t) === 'reduce' ? t : undefined;
     const space = reduce ? reduce.inputs[0]!.shape : t.shape;
     const steps: ScalarStep[] = [];
-    const loads: { input: ClusterInput; buffer: Buffer }[] = [];
+    const loads: Operand[] = [];
     const memo = new Map<string, number>();
     const push = (key: string, step: ScalarStep): number => {
       const known = memo.get(key);
@@ -151,48 +163,40 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
       const key = `load ${o.buffer.id} ${o.view.offset} ${o.view.strides}`;
       const known = memo.get(key);
       if (known !== undefined) return known;
-      const input =
-        loads.push({
-          input: { dtype: o.buffer.dtype, strides: o.view.strides, offset: o.view.offset },
-          buffer: o.buffer,
-        }) - 1;
-      return push(key, { kind: 'load', input, dtype: o.buffer.dtype });
+      return push(key, { kind: 'load', input: loads.push(o) - 1, dtype: o.buffer.dtype });
     };
     /** the step whose value is x, read through the layout ops of `path` (first applied first) */
     const emit = (x: Tensor, path: readonly Tensor[], isRoot: boolean): number => {
-      const kind = kindOf(x);
       if (!isRoot && stored.has(x)) return load(path.reduce(applyLayout, stored.get(x)!));
-      if (kind === 'layout') return emit(x.inputs[0]!, [x, ...path], false);
-      if (kind === 'fill') {
-        const a = x.attrs as { value?: number; axis?: number };
-        if (a.value !== undefined)
-          return push(`const ${a.value} ${x.dtype}`, { kind: 'const', value: a.value, dtype: x.dtype });
-        if (path.length === 0)
-          return push(`iota ${a.axis} ${x.dtype}`, { kind: 'iota', axis: a.axis!, dtype: x.dtype });
-        return load(path.reduce(applyLayout, resolve(x)));
+      if (kindOf(x) === 'layout') return emit(x.inputs[0]!, [x, ...path], false);
+      const f = x.op.kind === 'primitive' ? x.op.form : undefined;
+      if (f?.kind === 'fill') {
+        const fill = f.at(x.attrs as never);
+        if ('value' in fill)
+          return push(`const ${numberText(fill.value)} ${x.dtype}`, { kind: 'const', ...fill, dtype: x.dtype });
+        if (path.length === 0) return push(`iota ${fill.axis} ${x.dtype}`, { kind: 'iota', ...fill, dtype: x.dtype });
       }
-      if (kind === 'elementwise' && (isRoot || inlined.has(x))) {
+      if (f?.kind === 'elementwise' && (isRoot || inlined.has(x))) {
         const key = `${x.id} ${path.map((p) => p.id)}`;
         const known = memo.get(key);
         if (known !== undefined) return known;
         const args = x.inputs.map((y) => emit(y, path, false));
-        return push(key, { kind: 'call', fn: x.op.name, args, dtype: x.dtype });
+        const call = { kind: 'call', fn: x.op.name, args, dtype: x.dtype } as const;
+        return push(key, f.converts ? { ...call, converts: true } : call);
       }
       return load(path.reduce(applyLayout, resolve(x)));
     };
     const result = reduce ? emit(reduce.inputs[0]!, [], false) : emit(t, [], true);
-    const reduceForm = formOf(t);
+    const f = formOf(t);
     const cluster: Cluster = {
       shape: space,
-      inputs: loads.map((l) => l.input),
+      inputs: loads.map(readOf),
       steps,
       outputs: [result],
-      ...(reduce && reduceForm.kind === 'reduce'
-        ? { reduce: { op: reduceForm.combine, axes: (reduce.attrs as { axes: readonly number[] }).axes } }
-        : {}),
+      ...(reduce && f.kind === 'reduce' ? { reduce: { op: f.combine, axes: f.axes(reduce.attrs as never) } } : {}),
     };
     const buffer = newBuffer(t.dtype, sizeOf(t.shape));
-    kernels.push({ kind: 'cluster', cluster, inputs: loads.map((l) => l.buffer), outputs: [buffer], node: t });
+    kernels.push({ kind: 'cluster', node: t, cluster, inputs: loads, outputs: [buffer] });
     return buffer;
   };
 
@@ -216,7 +220,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const taken = new Set<Buffer>(inputs);
   const outputs = graph.outputs.map((t) => {
     const o = resolve(t);
-    const whole = isContiguous(o.view) && o.view.offset === 0 && o.buffer.elements === sizeOf(t.shape);
+    const whole = isWhole(o.view) && o.buffer.elements === sizeOf(t.shape);
     let buffer = o.buffer;
     if (!whole || taken.has(buffer)) {
       copies.clear();

@@ -4,9 +4,9 @@
  * else reads is never stored. Reductions stay as they are. Adam's three results of a leaf become one kernel, and so do the
  * derivatives of a gated activation.
  */
-import { sizeOf } from '../ir/view.ts';
-import type { Buffer, ClusterKernel, Kernel, Lowered } from './lower.ts';
-import type { ClusterInput, ScalarStep } from './scalar.ts';
+import { isWhole, sizeOf } from '../ir/view.ts';
+import { type Buffer, type ClusterKernel, type Kernel, type Lowered, readsOf } from './lower.ts';
+import type { ScalarStep } from './scalar.ts';
 
 export interface MergeOptions {
   /** most buffers one cluster may read, and write */
@@ -18,41 +18,31 @@ const WINDOW = 24;
 /** scalar steps of a merged cluster at most: what its points need at once should stay in registers */
 const MAX_STEPS = 48;
 
-const readsOf = (k: Kernel): readonly Buffer[] => (k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer));
-/** does the input read, at every point, the element of that point? */
-const pointwise = ({ strides, offset }: ClusterInput, shape: readonly number[]): boolean => {
-  let step = 1;
-  for (let axis = shape.length - 1; axis >= 0; axis--) {
-    if (shape[axis] !== 1 && strides[axis] !== step) return false;
-    step *= shape[axis]!;
-  }
-  return offset === 0;
-};
 const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((n, i) => n === b[i]);
 
 /** the scalar programs of two clusters over the same points, one after the other */
 function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
   const { shape } = first.cluster;
-  const [inputs, buffers] = [[...first.cluster.inputs], [...first.inputs]];
+  const [inputs, operands] = [[...first.cluster.inputs], [...first.inputs]];
   const steps: ScalarStep[] = [...first.cluster.steps];
   /** step of `second` → step of the whole */
   const at: number[] = [];
   const push = (s: ScalarStep): number => steps.push(s) - 1;
   const load = (i: number, dtype: ScalarStep['dtype']): number => {
-    const [input, buffer] = [second.cluster.inputs[i]!, second.inputs[i]!];
-    const made = first.outputs.indexOf(buffer);
+    const [input, operand] = [second.cluster.inputs[i]!, second.inputs[i]!];
+    const made = first.outputs.indexOf(operand.buffer);
     if (made >= 0) return first.cluster.outputs[made]!;
     const known = inputs.findIndex(
       (x, k) =>
         k < first.inputs.length &&
-        buffers[k] === buffer &&
+        operands[k]!.buffer === operand.buffer &&
         x.offset === input.offset &&
         sameShape(x.strides, input.strides),
     );
     const loaded = steps.findIndex((s) => s.kind === 'load' && s.input === known);
     if (known >= 0 && loaded >= 0) return loaded;
-    buffers.push(buffer);
+    operands.push(operand);
     return push({ kind: 'load', input: inputs.push(input) - 1, dtype });
   };
   for (const s of second.cluster.steps)
@@ -64,7 +54,7 @@ function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
   return {
     kind: 'cluster',
     node: first.node,
-    inputs: buffers,
+    inputs: operands,
     outputs: [...first.outputs, ...second.outputs],
     cluster: {
       shape,
@@ -103,7 +93,7 @@ export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions):
     k: ClusterKernel,
   ): { readonly at: number; readonly down: boolean; readonly whole: ClusterKernel } | undefined => {
     const { shape } = k.cluster;
-    const latest = Math.max(-1, ...k.inputs.map((b) => writtenAt.get(b) ?? -1));
+    const latest = Math.max(-1, ...readsOf(k).map((b) => writtenAt.get(b) ?? -1));
     /** what kernels behind `at` read */
     const read = new Set<Buffer>();
     for (let at = merged.length - 1; at >= Math.max(0, merged.length - WINDOW); at--) {
@@ -119,13 +109,13 @@ export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions):
   };
   /** two clusters over the same points as one, where that saves a load and fits */
   const pair = (g: ClusterKernel, k: ClusterKernel): ClusterKernel | undefined => {
-    const { shape } = k.cluster;
+    /** reads, at every point, the element of that point */
     const points = (owner: ClusterKernel, b: Buffer): boolean =>
-      owner.inputs.every((x, i) => x !== b || pointwise(owner.cluster.inputs[i]!, shape));
-    const made = new Set(k.inputs.filter((b) => g.outputs.includes(b)));
+      owner.inputs.every((o) => o.buffer !== b || isWhole(o.view));
+    const [reads, others] = [readsOf(k), readsOf(g)];
+    const made = new Set(reads.filter((b) => g.outputs.includes(b)));
     if (![...made].every((b) => points(k, b))) return undefined;
-    if (made.size === 0 && !k.inputs.some((b) => g.inputs.includes(b) && points(k, b) && points(g, b)))
-      return undefined;
+    if (made.size === 0 && !reads.some((b) => others.includes(b) && points(k, b) && points(g, b))) return undefined;
     const whole = join(g, k);
     if (whole.inputs.length > maxLoads || whole.cluster.steps.length > MAX_STEPS) return undefined;
     const count = (by: number): void => {

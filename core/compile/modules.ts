@@ -1,4 +1,4 @@
-/** Which module of a model each node of a graph works for, from the labels its parameters carry: for profiles. */
+/** Which module of a model each node of a graph works for, from the labels its inputs carry: for profiles. */
 
 import { head, type Op, type Tensor } from '../ir/tensor.ts';
 import type { Graph } from './backend.ts';
@@ -7,22 +7,23 @@ import type { Graph } from './backend.ts';
 export const computes = (op: Op): boolean =>
   op.kind === 'composite' || !['layout', 'fill', 'identity', 'leaf'].includes(op.form.kind);
 
-/** what a parameter's label ends with */
-const PARAMETER = /\.(weight|bias|A|B|mA|vA|mB|vB|age|K|slot)$/;
+/** The module whose parameter has this label; undefined for what is no parameter. The model's owner knows its labels. */
+export type ModuleOf = (label: string) => string | undefined;
 
 /**
  * The module each node works for: that of the parameter it reads, else that of its latest operand. A guess for what
  * stands between modules, exact where weights are read.
  */
-export function modulesOf({ order, inputs }: Graph): ReadonlyMap<Tensor, string> {
+export function modulesOf({ order, inputs }: Graph, moduleOf: ModuleOf): ReadonlyMap<Tensor, string> {
   const modules = new Map<Tensor, string>();
   /** parameters and other views of them */
   const parameters = new Set<Tensor>();
-  for (const t of inputs)
-    if (t.label && PARAMETER.test(t.label)) {
-      modules.set(t, t.label.replace(PARAMETER, ''));
-      parameters.add(t);
-    }
+  for (const t of inputs) {
+    const module = t.label === undefined ? undefined : moduleOf(t.label);
+    if (module === undefined) continue;
+    modules.set(t, module);
+    parameters.add(t);
+  }
   for (const node of order) {
     const named = node.inputs.map(head).filter((x) => modules.has(x));
     const latest = named.reduce<Tensor | undefined>((a, b) => (a && a.id > b.id ? a : b), undefined);

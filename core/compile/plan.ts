@@ -1,6 +1,6 @@
 /** Liveness and memory: when each buffer is needed, and where it lies in a shared workspace. */
-import { dtypes } from '../ir/dtype.ts';
-import type { Buffer, Kernel, Lowered } from './lower.ts';
+import { isWhole, sizeOf } from '../ir/view.ts';
+import { type Buffer, bytesOfBuffer, type Kernel, type Lowered, readsOf } from './lower.ts';
 
 export interface Span {
   readonly buffer: Buffer;
@@ -9,9 +9,6 @@ export interface Span {
   readonly start: number;
   readonly end: number;
 }
-
-const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
-const readsOf = (k: Kernel): readonly Buffer[] => (k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer));
 
 /** Spans of the intermediates: everything written that is neither an input nor an output of the program. */
 export function spans(p: Lowered): Span[] {
@@ -24,7 +21,7 @@ export function spans(p: Lowered): Span[] {
       if (s) s.end = i;
     }
   }
-  return [...open].map(([buffer, s]) => ({ buffer, bytes: bytesOf(buffer), ...s }));
+  return [...open].map(([buffer, s]) => ({ buffer, bytes: bytesOfBuffer(buffer), ...s }));
 }
 
 /**
@@ -38,20 +35,10 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
     for (const b of readsOf(k)) lastRead.set(b, i);
     for (const b of k.outputs) written.set(b, i);
   }
-  const sameOrder = (k: Kernel, input: Buffer): boolean => {
-    if (k.kind !== 'cluster' || k.cluster.reduce) return false;
-    const n = k.cluster.shape.reduce((a, b) => a * b, 1);
-    return k.inputs.every((b, i) => {
-      if (b !== input) return true;
-      let step = 1;
-      const { strides, offset } = k.cluster.inputs[i]!;
-      for (let axis = strides.length - 1; axis >= 0; axis--) {
-        if (k.cluster.shape[axis] !== 1 && strides[axis] !== step) return false;
-        step *= k.cluster.shape[axis]!;
-      }
-      return offset === 0 && n === b.elements;
-    });
-  };
+  const sameOrder = (k: Kernel, input: Buffer): boolean =>
+    k.kind === 'cluster' &&
+    !k.cluster.reduce &&
+    k.inputs.every(({ buffer, view }) => buffer !== input || (isWhole(view) && sizeOf(view.shape) === buffer.elements));
   const free = [...donated].map((i) => p.inputs[i]!);
   const reuse = new Map<Buffer, Buffer>();
   // outputs in the order they are written, so that an early one does not take what a better match needs in place
@@ -60,7 +47,7 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
       if (reuse.has(output)) continue;
       const at = written.get(output)!;
       const found = free.findIndex((input) => {
-        if (bytesOf(input) !== bytesOf(output) || input.dtype !== output.dtype) return false;
+        if (bytesOfBuffer(input) !== bytesOfBuffer(output) || input.dtype !== output.dtype) return false;
         const last = lastRead.get(input) ?? -1;
         if (inPlaceOnly) return last === at && sameOrder(p.kernels[at]!, input);
         return last < at;

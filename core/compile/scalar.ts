@@ -10,8 +10,17 @@ export type ScalarStep =
   | { readonly kind: 'const'; readonly value: number; readonly dtype: DType }
   /** coordinate of this point along `axis` of the iteration space */
   | { readonly kind: 'iota'; readonly axis: number; readonly dtype: DType }
-  /** a row of the elementwise table (`core/ops/elementwise.ts`) applied to earlier steps */
-  | { readonly kind: 'call'; readonly fn: string; readonly args: readonly number[]; readonly dtype: DType };
+  /** an elementwise op applied to earlier steps; `converts`: its argument in another dtype */
+  | {
+      readonly kind: 'call';
+      readonly fn: string;
+      readonly args: readonly number[];
+      readonly dtype: DType;
+      readonly converts?: true;
+    };
+/** the elementwise ops of a scalar program, in order */
+export const callsOf = (steps: readonly ScalarStep[]): string[] =>
+  steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : []));
 
 /** Where a load finds its value: element `offset + Σ index[axis]·strides[axis]`. Stride 0 broadcasts, negative flips. */
 export interface ClusterInput {

@@ -9,7 +9,7 @@ const formOf = (op: Op): string => (op.kind === 'primitive' ? op.form.kind : 'co
 const typeOf = (t: Tensor): string => `${t.dtype}[${t.shape.join(', ')}]`;
 
 /** `2.4 GF`: three digits and a unit of a thousand. */
-function quantity(n: number, unit: string): string {
+export function quantity(n: number, unit: string): string {
   const prefixes = ['', 'k', 'M', 'G', 'T', 'P'];
   const step = Math.min(prefixes.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(n, 1)) / 3)));
   return `${Number((n / 1000 ** step).toPrecision(3))} ${prefixes[step]}${unit}`;

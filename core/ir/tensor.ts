@@ -84,16 +84,31 @@ export type BatchRule<A extends Attrs> = (
   attrs: A,
 ) => readonly Tensor[];
 
+/** What a source is at every point: one number, or the coordinate along an axis. */
+export type Fill = { readonly value: number } | { readonly axis: number };
+
 /** How the compiler may treat a primitive; it reads these fields and never asks for a name. */
 export type Form =
-  /** the same scalar function at every element; all shapes equal; cost in simple instructions (default 1) */
-  | { readonly kind: 'elementwise'; readonly js: (...x: number[]) => number; readonly cost?: number }
-  /** a constant or coordinate, free to recompute anywhere */
-  | { readonly kind: 'fill' }
+  /**
+   * the same scalar function at every element; all shapes equal; cost in simple instructions (default 1); `converts`: the
+   * value stays, only its dtype becomes the result's
+   */
+  | {
+      readonly kind: 'elementwise';
+      readonly js: (...x: number[]) => number;
+      readonly cost?: number;
+      readonly converts?: true;
+    }
+  /** a constant or a coordinate, free to recompute anywhere */
+  | { readonly kind: 'fill'; readonly at: (attrs: never) => Fill }
   /** another view of the input's buffer; undefined when a copy is needed */
   | { readonly kind: 'layout'; readonly view: (v: View, attrs: never) => View | undefined }
   /** fold along axes, keeping them with size 1 */
-  | { readonly kind: 'reduce'; readonly combine: 'sum' | 'max' }
+  | {
+      readonly kind: 'reduce';
+      readonly combine: 'sum' | 'max';
+      readonly axes: (attrs: never) => readonly number[];
+    }
   /** results are the inputs themselves; orders and separates, computes nothing */
   | { readonly kind: 'identity' }
   /** everything else: a kernel of its own */

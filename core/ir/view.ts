@@ -30,6 +30,9 @@ export function isContiguous(v: View): boolean {
   return true;
 }
 
+/** True when the view is its buffer from the first element on, in row-major order. */
+export const isWhole = (v: View): boolean => v.offset === 0 && isContiguous(v);
+
 export const permuteView = (v: View, perm: readonly number[]): View => ({
   shape: perm.map((p) => v.shape[p]!),
   strides: perm.map((p) => v.strides[p]!),

@@ -13,7 +13,7 @@ export const castOp: Primitive<CastAttrs> = {
   name: 'cast',
   doc: 'conversion to another dtype; float → integer truncates towards zero',
   formula: 'y = dtype(x)',
-  form: { kind: 'elementwise', js: (x) => x! },
+  form: { kind: 'elementwise', js: (x) => x!, converts: true },
   shape: ([x], a) => ({ shape: x!.shape, dtype: a.to }),
   vjp: ([g], [x]) => [isFloat(x!.dtype) ? cast(g!, x!.dtype) : undefined],
   batch: (_size, [x], _mapped, a) => [bind(castOp, [x!], a)],

@@ -20,7 +20,7 @@ function reduction(
     kind: 'primitive',
     name,
     ...rest,
-    form: { kind: 'reduce', combine: name },
+    form: { kind: 'reduce', combine: name, axes: (a: ReduceAttrs) => a.axes },
     shape(inputs, a) {
       const x = inputs[0]!;
       if (a.axes.some((i) => i < 0 || i >= x.shape.length))

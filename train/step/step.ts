@@ -33,6 +33,7 @@ import {
   testedGradients,
   withoutCandidates,
 } from './gradients.ts';
+import { moduleOf } from './modules.ts';
 import {
   type Batch,
   type Candidates,
@@ -147,14 +148,14 @@ export function createSteps(o: StepOptions): Steps {
       const { loss, g } = gradients(o, s, base, batch);
       return { ...update(o, s, g, hyper), loss };
     },
-    { backend, donate: [0], name: 'training step' },
+    { backend, donate: [0], name: 'training step', moduleOf },
   );
   const tested = compile(
     (s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates) => {
       const t = testedGradients(o, measure, s, base, batch, c);
       return { ...update(o, s, withoutCandidates(t.g, c), hyper), loss: t.loss, sums: measured(measure, t) };
     },
-    { backend, donate: [0], name: 'training step with test' },
+    { backend, donate: [0], name: 'training step with test', moduleOf },
   );
   const part = compile((s: State, base: Frozen, batch: Batch) => gradients(o, s, base, batch), {
     backend,

@@ -3,8 +3,8 @@
  * the measure of all others. Layout ops are ndarray views; nothing is fused or planned.
  */
 import ndarray from 'ndarray';
-import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
-import { modulesOf } from '../../compile/modules.ts';
+import type { Backend, Executable, Graph } from '../../compile/backend.ts';
+import { reportNodes } from '../../compile/report.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
 import { flatten } from '../../ir/flatten.ts';
 import type { Nd, Primitive, Tensor } from '../../ir/tensor.ts';
@@ -54,21 +54,10 @@ function build(graph: Graph): Executable<HostArray> {
       return own;
     });
   };
-  const report = (): KernelReport[] => {
-    const modules = modulesOf(graph);
-    return graph.order.map((node, i) => ({
-      name: node.op.name,
-      detail: `${node.op.name}(${node.inputs.map((x) => `[${x.shape}]`).join(', ')})`,
-      flops: node.op.flops?.(node.inputs, node.attrs as never) ?? 0,
-      bytes: [...node.inputs, ...node.outs].reduce((b, t) => b + sizeOf(t.shape) * dtypes[t.dtype].bytes, 0),
-      ...(modules.has(node) ? { label: modules.get(node)! } : {}),
-      ...(times[i] !== undefined ? { ms: times[i] } : {}),
-    }));
-  };
   return {
     run: (inputs) => run(inputs),
     profile: async (inputs) => run(inputs, true),
-    report,
+    report: (modules) => reportNodes(graph.order, { modules, times }),
     workspaceBytes: 0,
     release: () => undefined,
   };

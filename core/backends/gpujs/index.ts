@@ -3,9 +3,11 @@
  * `fallbacks` lists what did. Values stay on the host; a run returns at once and its results are promises inside.
  */
 import { GPU, type IKernelRunShortcut, type KernelFunction, type KernelOutput } from 'gpu.js';
-import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
+import type { Backend, Executable, Graph } from '../../compile/backend.ts';
 import { runKernel } from '../../compile/interpret.ts';
-import { type Buffer, type Kernel, lower } from '../../compile/lower.ts';
+import { type Buffer, bytesOfBuffer, type Kernel, readsOf } from '../../compile/lower.ts';
+import { prepare } from '../../compile/prepare.ts';
+import { reportKernels } from '../../compile/report.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
 import { sizeOf } from '../../ir/view.ts';
 import { closeDevice, hasHardwareAdapter } from '../webgpu/device.ts';
@@ -28,7 +30,6 @@ const kernelOf = (k: Kernel): GpujsKernel | Refusal => {
     return printDot(k.inputs[0]!.view, k.inputs[1]!.view);
   return { refused: k.node.op.name };
 };
-const inputsOf = (k: Kernel): readonly Buffer[] => (k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer));
 
 /** gpu.js returns rows inside planes; this writes them one after the other. */
 const flatten = (result: KernelOutput, to: HostArray): void => {
@@ -64,17 +65,6 @@ const launcher = (gpu: GPU, cache: Map<string, IKernelRunShortcut>, k: Kernel, f
   };
 };
 
-const describe = (k: Kernel, fallback: boolean): KernelReport => ({
-  name: k.kind === 'op' ? k.node.op.name : k.cluster.reduce ? `reduce ${k.cluster.reduce.op}` : 'elementwise',
-  detail: `${k.kind === 'op' ? `[${k.node.shape}]` : `[${k.cluster.shape}]`}${fallback ? ' (reference loops)' : ''}`,
-  flops:
-    k.kind === 'op'
-      ? (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0)
-      : sizeOf(k.cluster.shape) * k.cluster.steps.filter((s) => s.kind === 'call').length,
-  bytes: [...inputsOf(k), ...k.outputs].reduce((n, b) => n + b.elements * dtypes[b.dtype].bytes, 0),
-  ...(k.node.label ? { label: k.node.label } : {}),
-});
-
 /**
  * Opens the gpu.js backend.
  * @throws NoAdapterError when mode webgpu is asked for and there is no adapter
@@ -100,7 +90,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
   };
 
   const build = (graph: Graph): Executable<Storage> => {
-    const lowered = lower(graph, { strided: (op) => op.name === 'dot', maxLoads: 7 });
+    const lowered = prepare(graph, { strided: (op) => op.name === 'dot', maxLoads: 7 });
     const launches = lowered.kernels.map((k) => launcher(gpu, cache, k, fallbacks));
     let times: number[] = [];
     const execute = async (inputs: readonly Storage[]): Promise<HostArray[]> => {
@@ -111,7 +101,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
         const start = performance.now();
         const outputs = k.outputs.map((b) => dtypes[b.dtype].alloc(b.elements));
         await launches[i]!(
-          inputsOf(k).map((b) => memory.get(b)!),
+          readsOf(k).map((b) => memory.get(b)!),
           outputs,
         );
         for (const [o, b] of k.outputs.entries()) memory.set(b, outputs[o]!);
@@ -124,9 +114,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
       const all = execute(inputs);
       all.catch(() => undefined); // told to whoever loads a result
       for (const i of graph.donated) free(inputs[i]!);
-      return lowered.outputs.map((b, i) =>
-        track({ values: all.then((r) => r[i]!), bytes: b.elements * dtypes[b.dtype].bytes }),
-      );
+      return lowered.outputs.map((b, i) => track({ values: all.then((r) => r[i]!), bytes: bytesOfBuffer(b) }));
     };
     return {
       run,
@@ -136,11 +124,10 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
         return results;
       },
       workspaceBytes: 0,
-      report: () =>
-        lowered.kernels.map((k, i) => ({
-          ...describe(k, 'refused' in kernelOf(k)),
-          ...(times[i] === undefined ? {} : { ms: times[i] }),
-        })),
+      report: (modules) =>
+        reportKernels(lowered.kernels, { modules, times }).map((r, i) =>
+          'refused' in kernelOf(lowered.kernels[i]!) ? { ...r, detail: `${r.detail} (reference loops)` } : r,
+        ),
       release: () => undefined,
     };
   };

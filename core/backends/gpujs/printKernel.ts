@@ -2,10 +2,10 @@
  * Clusters and dot as gpu.js kernels: JavaScript source that gpu.js translates for its own back ends. gpu.js knows f32
  * arrays, up to three output axes and plain loops; what does not fit (integers, bit tests) is answered with a reason.
  */
+import { type Axis, collapse } from '../../compile/axes.ts';
 import type { Cluster, ScalarStep } from '../../compile/scalar.ts';
 import type { View } from '../../ir/view.ts';
 import type { ElementwiseName } from '../../ops/elementwise.ts';
-import { type Axis, simplify } from '../webgpu/iteration.ts';
 
 export interface GpujsKernel {
   readonly source: string;
@@ -83,7 +83,7 @@ const representable = (dtype: string): boolean => dtype === 'f32' || dtype === '
 
 const callText = (step: Extract<ScalarStep, { kind: 'call' }>, value: (s: number) => string): string | undefined => {
   const args = step.args.map(value);
-  if (step.fn === 'cast') return step.dtype === 'bool' ? `(${args[0]} == 0.0 ? 0.0 : 1.0)` : args[0];
+  if (step.converts) return step.dtype === 'bool' ? `(${args[0]} == 0.0 ? 0.0 : 1.0)` : args[0];
   return rows[step.fn as ElementwiseName]?.(...args);
 };
 
@@ -117,7 +117,7 @@ export const printCluster = (cluster: Cluster): GpujsKernel | Refusal => {
   const strange = [...cluster.steps, ...cluster.inputs].find((s) => !representable(s.dtype));
   if (strange) return { refused: `${strange.dtype} values` };
   if (cluster.outputs.length !== 1) return { refused: 'several outputs' };
-  const axes = simplify(cluster);
+  const axes = collapse(cluster);
   const place = (reduced: boolean) =>
     axes.flatMap((a: Axis, axis) => (a.reduced === reduced ? [{ axis, size: a.size }] : []));
   const { lines, output } = coordinates(place(false));

@@ -4,14 +4,14 @@
  */
 
 import type { Backend, Executable, Graph, KernelReport } from '../../compile/backend.ts';
-import { type Buffer, type Kernel, type Lowered, lower } from '../../compile/lower.ts';
-import { merge } from '../../compile/merge.ts';
-import { modulesOf } from '../../compile/modules.ts';
-import { type Arena, arena, reuseDonated, spans } from '../../compile/plan.ts';
+import { type Buffer, type Kernel, readsOf } from '../../compile/lower.ts';
+import { type Arena, arena } from '../../compile/plan.ts';
+import { type Prepared, prepare } from '../../compile/prepare.ts';
+import { reportKernels } from '../../compile/report.ts';
 import { dtypes } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
-import { head, type Op } from '../../ir/tensor.ts';
-import { contiguousView, sizeOf, type View } from '../../ir/view.ts';
+import type { Op, Tensor } from '../../ir/tensor.ts';
+import { contiguousView, type View } from '../../ir/view.ts';
 import { clusterWork, clusterWorkspace, installKernels } from './cluster/index.ts';
 import type { Call, Placed } from './kernel.ts';
 import { kernels } from './kernels.ts';
@@ -26,11 +26,9 @@ const STAGE_BYTES = 4 * 2 ** 20;
 class WasmProgram implements Executable<WasmStorage> {
   readonly workspaceBytes: number;
   private readonly memory: Memory;
-  private readonly graph: Graph;
-  private readonly lowered: Lowered;
+  private readonly lowered: Prepared;
   private readonly arena: Arena;
   private readonly scratchBytes: number;
-  private readonly reuse: ReadonlyMap<Buffer, Buffer>;
   private readonly donated: ReadonlySet<number>;
   /** buffers of the inputs */
   private readonly given: ReadonlySet<Buffer>;
@@ -46,17 +44,16 @@ class WasmProgram implements Executable<WasmStorage> {
   constructor(memory: Memory, graph: Graph) {
     this.memory = memory;
     this.donated = graph.donated;
-    this.graph = graph;
     const strided = (op: Op, i: number): boolean => kernels.get(op.name)?.strided[i] ?? false;
-    this.lowered = merge(lower(graph, { strided, maxLoads: MAX_LOADS }), {
+    this.lowered = prepare(graph, {
+      strided,
       maxLoads: MAX_LOADS,
-      maxOutputs: MAX_OUTPUTS,
+      merge: { maxLoads: MAX_LOADS, maxOutputs: MAX_OUTPUTS },
+      // results are written inside
+      over: (dtype) => !isOutside(dtype),
     });
     this.given = new Set(this.lowered.inputs);
-    this.arena = arena(spans(this.lowered), ALIGN);
-    // results are written inside
-    const over = [...graph.donated].filter((i) => !isOutside(this.lowered.inputs[i]!.dtype));
-    this.reuse = reuseDonated(this.lowered, new Set(over));
+    this.arena = arena(this.lowered.spans, ALIGN);
     this.scratchBytes = this.lowered.kernels.reduce((most, k) => Math.max(most, this.kernelWorkspace(k)), 0);
     this.workspaceBytes = this.arena.bytes + this.scratchBytes;
   }
@@ -89,7 +86,7 @@ class WasmProgram implements Executable<WasmStorage> {
     for (const [i, b] of this.lowered.inputs.entries()) address.set(b, this.staged.get(i) ?? inputs[i]!.address);
     this.bound = this.lowered.inputs.map((b) => address.get(b)!);
     for (const b of this.lowered.outputs) {
-      const over = this.reuse.get(b);
+      const over = this.lowered.reuse.get(b);
       if (!over && !this.results.has(b)) {
         const bytes = b.elements * dtypes[b.dtype].bytes;
         this.results.set(b, this.memory.alloc(bytes, 'a result'));
@@ -105,7 +102,7 @@ class WasmProgram implements Executable<WasmStorage> {
       const work: Partial<Work> & Pick<Work, 'commands'> =
         k.kind === 'cluster'
           ? clusterWork(k.cluster, {
-              inputs: k.inputs.map((b) => address.get(b)!),
+              inputs: readsOf(k).map((b) => address.get(b)!),
               outputs: k.outputs.map((b) => address.get(b)!),
               workspace: scratch,
             })
@@ -146,7 +143,7 @@ class WasmProgram implements Executable<WasmStorage> {
   private finish(inputs: readonly WasmStorage[]): WasmStorage[] {
     const kept = new Set<WasmStorage>();
     const outputs = this.lowered.outputs.map((b) => {
-      const over = this.reuse.get(b);
+      const over = this.lowered.reuse.get(b);
       if (over) {
         const i = this.lowered.inputs.indexOf(over);
         const s = inputs[i]!;
@@ -174,26 +171,8 @@ class WasmProgram implements Executable<WasmStorage> {
     this.times = times;
     return this.finish(inputs);
   }
-  report(): KernelReport[] {
-    const modules = modulesOf(this.graph);
-    return this.lowered.kernels.map((k, i) => {
-      const read = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
-      const bytes = [...read, ...k.outputs].reduce((n, b) => n + b.elements * dtypes[b.dtype].bytes, 0);
-      const ms = this.times?.[i];
-      const clusterFlops =
-        k.kind === 'cluster' ? k.cluster.steps.filter((s) => s.kind === 'call').length * sizeOf(k.cluster.shape) : 0;
-      return {
-        name: k.kind === 'cluster' ? 'cluster' : k.node.op.name,
-        detail:
-          k.kind === 'cluster'
-            ? `${k.cluster.reduce ? `${k.cluster.reduce.op} of ` : ''}${k.cluster.steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : [])).join(' ') || 'copy'} [${k.cluster.shape}]`
-            : k.inputs.map((o) => `[${o.view.shape}]`).join(' · '),
-        flops: k.kind === 'cluster' ? clusterFlops : (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0),
-        bytes,
-        ...labelled(modules.get(head(k.node))),
-        ...(ms === undefined ? {} : { ms }),
-      };
-    });
+  report(modules?: ReadonlyMap<Tensor, string>): KernelReport[] {
+    return reportKernels(this.lowered.kernels, { modules, times: this.times });
   }
   release(): void {
     if (this.program) this.memory.machine.release(this.program);
@@ -217,8 +196,6 @@ const kernelOf = (op: Op) => {
   if (!kernel) throw new CoreError(`wasm has no kernel for ${op.name}`);
   return kernel;
 };
-
-const labelled = (label: string | undefined) => (label === undefined ? {} : { label });
 
 /** Opens the WASM backend; `threads` defaults to the cores this process may use. */
 export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> {

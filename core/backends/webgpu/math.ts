@@ -151,22 +151,16 @@ const rows: Readonly<Record<ElementwiseName, Print>> = {
   select: ([c, a, b]) => `select(${b}, ${a}, ${c})`,
 };
 
+/** The WGSL expression of a value in another dtype. */
+export const printCast = (x: string, from: DType, to: DType, width: Width): string =>
+  to === 'bool' ? `(${x} != ${typeName(from, width)}(0))` : `${typeName(to, width)}(${x})`;
+
 /**
- * The WGSL expression of one call.
+ * The WGSL expression of one call, on operands of one dtype (the first one's).
  * @throws RangeError when the function has no row
  */
-export const printCall = (
-  fn: string,
-  args: readonly string[],
-  operands: readonly DType[],
-  dtype: DType,
-  width: Width,
-): string => {
-  if (fn === 'cast')
-    return dtype === 'bool'
-      ? `(${args[0]} != ${typeName(operands[0]!, width)}(0))`
-      : `${typeName(dtype, width)}(${args[0]})`;
+export const printCall = (fn: string, args: readonly string[], operand: DType, width: Width): string => {
   const print = rows[fn as ElementwiseName];
   if (!print) throw new RangeError(`the webgpu backend has no elementwise function "${fn}"`);
-  return print(args, width, operands[0]!);
+  return print(args, width, operand);
 };

@@ -4,10 +4,10 @@
  * are read four at a time, either along the reduced axis (then a thread's four sums are added at its end) or across
  * four results.
  */
+import { collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
 import { dtypes } from '../../ir/dtype.ts';
 import type { AdapterClass } from './device.ts';
-import { simplify } from './iteration.ts';
 import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Recipe, single } from './kernel.ts';
 import { printCall, storageType, typeName, type Width } from './math.ts';
 import { printCoordinates, printSteps } from './printWgsl.ts';
@@ -58,7 +58,7 @@ export const printReduce = (cluster: Cluster, adapter: AdapterClass): Recipe => 
   const { op } = cluster.reduce!;
   const output = cluster.outputs[0]!;
   const { dtype } = cluster.steps[output]!;
-  const axes = simplify(cluster);
+  const axes = collapse(cluster);
   const last = axes.length - 1;
   const width: Width = last >= 0 && axes[last]!.size % 4 === 0 && axes[last]!.size > 0 ? 4 : 1;
   const along = last >= 0 && axes[last]!.reduced;
@@ -89,8 +89,7 @@ export const printReduce = (cluster: Cluster, adapter: AdapterClass): Recipe => 
         : dtype === 'i32'
           ? `bitcast<i32>(${params.word(-(2 ** 31))})`
           : params.word(0);
-  const combine = (a: string, b: string, w: Width) =>
-    printCall(op === 'sum' ? 'add' : 'maximum', [a, b], [dtype, dtype], dtype, w);
+  const combine = (a: string, b: string, w: Width) => printCall(op === 'sum' ? 'add' : 'maximum', [a, b], dtype, w);
   const coordinates = (reduced: boolean, index: string) =>
     printCoordinates(
       index,
@@ -106,7 +105,7 @@ export const printReduce = (cluster: Cluster, adapter: AdapterClass): Recipe => 
   // four sums of one result collapse; four results stay apart
   const outWidth: Width = width === 4 && !along ? 4 : 1;
   const type = typeName(dtype, outWidth);
-  const collapse =
+  const folded =
     width === 4 && along ? `${combine(combine('acc.x', 'acc.y', 1), combine('acc.z', 'acc.w', 1), 1)}` : 'acc';
   const meet =
     lanes === 1
@@ -135,7 +134,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     acc = ${combine('acc', value(output), width)};
     }
   }
-  var one = ${collapse};
+  var one = ${folded};
   ${meet}if (lane == 0u && result < ${results}) { y0[group.z * ${results} + result] = one; }
 }
 `;

@@ -2,11 +2,11 @@
  * Fused elementwise kernels: a cluster becomes one loop over its points, four neighbours at a time where the last axis
  * allows it. The loop bound and every size, stride and constant are uniforms.
  */
+import { type Axis, collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
 import type { AdapterClass } from './device.ts';
-import { type Axis, simplify } from './iteration.ts';
 import { assemble, ceilDiv, createParams, type Kernel, overIndices, type Params } from './kernel.ts';
-import { printCall, storageType, typeName, type Width } from './math.ts';
+import { printCall, printCast, storageType, typeName, type Width } from './math.ts';
 
 /** How one input is read at `width` neighbouring points of the last axis. */
 type Access = 'one' | 'vector' | 'splat' | 'gather';
@@ -76,14 +76,12 @@ export const printSteps = (
       if (axis < 0) text = `${type}(0)`;
       else if (width === 4 && axis === last) text = `${type}(vec4(4u * c${axis}) + vec4(0u, 1u, 2u, 3u))`;
       else text = width === 4 ? `${type}(vec4(c${axis}))` : `${type}(c${axis})`;
-    } else
-      text = printCall(
-        step.fn,
-        step.args.map(value),
-        step.args.map((a) => cluster.steps[a]!.dtype),
-        step.dtype,
-        width,
-      );
+    } else {
+      const operands = step.args.map((a) => cluster.steps[a]!.dtype);
+      text = step.converts
+        ? printCast(value(step.args[0]!), operands[0]!, step.dtype, width)
+        : printCall(step.fn, step.args.map(value), operands[0]!, width);
+    }
     lines.push(`let ${value(s)} = ${text};`);
   });
   return { reads, body: lines.join('\n    '), value };
@@ -116,7 +114,7 @@ export const stored = (text: string, dtype: Cluster['steps'][number]['dtype'], w
  * Buffers must be padded to 16 bytes: a flat space whose size is no multiple of 4 is written past its end.
  */
 export const printElementwise = (cluster: Cluster, adapter: AdapterClass, inPlace?: InPlace): Kernel => {
-  const axes = simplify(cluster);
+  const axes = collapse(cluster);
   const last = axes[axes.length - 1];
   const width: Width = last && (last.size % 4 === 0 || axes.length === 1) ? 4 : 1;
   const sizes = axes.map((a, i) => (width === 4 && i === axes.length - 1 ? ceilDiv(a.size, 4) : a.size));

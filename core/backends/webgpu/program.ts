@@ -3,14 +3,13 @@
  * nothing is read back.
  */
 
-import type { Executable, Graph, KernelReport } from '../../compile/backend.ts';
-import { type Buffer, type Kernel as LoweredKernel, lower } from '../../compile/lower.ts';
-import { merge } from '../../compile/merge.ts';
-import { modulesOf } from '../../compile/modules.ts';
-import { reuseDonated, slots, spans } from '../../compile/plan.ts';
-import { dtypes } from '../../ir/dtype.ts';
+import type { Executable, Graph } from '../../compile/backend.ts';
+import { type Buffer, bytesOfBuffer, type Kernel as LoweredKernel, readsOf } from '../../compile/lower.ts';
+import { slots } from '../../compile/plan.ts';
+import { type Prepared, prepare } from '../../compile/prepare.ts';
+import { detailOf, nameOf, reportKernels } from '../../compile/report.ts';
+import { bytesOf } from '../../ir/dtype.ts';
 import { DeviceLimitError } from '../../ir/errors.ts';
-import { head } from '../../ir/tensor.ts';
 import { sizeOf } from '../../ir/view.ts';
 import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
 import { type BufferPool, checkSize } from './buffers.ts';
@@ -40,8 +39,6 @@ export interface Context {
 /** results of merged clusters: an optimizer's three of a leaf */
 const MERGED = 3;
 
-const bytesOf = (b: Buffer): number => b.elements * dtypes[b.dtype].bytes;
-
 /** One dispatch, of the kernel number `op` of the program. */
 interface Launch extends Bindings {
   readonly pipeline: GPUComputePipeline;
@@ -53,7 +50,7 @@ const inPlaceOf = (k: LoweredKernel, reuse: ReadonlyMap<Buffer, Buffer>): InPlac
   const shared = new Map<number, number>();
   if (k.kind === 'cluster')
     for (const [o, output] of k.outputs.entries())
-      for (const [i, input] of k.inputs.entries()) if (reuse.get(output) === input) shared.set(i, o);
+      for (const [i, input] of readsOf(k).entries()) if (reuse.get(output) === input) shared.set(i, o);
   return shared;
 };
 
@@ -75,40 +72,27 @@ const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
   };
 };
 
-const shapeText = (k: LoweredKernel): string =>
-  k.kind === 'cluster'
-    ? `${k.cluster.reduce ? `${k.cluster.reduce.op} over [${k.cluster.shape}]` : `[${k.cluster.shape}]`}: ${k.cluster.steps.flatMap((s) => (s.kind === 'call' ? [s.fn] : [])).join(' ') || 'copy'}`
-    : `${k.inputs.map((o) => `[${o.view.shape}]`).join(' · ')} → [${k.node.shape}]`;
-
-/** Everything about a kernel that does not change from run to run. */
-const describe = (k: LoweredKernel): KernelReport => {
-  const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
-  const points = k.kind === 'cluster' ? sizeOf(k.cluster.shape) : 0;
-  return {
-    name: k.kind === 'op' ? k.node.op.name : k.cluster.reduce ? `reduce ${k.cluster.reduce.op}` : 'elementwise',
-    detail: shapeText(k),
-    flops:
-      k.kind === 'op'
-        ? (k.node.op.flops?.(k.node.inputs, k.node.attrs as never) ?? 0)
-        : points * k.cluster.steps.filter((s) => s.kind === 'call').length,
-    bytes: [...inputs, ...k.outputs].reduce((n, b) => n + bytesOf(b), 0),
-  };
+const prepareFor = (gpu: Gpu, graph: Graph): Prepared => {
+  // a cluster may read so many tensors that all of them and its result can be bound, be they as large as the largest
+  const largest = [...graph.inputs, ...graph.order.flatMap((t) => t.outs)].reduce(
+    (most, t) => Math.max(most, partsOf(bytesOf(t.dtype, sizeOf(t.shape)), gpu.bindings)),
+    1,
+  );
+  const operands = Math.floor(gpu.bindings.count / largest);
+  return prepare(graph, {
+    strided: isStrided,
+    maxLoads: Math.max(3, Math.min(10, operands - 1)),
+    merge: operands - MERGED < 3 ? undefined : { maxLoads: operands - MERGED, maxOutputs: MERGED },
+  });
 };
 
 export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph: Graph): Executable<Storage> => {
   const { device, limits } = gpu;
-  // a cluster may read so many tensors that all of them and its result can be bound, be they as large as the largest
-  const largest = [...graph.inputs, ...graph.order.flatMap((t) => t.outs)].reduce(
-    (most, t) => Math.max(most, partsOf(sizeOf(t.shape) * dtypes[t.dtype].bytes, gpu.bindings)),
-    1,
-  );
-  const operands = Math.floor(gpu.bindings.count / largest);
-  const alone = lower(graph, { strided: isStrided, maxLoads: Math.max(3, Math.min(10, operands - 1)) });
-  const lowered = operands - MERGED < 3 ? alone : merge(alone, { maxLoads: operands - MERGED, maxOutputs: MERGED });
-  const reuse = reuseDonated(lowered, graph.donated);
+  const lowered = prepareFor(gpu, graph);
+  const { reuse } = lowered;
 
   // a run's table of buffers: inputs, outputs, intermediates, scratch that all kernels share in turn
-  const { slotOf, sizes } = slots(spans(lowered), 256);
+  const { slotOf, sizes } = slots(lowered.spans, 256);
   const table = new Map<Buffer, number>();
   for (const b of [...lowered.inputs, ...lowered.outputs]) if (!table.has(b)) table.set(b, table.size);
   const firstScratch = table.size + sizes.length;
@@ -118,7 +102,7 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
   for (const { recipe } of recipes)
     for (const [i, bytes] of recipe.scratch.entries()) scratch[i] = Math.max(scratch[i] ?? 0, bytes);
   const wanted = [...sizes, ...scratch];
-  for (const bytes of [...wanted, ...lowered.outputs.map(bytesOf)]) checkSize(bytes, limits);
+  for (const bytes of [...wanted, ...lowered.outputs.map(bytesOfBuffer)]) checkSize(bytes, limits);
   const lease = workspace.lease(wanted);
 
   let uniformBytes = 0;
@@ -127,16 +111,14 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
     recipe.launches.flatMap(({ kernel, operands }) => {
       if (kernel.groups.includes(0)) return [];
       if (kernel.groups.some((n) => n > MAX_GROUPS))
-        throw new DeviceLimitError(
-          `${describe(k).name} ${describe(k).detail}: more than ${MAX_GROUPS} groups on one axis`,
-        );
+        throw new DeviceLimitError(`${nameOf(k)} ${detailOf(k)}: more than ${MAX_GROUPS} groups on one axis`);
       const uniformOffset = uniformBytes;
       uniformBytes += Math.ceil(kernel.params.byteLength / align) * align;
-      const inputs = k.kind === 'cluster' ? k.inputs : k.inputs.map((o) => o.buffer);
+      const inputs = readsOf(k);
       const buffers = operands.map(({ from, index }) => {
         if (from === 'scratch') return { at: firstScratch + index, bytes: recipe.scratch[index]! };
         const buffer = (from === 'input' ? inputs : k.outputs)[index]!;
-        return { at: placeOf(buffer), bytes: bytesOf(buffer) };
+        return { at: placeOf(buffer), bytes: bytesOfBuffer(buffer) };
       });
       const bound = bindRanges(
         kernel,
@@ -168,7 +150,7 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
     const outputs = lowered.outputs.map((b): Storage => {
       const donor = reuse.get(b);
       if (donor) reused.add(donor);
-      const buffer = donor ? buffers[table.get(donor)!]! : pool.acquire(bytesOf(b));
+      const buffer = donor ? buffers[table.get(donor)!]! : pool.acquire(bytesOfBuffer(b));
       buffers[table.get(b)!] = buffer;
       return { buffer, dtype: b.dtype, elements: b.elements };
     });
@@ -215,13 +197,7 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
       times = sums;
       return finish();
     },
-    report() {
-      const modules = modulesOf(graph);
-      return lowered.kernels.map((k, i): KernelReport => {
-        const label = modules.get(head(k.node));
-        return { ...describe(k), ...(label ? { label } : {}), ...(times[i] === undefined ? {} : { ms: times[i] }) };
-      });
-    },
+    report: (modules) => reportKernels(lowered.kernels, { modules, times }),
     release() {
       lease.close();
       uniforms.destroy();

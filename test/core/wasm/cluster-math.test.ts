@@ -20,7 +20,7 @@ const apply = (fn: string, inputs: readonly Data[], dtypes: readonly DType[], dt
     inputs: dtypes.map((d) => ({ dtype: d, strides: [1], offset: 0 })),
     steps: [
       ...dtypes.map((d, input) => ({ kind: 'load', input, dtype: d }) as const),
-      { kind: 'call', fn, args: dtypes.map((_, i) => i), dtype },
+      { kind: 'call', fn, args: dtypes.map((_, i) => i), dtype, ...(fn === 'cast' ? { converts: true } : {}) },
     ],
     outputs: [dtypes.length],
   };

@@ -101,7 +101,7 @@ export const priceOf = (fn: string): number => {
 };
 
 /** Conversion as `cast` defines it: floats are truncated towards zero (out of range: the nearest bound, NaN: 0). */
-const castCode = (x: Value, from: DType, to: DType): Code => {
+export const castCode = (x: Value, from: DType, to: DType): Code => {
   if (from === to) return x;
   if (to === 'bool')
     // NaN is false, as in the reference
@@ -113,17 +113,10 @@ const castCode = (x: Value, from: DType, to: DType): Code => {
 };
 
 /**
- * Code of one call of the table (or of `cast`) on values in registers.
+ * Code of one call of the table on values in registers.
  * @throws RangeError when the function has no meaning for the dtype
  */
-export const printCall = (
-  f: FunctionBuilder,
-  fn: string,
-  args: readonly Value[],
-  operands: readonly DType[],
-  dtype: DType,
-): Code => {
-  if (fn === 'cast') return castCode(args[0]!, operands[0]!, dtype);
+export const printCall = (f: FunctionBuilder, fn: string, args: readonly Value[], operands: readonly DType[]): Code => {
   const kind = operands.at(-1)!;
   const print = kind === 'f64' || kind === 'f16' ? undefined : rows[fn as ElementwiseName]?.[kind];
   if (!print) throw new RangeError(`the wasm backend has no elementwise function ${fn} for ${kind}`);

@@ -1,4 +1,5 @@
 /** The scalar program of a cluster as SIMD code: loads, constants, coordinates and calls, each computed as rarely as possible. */
+import type { Access } from '../../../compile/axes.ts';
 import type { ScalarStep } from '../../../compile/scalar.ts';
 import type { DType } from '../../../ir/dtype.ts';
 import {
@@ -14,16 +15,10 @@ import {
   type Num,
   v128,
 } from '../assembler/assemble.ts';
-import { loaded, priceOf, printCall } from './math.ts';
+import { castCode, loaded, priceOf, printCall } from './math.ts';
 
 type Value = Local<'v128'>;
 type Code = Expr<'v128'>;
-
-/**
- * How an input moves along the inner axis: the same everywhere in the kernel, the same along a row, to the neighbour, or
- * by a stride.
- */
-export type Access = 'scalar' | 'splat' | 'unit' | 'gather';
 
 /** what a kernel is made for; everything else is an argument */
 export interface Program {
@@ -119,14 +114,11 @@ export const evaluator = (f: FunctionBuilder, p: Program, constant: (step: numbe
         if (c !== 'inner') return asDType(i32x4.splat(source.coordinate!(c.walk, c.axis)), s.dtype);
         return asDType(i32x4.add(i32x4.splat(source.inner!()), i32x4.const(0, 1, 2, 3)), s.dtype);
       }
-      case 'call':
-        return printCall(
-          f,
-          s.fn,
-          s.args.map((a) => values[a]!),
-          s.args.map((a) => p.steps[a]!.dtype),
-          s.dtype,
-        );
+      case 'call': {
+        const operands = s.args.map((a) => p.steps[a]!.dtype);
+        const args = s.args.map((a) => values[a]!);
+        return s.converts ? castCode(args[0]!, operands[0]!, s.dtype) : printCall(f, s.fn, args, operands);
+      }
     }
   };
   return {
