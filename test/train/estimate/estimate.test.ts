@@ -1,4 +1,5 @@
 /** The plan of a run against the run itself: peak memory, the choice of micro-batches, what they compute, f16 storage. */
+import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { wasmBackend } from '../../../core/backends/wasm/index.ts';
 import { webgpuBackend } from '../../../core/backends/webgpu/index.ts';
@@ -22,6 +23,8 @@ import { linearsOf, loadPipeline, openBaseAt, SMALL_BASE, specsOf } from '../../
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { drawCandidates, judge, scoresFrom, startState } from '../../../train/step/ranks.ts';
 import { type Batch, createSteps, type Frozen } from '../../../train/step/step.ts';
+import { writeCalmBase } from '../../support/commands.ts';
+import { scratch } from '../../support/data-fixtures.ts';
 
 const SIDE = 64;
 const random = randomOf(seedKey(11));
@@ -99,12 +102,19 @@ describe.each(opened)('prediction on %s', (_name, open) => {
 });
 
 describe('choice', () => {
+  // A base of a few channels: what is compared are plans of one base, and a dozen of them are made.
+  let tiny: typeof base;
+  beforeAll(async () => {
+    const folder = join(scratch, 'tiny');
+    await writeCalmBase(folder);
+    tiny = await openBaseAt(folder);
+  });
   const backend = wasmBackend({ threads: 1 }) as Backend;
   const all = { accumulate: true, checkpointBlocks: true };
   const none = { accumulate: false, checkpointBlocks: false };
   const wide = { ...config, batch: 8, accumulate: 1 };
   const at = (bytes: number, open = all) => {
-    const { accumulate, checkpointBlocks } = settle(wide, open, base, backend, {
+    const { accumulate, checkpointBlocks } = settle(wide, open, tiny, backend, {
       backend: bytes,
       limit: 'a test allows',
       process: 1e12,
@@ -112,7 +122,7 @@ describe('choice', () => {
     return { accumulate, checkpointBlocks };
   };
   const bytesOf = (accumulate: number, checkpointBlocks: boolean) =>
-    settle({ ...wide, accumulate, checkpointBlocks }, none, base, backend, { backend: 1, limit: '', process: 1e12 })
+    settle({ ...wide, accumulate, checkpointBlocks }, none, tiny, backend, { backend: 1, limit: '', process: 1e12 })
       .estimate.backendBytes;
   it('fewest micro-batches with kept blocks, recomputed blocks where nothing else fits', { timeout: 120_000 }, () => {
     const [whole, halves, recomputed] = [bytesOf(1, false), bytesOf(2, false), bytesOf(1, true)];
@@ -128,7 +138,7 @@ describe('choice', () => {
   });
   it('a refusal is one line with both numbers, three causes and what to change', { timeout: 60_000 }, () => {
     const budget = { backend: 2 ** 20, limit: 'a test allows', process: 1e12 };
-    const said = refusal(settle(wide, none, base, backend, budget), budget)!;
+    const said = refusal(settle(wide, none, tiny, backend, budget), budget)!;
     expect(said).toMatch(/^this run needs [\d.]+ MiB, a test allows 1\.0 MiB: ([^,;]+ [\d.]+ MiB(, |; )){3}try /);
     for (const change of ['--weights f16', '--checkpoint-blocks on', '--accumulate 8', 'a --resolution below 64'])
       expect(said).toContain(change);
