@@ -1,33 +1,69 @@
 /**
  * The runner behind `npm test`: finds a WebGPU adapter (the machine's own, else SwiftShader out of npm) and starts
- * vitest with it, so that no WebGPU test is ever skipped.
+ * vitest with it, so that no WebGPU test is ever skipped. Its last line is `N passed, N failed, N skipped`.
  *
  *   npx tsx test/run.ts                         everything
+ *   npx tsx test/run.ts --check                 everything, types and lint beside it (one core is enough for them)
  *   npx tsx test/run.ts test/core/webgpu/dot.test.ts one file
  *   npx tsx test/run.ts -- npx tsx x.ts         any command, with the adapter's environment
  */
-import { spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { vulkanEnvironment } from './support/software-vulkan.ts';
 
+const root = dirname(import.meta.dirname);
 const vitest = (): string => join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
+
+/** The exit code of a process, 1 where a signal ended it. @throws Error when it cannot be started */
+const ended = (child: ChildProcess): Promise<number> =>
+  new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+
+/** `npm run check`; its texts are told when it is over, so that they do not stand between those of the tests. */
+async function check(): Promise<number> {
+  const child = spawn('npm', ['run', '--silent', 'check'], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (text) => {
+      said += text;
+    });
+  const code = await ended(child);
+  process.stderr.write(code === 0 ? 'types and lint: fine\n' : `${said}\ntypes or lint: failed\n`);
+  return code;
+}
 
 const args = process.argv.slice(2);
 try {
+  const checked = args[0] === '--check' ? check() : Promise.resolve(0);
+  const asked = args[0] === '--check' ? args.slice(1) : args;
   const { env, adapter } = vulkanEnvironment();
   process.stderr.write(`WebGPU adapter for the tests: ${adapter}\n`);
+  const reporters = [
+    ...(asked.some((arg) => arg.startsWith('--reporter')) ? [] : ['--reporter=default']),
+    `--reporter=${join(import.meta.dirname, 'support/closing-line.ts')}`,
+  ];
+  const config = join(import.meta.dirname, 'vitest.config.ts');
   const [command, rest] =
-    args[0] === '--' && args[1]
-      ? [args[1], args.slice(2)]
-      : [process.execPath, [vitest(), 'run', '--config', join(import.meta.dirname, 'vitest.config.ts'), ...args]];
-  const child = spawnSync(command, rest, {
+    asked[0] === '--' && asked[1]
+      ? [asked[1], asked.slice(2)]
+      : [process.execPath, [vitest(), 'run', '--config', config, ...asked, ...reporters]];
+  const child = spawn(command, rest, {
     stdio: 'inherit',
     env: { ...process.env, ...env },
-    cwd: args[0] === '--' ? process.cwd() : dirname(import.meta.dirname),
+    cwd: asked[0] === '--' ? process.cwd() : root,
   });
-  if (child.error) throw child.error;
-  process.exitCode = child.status ?? 1;
+  const [tests, types] = await Promise.all([
+    ended(child),
+    checked.then((code) => {
+      // a machine that shall see red sees it at once
+      if (code !== 0) child.kill('SIGTERM');
+      return code;
+    }),
+  ]);
+  process.exitCode = types || tests;
 } catch (error) {
   process.stderr.write(`tests not run: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

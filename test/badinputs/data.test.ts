@@ -1,7 +1,7 @@
 /**
  * The corpus of bad (and good) inputs, kinds image and table, through `loadDataset`. Runs where the corpus is: in the
- * folder named by SELORA_BADINPUTS, or beside the repository. `data/folders.test.ts`, `data/layouts.test.ts`
- * and `data/images.test.ts` hold cases of our own.
+ * folder named by SELORA_BADINPUTS, or beside the repository. `train/data/folders.test.ts`,
+ * `train/data/layouts.test.ts` and `train/data/images.test.ts` hold cases of our own.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -11,9 +11,14 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { type Dataset, loadDataset } from '../../train/data/layouts/index.ts';
 import { readImage } from '../../train/data/pictures/images.ts';
+import { there } from '../support/there.ts';
 
 const corpus = resolve(process.env.SELORA_BADINPUTS ?? '../shared/badinputs');
-const there = existsSync(join(corpus, 'manifest.json'));
+const found = there(
+  'the corpus of bad inputs',
+  existsSync(join(corpus, 'manifest.json')),
+  `no ${corpus}; SELORA_BADINPUTS names the folder`,
+);
 
 const PIXEL = z.object({ x: z.number(), y: z.number(), rgb: z.array(z.number()).length(3), tol: z.number() });
 const CASE = z.object({
@@ -41,7 +46,7 @@ type Case = z.infer<typeof CASE>;
 const MANIFEST = z.object({ cases: z.array(z.looseObject({ kind: z.string() })) });
 
 function readCases(): readonly Case[] {
-  if (!there) return [];
+  if (!found) return [];
   const { cases: all } = MANIFEST.parse(JSON.parse(readFileSync(join(corpus, 'manifest.json'), 'utf8')));
   return all.filter(({ kind }) => kind === 'image' || kind === 'table').map((each) => CASE.parse(each));
 }
@@ -101,7 +106,7 @@ function checkMessage(error: unknown, { message_names: names }: Case): void {
   expect(hints.length === 0 || hints.some((word) => words.includes(word)), message).toBe(true);
 }
 
-describe.runIf(there)('bad and good inputs', () => {
+describe.runIf(found)('bad and good inputs', () => {
   it('has cases', () => void expect(cases.length).toBeGreaterThan(60));
 
   it.each(cases.map((each) => [each.id, each] as const))('%s', { timeout: 240_000 }, async (id, each) => {

@@ -1,6 +1,6 @@
 /**
  * Weights files, configurations and model folders of the bad-inputs corpus get their verdicts. The corpus is optional
- * (SELORA_BADINPUTS or ../shared/badinputs); io-safetensors.test.ts and io-base.test.ts hold cases of our own.
+ * (SELORA_BADINPUTS or ../shared/badinputs); models/io/safetensors.test.ts and models/io/base.test.ts hold cases of our own.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** Layers against plain loops and closed forms; the golden numbers of single operations are in models-golden.test.ts. */
+/** Layers against plain loops and closed forms; the golden numbers of single operations are in test/models/golden.test.ts. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { conv, cpuBackend, evaluate, read, ShapeError, type Tensor, tensor } from '../../core/index.ts';

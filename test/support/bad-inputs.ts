@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect } from 'vitest';
+import { there } from './there.ts';
 
 export type BadCase = {
   readonly id: string;
@@ -21,7 +22,8 @@ export type BadCase = {
 export function badInputs(): { readonly folder: string; readonly cases: readonly BadCase[] } | undefined {
   const folder = process.env.SELORA_BADINPUTS ?? path.resolve(import.meta.dirname, '../../../shared/badinputs');
   const manifest = path.join(folder, 'manifest.json');
-  if (!existsSync(manifest)) return undefined;
+  if (!there('the corpus of bad inputs', existsSync(manifest), `no ${manifest}; SELORA_BADINPUTS names the folder`))
+    return undefined;
   return { folder, cases: JSON.parse(readFileSync(manifest, 'utf8')).cases };
 }
 

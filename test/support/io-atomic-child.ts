@@ -1,4 +1,4 @@
-/** The process that io-atomic.test.ts kills: replaces a file and creates a folder, again and again. */
+/** The process that models/io/atomic.test.ts kills: replaces a file and creates a folder, again and again. */
 import path from 'node:path';
 import { createFolderAtomic, writeFileAtomic } from '../../models/io/atomic.ts';
 

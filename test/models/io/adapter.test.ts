@@ -12,6 +12,7 @@ import { openBase } from '../../../models/io/base.ts';
 import { openSafetensors } from '../../../models/io/safetensors.ts';
 import { verifyInterchange } from '../../../train/verify/interchange.ts';
 import { adapter, MODULES, module } from '../../support/adapters.ts';
+import { there } from '../../support/there.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-adapter-'));
@@ -24,7 +25,8 @@ const model = path.join(
 );
 
 describe('what PEFT, diffusers and kohya wrote', () => {
-  const folders = [golden, ...(existsSync(full) ? [full] : [])];
+  const found = there('the second golden set', existsSync(full), `no ${full}; SELORA_GOLDEN2 names the folder`);
+  const folders = [golden, ...(found ? [full] : [])];
   it.each(folders)('gives the reference’s ΔW (%s)', { timeout: 60_000 }, async (folder) => {
     const found: string[] = [];
     for await (const one of verifyInterchange(folder, existsSync(model) ? model : undefined)) {

@@ -16,6 +16,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { createFolderAtomic, sweepTemporary, writeFileAtomic } from '../../../models/io/atomic.ts';
 import { asFileError, FileError, listed, printable } from '../../../models/io/error.ts';
 import { createRunFolder, makeRunFolder, writeRunFile } from '../../../train/run/atomic.ts';
+import { there } from '../../support/there.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-atomic-'));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -129,7 +130,7 @@ describe('messages', () => {
   });
 });
 
-const hasStrace = spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0;
+const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
 const child = path.join(import.meta.dirname, '../../support/io-atomic-child.ts');
 const node = [process.execPath, '--import', 'tsx', child];
 

@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -10,10 +8,9 @@ import {
   shortestSide,
 } from '../../../train/data/pictures/resample.ts';
 import { verifyResize } from '../../../train/verify/resample.ts';
+import { goldenDirectories } from '../../support/golden-cases.ts';
 
-const directories = ['test/golden', process.env.SELORA_GOLDEN2 ?? '../shared/golden2'].filter((directory) =>
-  existsSync(join(directory, 'resize.json')),
-);
+const directories = goldenDirectories('resize.json');
 
 describe('against Pillow, torchvision and torch', () => {
   it.each(directories)('%s', async (directory) => {

@@ -18,6 +18,7 @@ import { canonicalJson, differences } from '../../../train/run/canonical.ts';
 import { createRun, openRun } from '../../../train/run/folder.ts';
 import { compiled } from '../../support/compiled.ts';
 import { FAULTS, scratchFolder } from '../../support/run-state.ts';
+import { there } from '../../support/there.ts';
 
 const scratch = scratchFolder();
 const script = compiled(path.join(import.meta.dirname, '../../support/run-child.ts'));
@@ -122,7 +123,7 @@ describe('going on', () => {
   });
 });
 
-describe.runIf(existsSync('/proc/self/stat'))('the lock', () => {
+describe.runIf(there('/proc', existsSync('/proc/self/stat'), 'the lock reads when a process began'))('the lock', () => {
   it('is not fooled by a number that was given away again', async () => {
     const folder = fresh();
     await (await createRun(folder, {})).close();

@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { isWatchedByTsx, unwatched } from '../../../train/cli/supervise.ts';
 import { compiled } from '../../support/compiled.ts';
 import { FAULTS, filesOf, scratchFolder } from '../../support/run-state.ts';
+import { there } from '../../support/there.ts';
 
 const scratch = scratchFolder();
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
@@ -77,7 +78,7 @@ describe('killed', () => {
     }
     expect(killed).toBeGreaterThan(0);
   });
-  const hasStrace = spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0;
+  const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
   it.runIf(hasStrace)('at the nth system call of each kind likewise', { timeout: 600_000 }, () => {
     const cases = (['rename', 'fsync', 'unlink'] as const).flatMap((call) =>
       Array.from({ length: FAULTS }, (_, i) => [call, 2 + i * 3] as const),
@@ -156,7 +157,11 @@ describe('interrupted', () => {
   });
 });
 
-const canMount = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', '/mnt']).status === 0;
+const canMount = there(
+  'a file system of its own',
+  spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', '/mnt']).status === 0,
+  'user namespaces may mount none here',
+);
 describe.runIf(canMount)('a full disk', () => {
   it('costs nothing that was saved, and the run goes on when there is room again', { timeout: 300_000 }, () => {
     for (let n = 0; n < 2 * FAULTS; n++) {
