@@ -29,6 +29,7 @@ import {
 } from './cli/command.ts';
 import { writePng } from './data/pictures/image-write.ts';
 import { type LoadedModel, loadPipeline } from './model/model.ts';
+import { vaeFactor } from './model/programs.ts';
 import { createGenerator, type SampleOptions } from './model/sample.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
 import { startProgress } from './words/progress.ts';
@@ -117,7 +118,7 @@ const MAX_SIDE = 4096;
 
 /** The picture's size: as asked for, else the model's `sample_size` × the VAE's factor. @throws UsageError */
 function sizeOf(asked: string | undefined, { pipeline: { configs } }: LoadedModel): Size {
-  const factor = 2 ** (configs.vae.block_out_channels.length - 1);
+  const factor = vaeFactor(configs.vae);
   const own = configs.unet.sample_size ?? 64;
   const [rows, columns] = typeof own === 'number' ? [own, own] : own;
   const match = asked === undefined ? undefined : /^(\d{1,5})(?:x(\d{1,5}))?$/i.exec(asked);

@@ -12,17 +12,19 @@ import { read, readScalar, tensor } from '../core/index.ts';
 import { capacityOf } from '../models/clip/tokenizer.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
 import type { Json } from '../models/io/json.ts';
-import { createSampler, type SamplerName } from '../models/schedulers/index.ts';
+import { createSampler } from '../models/schedulers/index.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
-import { type RunConfig, ratesOf } from './config/config.ts';
+import type { RunConfig } from './config/config.ts';
 import { CHANGEABLE, newLength } from './config/resume.ts';
-import { sideOf, targetsOf } from './estimate/settle.ts';
 import { makeContexts } from './model/contexts.ts';
-import { batchSource, encodePairs } from './model/encode.ts';
+import { encodePairs } from './model/encode.ts';
 import { loadPipeline } from './model/model.ts';
+import { vaeFactor } from './model/programs.ts';
+import { sideOf, targetsOf } from './model/targets.ts';
 import { adamDefaults } from './optimise/optimizer.ts';
+import { ratesOf } from './optimise/rates.ts';
 import { printable } from './report/printable.ts';
 import { refuseChanges } from './run/canonical.ts';
 import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
@@ -30,6 +32,7 @@ import { changeConfig } from './run/folder.ts';
 import { openMetrics } from './run/metrics.ts';
 import { phaseClock } from './run/phases.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run/tensors.ts';
+import { batchSource } from './step/batches.ts';
 import { type Memories, measureOf, memoriesSchema, type TestedStep, testedStep } from './step/growth.ts';
 import { startState, totalRankOf } from './step/ranks.ts';
 import { adaptersOf, createSteps, type Frozen, type State } from './step/step.ts';
@@ -75,10 +78,10 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
   const { pipeline } = model;
   // what cannot draw with this base is told now, and not after the last step
   if (c.samples > 0 || (c.data === 'phantoms' && c.obedience > 0))
-    createSampler(c.sampler as SamplerName, pipeline.schedule, c.sampleSteps);
+    createSampler(c.sampler, pipeline.schedule, c.sampleSteps);
 
   // pairs: read, split by patient, encoded once
-  const factor = 2 ** (pipeline.configs.vae.block_out_channels.length - 1);
+  const factor = vaeFactor(pipeline.configs.vae);
   const side = sideOf(model.base, c);
   const data = await clock.time('read data', () => loadPairs(c, side, opened.path));
   let told = performance.now();

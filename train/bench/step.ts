@@ -27,6 +27,7 @@ import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selo
 import { selectTargets } from '../../selora/targets.ts';
 import { UsageError } from '../cli/command.ts';
 import { storageOf } from '../model/model.ts';
+import { vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { slotOf } from '../step/ranks.ts';
 import {
@@ -117,7 +118,7 @@ async function openModel({ base, unetConfig }: StepSettings, backend: Backend): 
       text: configs.textEncoder,
       base: { unet: await load(net, parts.unet, how), text: await load(text, parts.text_encoder, how) },
       linears: { unet: linearsIn(net), text: linearsIn(text) },
-      factor: 2 ** (configs.vae.block_out_channels.length - 1),
+      factor: vaeFactor(configs.vae),
       runsText: true,
     };
   }

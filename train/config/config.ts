@@ -1,272 +1,304 @@
-/** A run's settings: one zod schema and the presets of the paper's runs. The command line that fills it: options.ts. */
+/** A run's settings, each one field with its words; below them what must hold between settings. */
 import { z } from 'zod';
-import { quoted } from '../../models/io/error.ts';
 import { SAMPLER_NAMES } from '../../models/schedulers/index.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from '../../models/schedulers/loss-weights.ts';
 import { parseRatios } from '../data/split.ts';
-import { LR_SCHEDULES, type LrSchedule, type LrScheduleName, learningRate, lrScheduleSchema } from '../optimise/lr.ts';
+import { LR_SCHEDULES, lrScheduleSchema } from '../optimise/lr.ts';
+import { lrScheduleOf } from '../optimise/rates.ts';
+import { optionOf, setting, settings } from './setting.ts';
 
 const count = z.int().min(0).max(1e9);
 const positive = z.int().min(1).max(1e9);
 const rate = z.number().min(0).max(10);
 
-export const configSchema = z
-  .strictObject({
-    /** `phantoms` for the built-in pairs, or a folder */
-    data: z.string().min(1).default('phantoms'),
-    /** number of built-in pairs */
-    pairs: z.int().min(20).max(100_000).default(700),
-    base: z.string().min(1).default('models/small-base'),
-    method: z.enum(['selora', 'lora']).default('selora'),
-    steps: positive.default(1200),
-    /** instead of steps: passes over the training pairs */
-    epochs: positive.nullable().default(null),
-    batch: z.int().min(1).max(4096).default(8),
-    /** micro-batches per update; batch must divide by it */
-    accumulate: z.int().min(1).max(4096).default(1),
-    resolution: z.int().min(8).max(4096).nullable().default(null),
-    split: z.string().default('80/10/10'),
-    seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(1),
-    // adapters
-    rank: z.int().min(1).max(1024).default(1),
-    /** other ranks at the start for some modules: `pattern=rank,…`, the last match counts */
-    ranks: z.string().min(1).max(10_000).nullable().default(null),
-    targets: z.string().min(1).default('all-linear'),
-    /** the constant s of W0 + s·A·B */
-    scale: z.number().gt(0).max(1e3).default(1),
-    /** Kaiming slope a of A and of every candidate K */
-    gainA: z.number().min(0).max(100).default(0),
-    lambda: z.number().min(0).max(1e6).default(1.1),
-    testEvery: positive.default(40),
-    /** most ranks in all, null for no limit */
-    budget: positive.nullable().default(null),
-    /** what is squared: the gradient of each sample, then averaged (eq. 3), or the batch gradient (the published code) */
-    fisher: z.enum(['per-sample', 'batch']).default('per-sample'),
-    /** batches whose scores are averaged at a test; the first is the step's own */
-    fiBatches: z.int().min(1).max(1000).default(1),
-    /** β of the mean over a module's tests; 0: each test for itself */
-    fiEma: z.number().min(0).max(0.9999).default(0),
-    /** timesteps of the batches of a test: drawn as always, or one from each of equally likely layers */
-    fiTimesteps: z.enum(['drawn', 'stratified']).default('drawn'),
-    criterion: z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'),
-    /** the expansion procedure of the published code, faults included, to compare with */
-    compat: z.enum(['none', 'published-code']).default('none'),
-    // optimisation
-    optimizer: z.enum(['adam', 'adamw']).default('adam'),
-    lr: rate.default(1e-4),
-    textLr: rate.nullable().default(null),
-    trainTextEncoder: z.boolean().default(true),
-    weightDecay: rate.default(0),
-    schedule: z.enum(LR_SCHEDULES).default('constant'),
-    warmup: count.default(0),
-    /** factors of piecewise_constant: `1:1000,0.1` */
-    lrRules: z.string().max(10_000).nullable().default(null),
-    clip: z.number().min(0).max(1e6).default(0),
-    lossWeight: z.enum(LOSS_WEIGHTS).default('plain'),
-    lossLow: z.number().min(0).max(1e6).optional(),
-    lossHigh: z.number().gt(0).max(1e6).optional(),
-    gamma: z.number().gt(0).max(1e6).optional(),
-    timesteps: z.enum(['uniform', 'high', 'mixed']).default('uniform'),
-    captionDropout: z.number().min(0).max(1).default(0),
-    /** pieces of 77 ids that a caption may take */
-    captionChunks: z.int().min(1).max(64).default(1),
-    checkpointBlocks: z.boolean().default(false),
-    /** how frozen weights are kept in memory */
-    weights: z.enum(['auto', 'f16', 'f32']).default('auto'),
-    // measuring
-    validateEvery: positive.default(100),
-    validationPairs: z.int().min(1).max(10_000).default(32),
-    saveEvery: positive.default(200),
-    samples: z.int().min(0).max(10_000).default(6),
-    /** steps between pictures of those reports while the run goes on, null for none */
-    sampleEvery: positive.nullable().default(null),
-    /** held-out reports drawn and read by the detectors (built-in pairs only) */
-    obedience: z.int().min(0).max(10_000).default(48),
-    sampler: z.enum(SAMPLER_NAMES as [string, ...string[]]).default('ddim'),
-    sampleSteps: z.int().min(1).max(1000).default(20),
-    guidance: z.number().min(0).max(100).default(3),
-    merged: z.boolean().default(false),
-    /** which weights the run ends with */
-    final: z.enum(['best', 'last']).default('best'),
-    /** finished run folders to show beside this one */
-    compare: z.array(z.string()).max(20).default([]),
-    // machine
-    backend: z.enum(['auto', 'webgpu', 'wasm', 'gpujs', 'cpu']).default('auto'),
-    threads: z.int().min(1).max(1024).nullable().default(null),
-  })
-  .superRefine((c, context) => {
-    const bad = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message });
-    if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
-      bad('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
-    if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
-      bad('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
-    if (c.compat === 'published-code' && c.fisher !== 'batch')
-      bad('fisher', '--compat published-code squares the batch gradient: batch');
-    for (const [key, plain] of [
-      ['fiBatches', 1],
-      ['fiEma', 0],
-      ['criterion', 'fi-ratio'],
-      ['method', 'selora'],
-    ] as const)
-      if (c.compat === 'published-code' && c[key] !== plain) bad(key, `is ${plain} with --compat published-code`);
-    if (c.batch % c.accumulate !== 0) bad('accumulate', `must divide the batch of ${c.batch}`);
-    try {
-      parseRatios(c.split);
-    } catch (error) {
-      bad('split', (error as Error).message);
-    }
-    const weight = lossWeightSchema.safeParse({ name: c.lossWeight, low: c.lossLow, high: c.lossHigh, gamma: c.gamma });
-    if (!weight.success) bad('lossLow', weight.error.issues[0]!.message);
-    if (c.gamma !== undefined && c.lossWeight !== 'min-snr') bad('gamma', 'belongs to --loss-weight min-snr');
-    for (const key of ['lossLow', 'lossHigh'] as const)
-      if (c[key] !== undefined && c.lossWeight !== 'clip-snr') bad(key, 'belongs to --loss-weight clip-snr');
-    if (c.lrRules !== null && c.schedule !== 'piecewise_constant')
-      bad('lrRules', 'belongs to --schedule piecewise_constant');
-    const schedule = lrScheduleSchema.safeParse(lrScheduleOf(c, c.steps));
-    if (!schedule.success)
-      bad(c.schedule === 'piecewise_constant' ? 'lrRules' : 'lr', schedule.error.issues[0]!.message);
-  });
-
-/** The learning-rate schedule of a run of so many steps. */
-export const lrScheduleOf = (
-  c: {
-    readonly schedule: LrScheduleName;
-    readonly lr: number;
-    readonly warmup: number;
-    readonly lrRules: string | null;
-  },
-  steps: number,
-): LrSchedule => ({
-  name: c.schedule,
-  base: c.lr,
-  total: steps,
-  warmup: c.warmup,
-  ...(c.lrRules === null ? {} : { rules: c.lrRules }),
+const fields = settings({
+  data: setting(z.string().min(1).default('phantoms'), {
+    group: 'Data',
+    value: 'dir',
+    help: "a folder of pictures with texts; 'phantoms' are built in",
+  }),
+  pairs: setting(z.int().min(20).max(100_000).default(700), { group: 'Data', help: 'number of built-in pairs' }),
+  base: setting(z.string().min(1).default('models/small-base'), {
+    group: 'Model and adapters',
+    value: 'dir',
+    help: 'base model in the diffusers layout, or one .safetensors file',
+  }),
+  method: setting(z.enum(['selora', 'lora']).default('selora'), {
+    group: 'Model and adapters',
+    help: 'SeLoRA (adapters grow their own ranks) or LoRA (one rank for good)',
+  }),
+  steps: setting(positive.default(1200), { group: 'Optimisation', changeable: true, help: 'updates' }),
+  epochs: setting(positive.nullable().default(null), {
+    group: 'Optimisation',
+    changeable: true,
+    help: 'passes over the training pairs, instead of --steps',
+  }),
+  batch: setting(z.int().min(1).max(4096).default(8), { group: 'Optimisation', help: 'pairs per update' }),
+  accumulate: setting(z.int().min(1).max(4096).default(1), {
+    group: 'Memory and machine',
+    auto: true,
+    help: 'micro-batches per update, a divisor of the batch; auto: as few as the memory allows',
+  }),
+  resolution: setting(z.int().min(8).max(4096).nullable().default(null), {
+    group: 'Data',
+    help: "pixels: shortest side, then centre crop (default: the base's own)",
+  }),
+  split: setting(z.string().default('80/10/10'), {
+    group: 'Data',
+    value: 'a/b/c',
+    help: 'train/validation/test in percent, grouped by patient',
+  }),
+  seed: setting(z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(1), {
+    group: 'Run',
+    help: 'seed of everything random',
+  }),
+  // adapters
+  rank: setting(z.int().min(1).max(1024).default(1), {
+    group: 'Model and adapters',
+    help: 'rank at the start (selora) or for good (lora)',
+  }),
+  ranks: setting(z.string().min(1).max(10_000).nullable().default(null), {
+    group: 'Model and adapters',
+    value: 'list',
+    help: 'ranks by hand where they differ, the last match counts: **.attn2.**=4,text.**=2',
+  }),
+  targets: setting(z.string().min(1).default('all-linear'), {
+    group: 'Model and adapters',
+    value: 'what',
+    help: 'all-linear, paper-code, attn, or globs: **.to_q,text.**.fc1',
+  }),
+  scale: setting(z.number().gt(0).max(1e3).default(1), {
+    group: 'Model and adapters',
+    value: 's',
+    help: 'the constant s of W0 + s·A·B',
+  }),
+  gainA: setting(z.number().min(0).max(100).default(0), {
+    group: 'Model and adapters',
+    value: 'a',
+    help: 'Kaiming slope of A and K: 0 (the authors) or 2.236 (PEFT)',
+  }),
+  // growth
+  lambda: setting(z.number().min(0).max(1e6).default(1.1), {
+    group: 'Growth of ranks',
+    help: 'a module grows where FI_expanded/FI_original is above this',
+  }),
+  testEvery: setting(positive.default(40), { group: 'Growth of ranks', help: 'steps between expansion tests' }),
+  budget: setting(positive.nullable().default(null), {
+    group: 'Growth of ranks',
+    help: 'most ranks in all (default: no limit)',
+  }),
+  fisher: setting(z.enum(['per-sample', 'batch']).default('per-sample'), {
+    group: 'Growth of ranks',
+    value: 'what',
+    help: "squares per-sample gradients (eq. 3) or the batch gradient (the published code's)",
+  }),
+  fiBatches: setting(z.int().min(1).max(1000).default(1), {
+    group: 'Growth of ranks',
+    help: "batches whose scores are averaged at a test; the first is the step's own",
+  }),
+  fiEma: setting(z.number().min(0).max(0.9999).default(0), {
+    group: 'Growth of ranks',
+    value: 'beta',
+    help: 'smooths the scores of a module over its tests, until it grows; 0: not',
+  }),
+  fiTimesteps: setting(z.enum(['drawn', 'stratified']).default('drawn'), {
+    group: 'Growth of ranks',
+    value: 'how',
+    help: 'timesteps of the batches of a test: as always, or one from each of equally likely layers',
+  }),
+  criterion: setting(z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'), {
+    group: 'Growth of ranks',
+    help: 'what is compared with lambda; fi-ratio is the paper',
+  }),
+  compat: setting(z.enum(['none', 'published-code']).default('none'), {
+    group: 'Growth of ranks',
+    value: 'what',
+    help: 'published-code: expand as the published code does, faults included',
+  }),
+  // optimisation
+  optimizer: setting(z.enum(['adam', 'adamw']).default('adam'), {
+    group: 'Optimisation',
+    help: 'adamw: weight decay beside the moments',
+  }),
+  lr: setting(rate.default(1e-4), { group: 'Optimisation', help: 'learning rate' }),
+  textLr: setting(rate.nullable().default(null), {
+    group: 'Optimisation',
+    help: "another rate for the text encoder (default: the U-Net's)",
+  }),
+  trainTextEncoder: setting(z.boolean().default(true), { group: 'Model and adapters', help: 'adapt the U-Net only' }),
+  weightDecay: setting(rate.default(0), { group: 'Optimisation', help: 'weight decay' }),
+  schedule: setting(z.enum(LR_SCHEDULES).default('constant'), {
+    group: 'Optimisation',
+    help: 'learning-rate schedule',
+  }),
+  warmup: setting(count.default(0), { group: 'Optimisation', help: 'warm-up steps' }),
+  lrRules: setting(z.string().max(10_000).nullable().default(null), {
+    group: 'Optimisation',
+    help: 'factors of piecewise_constant, e.g. 1:1000,0.1:2000,0.01',
+  }),
+  clip: setting(z.number().min(0).max(1e6).default(0), {
+    group: 'Optimisation',
+    help: 'limit of the gradient norm, 0 for none',
+  }),
+  // loss
+  lossWeight: setting(z.enum(LOSS_WEIGHTS).default('plain'), {
+    group: 'Loss and noise',
+    help: 'how much the loss of a sample counts, by its timestep; plain is the paper',
+  }),
+  lossLow: setting(z.number().min(0).max(1e6).optional(), {
+    group: 'Loss and noise',
+    help: 'lower bound of clip-snr (default: 0.05)',
+  }),
+  lossHigh: setting(z.number().gt(0).max(1e6).optional(), {
+    group: 'Loss and noise',
+    help: 'upper bound of clip-snr (default: 8)',
+  }),
+  gamma: setting(z.number().gt(0).max(1e6).optional(), {
+    group: 'Loss and noise',
+    help: 'γ of min-snr (default: 5)',
+  }),
+  timesteps: setting(z.enum(['uniform', 'high', 'mixed']).default('uniform'), {
+    group: 'Loss and noise',
+    value: 'how',
+    help: 'uniform is the paper, high mostly 900–999, mixed high and then uniform',
+  }),
+  noiseOffset: setting(z.number().min(0).max(10).default(0), {
+    group: 'Loss and noise',
+    help: 'shifts the noise of each latent channel, so that mean brightness is learned; 0.05 to 0.1 is usual',
+  }),
+  noiseOffsetAdaptive: setting(z.number().min(-10).max(10).default(0), {
+    group: 'Loss and noise',
+    help: "adds this times a channel's mean brightness to --noise-offset",
+  }),
+  captionDropout: setting(z.number().min(0).max(1).default(0), {
+    group: 'Loss and noise',
+    value: 'p',
+    help: 'share of captions left empty, for guidance',
+  }),
+  captionChunks: setting(z.int().min(1).max(64).default(1), {
+    group: 'Data',
+    help: 'pieces of 77 ids that a caption may take; the rest is cut',
+  }),
+  checkpointBlocks: setting(z.boolean().default(false), {
+    group: 'Memory and machine',
+    value: 'when',
+    auto: true,
+    help: 'recompute blocks in the backward pass: less memory, more time; auto: where it must be',
+  }),
+  weights: setting(z.enum(['auto', 'f16', 'f32']).default('auto'), {
+    group: 'Memory and machine',
+    value: 'dtype',
+    help: 'frozen weights in memory; auto: f16 above 200 million parameters',
+  }),
+  // measuring
+  validateEvery: setting(positive.default(100), {
+    group: 'Measuring and saving',
+    help: 'steps between validations',
+  }),
+  validationPairs: setting(z.int().min(1).max(10_000).default(32), {
+    group: 'Measuring and saving',
+    help: 'pairs of the validation grid',
+  }),
+  saveEvery: setting(positive.default(200), {
+    group: 'Measuring and saving',
+    changeable: true,
+    help: 'steps between checkpoints',
+  }),
+  samples: setting(z.int().min(0).max(10_000).default(6), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'held-out reports drawn at the end',
+  }),
+  sampleEvery: setting(positive.nullable().default(null), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'steps between pictures of them while the run goes on (default: none)',
+  }),
+  obedience: setting(z.int().min(0).max(10_000).default(48), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'held-out reports drawn and read by detectors (built-in pairs)',
+  }),
+  sampler: setting(z.enum(SAMPLER_NAMES).default('ddim'), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'how noise is removed',
+  }),
+  sampleSteps: setting(z.int().min(1).max(1000).default(20), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'sampling steps',
+  }),
+  guidance: setting(z.number().min(0).max(100).default(3), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'classifier-free guidance',
+  }),
+  merged: setting(z.boolean().default(false), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'also write base + adapter as a diffusers folder',
+  }),
+  final: setting(z.enum(['best', 'last']).default('best'), {
+    group: 'Pictures and report',
+    value: 'which',
+    changeable: true,
+    help: 'adapter, pictures and report: of the best validated step or the last',
+  }),
+  compare: setting(z.array(z.string()).max(20).default([]), {
+    group: 'Pictures and report',
+    value: 'dir',
+    changeable: true,
+    help: 'finished runs to show beside this one in the report',
+  }),
+  // machine
+  backend: setting(z.enum(['auto', 'webgpu', 'wasm', 'gpujs', 'cpu']).default('auto'), {
+    group: 'Memory and machine',
+    help: 'where to compute; auto: a GPU where there is one, else wasm',
+  }),
+  threads: setting(z.int().min(1).max(1024).nullable().default(null), {
+    group: 'Memory and machine',
+    changeable: true,
+    help: 'threads of the wasm backend, same bits for any (default: all cores)',
+  }),
 });
 
-export type RunConfig = z.output<typeof configSchema>;
-type Settings = Partial<z.input<typeof configSchema>>;
-
-/** The paper's runs (appendix B) and the built-in one. */
-export const runPresets = {
-  /** about six minutes on two cores: few steps need a high rate and timesteps where the words decide */
-  phantoms: {
-    steps: 2000,
-    lr: 3e-3,
-    schedule: 'cosine',
-    warmup: 20,
-    testEvery: 20,
-    timesteps: 'mixed',
-    captionDropout: 0.1,
-    clip: 1,
-    resolution: 128,
-  },
-  'iu-xray': {
-    resolution: 224,
-    split: '80/16/4',
-    epochs: 10,
-    batch: 8,
-    lambda: 1.1,
-    testEvery: 40,
-    guidance: 7.5,
-    sampler: 'pndm',
-    sampleSteps: 50,
-  },
-  montgomery: {
-    resolution: 224,
-    split: '80/20',
-    epochs: 100,
-    batch: 8,
-    lambda: 1.1,
-    testEvery: 40,
-    guidance: 7.5,
-    sampler: 'pndm',
-    sampleSteps: 50,
-  },
-  patchgastric: {
-    resolution: 224,
-    split: '70/10/20',
-    epochs: 10,
-    batch: 8,
-    lambda: 1.1,
-    testEvery: 40,
-    guidance: 7.5,
-    sampler: 'pndm',
-    sampleSteps: 50,
-  },
-} as const satisfies Record<string, Settings>;
-
-/** What the published code trains with, where nothing else is asked for: its module names, alpha 8 at rank 1, its square. */
-const PUBLISHED: Settings = { fisher: 'batch', targets: 'paper-code', scale: 8 };
-
-/** The learning rates of step k = 0, 1, … of a run of so many steps. */
-export function ratesOf(
-  c: Pick<RunConfig, 'schedule' | 'lr' | 'textLr' | 'warmup' | 'lrRules'>,
-  step: number,
-  steps: number,
-): { readonly unet: number; readonly text: number } {
-  const rate = (lr: number) => learningRate(step, lrScheduleOf({ ...c, lr }, steps));
-  return { unet: rate(c.lr), text: rate(c.textLr ?? c.lr) };
-}
-
-/** Settings that `auto` leaves to the plan of the run, as the configuration holds them once they are chosen. */
-const memoryOptions = (o: Readonly<Record<string, unknown>>): Record<string, unknown> => ({
-  accumulate: o.accumulate === 'auto' ? undefined : o.accumulate,
-  checkpointBlocks:
-    o.checkpointBlocks === 'auto'
-      ? undefined
-      : typeof o.checkpointBlocks === 'string'
-        ? o.checkpointBlocks === 'on'
-        : o.checkpointBlocks,
-});
-/** Which of them are to be chosen. */
-export const openSettings = (o: Readonly<Record<string, unknown>>) => ({
-  accumulate: memoryOptions(o).accumulate === undefined,
-  checkpointBlocks: memoryOptions(o).checkpointBlocks === undefined,
-});
-
-/** What is wrong with a setting: `is 0, expected at least 1`. */
-function problemOf(issue: z.core.$ZodIssue, value: unknown): string {
-  const is = `is ${typeof value === 'string' ? quoted(value, 60) : String(value)}, expected`;
-  switch (issue.code) {
-    case 'too_small':
-      return `${is} ${issue.origin === 'string' ? 'a text' : `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`}`;
-    case 'too_big':
-      return `${is} at most ${issue.maximum}${issue.origin === 'string' ? ' characters' : ''}`;
-    case 'invalid_type':
-      return `${is} ${issue.expected === 'int' ? 'a whole number' : `a ${issue.expected}`}`;
-    case 'invalid_value':
-      return `${is} ${issue.values.join(', ')}`;
-    default:
-      return issue.message;
+export const configSchema = fields.superRefine((c, context) => {
+  const bad = (path: keyof typeof c, message: string) => context.addIssue({ code: 'custom', path: [path], message });
+  if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
+    bad('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
+  if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
+    bad('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
+  if (c.compat === 'published-code' && c.fisher !== 'batch')
+    bad('fisher', '--compat published-code squares the batch gradient: batch');
+  for (const [key, plain] of [
+    ['fiBatches', 1],
+    ['fiEma', 0],
+    ['criterion', 'fi-ratio'],
+    ['method', 'selora'],
+  ] as const)
+    if (c.compat === 'published-code' && c[key] !== plain) bad(key, `is ${plain} with --compat published-code`);
+  if (c.batch % c.accumulate !== 0) bad('accumulate', `must divide the batch of ${c.batch}`);
+  try {
+    parseRatios(c.split);
+  } catch (error) {
+    bad('split', (error as Error).message);
   }
-}
+  const weight = lossWeightSchema.safeParse({ name: c.lossWeight, low: c.lossLow, high: c.lossHigh, gamma: c.gamma });
+  if (!weight.success) bad('lossLow', weight.error.issues[0]!.message);
+  for (const [key, owner, value] of [
+    ['gamma', 'lossWeight', 'min-snr'],
+    ['lossLow', 'lossWeight', 'clip-snr'],
+    ['lossHigh', 'lossWeight', 'clip-snr'],
+    ['lrRules', 'schedule', 'piecewise_constant'],
+  ] as const)
+    if ((c[key] ?? null) !== null && c[owner] !== value) bad(key, `belongs to ${optionOf(owner)} ${value}`);
+  if (c.noiseOffsetAdaptive !== 0 && c.noiseOffset === 0) bad('noiseOffsetAdaptive', 'belongs to --noise-offset');
+  const schedule = lrScheduleSchema.safeParse(lrScheduleOf(c, c.steps));
+  if (!schedule.success) bad(c.schedule === 'piecewise_constant' ? 'lrRules' : 'lr', schedule.error.issues[0]!.message);
+});
 
-/** Preset, then the command line on top; checked. */
-export function resolveConfig(options: Readonly<Record<string, unknown>>): RunConfig {
-  const {
-    preset,
-    out: _out,
-    name: _name,
-    resume: _resume,
-    memory: _memory,
-    estimate: _estimate,
-    ...rest
-  } = options as Record<string, unknown> & { preset?: keyof typeof runPresets };
-  const given = { ...rest, ...memoryOptions(rest) };
-  const builtIn = (given.data ?? 'phantoms') === 'phantoms';
-  const chosen: Settings = preset ? runPresets[preset] : builtIn ? runPresets.phantoms : {};
-  const merged = {
-    ...chosen,
-    ...(given.compat === 'published-code' ? PUBLISHED : {}),
-    ...(given.epochs === undefined || given.steps !== undefined ? {} : { steps: undefined }),
-    ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
-  };
-  if (given.steps !== undefined && given.epochs === undefined) delete (merged as Settings).epochs;
-  const result = configSchema.safeParse(merged);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  const key = String(issue.path[0] ?? 'options');
-  const option = key.replace(/[A-Z]/g, (l) => `-${l.toLowerCase()}`);
-  throw new RangeError(`--${option}: ${problemOf(issue, (merged as Record<string, unknown>)[key])}`);
-}
+/** The settings of a run, complete. */
+export type RunConfig = z.output<typeof configSchema>;
+/** Settings as they are given: what is left out is the default. */
+export type Settings = Partial<z.input<typeof configSchema>>;

@@ -1,41 +1,27 @@
 /** Going on with a run: which settings may be others than it was begun with, and what a new length means. */
-
+import { ratesOf } from '../optimise/rates.ts';
 import { number } from '../words/format.ts';
-import { type RunConfig, ratesOf, resolveConfig } from './config.ts';
+import { configSchema, type RunConfig } from './config.ts';
+import { type Given, resolveConfig } from './resolve.ts';
+import { keysWhere, optionOf } from './setting.ts';
 
 /**
  * Settings that change nothing that was done already: how long the run goes on, what is measured or drawn at its end, how
  * often it is saved, and the number of threads (same bits for any).
  */
-export const CHANGEABLE = [
-  'steps',
-  'epochs',
-  'final',
-  'saveEvery',
-  'samples',
-  'sampleEvery',
-  'obedience',
-  'sampler',
-  'sampleSteps',
-  'guidance',
-  'compare',
-  'merged',
-  'threads',
-] as const satisfies readonly (keyof RunConfig)[];
-
-const optionOf = (key: string): string => `--${key.replace(/[A-Z]/g, (l) => `-${l.toLowerCase()}`)}`;
+export const CHANGEABLE: readonly string[] = keysWhere(configSchema.shape, (about) => about.changeable);
 
 /**
  * The settings of a run that is gone on with: those it has, with what was given beside `--resume`.
  * @throws RangeError naming the first option that cannot change any more, and those that can
  * @example resumedConfig(config, { resume: 'runs/first', steps: 2000 })
  */
-export function resumedConfig(config: RunConfig, options: Readonly<Record<string, unknown>>): RunConfig {
+export function resumedConfig(config: RunConfig, options: Given): RunConfig {
   const given = Object.entries(options).filter(
     // --no-train-text-encoder makes commander say `true` where it was not given
     ([key, value]) => key !== 'resume' && value !== undefined && !(key === 'trainTextEncoder' && value === true),
   );
-  const fixed = given.find(([key]) => !(CHANGEABLE as readonly string[]).includes(key));
+  const fixed = given.find(([key]) => !CHANGEABLE.includes(key));
   if (fixed)
     throw new RangeError(
       `${optionOf(fixed[0])}: cannot be given with --resume, the run goes on as it began; ${CHANGEABLE.map(optionOf).join(', ')} can`,
@@ -45,6 +31,10 @@ export function resumedConfig(config: RunConfig, options: Readonly<Record<string
   if (changes.steps !== undefined && changes.epochs === undefined) changes.epochs = null;
   return resolveConfig({ ...config, ...changes });
 }
+
+/** Updates of a run over so many training pairs. */
+export const lengthOf = ({ epochs, steps, batch }: RunConfig, pairs: number): number =>
+  epochs === null ? steps : Math.ceil((epochs * pairs) / batch);
 
 /**
  * Says what another length does to a run; undefined when the length is the same.

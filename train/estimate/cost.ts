@@ -3,7 +3,8 @@
  * drawing around the training stays in proportion to it.
  */
 import type { RunConfig } from '../config/config.ts';
-import { pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../model/encode.ts';
+import { pairsPerEncoding } from '../model/encode.ts';
+import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
 import { counted, duration } from '../words/format.ts';
 import { type Speed, secondsOf } from './lines.ts';
 import type { Settled } from './settle.ts';

@@ -2,17 +2,18 @@
  * What a run will need, before anything is allocated: its programs are traced and planned on shapes alone, and the plan is
  * added up by phase. The very same plans run later, so the prediction is as good as the plan.
  */
-import { type Backend, compile, type KernelReport, leaves, mul, type Tensor } from '../../core/index.ts';
+import { type Backend, type KernelReport, leaves, type Tensor } from '../../core/index.ts';
 import { bytesOf } from '../../core/ir/dtype.ts';
 import { hole } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
 import type { Base } from '../../models/io/base.ts';
-import { unet } from '../../models/unet/index.ts';
-import { vaeDecode } from '../../models/vae/index.ts';
 import type { RunConfig } from '../config/config.ts';
-import { encodeProgram, pairsPerEncoding, VALIDATION_BATCH, VALIDATION_GRID } from '../model/encode.ts';
-import { type Linears, specsOf } from '../model/model.ts';
+import { pairsPerEncoding } from '../model/encode.ts';
+import { specsOf } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
+import { decodeProgram, denoiseProgram, encodeProgram, vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
+import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
 import { measureOf } from '../step/growth.ts';
 import { capacityFor, ranksAtStart } from '../step/ranks.ts';
 import { adaptersOf, createSteps, type PerNetwork } from '../step/step.ts';
@@ -131,14 +132,8 @@ export function planAround(base: Base, o: RunShape, backend: Backend): readonly 
   const plans = [planOf('encoding pictures', encodeProgram(backend, configs.vae).inspect(vae, pictures))];
   if (o.samples === 0) return plans;
   const n = o.samples * (o.guidance === 1 ? 1 : 2);
-  const denoise = compile(
-    (p: typeof frozen.unet, x: Tensor, t: Tensor, context: Tensor) => unet(p, configs.unet, x, t, context),
-    { backend },
-  );
-  const decode = compile(
-    (p: typeof vae, z: Tensor) => vaeDecode(p, configs.vae, mul(z, 1 / configs.vae.scaling_factor)),
-    { backend },
-  );
+  const denoise = denoiseProgram(backend, configs.unet);
+  const decode = decodeProgram(backend, configs.vae);
   const context = f32(n, o.captionChunks * (length - 2) + 2, configs.unet.cross_attention_dim);
   plans.push(planOf('drawing pictures', denoise.inspect(frozen.unet, f32(n, ...latent), f32(n), context)));
   plans.push(planOf('decoding pictures', decode.inspect(vae, f32(o.samples, ...latent))));
@@ -149,7 +144,7 @@ export function planAround(base: Base, o: RunShape, backend: Backend): readonly 
 function treesOf(base: Base, linears: Linears, o: RunShape) {
   const { configs } = base;
   const specs = specsOf(base);
-  const side = o.side / 2 ** (configs.vae.block_out_channels.length - 1);
+  const side = o.side / vaeFactor(configs.vae);
   // around the loop there are no adapters for --ranks to match
   const ranks = linears.unet.size + linears.text.size === 0 ? null : o.ranks;
   const capacity: PerNetwork<number> = capacityFor(ranksAtStart({ rank: o.rank, ranks }, linears), o.method);

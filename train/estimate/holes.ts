@@ -2,7 +2,7 @@
 import { type DType, mapTree, type Tensor, type Tree } from '../../core/index.ts';
 import { hole } from '../../core/ir/tensor.ts';
 import { type Param, type Params, toModelShape } from '../../nn/index.ts';
-import type { Linears } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import {
   type Batch,
   type Candidates,

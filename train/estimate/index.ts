@@ -2,12 +2,14 @@
 import type { Backend } from '../../core/index.ts';
 import { ranksByHand } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
-import { openSettings, type RunConfig, resolveConfig } from '../config/config.ts';
+import type { RunConfig } from '../config/config.ts';
+import { isOpen, resolveConfig } from '../config/resolve.ts';
 import { openBaseAt } from '../model/model.ts';
+import { sideOf, targetsOf } from '../model/targets.ts';
 import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce } from './cost.ts';
 import { estimateLines, isLeast, NOMINAL, speedOf } from './lines.ts';
-import { budgetOf, isLarge, refusal, settle, sideOf, targetsOf } from './settle.ts';
+import { budgetOf, isLarge, refusal, settle } from './settle.ts';
 
 /**
  * The settings of a new run, complete; undefined when only the estimate was asked for. Reads configurations and headers,
@@ -34,13 +36,14 @@ export async function settleRun(
   const plans = backend.name === 'wasm' || backend.name === 'webgpu';
   if (told && !plans)
     throw new RangeError(`${told}: plans are made for wasm and webgpu, not for ${backend.name}; add --backend wasm`);
-  if (typeof memory === 'number' && !(memory > 0)) throw new RangeError(`--memory ${memory}: expected GiB above 0`);
   if (!plans || (!told && !isLarge(base, asked))) return asked;
   const budget = budgetOf(backend, typeof memory === 'number' ? memory * 2 ** 30 : undefined);
-  const settled = settle(asked, openSettings(options), base, backend, budget);
+  const open = { accumulate: isOpen(options, 'accumulate'), checkpointBlocks: isOpen(options, 'checkpointBlocks') };
+  const settled = settle(asked, open, base, backend, budget);
   const speed = await speedOf(backend);
-  const isOpen = (key: string) => options[key] === undefined;
-  const c = isLarge(base, asked) ? reduce(settled.config, costOf(settled, NOMINAL), isOpen) : settled.config;
+  const c = isLarge(base, asked)
+    ? reduce(settled.config, costOf(settled, NOMINAL), (key) => isOpen(options, key))
+    : settled.config;
   if (estimating) for (const line of estimateLines(settled, speed)) print(io, line);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);

@@ -6,9 +6,9 @@ import os from 'node:os';
 import type { Backend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { parameterCount } from '../../models/spec.ts';
-import { selectTargets } from '../../selora/targets.ts';
 import type { RunConfig } from '../config/config.ts';
-import { type Linears, linearsOf, specsOf, storageOf } from '../model/model.ts';
+import { specsOf, storageOf } from '../model/model.ts';
+import { sideOf, targetsOf } from '../model/targets.ts';
 import { bytes } from '../words/format.ts';
 import { addUp, type Estimate, planAround, planSteps, type RunShape } from './estimate.ts';
 
@@ -37,23 +37,6 @@ export const budgetOf = (backend: Backend, most = Number.POSITIVE_INFINITY): Bud
     : { backend: most, limit: '--memory allows' }),
   process: os.freemem() + process.memoryUsage.rss(),
 });
-
-/** The adapted linears of a run. */
-export function targetsOf(base: Base, c: RunConfig): Linears {
-  const all = linearsOf(base);
-  const chosen = selectTargets(c.targets, [...all.unet.keys()], c.trainTextEncoder ? [...all.text.keys()] : []);
-  const pick = (from: Linears['unet'], paths: readonly string[]) => new Map(paths.map((p) => [p, from.get(p)!]));
-  return { unet: pick(all.unet, chosen.unet), text: pick(all.text, chosen.text) };
-}
-
-/** pixels along a side: as told, or the base's own. @throws RangeError for a side the VAE cannot halve often enough */
-export function sideOf(base: Base, c: Pick<RunConfig, 'resolution'>): number {
-  const size = base.configs.unet.sample_size ?? 64;
-  const factor = 2 ** (base.configs.vae.block_out_channels.length - 1);
-  const side = c.resolution ?? (typeof size === 'number' ? size : size[0]!) * factor;
-  if (side % factor !== 0) throw new RangeError(`--resolution ${side}: expected a multiple of ${factor} for this VAE`);
-  return side;
-}
 
 export const shapeOf = (base: Base, c: RunConfig, backend: Backend): RunShape => ({
   ...c,

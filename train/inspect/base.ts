@@ -7,6 +7,7 @@ import { presets, selectTargets } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
 import { checkBase, type Linears, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model/model.ts';
+import { vaeFactor } from '../model/programs.ts';
 
 /** Tensors named per part and problem. */
 const SHOWN = 5;
@@ -59,7 +60,7 @@ function partRow(part: Part, source: WeightSource, spec: Spec): readonly string[
 
 function modelFacts(base: Base): readonly (readonly [string, string | undefined])[] {
   const { unet, vae, textEncoder, scheduler } = base.configs;
-  const factor = 2 ** (vae.block_out_channels.length - 1);
+  const factor = vaeFactor(vae);
   const size = unet.sample_size ?? undefined;
   const [h, w] = typeof size === 'number' ? [size, size] : (size ?? []);
   const heads = JSON.stringify(unet.attention_head_dim);

@@ -1,7 +1,8 @@
 /** Text contexts made once: where no adapter is on the text encoder, a caption means the same at every step. */
-import { type Backend, compile, read, type Tensor, tensor } from '../../core/index.ts';
-import { idsTensor, type TextEncoder, textContext } from '../../models/clip/text-encoder.ts';
+import { type Backend, read, type Tensor, tensor } from '../../core/index.ts';
+import { idsTensor, type TextEncoder } from '../../models/clip/text-encoder.ts';
 import type { TextEncoderConfig } from '../../models/config.ts';
+import { contextProgram } from './programs.ts';
 
 /** [n, t, d] of the captions whose ids these are, as they were given to `makeContexts`. */
 export type Contexts = (ids: readonly Int32Array[]) => Tensor;
@@ -23,7 +24,7 @@ export async function makeContexts(
   chunks = 1,
 ): Promise<Contexts | undefined> {
   const all = [...new Set(captions)];
-  const encode = compile((p: TextEncoder, ids: Tensor) => textContext(p, config, ids), { backend, name: 'contexts' });
+  const encode = contextProgram(backend, config);
   const known = new Map<Int32Array, Float32Array>();
   let shape: readonly [number, number] = [0, 0];
   for (let from = 0; from < all.length; from += GROUP) {

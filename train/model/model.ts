@@ -13,19 +13,14 @@ import { type LoadOptions, linearPaths, load, parameterCount, specShapes } from 
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
-import type { Adapter, Adapters } from '../../selora/adapter.ts';
+import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
-import type { PerNetwork } from '../step/step.ts';
+import type { PerNetwork } from '../step/state.ts';
 import { SMALL_BASE } from './paths.ts';
-import type { Pipeline } from './sample.ts';
+import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
 
+export type { Linears, LoadedAdapters } from './pipeline.ts';
 export { SMALL_BASE };
-
-/** Module path → [d_out, d_in] (PyTorch's weight shape) of the linear layers of each network. */
-export type Linears = PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
-
-/** The adapters of a file in the form the models take: y = x·Wᵀ + scale·(x·A)·B. */
-export type LoadedAdapters = PerNetwork<Adapters> & { readonly scale: number };
 
 export type LoadedModel = {
   readonly pipeline: Pipeline;
@@ -151,17 +146,26 @@ async function openAdapter(location: string, linears: Linears, { dtype = 'f32' }
 }
 
 /**
- * Opens a base (diffusers folder or single file), checks every tensor against its configuration, loads it, attaches the
- * adapter and moves everything to the backend.
+ * Opens a base (diffusers folder or single file) and loads it.
  * @throws FileError naming file and field of what is missing, of the wrong shape or not finite
  * @example const { pipeline } = await loadPipeline(SMALL_BASE, backend, { adapter: 'runs/first/adapter.safetensors' })
  */
-export async function loadPipeline(
+export const loadPipeline = async (
   location: string,
   backend: Backend,
   options: LoadModelOptions = {},
+): Promise<LoadedModel> => loadBase(await openBaseAt(location, options.configFolder), backend, options);
+
+/**
+ * Checks every tensor of an open base against its configuration, loads it, attaches the adapter and moves everything to
+ * the backend.
+ * @throws FileError naming file and field of what is missing, of the wrong shape or not finite
+ */
+export async function loadBase(
+  base: Base,
+  backend: Backend,
+  options: Omit<LoadModelOptions, 'configFolder'> = {},
 ): Promise<LoadedModel> {
-  const base = await openBaseAt(location, options.configFolder);
   const linears = linearsOf(base);
   const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
   const specs = specsOf(base);

@@ -3,30 +3,14 @@
  * pre-training gate: the same seed, prompt and settings give the same picture everywhere.
  */
 import { setImmediate as nextTask } from 'node:timers/promises';
-import { type Backend, compile, mul, randomOf, read, seedKey, subkey, type Tensor, tensor } from '../../core/index.ts';
-import { idsTensor, type TextEncoder, textContext } from '../../models/clip/text-encoder.ts';
-import type { Tokenizer } from '../../models/clip/tokenizer.ts';
-import type { TextEncoderConfig, UNetConfig, VaeConfig } from '../../models/config.ts';
-import {
-  createSampler,
-  guide,
-  runSampler,
-  type SamplerName,
-  type Samples,
-  type Schedule,
-} from '../../models/schedulers/index.ts';
-import { type UNet, unet } from '../../models/unet/index.ts';
-import { type Vae, vaeDecode } from '../../models/vae/index.ts';
+import { type Backend, randomOf, read, seedKey, subkey, tensor } from '../../core/index.ts';
+import { idsTensor } from '../../models/clip/text-encoder.ts';
+import { createSampler, guide, runSampler, type SamplerName, type Samples } from '../../models/schedulers/index.ts';
+import { attach } from '../../selora/attach.ts';
+import type { RunConfig } from '../config/config.ts';
+import type { LoadedAdapters, Pipeline } from './pipeline.ts';
+import { contextProgram, decodeProgram, denoiseProgram, vaeFactor } from './programs.ts';
 
-/** A whole model: parameters (adapters attached or not), configurations, tokenizer, noise schedule. */
-export interface Pipeline {
-  readonly unet: UNet;
-  readonly vae: Vae;
-  readonly text: TextEncoder;
-  readonly configs: { readonly unet: UNetConfig; readonly vae: VaeConfig; readonly text: TextEncoderConfig };
-  readonly tokenizer: Tokenizer;
-  readonly schedule: Schedule;
-}
 export interface SampleOptions {
   readonly steps: number;
   readonly guidance: number;
@@ -47,21 +31,12 @@ export type Generator = (p: Pipeline, prompts: readonly string[], options: Sampl
 
 /** Prepares the compiled programs once; they serve any parameters of the same shapes. */
 export function createGenerator(backend: Backend, configs: Pipeline['configs']): Generator {
-  const encode = compile((text: TextEncoder, ids: Tensor) => textContext(text, configs.text, ids), {
-    backend,
-    name: 'text encoder',
-  });
-  const denoise = compile((p: UNet, x: Tensor, t: Tensor, context: Tensor) => unet(p, configs.unet, x, t, context), {
-    backend,
-    name: 'denoise',
-  });
-  const decode = compile((vae: Vae, z: Tensor) => vaeDecode(vae, configs.vae, mul(z, 1 / configs.vae.scaling_factor)), {
-    backend,
-    name: 'decode',
-  });
+  const encode = contextProgram(backend, configs.text);
+  const denoise = denoiseProgram(backend, configs.unet);
+  const decode = decodeProgram(backend, configs.vae);
 
   return async (p, prompts, o) => {
-    const factor = 2 ** (configs.vae.block_out_channels.length - 1);
+    const factor = vaeFactor(configs.vae);
     if (o.height % factor !== 0 || o.width % factor !== 0)
       throw new RangeError(`picture size ${o.height}×${o.width}: both sides must be multiples of ${factor}`);
     const [h, w, c] = [o.height / factor, o.width / factor, configs.vae.latent_channels];
@@ -114,3 +89,22 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
     return out;
   };
 }
+
+/** How a run draws: `generate` with the same settings gives the same pictures. */
+export const pictureOptions = (c: RunConfig, side: number): SampleOptions => ({
+  steps: c.sampleSteps,
+  guidance: c.guidance,
+  sampler: c.sampler,
+  seed: c.seed,
+  height: side,
+  width: side,
+  batch: 8,
+  captionChunks: c.captionChunks,
+});
+
+/** The model with the adapters of a run. */
+export const adaptedPipeline = (pipeline: Pipeline, adapters: LoadedAdapters): Pipeline => ({
+  ...pipeline,
+  unet: attach(pipeline.unet, adapters.unet, adapters.scale),
+  text: attach(pipeline.text, adapters.text, adapters.scale),
+});

@@ -5,7 +5,6 @@
  */
 import {
   type Backend,
-  compile,
   mean,
   mul,
   randomOf,
@@ -16,12 +15,13 @@ import {
   type Tensor,
   tensor,
 } from '../../core/index.ts';
-import { type TextEncoder, textEncoder } from '../../models/clip/text-encoder.ts';
+import { idsTensor, type TextEncoder } from '../../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { unetSchema } from '../../models/config.ts';
 import { addNoise, makeSchedule, parseSchedulerConfig, trainingTarget } from '../../models/schedulers/index.ts';
 import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
+import { contextProgram } from '../model/programs.ts';
 import { LATENT, SEED, schedulerConfig, unetConfig } from './config.ts';
 import { trainStage, warmCosine, warmFlat } from './stage.ts';
 import { textParsed } from './text-encoder.ts';
@@ -47,16 +47,11 @@ export async function encodeCaptions(
   tokenizer: Tokenizer,
   captions: readonly string[],
 ): Promise<Float32Array[]> {
-  const run = compile((p: TextEncoder, ids: Tensor) => textEncoder(p, textParsed, ids).lastHiddenState, {
-    backend,
-    name: 'captions',
-  });
+  const run = contextProgram(backend, textParsed);
   const out: Float32Array[] = [];
   for (let from = 0; from < captions.length; from += 64) {
     const some = captions.slice(from, from + 64);
-    const ids = new Int32Array(some.length * LENGTH);
-    for (const [i, c] of some.entries()) ids.set(tokenizer.encode(c).ids, i * LENGTH);
-    const h = (await read(run(text, tensor(ids, [some.length, LENGTH])))) as Float32Array;
+    const h = (await read(run(text, idsTensor(some.map((c) => tokenizer.encode(c).ids))))) as Float32Array;
     const each = h.length / some.length;
     for (let i = 0; i < some.length; i++) out.push(h.slice(i * each, (i + 1) * each));
   }

@@ -3,11 +3,11 @@ import {
   abs,
   add,
   type Backend,
-  compile,
   exp,
   mean,
   mul,
   randomOf,
+  read,
   seedKey,
   sub,
   subkey,
@@ -19,6 +19,7 @@ import { type Vae, vaeDecode, vaeEncode, vaeSample, vaeSpec } from '../../models
 import { init } from '../../nn/index.ts';
 import { shapeAt } from '../data/made/shapes.ts';
 import { textureAt } from '../data/made/textures.ts';
+import { encodeProgram } from '../model/programs.ts';
 import { PICTURE, SEED, vaeConfig } from './config.ts';
 import { trainStage, warmCosine } from './stage.ts';
 
@@ -111,21 +112,14 @@ export async function encodeAll(
   count: number,
   size = PICTURE,
 ): Promise<Encoded> {
-  const { read } = await import('../../core/index.ts');
-  const encode = compile(
-    (p: Vae, x: Tensor) => {
-      const q = vaeEncode(p, vaeParsed, x);
-      return { mean: q.mean, variance: exp(q.logvar) };
-    },
-    { backend, name: 'encode' },
-  );
+  const encode = encodeProgram(backend, vaeParsed);
   const means: Float32Array[] = [];
   const sums = Array.from({ length: 4 }, () => ({ n: 0, s: 0, ss: 0, v: 0 }));
   let group: ArrayLike<number>[] = [];
   const flush = async () => {
     if (group.length === 0) return;
     const out = encode(vae, toPictures(group, size));
-    const [m, v] = [(await read(out.mean)) as Float32Array, (await read(out.variance)) as Float32Array];
+    const [m, std] = [(await read(out.mean)) as Float32Array, (await read(out.std)) as Float32Array];
     const each = m.length / group.length;
     for (let i = 0; i < group.length; i++) means.push(m.slice(i * each, (i + 1) * each));
     for (let i = 0; i < m.length; i++) {
@@ -133,7 +127,7 @@ export async function encodeAll(
       c.n++;
       c.s += m[i]!;
       c.ss += m[i]! * m[i]!;
-      c.v += v[i]!;
+      c.v += std[i]! ** 2;
     }
     group = [];
   };

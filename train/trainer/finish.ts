@@ -8,8 +8,9 @@ import { contactSheet, encodePng } from '../data/pictures/image-write.ts';
 import { nearestPictures } from '../metrics/nearest.ts';
 import { judgePictures } from '../metrics/obedience.ts';
 import type { Encoded } from '../model/encode.ts';
-import { adaptersFromFile, type LoadedAdapters, type LoadedModel } from '../model/model.ts';
-import { createGenerator } from '../model/sample.ts';
+import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
+import type { LoadedAdapters } from '../model/pipeline.ts';
+import { adaptedPipeline, createGenerator, pictureOptions } from '../model/sample.ts';
 import { writeReport } from '../report/write.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
@@ -20,7 +21,6 @@ import type { Progress } from '../train.ts';
 import { textRankMaps } from '../words/progress.ts';
 import { adapterFileOf, parameters, writeMerged } from './adapter-file.ts';
 import type { RunData, RunPair } from './pairs.ts';
-import { adaptedPipeline, pictureOptions } from './snapshots.ts';
 import { sampleFile, summarise } from './summary.ts';
 
 /** Weights of a run and the step they are of. */

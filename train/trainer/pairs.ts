@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
 import { type CheckedRecord, loadDataset } from '../data/layouts/index.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
+import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';
 import { loadTrainingPixels } from '../data/pictures/images.ts';
 import {
@@ -15,7 +16,6 @@ import {
   splitRecords,
   writeSplit,
 } from '../data/split.ts';
-import type { Pair } from '../model/encode.ts';
 
 export type RunPair = Pair & {
   /** what a phantom's report means, for the detectors */

@@ -1,35 +1,15 @@
 /** Pictures of the first held-out reports while a run goes on, drawn as those at its end. */
 import path from 'node:path';
 import type { Backend } from '../../core/index.ts';
-import { attach } from '../../selora/attach.ts';
 import type { RunConfig } from '../config/config.ts';
 import { encodePng } from '../data/pictures/image-write.ts';
-import { adaptersFromFile, type LoadedAdapters, type LoadedModel } from '../model/model.ts';
-import { createGenerator, type Generator, type Pipeline, type SampleOptions } from '../model/sample.ts';
+import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
+import { adaptedPipeline, createGenerator, type Generator, pictureOptions } from '../model/sample.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { HostAdapters } from '../run/tensors.ts';
 import { adapterFileOf } from './adapter-file.ts';
 import type { RunPair } from './pairs.ts';
-
-/** How a run draws: `generate` with the same settings gives the same pictures. */
-export const pictureOptions = (c: RunConfig, side: number): SampleOptions => ({
-  steps: c.sampleSteps,
-  guidance: c.guidance,
-  sampler: c.sampler as SampleOptions['sampler'],
-  seed: c.seed,
-  height: side,
-  width: side,
-  batch: 8,
-  captionChunks: c.captionChunks,
-});
-
-/** The model with the adapters of a run. */
-export const adaptedPipeline = (pipeline: Pipeline, adapters: LoadedAdapters): Pipeline => ({
-  ...pipeline,
-  unet: attach(pipeline.unet, adapters.unet, adapters.scale),
-  text: attach(pipeline.text, adapters.text, adapters.scale),
-});
 
 /** Writes `samples/step-000400-01.png` and so on. Programs are compiled at the first call. */
 export function snapshots({

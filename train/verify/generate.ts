@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type Backend, compile, mul, read, type Tensor, tensor } from '../../core/index.ts';
+import { type Backend, read, tensor } from '../../core/index.ts';
 import { textEncoder, textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import { openBase } from '../../models/io/base.ts';
 import {
@@ -16,8 +16,9 @@ import {
   type Samples,
 } from '../../models/schedulers/index.ts';
 import { load } from '../../models/spec.ts';
-import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
-import { type Vae, vaeDecode, vaeSpec } from '../../models/vae/index.ts';
+import { unetSpec } from '../../models/unet/index.ts';
+import { vaeSpec } from '../../models/vae/index.ts';
+import { decodeProgram, denoiseProgram } from '../model/programs.ts';
 import { compared, floats, integers, precisionOf, results, toChannelsFirst, toChannelsLast } from './errors.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { readVocabulary } from './tokenizer.ts';
@@ -69,14 +70,8 @@ export async function* verifyGenerate(directory: string, backend: Backend): Asyn
   const first = need(tensors, 'generate.latents');
   const start = toChannelsLast(floats(first, precision));
   const [, h, w, c] = start.shape as [number, number, number, number];
-  const denoise = compile((p: UNet, x: Tensor, t: Tensor, text: Tensor) => unet(p, configs.unet, x, t, text), {
-    backend,
-    name: 'denoise',
-  });
-  const decode = compile((p: Vae, z: Tensor) => vaeDecode(p, configs.vae, mul(z, 1 / configs.vae.scaling_factor)), {
-    backend,
-    name: 'decode',
-  });
+  const denoise = denoiseProgram(backend, configs.unet);
+  const decode = decodeProgram(backend, configs.vae);
   const asTensor = (x: ArrayLike<number>, shape: readonly number[]) =>
     tensor(precision === 'f64' ? Float64Array.from(x) : Float32Array.from(x), shape, precision);
   const both = asTensor(context, [2, wanted.shape[1]!, configs.textEncoder.hidden_size]);

@@ -1,9 +1,17 @@
 /** A run's settings: the paper's defaults, presets under the command line, one line for every mistake. */
 import { PassThrough } from 'node:stream';
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
 import { errorLine, parseArgs } from '../../../train/cli/command.ts';
 import { commandOf, trainCommand } from '../../../train/cli/flags.ts';
-import { configSchema, ratesOf, resolveConfig, runPresets } from '../../../train/config/config.ts';
+import { settingsPage } from '../../../train/cli/settings-page.ts';
+import { configSchema } from '../../../train/config/config.ts';
+import { runPresets } from '../../../train/config/presets.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
+import { CHANGEABLE, resumedConfig } from '../../../train/config/resume.ts';
+import { setting, settings } from '../../../train/config/setting.ts';
+import { startSchema } from '../../../train/config/start.ts';
+import { ratesOf } from '../../../train/optimise/rates.ts';
 
 const stream = new PassThrough();
 const io = { stdout: stream, stderr: stream, signal: new AbortController().signal };
@@ -79,6 +87,7 @@ describe('settings', () => {
   test('every setting can be given on the command line, and nothing else', () => {
     const options = trainCommand(io).options.map((o) => o.attributeName());
     const own = ['out', 'name', 'resume', 'preset', 'estimate', 'memory'];
+    expect(Object.keys(startSchema.shape).sort()).toEqual([...own].sort());
     expect(options.filter((o) => !own.includes(o)).sort()).toEqual(Object.keys(configSchema.shape).sort());
   });
   test('piecewise rates reach the schedule', () => {
@@ -96,6 +105,59 @@ describe('settings', () => {
     ]);
     expect(ratesOf(parse('--data x --lr 0 --text-lr 1e-4'), 3, 10)).toEqual({ unet: 0, text: 1e-4 });
     expect(ratesOf(parse('--data x --lr 2e-4'), 3, 10)).toEqual({ unet: 2e-4, text: 2e-4 });
+  });
+});
+
+describe('one field, one setting', () => {
+  test('a field without words does not type-check', () => {
+    const help = { group: 'Data', help: 'pairs per update' } as const;
+    const field = setting(z.int().default(8), help);
+    // @ts-expect-error a bare zod field has no words
+    const bare = () => settings({ batch: z.int().default(8) });
+    // @ts-expect-error words without help
+    const silent = () => setting(z.int(), { group: 'Data' });
+    // @ts-expect-error a heading that --help does not have
+    const lost = () => setting(z.int(), { group: 'Elsewhere', help: 'x' });
+    expect([bare, silent, lost].every((f) => typeof f === 'function')).toBe(true);
+    expect(settings({ batch: field }).parse({})).toEqual({ batch: 8 });
+  });
+  test('what may change at a resume is what its field says', () => {
+    // as README and the reports of earlier versions told
+    const before =
+      'steps epochs final saveEvery samples sampleEvery obedience sampler sampleSteps guidance compare merged threads';
+    expect([...CHANGEABLE].sort()).toEqual(before.split(' ').sort());
+    expect(resumedConfig(parse('--data x --seed 3'), { resume: 'r', guidance: 5 })).toEqual({
+      ...parse('--data x --seed 3'),
+      guidance: 5,
+    });
+  });
+  test('--help tells every option with its default, its choices, the headings and the presets', () => {
+    const help = trainCommand(io).helpInformation().replace(/\s+/g, ' ');
+    for (const text of [
+      'Growth of ranks: --lambda <x> a module grows where FI_expanded/FI_original is above this (default: 1.1)',
+      '--final <which> adapter, pictures and report: of the best validated step or the last (best, last; default: best)',
+      '--weights <dtype> frozen weights in memory; auto: f16 above 200 million parameters (auto, f16, f32; default: auto)',
+      '--checkpoint-blocks [when]',
+      '--compare <dir...>',
+      '--no-train-text-encoder adapt the U-Net only',
+      '(phantoms, iu-xray, montgomery, patchgastric)',
+    ])
+      expect(help).toContain(text);
+    let after = '';
+    trainCommand({
+      ...io,
+      stdout: {
+        write: (text: string) => {
+          after += text;
+          return true;
+        },
+      } as never,
+    }).outputHelp();
+    expect(after).toMatch(/Presets, .*\n {2}phantoms +--steps 2000 --lr 0\.003 /);
+    expect(after).toMatch(/\n {2}montgomery +.*--split 80\/20 --epochs 100\n/);
+  });
+  test('SETTINGS.md is what the fields say', async () => {
+    await expect(settingsPage()).toMatchFileSnapshot('../../../train/config/SETTINGS.md');
   });
 });
 
@@ -119,7 +181,7 @@ describe('mistakes', () => {
     ['--data x --lr NaN', "option '--lr <x>' argument 'NaN' is invalid. expected a number"],
     ['--data x --lr', "option '--lr <x>' argument missing"],
     ['--data x --lamda 1.2', "unknown option '--lamda' (Did you mean --lambda?)"],
-    ['--preset mnist', "option '--preset <name>' argument 'mnist' is invalid. Allowed choices are phantoms, iu-xray"],
+    ['--preset mnist', '--preset: is "mnist", expected phantoms, iu-xray, montgomery, patchgastric'],
     ['--data x --loss-weight clip-snr --loss-low 9 --loss-high 2', '--loss-low: must not exceed high'],
     ['--data x --schedule piecewise_constant', '--lr-rules: expected factor:until'],
     ['--data x --schedule piecewise_constant --lr-rules 1:x', '--lr-rules: expected factor:until'],
@@ -131,7 +193,12 @@ describe('mistakes', () => {
     ['--data x --compat published-code --fisher per-sample', '--fisher: --compat published-code squares the batch'],
     ['--data x --compat published-code --fi-batches 2', '--fi-batches: is 1 with --compat published-code'],
     ['--data x --compat published-code --method lora', '--method: is selora with --compat published-code'],
-    ['--data x --final first', "option '--final <which>' argument 'first' is invalid. Allowed choices are best, last"],
+    ['--data x --final first', '--final: is "first", expected best, last'],
+    ['--data x --weights f64', '--weights: is "f64", expected auto, f16, f32'],
+    ['--data x --checkpoint-blocks maybe', '--checkpoint-blocks: is "maybe", expected auto, on, off'],
+    ['--data x --accumulate no', "option '--accumulate <n>' argument 'no' is invalid. expected a number"],
+    ['--data x --noise-offset-adaptive 0.1', '--noise-offset-adaptive: belongs to --noise-offset'],
+    ['--data x --memory 0', '--memory: is 0, expected more than 0'],
     ['--data x --backend cuda', '--backend: '],
     ['--data x --threads 0', '--threads: '],
   ])('%s', (line, message) => {

@@ -1,6 +1,6 @@
 /** What a run is said to cost, and what is reduced: against sums written out by hand. */
 import { describe, expect, it } from 'vitest';
-import { resolveConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
 import { type Cost, costLines, costOf, reduce } from '../../../train/estimate/cost.ts';
 import type { Plan } from '../../../train/estimate/estimate.ts';
 import type { Speed } from '../../../train/estimate/lines.ts';

@@ -16,10 +16,11 @@ import {
 } from '../../../core/index.ts';
 import { floatToHalf } from '../../../models/io/dtypes.ts';
 import { load } from '../../../models/spec.ts';
-import { resolveConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
 import { addUp, planAround, planSteps } from '../../../train/estimate/estimate.ts';
-import { refusal, settle, shapeOf, targetsOf } from '../../../train/estimate/settle.ts';
+import { refusal, settle, shapeOf } from '../../../train/estimate/settle.ts';
 import { linearsOf, loadPipeline, openBaseAt, SMALL_BASE, specsOf } from '../../../train/model/model.ts';
+import { targetsOf } from '../../../train/model/targets.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { drawCandidates, judge, scoresFrom, startState } from '../../../train/step/ranks.ts';
 import { type Batch, createSteps, type Frozen } from '../../../train/step/step.ts';

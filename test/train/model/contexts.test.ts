@@ -3,9 +3,10 @@ import { describe, expect, test } from 'vitest';
 import { cpuBackend, evaluate, read, type Tensor } from '../../../core/index.ts';
 import { idsTensor, textEncoder } from '../../../models/clip/text-encoder.ts';
 import { makeSchedule, parseSchedulerConfig, SD15_SCHEDULER } from '../../../models/schedulers/index.ts';
-import { resolveConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
 import { makeContexts } from '../../../train/model/contexts.ts';
-import { batchSource, type Encoded } from '../../../train/model/encode.ts';
+import type { Encoded } from '../../../train/model/encode.ts';
+import { batchSource } from '../../../train/step/batches.ts';
 import { configs, frozen } from '../../support/step-fixture.ts';
 
 const cpu = cpuBackend();

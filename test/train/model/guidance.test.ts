@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { cpuBackend } from '../../../core/index.ts';
 import { guide } from '../../../models/schedulers/index.ts';
 import { loadPipeline } from '../../../train/model/model.ts';
-import { createGenerator, type Pipeline, type SampleOptions } from '../../../train/model/sample.ts';
+import type { Pipeline } from '../../../train/model/pipeline.ts';
+import { createGenerator, type SampleOptions } from '../../../train/model/sample.ts';
 import { writeCalmBase } from '../../support/commands.ts';
 
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });

@@ -3,8 +3,10 @@ import { describe, expect, test } from 'vitest';
 import { read, type Tensor } from '../../../core/index.ts';
 import { makeSchedule, parseSchedulerConfig, SD15_SCHEDULER } from '../../../models/schedulers/index.ts';
 import { lossWeights } from '../../../models/schedulers/loss-weights.ts';
-import { type RunConfig, resolveConfig } from '../../../train/config/config.ts';
-import { batchSource, type Encoded } from '../../../train/model/encode.ts';
+import type { RunConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
+import type { Encoded } from '../../../train/model/encode.ts';
+import { batchSource } from '../../../train/step/batches.ts';
 import type { Batch } from '../../../train/step/step.ts';
 
 const LATENT = [2, 2, 1] as const;
@@ -49,6 +51,50 @@ const latents = ({ x, t, target }: Host): number[] =>
   });
 const many = async (s: ReturnType<typeof source>, steps: number, from = 0): Promise<Host[]> =>
   Promise.all(Array.from({ length: steps }, (_, k) => host(s.training(from + k)[0]!)));
+
+describe('--noise-offset', () => {
+  /** latents [2, 2, 2] of two channels whose means are 0 and 3 */
+  const two = [2, 2, 2] as const;
+  const pair: Encoded = {
+    id: 'p',
+    text: 't',
+    ids: Int32Array.of(1, 10, 9),
+    cut: false,
+    mean: Float32Array.of(-1, 2, 1, 4, -2, 3, 2, 3),
+    std: new Float32Array(8),
+  };
+  const noiseOf = async (extra: Partial<RunConfig>, which: 'training' | 'validation' = 'training') => {
+    const s = batchSource({ ...resolveConfig({ data: 'x', batch: 3 }), ...extra }, schedule, [pair], two, EMPTY, 10);
+    const [b] = which === 'training' ? s.training(4) : s.validation([pair], false);
+    return Array.from(await read(b!.target));
+  };
+  test('moves each channel of a sample by one number, drawn aside from everything else', async () => {
+    const [plain, moved] = [await noiseOf({}), await noiseOf({ noiseOffset: 0.1 })];
+    const shifts = moved.map((x, i) => x - plain[i]!);
+    for (let sample = 0; sample < 3; sample++)
+      for (const channel of [0, 1]) {
+        const of = [0, 1, 2, 3].map((at) => shifts[sample * 8 + at * 2 + channel]!);
+        for (const d of of) expect(d).toBeCloseTo(of[0]!, 6);
+      }
+    expect(new Set([0, 1, 8, 9, 16, 17].map((i) => shifts[i]!.toFixed(5))).size).toBe(6);
+    // twice the offset is twice the shift: the normals are the same
+    const twice = (await noiseOf({ noiseOffset: 0.2 })).map((x, i) => x - plain[i]!);
+    for (const [i, d] of shifts.entries()) expect(twice[i]).toBeCloseTo(2 * d, 5);
+  });
+  test('adaptive: a channel of mean 3 moves by 0.1 + 0.5·3, one of mean 0 as without', async () => {
+    const [plain, a, b] = [
+      await noiseOf({}),
+      await noiseOf({ noiseOffset: 0.1 }),
+      await noiseOf({ noiseOffset: 0.1, noiseOffsetAdaptive: 0.5 }),
+    ];
+    for (const i of [0, 8, 16]) expect(b[i]).toBe(a[i]);
+    for (const i of [1, 9, 17]) expect((b[i]! - plain[i]!) / (a[i]! - plain[i]!)).toBeCloseTo(16, 3);
+  });
+  test('the validation grid stays, and 0 changes no bit', async () => {
+    expect(await noiseOf({ noiseOffset: 0.3 }, 'validation')).toEqual(await noiseOf({}, 'validation'));
+    expect(await noiseOf({ noiseOffset: 0 })).toEqual(await noiseOf({}));
+  });
+});
 
 describe('training batches', () => {
   test('are pure functions of seed and step, in any order', async () => {

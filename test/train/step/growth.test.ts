@@ -19,7 +19,7 @@ import { attach } from '../../../selora/attach.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
 import { decide, type Measure, ratioOf, scoresOf } from '../../../selora/fisher.ts';
 import { type Memory, smooth } from '../../../selora/smooth.ts';
-import { resolveConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
 import { measureOf, testedStep } from '../../../train/step/growth.ts';
 import { drawPublished, type Ranks } from '../../../train/step/ranks.ts';
 import {

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { cpuBackend, evaluate, read, tensor } from '../../../core/index.ts';
 import { kaimingUniform } from '../../../selora/adapter.ts';
 import { scoresOf } from '../../../selora/fisher.ts';
-import { resolveConfig } from '../../../train/config/config.ts';
+import { resolveConfig } from '../../../train/config/resolve.ts';
 import type { Linears } from '../../../train/model/model.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
 import {

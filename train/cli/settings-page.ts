@@ -1,0 +1,28 @@
+/** config/SETTINGS.md: every setting of `npm run train` in one table per heading, written from the fields themselves. */
+
+import { configSchema } from '../config/config.ts';
+import { aboutOf, GROUPS, optionOf } from '../config/setting.ts';
+import { optionFields, wordsOf } from './flags.ts';
+
+const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '\\<').replaceAll('*', '\\*');
+
+/** The page as Markdown. A test holds the file to it. */
+export function settingsPage(): string {
+  const lines = GROUPS.flatMap((group) => {
+    const rows = optionFields
+      .filter(([, field]) => aboutOf(field).group === group)
+      .map(([key, field]) => {
+        const name = Object.hasOwn(configSchema.shape, key) ? `\`${key}\`` : '';
+        return `| \`${optionOf(key)}\` | ${name} | ${cell(wordsOf(field))} | ${aboutOf(field).changeable ? 'yes' : ''} |`;
+      });
+    return [
+      '',
+      `## ${group}`,
+      '',
+      '| option | in `config.json` | what it does | with `--resume` |',
+      '| --- | --- | --- | --- |',
+      ...rows,
+    ];
+  });
+  return `${['# Settings of `npm run train`', '', 'Written from the fields in `config.ts` and `start.ts`; `npx tsx test/run.ts test/train/config --update` after a change there. `trainTextEncoder` is given as `--no-train-text-encoder`.', ...lines].join('\n')}\n`;
+}

@@ -1,0 +1,7 @@
+/** A picture with its text, before any model has seen it. */
+export interface Pair {
+  readonly id: string;
+  readonly text: string;
+  /** RGB [side, side, 3] in [−1, 1] */
+  readonly pixels: () => Promise<Float32Array>;
+}
