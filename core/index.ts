@@ -18,7 +18,7 @@ export {
 export { print } from './ir/print.ts';
 export type { Shape, Tensor } from './ir/tensor.ts';
 export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
-export { registry } from './registry.ts';
+export { findOp, registry } from './registry.ts';
 
 // ── elementwise functions, with broadcasting ───────────────────────────────────────────────────────────────────────
 

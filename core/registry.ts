@@ -1,13 +1,6 @@
 /** The only list of all ops: the test battery, `explain` and the documentation walk it. */
 import { attentionGradOp, attentionOp } from './fused/attention.ts';
-import {
-  groupNormGradAllOp,
-  groupNormGradOp,
-  groupNormOp,
-  layerNormGradAllOp,
-  layerNormGradOp,
-  layerNormOp,
-} from './fused/norm.ts';
+import { normGradOp, normOp } from './fused/norm.ts';
 import { softmaxOp } from './fused/softmax.ts';
 import type { Op } from './ir/tensor.ts';
 import { castOp } from './ops/cast.ts';
@@ -51,15 +44,16 @@ const all: readonly unknown[] = [
   stopGradientOp,
   barrierOp,
   softmaxOp,
-  layerNormOp,
-  layerNormGradOp,
-  layerNormGradAllOp,
-  groupNormOp,
-  groupNormGradOp,
-  groupNormGradAllOp,
+  normOp,
+  normGradOp,
   attentionOp,
   attentionGradOp,
   checkpointOp,
 ];
 /** Every op by its name.  @example registry.get('dot') */
 export const registry: ReadonlyMap<string, Op> = new Map((all as readonly Op[]).map((op) => [op.name, op]));
+
+const plain = (name: string): string => name.toLowerCase().replace(/[_\s-]/g, '');
+const byAlias = new Map([...registry.values()].flatMap((op) => (op.aliases ?? []).map((a) => [plain(a), op] as const)));
+/** The op of a name, or of another name people look it up by (`layer_norm`). */
+export const findOp = (name: string): Op | undefined => registry.get(name) ?? byAlias.get(plain(name));

@@ -4,7 +4,7 @@
  */
 import { Argument, Option } from 'commander';
 import { backendNames } from '../core/backends/open.ts';
-import { registry } from '../core/index.ts';
+import { findOp, registry } from '../core/index.ts';
 import type { Op } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
 import {
@@ -51,9 +51,12 @@ const program = (io: Io) =>
     .option('--seed <n>', 'seed of the values in the checks', wholeNumber(0, 2 ** 32 - 2), 1);
 
 function opOf(name: string): Op {
-  const op = registry.get(name);
+  const op = findOp(name);
   if (op !== undefined) return op;
-  const near = nearNames(name, [...registry.keys()]);
+  const near = nearNames(
+    name,
+    [...registry.values()].flatMap((known) => [known.name, ...(known.aliases ?? [])]),
+  );
   const hint = near.length > 0 ? `near: ${near.join(', ')}` : 'npm run explain -- --list shows all';
   throw new UsageError(`unknown op "${printable(name, 60)}"; ${hint}`);
 }

@@ -8,7 +8,7 @@ import type { Nd, Primitive } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import { registry } from '../registry.ts';
 import { resultStrides } from './axes.ts';
-import { type Buffer, type Kernel, type Lowered, readsOf } from './lower.ts';
+import { type Buffer, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
 import type { Cluster, ScalarStep } from './scalar.ts';
 
 /** Rounds a value to a dtype; to integers towards zero, as `cast` does. */
@@ -76,9 +76,9 @@ export function interpret(p: Lowered, inputs: readonly HostArray[]): HostArray[]
   const memory = new Map<Buffer, HostArray>(p.inputs.map((b, i) => [b, inputs[i]!]));
   for (const k of p.kernels) {
     const from = readsOf(k).map((b) => memory.get(b)!);
-    const to = k.outputs.map((b) => dtypes[b.dtype].alloc(b.elements));
+    const to = writesOf(k).map((b) => dtypes[b.dtype].alloc(b.elements));
     runKernel(k, from, to);
-    for (const [i, b] of k.outputs.entries()) memory.set(b, to[i]!);
+    for (const [i, b] of writesOf(k).entries()) memory.set(b, to[i]!);
   }
   return p.outputs.map((b) => memory.get(b)!);
 }

@@ -39,13 +39,16 @@ export interface OpKernel {
   readonly kind: 'op';
   readonly node: Tensor;
   readonly inputs: readonly Operand[];
-  /** contiguous, one per result of the node */
-  readonly outputs: readonly Buffer[];
+  /** contiguous, one per result of the node; undefined where nobody reads it and the kernel can leave it out */
+  readonly outputs: readonly (Buffer | undefined)[];
 }
 export type Kernel = ClusterKernel | OpKernel;
 
 /** the buffers a kernel reads, one per input */
 export const readsOf = (k: Kernel): Buffer[] => k.inputs.map((o) => o.buffer);
+/** the buffers it writes */
+export const writesOf = (k: Kernel): readonly Buffer[] =>
+  k.kind === 'cluster' ? k.outputs : k.outputs.filter((b) => b !== undefined);
 export const bytesOfBuffer = (b: Buffer): number => bytesOf(b.dtype, b.elements);
 
 export interface Lowered {
@@ -59,6 +62,8 @@ export interface Lowered {
 export interface LowerOptions {
   /** may this operand of a kernel op be any strided view? Otherwise it is copied to row-major order. */
   strided(op: Op, operand: number): boolean;
+  /** can this op's kernel leave out results? Otherwise all of them get a buffer. */
+  partial?(op: Op): boolean;
   /** most buffers one cluster may read */
   readonly maxLoads: number;
 }
@@ -78,6 +83,8 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const newBuffer = (dtype: DType, elements: number): Buffer => ({ id: nextBuffer++, dtype, elements });
   const stored = new Map<Tensor, Operand>();
   const copies = new Map<string, Buffer>();
+  /** results somebody reads */
+  const read = new Set<Tensor>([...graph.outputs, ...graph.order.flatMap((node) => node.inputs)]);
 
   const inputs = graph.inputs.map((t) => {
     const buffer = newBuffer(t.dtype, sizeOf(t.shape));
@@ -124,7 +131,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const resolve = (t: Tensor): Operand => {
     const known = stored.get(t);
     if (known) return known;
-    if (repeats.has(t)) return storeKernel(t)[0]!;
+    if (repeats.has(t)) return storeKernel(t)[t.index]!;
     if (sameAs.has(t)) return resolve(sameAs.get(t)!);
     const operand =
       kindOf(t) === 'layout'
@@ -133,17 +140,18 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     if (!isRepeated(t)) stored.set(t, operand);
     return operand;
   };
-  /** the results of a `kernel` node in new buffers */
-  const storeKernel = (node: Tensor): Operand[] => {
+  /** the results of a `kernel` node in new buffers; undefined for those left out */
+  const storeKernel = (node: Tensor): (Operand | undefined)[] => {
     const operands = node.inputs.map((x, i): Operand => {
       const o = resolve(x);
       return options.strided(node.op, i) || isWhole(o.view)
         ? o
         : { buffer: copy(o, node), view: contiguousView(o.view.shape) };
     });
-    const outputs = node.outs.map((o) => newBuffer(o.dtype, sizeOf(o.shape)));
+    const partial = options.partial?.(node.op) ?? false;
+    const outputs = node.outs.map((o) => (partial && !read.has(o) ? undefined : newBuffer(o.dtype, sizeOf(o.shape))));
     kernels.push({ kind: 'op', node, inputs: operands, outputs });
-    return node.outs.map((o, i) => ({ buffer: outputs[i]!, view: contiguousView(o.shape) }));
+    return outputs.map((buffer, i) => buffer && { buffer, view: contiguousView(node.outs[i]!.shape) });
   };
 
   /** one cluster that computes t (an elementwise, fill or reduce node) into a new buffer */
@@ -212,7 +220,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
         continue;
       }
       const results = storeKernel(node);
-      for (const [i, o] of node.outs.entries()) stored.set(o, results[i]!);
+      for (const [i, o] of node.outs.entries()) if (results[i]) stored.set(o, results[i]);
     } else if (kind === 'reduce' || (kind === 'elementwise' && !inlined.has(node))) resolve(node);
   }
 

@@ -5,7 +5,7 @@
  * derivatives of a gated activation.
  */
 import { isWhole, sizeOf } from '../ir/view.ts';
-import { type Buffer, type ClusterKernel, type Kernel, type Lowered, readsOf } from './lower.ts';
+import { type Buffer, type ClusterKernel, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
 import type { ScalarStep } from './scalar.ts';
 
 export interface MergeOptions {
@@ -131,7 +131,7 @@ export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions):
     const at = found && !found.down ? found.at : merged.length;
     if (found?.down) merged[found.at] = undefined;
     merged[at] = found?.whole ?? k;
-    for (const b of merged[at].outputs) writtenAt.set(b, at);
+    for (const b of writesOf(merged[at])) writtenAt.set(b, at);
   }
   const kernels = merged.filter((k) => k !== undefined);
   return {

@@ -1,6 +1,6 @@
 /** Liveness and memory: when each buffer is needed, and where it lies in a shared workspace. */
 import { isWhole, sizeOf } from '../ir/view.ts';
-import { type Buffer, bytesOfBuffer, type Kernel, type Lowered, readsOf } from './lower.ts';
+import { type Buffer, bytesOfBuffer, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
 
 export interface Span {
   readonly buffer: Buffer;
@@ -15,7 +15,7 @@ export function spans(p: Lowered): Span[] {
   const fixed = new Set<Buffer>([...p.inputs, ...p.outputs]);
   const open = new Map<Buffer, { start: number; end: number }>();
   for (const [i, k] of p.kernels.entries()) {
-    for (const b of k.outputs) if (!fixed.has(b)) open.set(b, { start: i, end: i });
+    for (const b of writesOf(k)) if (!fixed.has(b)) open.set(b, { start: i, end: i });
     for (const b of readsOf(k)) {
       const s = open.get(b);
       if (s) s.end = i;
@@ -33,7 +33,7 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
   const written = new Map<Buffer, number>();
   for (const [i, k] of p.kernels.entries()) {
     for (const b of readsOf(k)) lastRead.set(b, i);
-    for (const b of k.outputs) written.set(b, i);
+    for (const b of writesOf(k)) written.set(b, i);
   }
   const sameOrder = (k: Kernel, input: Buffer): boolean =>
     k.kind === 'cluster' &&

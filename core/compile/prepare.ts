@@ -39,7 +39,7 @@ const operandText = ({ buffer, view }: Operand): string =>
 
 /**
  * The kernels of a program, one a line in the order they run: results (with the kernel that
- * reads an intermediate last, or the donated input a result lies over), what is computed over which shape, operands (with
+ * reads an intermediate last, or the donated input a result lies over; – for those nobody reads), what is computed over which shape, operands (with
  * strides where they are views), cost.
  *
  *   0  %2: f32[6] until 3 = elementwise [2,3]: mul add   %0 %1   12 F  72 B
@@ -53,7 +53,7 @@ export function printKernels(p: Prepared): string {
   const width = String(p.kernels.length).length;
   const lines = p.kernels.map((k, i) =>
     [
-      `${String(i).padStart(width)}  ${k.outputs.map(result).join(', ')} = ${nameOf(k)} ${detailOf(k)}`,
+      `${String(i).padStart(width)}  ${k.outputs.map((b) => (b ? result(b) : '–')).join(', ')} = ${nameOf(k)} ${detailOf(k)}`,
       k.inputs.map(operandText).join(' '),
       [flopsOf(k) > 0 ? `${quantity(flopsOf(k), 'F')}  ` : '', quantity(trafficOf(k), 'B')].join(''),
     ]

@@ -3,7 +3,7 @@ import { bytesOf } from '../ir/dtype.ts';
 import { head, type Tensor } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import type { KernelReport } from './backend.ts';
-import { bytesOfBuffer, type Kernel, readsOf } from './lower.ts';
+import { bytesOfBuffer, type Kernel, readsOf, writesOf } from './lower.ts';
 import { callsOf } from './scalar.ts';
 
 export interface ReportOptions {
@@ -35,7 +35,8 @@ const flopsOfNode = (node: Tensor): number => node.op.flops?.(node.inputs, node.
 export const flopsOf = (k: Kernel): number =>
   k.kind === 'op' ? flopsOfNode(k.node) : sizeOf(k.cluster.shape) * callsOf(k.cluster.steps).length;
 /** bytes read and written at least */
-export const trafficOf = (k: Kernel): number => [...readsOf(k), ...k.outputs].reduce((n, b) => n + bytesOfBuffer(b), 0);
+export const trafficOf = (k: Kernel): number =>
+  [...readsOf(k), ...writesOf(k)].reduce((n, b) => n + bytesOfBuffer(b), 0);
 
 const known = (node: Tensor, i: number, { modules, times }: ReportOptions) => {
   const [label, ms] = [modules?.get(head(node)), times?.[i]];

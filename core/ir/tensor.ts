@@ -50,6 +50,8 @@ export type Pick = (lo: number, hi: number) => number;
 
 interface OpCommon<A extends Attrs> {
   readonly name: string;
+  /** other names people look it up by */
+  readonly aliases?: readonly string[];
   /** one line on what it is */
   readonly doc: string;
   /** the formula, with named dimensions */

@@ -40,7 +40,7 @@ describe('print', () => {
     const y = layerNorm(data([2, 4], 'x'), data([4], 'γ'), data([4], 'β'), 1e-5);
     const text = print({ y, c: [full([2], -0), full([], Number.POSITIVE_INFINITY)] });
     expect(text).toMatch(
-      /%\d, %\d, %\d: f32\[2, 4\], f32\[2, 1\], f32\[2, 1\] = layerNorm %0 %1 %2 \{eps: 0\.00001\} {3}64 F/,
+      /%\d, %\d, %\d: f32\[2, 4\], f32\[2, 1, 1, 1\], f32\[2, 1, 1, 1\] = norm %0 %1 %2 \{groups: 1, eps: 0\.00001, silu: false\} {3}64 F/,
     );
     expect(text).toMatch(/= full \{value: -0\}\n/);
     expect(text).toMatch(/= full \{value: Infinity\}\n/);

@@ -5,7 +5,7 @@
 import { GPU, type IKernelRunShortcut, type KernelFunction, type KernelOutput } from 'gpu.js';
 import type { Backend, Executable, Graph } from '../../compile/backend.ts';
 import { runKernel } from '../../compile/interpret.ts';
-import { type Buffer, bytesOfBuffer, type Kernel, readsOf } from '../../compile/lower.ts';
+import { type Buffer, bytesOfBuffer, type Kernel, readsOf, writesOf } from '../../compile/lower.ts';
 import { prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
 import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
@@ -99,12 +99,12 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
       const spent: number[] = [];
       for (const [i, k] of lowered.kernels.entries()) {
         const start = performance.now();
-        const outputs = k.outputs.map((b) => dtypes[b.dtype].alloc(b.elements));
+        const outputs = writesOf(k).map((b) => dtypes[b.dtype].alloc(b.elements));
         await launches[i]!(
           readsOf(k).map((b) => memory.get(b)!),
           outputs,
         );
-        for (const [o, b] of k.outputs.entries()) memory.set(b, outputs[o]!);
+        for (const [o, b] of writesOf(k).entries()) memory.set(b, outputs[o]!);
         spent.push(performance.now() - start);
       }
       times = spent;

@@ -47,6 +47,7 @@ class WasmProgram implements Executable<WasmStorage> {
     const strided = (op: Op, i: number): boolean => kernels.get(op.name)?.strided[i] ?? false;
     this.lowered = prepare(graph, {
       strided,
+      partial: (op) => kernels.get(op.name)?.partial ?? false,
       maxLoads: MAX_LOADS,
       merge: { maxLoads: MAX_LOADS, maxOutputs: MAX_OUTPUTS },
       // results are written inside
@@ -73,7 +74,7 @@ class WasmProgram implements Executable<WasmStorage> {
       machine: this.memory.machine,
       attrs: k.node.attrs,
       inputs: k.inputs.map((o) => place(o.buffer, o.view)),
-      outputs: k.outputs.map((b, i) => place(b, contiguousView(k.node.outs[i]!.shape))),
+      outputs: k.outputs.map((b, i) => b && place(b, contiguousView(k.node.outs[i]!.shape))),
       workspace,
     };
   }

@@ -17,14 +17,16 @@ export interface Call<A extends Attrs = Attrs> {
   readonly machine: Machine;
   readonly attrs: A;
   readonly inputs: readonly Placed[];
-  /** contiguous results */
-  readonly outputs: readonly Placed[];
+  /** contiguous results; undefined where nobody reads one and the kernel is `partial` */
+  readonly outputs: readonly (Placed | undefined)[];
   /** address of `workspace(call)` bytes, free during this kernel */
   readonly workspace: number;
 }
 export interface WasmKernel<A extends Attrs = Attrs> {
   /** operands that may be any strided view; the others arrive contiguous */
   readonly strided: readonly boolean[];
+  /** true: it leaves out the results that have no place */
+  readonly partial?: boolean;
   workspace?(call: Call<A>): number;
   /** the commands, and kernels to compile if the machine does not have them */
   work(call: Call<A>): { readonly commands: readonly Command[]; readonly kernels?: readonly KernelSource[] };

@@ -19,8 +19,7 @@ import { copyKernels } from './move/copy.ts';
 import { gatherKernels } from './move/gather.ts';
 import { halfKernels } from './move/half.ts';
 import { randomKernels } from './move/random.ts';
-import { groupNormKernels } from './norm/pictureNorms.ts';
-import { rowKernels } from './norm/rowNorms.ts';
+import { normKernels } from './norm/index.ts';
 import { type GemmDescription, gemm, gemmWorkspace } from './product/gemm.ts';
 
 const gemmOf = ({ inputs, outputs, workspace }: Call): GemmDescription => {
@@ -109,9 +108,8 @@ export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
     ...attentionGradKernels,
     ...copyKernels,
     ...gatherKernels,
-    ...groupNormKernels,
     ...halfKernels,
-    ...rowKernels,
+    ...normKernels,
     ...randomKernels,
   }) as unknown as [string, WasmKernel][],
 );

@@ -1,10 +1,10 @@
 /**
- * layerNorm and groupNorm (with SiLU) and their derivatives in one kernel each. Both are the same computation on
- * x[n, pixels, groups, width]: statistics over (pixels, width), scale and shift per (group, width); a row of layerNorm is
- * a picture of one pixel and one group. A workgroup of a GPU makes one set of statistics; on software drivers a thread does.
+ * norm (layerNorm, groupNorm, with SiLU) and its derivatives on x[n, pixels, groups, width]: statistics over (pixels,
+ * width), scale and shift per (group, width). A workgroup of a GPU makes one set of statistics; on software drivers a
+ * thread does.
  */
 import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
+import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Operand, type Recipe } from './kernel.ts';
 import type { Width } from './math.ts';
 
 export interface NormProblem {
@@ -20,7 +20,21 @@ export interface NormProblem {
 const chooseThreads = (adapter: AdapterClass, count: number) =>
   adapter === 'cpu' ? { sets: 8, lanes: 1 } : count >= 256 ? { sets: 1, lanes: 128 } : { sets: 4, lanes: 32 };
 
-/** What all kernels here share: loops over a set's elements (`at`, channel `ch`), sums over its threads, the kernel around. */
+interface Binding {
+  readonly name: string;
+  readonly scalar?: boolean;
+}
+
+/** Numbers or vectors of four, and their sums: Kahan's, as one thread may add up a whole picture. */
+const arithmetic = (step: Width) => {
+  const T = step === 4 ? 'vec4<f32>' : 'f32';
+  const declare = (name: string) => `var ${name} = ${T}(0.0); var ${name}_lost = ${T}(0.0);`;
+  const add = (name: string, value: string) =>
+    `{ let v_in = ${value} - ${name}_lost; let v_sum = ${name} + v_in; ${name}_lost = (v_sum - ${name}) - v_in; ${name} = v_sum; }`;
+  return { T, declare, add };
+};
+
+/** What the kernels of whole sets share: loops over a set's elements (`at`, channel `ch`), sums over its threads, the kernel around. */
 const frame = (problem: NormProblem, adapter: AdapterClass) => {
   const { n, pixels, groups, width } = problem;
   const p = createParams();
@@ -41,7 +55,7 @@ const frame = (problem: NormProblem, adapter: AdapterClass) => {
       ${body}
     }
   }`;
-  const T = step === 4 ? 'vec4<f32>' : 'f32';
+  const { T, declare, add } = arithmetic(step);
   const flat = (x: string) => (step === 4 ? `dot(${x}, vec4<f32>(1.0))` : x);
   /** Σ over all lanes of a value; every lane gets it */
   const total = (x: string) => (lanes === 1 ? x : `meet(${x}, lane, slot)`);
@@ -60,17 +74,8 @@ fn meet(value: f32, lane: u32, slot: u32) -> f32 {
   return part[slot];
 }
 `;
-  // Kahan's sum: one thread may add up a whole picture, and the statistics scale everything after them
-  const declare = (name: string) => `var ${name} = ${T}(0.0); var ${name}_lost = ${T}(0.0);`;
-  const add = (name: string, value: string) =>
-    `{ let v_in = ${value} - ${name}_lost; let v_sum = ${name} + v_in; ${name}_lost = (v_sum - ${name}) - v_in; ${name} = v_sum; }`;
-  const kernel = (
-    name: string,
-    reads: readonly { readonly name: string; readonly scalar?: boolean }[],
-    writes: readonly { readonly name: string; readonly scalar?: boolean }[],
-    body: string,
-  ): Kernel => {
-    const binding = (b: { readonly name: string; readonly scalar?: boolean }) => ({
+  const kernel = (name: string, reads: readonly Binding[], writes: readonly Binding[], body: string): Kernel => {
+    const binding = (b: Binding) => ({
       name: b.name,
       type: b.scalar ? 'f32' : T,
     });
@@ -100,42 +105,71 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
   return { p, step, each, declare, add, flat, total, inverse: pInverse, kernel };
 };
 
+/** the results that are wanted, as bindings and as operands of the op */
+const resultsOf = (wanted: readonly boolean[], all: readonly Binding[]) => ({
+  writes: all.filter((_, i) => wanted[i]),
+  operands: all.flatMap((_, index): Operand[] => (wanted[index] ? [{ from: 'output', index }] : [])),
+});
+const inputs = (...indices: readonly number[]) => indices.map((index): Operand => ({ from: 'input', index }));
+
 /** x, γ, β → y, μ, 1/σ. Cost 10 flop per element; reads x three times. */
-export const normKernel = (problem: NormProblem, eps: number, adapter: AdapterClass): Kernel => {
+export const normRecipe = (
+  problem: NormProblem,
+  eps: number,
+  wanted: readonly boolean[],
+  adapter: AdapterClass,
+): Recipe => {
   const f = frame(problem, adapter);
   const act = problem.silu ? `v * sigmoid_${f.step}(v)` : 'v';
   const epsilon = f.p.float(eps);
-  return f.kernel(
+  const [y, mu, rs] = wanted;
+  const { writes, operands } = resultsOf(wanted, [
+    { name: 'y' },
+    { name: 'mu', scalar: true },
+    { name: 'rs', scalar: true },
+  ]);
+  const kernel = f.kernel(
     problem.silu ? 'norm silu' : 'norm',
     [{ name: 'x' }, { name: 'gamma' }, { name: 'beta' }],
-    [{ name: 'y' }, { name: 'mu', scalar: true }, { name: 'rs', scalar: true }],
+    writes,
     `${f.declare('sum')}
   ${f.each(f.add('sum', 'x[at]'))}
   let mean = ${f.total(f.flat('sum'))} * ${f.inverse};
   ${f.declare('square')}
   ${f.each(`let d = x[at] - mean; ${f.add('square', 'd * d')}`)}
   let scale = inverseSqrt(${f.total(f.flat('square'))} * ${f.inverse} + ${epsilon});
-  ${f.each(`let v = (x[at] - mean) * scale * gamma[ch] + beta[ch]; y[at] = ${act};`)}
-  if (lane == 0u) { mu[own] = mean; rs[own] = scale; }`,
+  ${y ? f.each(`let v = (x[at] - mean) * scale * gamma[ch] + beta[ch]; y[at] = ${act};`) : ''}
+  if (lane == 0u) { ${mu ? 'mu[own] = mean;' : ''} ${rs ? 'rs[own] = scale;' : ''} }`,
   );
+  return { launches: [{ kernel, operands: [...inputs(0, 1, 2), ...operands] }], scratch: [] };
 };
 
-/** g, x, γ, (β,) μ, 1/σ → dx; β is there for the derivative of SiLU only. Cost 14 flop per element. */
-export const normGradKernel = (problem: NormProblem, hasBeta: boolean, adapter: AdapterClass): Kernel => {
+/** the derivative of the activation at ŷ, from x̂ = `hat`: of SiLU s·(1 + y·(1 − s)) */
+const slope = (silu: boolean, step: Width) =>
+  silu
+    ? {
+        before: `let v = hat * gamma[ch] + beta[ch]; let s = sigmoid_${step}(v);`,
+        times: ' * s * (1.0 + v * (1.0 - s))',
+      }
+    : { before: '', times: '' };
+
+/** g, x, γ, μ, 1/σ, with a SiLU β → dx. Cost 14 flop per element. */
+const inputGradient = (problem: NormProblem, adapter: AdapterClass): Kernel => {
   const f = frame(problem, adapter);
-  // ĝ = g·act′(y)·γ, with act′ of SiLU = s·(1 + y·(1 − s))
+  const { silu } = problem;
+  const act = slope(silu, f.step);
   const incoming = `let hat = (x[at] - mean) * scale;
-      ${problem.silu ? `let v = hat * gamma[ch] + beta[ch]; let s = sigmoid_${f.step}(v);` : ''}
-      let gh = g[at] * gamma[ch]${problem.silu ? ' * s * (1.0 + v * (1.0 - s))' : ''};`;
+      ${act.before}
+      let gh = g[at] * gamma[ch]${act.times};`;
   return f.kernel(
-    problem.silu ? 'norm silu gradient' : 'norm gradient',
+    silu ? 'norm silu gradient' : 'norm gradient',
     [
       { name: 'g' },
       { name: 'x' },
       { name: 'gamma' },
-      ...(hasBeta ? [{ name: 'beta' }] : []),
       { name: 'mu', scalar: true },
       { name: 'rs', scalar: true },
+      ...(silu ? [{ name: 'beta' }] : []),
     ],
     [{ name: 'dx' }],
     `let mean = mu[own]; let scale = rs[own];
@@ -145,4 +179,97 @@ export const normGradKernel = (problem: NormProblem, hasBeta: boolean, adapter: 
   let mean_gx = ${f.total(f.flat('second'))} * ${f.inverse};
   ${f.each(`${incoming} dx[at] = (gh - mean_g - hat * mean_gx) * scale;`)}`,
   );
+};
+
+/**
+ * g, x, μ, 1/σ, with a SiLU γ and β → dγ, dβ [blocks, c], whichever are wanted: a thread adds up a channel (or four) over
+ * every `lanes`-th pixel of a block. Reads g and x once.
+ */
+const parameterGradients = (
+  { n, pixels, groups, width, silu }: NormProblem,
+  blocks: number,
+  adapter: AdapterClass,
+  wanted: readonly boolean[],
+  writes: readonly Binding[],
+): Kernel => {
+  const p = createParams();
+  const step: Width = width % 4 === 0 ? 4 : 1;
+  const { T, declare, add } = arithmetic(step);
+  const act = slope(silu, step);
+  const terms = blocks && (n / blocks) * pixels;
+  const columns = (groups * width) / step;
+  // neighbours read neighbouring channels; software drivers do best with a thread for each
+  const [across, lanes] = adapter === 'cpu' || terms < 16 ? [32, 1] : [8, 16];
+  const [pColumns, pTerms, pPixels] = [p.word(columns), p.word(terms), p.word(pixels)];
+  const [pGroups, pWidth, pResults] = [p.word(groups), p.word(width / step), p.word(blocks * columns)];
+  const meet = (name: string) =>
+    lanes === 1
+      ? ''
+      : `workgroupBarrier(); part[local.y * ${across}u + local.x] = ${name}; workgroupBarrier();
+  if (local.y == 0u) { for (var other = 1u; other < ${lanes}u; other++) { ${name} += part[other * ${across}u + local.x]; } }`;
+  const [, dgamma, dbeta] = wanted;
+  const reads = ['g', ...(dgamma || silu ? ['x'] : []), ...(silu ? ['gamma'] : [])].map((name) => ({ name, type: T }));
+  const stats = dgamma || silu ? ['mu', 'rs'].map((name) => ({ name, type: 'f32' })) : [];
+  const total = ceilDiv(blocks * columns, across);
+  return {
+    name: `norm ${silu ? 'silu ' : ''}parameter gradients: ${writes.map((w) => w.name)}`,
+    code: assemble(
+      p,
+      [...reads, ...stats, ...(silu ? [{ name: 'beta', type: T }] : [])],
+      writes.map(({ name }) => ({ name, type: T })),
+      `${lanes === 1 ? '' : `var<workgroup> part: array<${T}, ${across * lanes}>;`}
+@compute @workgroup_size(${across}, ${lanes})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+  let result = (id.x + id.y * ${MAX_GROUPS}u) * ${across}u + local.x;
+  // threads beyond the last result repeat it, so that barriers stay uniform
+  let own = min(result, ${pResults} - 1u);
+  let block = own / ${pColumns}; let ch = own % ${pColumns}; let group = ch / ${pWidth};
+  ${declare('first')} ${declare('second')}
+  for (var i = local.y; i < ${pTerms}; i += ${lanes}u) {
+    let pixel = block * ${pTerms} + i;
+    let at = pixel * ${pColumns} + ch;
+    ${stats.length > 0 ? `let own_set = (pixel / ${pPixels}) * ${pGroups} + group; let hat = (x[at] - mu[own_set]) * rs[own_set];` : ''}
+    ${act.before}
+    let gy = g[at]${act.times};
+    ${dbeta ? add('first', 'gy') : ''} ${dgamma ? add('second', 'gy * hat') : ''}
+  }
+  ${dbeta ? meet('first') : ''}
+  ${dgamma ? meet('second') : ''}
+  if (result < ${pResults} && local.y == 0u) { ${dgamma ? 'dgamma[own] = second;' : ''} ${dbeta ? 'dbeta[own] = first;' : ''} }
+}
+`,
+    ),
+    params: p.words(),
+    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), 1],
+    reads: reads.length + stats.length + (silu ? 1 : 0),
+    writes: writes.length,
+  };
+};
+
+/** The derivatives of a norm, whichever are wanted: the input's in one kernel, the parameters' in another. */
+export const normGradRecipe = (
+  problem: NormProblem,
+  blocks: number,
+  wanted: readonly boolean[],
+  adapter: AdapterClass,
+): Recipe => {
+  const { silu } = problem;
+  const launches: Recipe['launches'][number][] = [];
+  if (wanted[0])
+    launches.push({
+      kernel: inputGradient(problem, adapter),
+      operands: [...inputs(0, 1, 2, 3, 4, ...(silu ? [5] : [])), { from: 'output', index: 0 }],
+    });
+  const { writes, operands } = resultsOf(
+    [false, wanted[1] ?? false, wanted[2] ?? false],
+    [{ name: 'dx' }, { name: 'dgamma' }, { name: 'dbeta' }],
+  );
+  if (writes.length > 0) {
+    const from = silu ? [0, 1, 2, 3, 4, 5] : wanted[1] ? [0, 1, 3, 4] : [0];
+    launches.push({
+      kernel: parameterGradients(problem, blocks, adapter, wanted, writes),
+      operands: [...inputs(...from), ...operands],
+    });
+  }
+  return { launches, scratch: [] };
 };

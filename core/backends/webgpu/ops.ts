@@ -1,7 +1,7 @@
 /** Which kernels run which op: the one table that links op names to WGSL. Clusters are printed, everything else is here. */
 
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import type { GroupNormAttrs, LayerNormAttrs } from '../../fused/norm.ts';
+import { type NormAttrs, type NormGradAttrs, normSizes } from '../../fused/norm.ts';
 import { isFloat } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import type { Op, Tensor } from '../../ir/tensor.ts';
@@ -18,13 +18,21 @@ import type { AdapterClass, Target } from './device.ts';
 import { fromHalfKernel, gatherHalfKernel } from './half.ts';
 import type { Recipe } from './kernel.ts';
 import { single } from './kernel.ts';
-import { type NormProblem, normGradKernel, normKernel } from './norm.ts';
+import { normGradRecipe, normRecipe } from './norm.ts';
 import { convInputRecipe, dotRecipe } from './transposed.ts';
 
 interface OpKernels {
   /** operands that may be any strided view; the others arrive in row-major order */
   readonly strided: boolean;
-  readonly recipe: (node: Tensor, views: readonly View[], adapter: AdapterClass, target: Target) => Recipe;
+  /** true: it leaves out the results nobody wants. Otherwise all are wanted */
+  readonly partial?: boolean;
+  readonly recipe: (
+    node: Tensor,
+    views: readonly View[],
+    adapter: AdapterClass,
+    target: Target,
+    wanted: readonly boolean[],
+  ) => Recipe;
 }
 
 const rest = (t: Tensor, axes: number): number => sizeOf(t.shape.slice(axes));
@@ -33,21 +41,6 @@ const attentionSizes = (q: Tensor, k: Tensor) => {
   const [b, m, c] = q.shape as readonly [number, number, number];
   return { b, m, n: k.shape[1]!, c };
 };
-
-const rowNorm = ({ shape: [n, width] }: Tensor): NormProblem => ({
-  n: n!,
-  pixels: 1,
-  groups: 1,
-  width: width!,
-  silu: false,
-});
-const pictureNorm = ({ shape: [n, h, w, c] }: Tensor, { groups, silu }: GroupNormAttrs): NormProblem => ({
-  n: n!,
-  pixels: h! * w!,
-  groups,
-  width: c! / groups,
-  silu,
-});
 
 const table: Readonly<Record<string, OpKernels>> = {
   dot: { strided: true, recipe: (_node, [a, b], adapter) => dotRecipe({ a: a!, b: b! }, adapter) },
@@ -100,24 +93,21 @@ const table: Readonly<Record<string, OpKernels>> = {
     recipe: ({ inputs: [, q, k], attrs }, _views, _adapter, target) =>
       attentionGradRecipe(attentionSizes(q!, k!), attrs as AttentionAttrs, target),
   },
-  layerNorm: {
+  norm: {
     strided: false,
-    recipe: ({ inputs: [x], attrs }, _views, adapter) =>
-      single(normKernel(rowNorm(x!), (attrs as LayerNormAttrs).eps, adapter)),
+    partial: true,
+    recipe: ({ inputs: [x], attrs }, _views, adapter, _target, wanted) => {
+      const { groups, eps, silu } = attrs as NormAttrs;
+      return normRecipe({ ...normSizes(x!.shape, groups), silu }, eps, wanted, adapter);
+    },
   },
-  layerNormGrad: {
+  normGrad: {
     strided: false,
-    recipe: ({ inputs: [, x] }, _views, adapter) => single(normGradKernel(rowNorm(x!), false, adapter)),
-  },
-  groupNorm: {
-    strided: false,
-    recipe: ({ inputs: [x], attrs }, _views, adapter) =>
-      single(normKernel(pictureNorm(x!, attrs as GroupNormAttrs), (attrs as GroupNormAttrs).eps, adapter)),
-  },
-  groupNormGrad: {
-    strided: false,
-    recipe: ({ inputs: [, x], attrs }, _views, adapter) =>
-      single(normGradKernel(pictureNorm(x!, attrs as GroupNormAttrs), true, adapter)),
+    partial: true,
+    recipe: ({ inputs: [, x], attrs }, _views, adapter, _target, wanted) => {
+      const { groups, silu, blocks } = attrs as NormGradAttrs;
+      return normGradRecipe({ ...normSizes(x!.shape, groups), silu }, blocks, wanted, adapter);
+    },
   },
   randomBits: {
     strided: false,
@@ -129,6 +119,7 @@ const table: Readonly<Record<string, OpKernels>> = {
 };
 
 export const isStrided = (op: Op): boolean => table[op.name]?.strided ?? false;
+export const isPartial = (op: Op): boolean => table[op.name]?.partial ?? false;
 
 /** Composites that run as kernels of their own instead of their body. */
 export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[op.name] !== undefined;
@@ -137,13 +128,18 @@ export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[o
 const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd']);
 
 /**
- * The kernels of one node.
+ * The kernels of one node. `wanted`: which of its results have a buffer.
  * @throws CoreError when the op has none, or not for this dtype
  */
-export const recipeOf = (node: Tensor, views: readonly View[], target: Target): Recipe => {
+export const recipeOf = (
+  node: Tensor,
+  views: readonly View[],
+  target: Target,
+  wanted: readonly boolean[] = node.outs.map(() => true),
+): Recipe => {
   const kernels = table[node.op.name];
   if (!kernels) throw new CoreError(`the webgpu backend has no kernel for ${node.op.name}`);
   if ((node.op.kind === 'composite' || floatOnly.has(node.op.name)) && node.dtype !== 'f32')
     throw new CoreError(`the webgpu backend computes ${node.op.name} in f32, not in ${node.dtype}`);
-  return kernels.recipe(node, views, target.class, target);
+  return kernels.recipe(node, views, target.class, target, wanted);
 };

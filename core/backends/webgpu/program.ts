@@ -15,7 +15,7 @@ import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
 import { type BufferPool, checkSize } from './buffers.ts';
 import type { Gpu } from './device.ts';
 import { MAX_GROUPS, type Recipe, single } from './kernel.ts';
-import { isStrided, recipeOf } from './ops.ts';
+import { isPartial, isStrided, recipeOf } from './ops.ts';
 import type { Pipelines } from './pipelines.ts';
 import { printReduce } from './printReduce.ts';
 import { type InPlace, printElementwise } from './printWgsl.ts';
@@ -60,6 +60,7 @@ const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
       k.node,
       k.inputs.map((o) => o.view),
       gpu,
+      k.outputs.map((b) => b !== undefined),
     );
   if (k.cluster.reduce) return printReduce(k.cluster, gpu.class);
   const kernel = printElementwise(k.cluster, gpu.class, inPlace);
@@ -81,6 +82,7 @@ const prepareFor = (gpu: Gpu, graph: Graph): Prepared => {
   const operands = Math.floor(gpu.bindings.count / largest);
   return prepare(graph, {
     strided: isStrided,
+    partial: isPartial,
     maxLoads: Math.max(3, Math.min(10, operands - 1)),
     merge: operands - MERGED < 3 ? undefined : { maxLoads: operands - MERGED, maxOutputs: MERGED },
   });

@@ -1,21 +1,15 @@
 /** layerNorm, groupNorm, their derivatives and softmax against their definitions in f64. */
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
+import type { WasmKernel } from '../../../core/backends/wasm/kernel.ts';
+import { kernels } from '../../../core/backends/wasm/kernels.ts';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
-import { groupNormKernels } from '../../../core/backends/wasm/norm/pictureNorms.ts';
-import { rowKernels } from '../../../core/backends/wasm/norm/rowNorms.ts';
-import {
-  groupNormGradAllOp,
-  groupNormGradOp,
-  groupNormOp,
-  layerNormGradAllOp,
-  layerNormGradOp,
-  layerNormOp,
-} from '../../../core/fused/norm.ts';
+import { normGradOp, normOp } from '../../../core/fused/norm.ts';
 import { softmaxOp } from '../../../core/fused/softmax.ts';
 import type { HostArray } from '../../../core/ir/dtype.ts';
+import { type Attrs, bindAll, type Composite, hole } from '../../../core/ir/tensor.ts';
 import { sizeOf } from '../../../core/ir/view.ts';
-import { dense, runEverywhere, uniformNumbers } from '../../support/wasm-harness.ts';
+import { dense, type HostOperand, runEverywhere, runKernel, uniformNumbers } from '../../support/wasm-harness.ts';
 
 const machines = [1, 2].map((threads) => createMachine({ threads }));
 afterAll(() => {
@@ -28,8 +22,30 @@ const worst = (got: HostArray, want: readonly number[], size: number): number =>
   Array.from(got).reduce((most, y, i) => Math.max(most, Math.abs(y - want[i]!) / (U * (Math.abs(want[i]!) + size))), 0);
 const random = (shape: readonly number[], seed: number, low = -2, high = 2) =>
   dense(uniformNumbers(sizeOf(shape), seed, low, high), shape);
-/** per-row statistics of an operand, as the forward op gives them */
 const eps = 1e-5;
+const [norm, normGrad, softmax] = ['norm', 'normGrad', 'softmax'].map((name) => kernels.get(name)!) as [
+  WasmKernel,
+  WasmKernel,
+  WasmKernel,
+];
+
+/** Every choice of results gives the bits that all of them give. */
+const eachSubset = <A extends Attrs>(
+  kernel: WasmKernel,
+  op: Composite<A>,
+  operands: readonly HostOperand[],
+  attrs: A,
+  all: readonly HostArray[],
+): void => {
+  const holes = operands.map((o) => hole({ shape: o.view.shape, dtype: 'f32' }));
+  const outs = bindAll(op, holes, attrs);
+  const bits = (x: HostArray): Buffer => Buffer.from(x.buffer, x.byteOffset, x.byteLength);
+  for (let subset = 1; subset < 1 << outs.length; subset++) {
+    const wanted = outs.map((_, i) => ((subset >> i) & 1) === 1);
+    const got = runKernel(machines[0]!, kernel, operands, attrs, outs, wanted);
+    for (const [i, y] of got.entries()) if (wanted[i]) expect(bits(y).equals(bits(all[i]!)), `${wanted}`).toBe(true);
+  }
+};
 
 const length = fc.oneof(fc.integer({ min: 1, max: 9 }), fc.constantFrom(16, 31, 96, 130, 321));
 
@@ -41,27 +57,21 @@ describe('layerNorm', { timeout: 60_000 }, () => {
         length.filter((n) => n > 1),
         async (rows, c) => {
           const [x, gamma, beta, g] = [random([rows, c], 1), random([c], 2), random([c], 3), random([rows, c], 4)];
-          const forward = await runEverywhere(machines, rowKernels.layerNorm, layerNormOp, [x, gamma, beta], { eps });
+          const attrs = { groups: 1, eps, silu: false };
+          const forward = await runEverywhere(machines, norm, normOp, [x, gamma, beta], attrs);
           // near-equal rows amplify: x̂ ≤ √c, 1/σ is large when the spread is small
           const spread = Math.max(1, ...forward.want[2]!);
           for (const [i, y] of forward.got.entries())
             expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
-          const stats = [dense(forward.got[1]!, [rows, 1]), dense(forward.got[2]!, [rows, 1])];
-          const back = await runEverywhere(
-            machines,
-            rowKernels.layerNormGrad,
-            layerNormGradOp,
-            [g, x, gamma, ...stats],
-            {},
-          );
-          expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(16);
+          eachSubset(norm, normOp, [x, gamma, beta], attrs, forward.got);
+          const stats = [1, 2].map((i) => dense(forward.got[i]!, [rows, 1, 1, 1]));
           const operands = [g, x, gamma, ...stats];
           for (const blocks of [1, rows, ...(rows % 2 === 0 ? [rows / 2] : [])]) {
-            const all = await runEverywhere(machines, rowKernels.layerNormGradAll, layerNormGradAllOp, operands, {
-              blocks,
-            });
-            expect(all.got[0]).toEqual(back.got[0]);
+            const gradAttrs = { groups: 1, silu: false, blocks };
+            const all = await runEverywhere(machines, normGrad, normGradOp, operands, gradAttrs);
+            expect(worst(all.got[0]!, all.want[0]!, 4 * spread)).toBeLessThan(16);
             for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread * rows)).toBeLessThan(16);
+            eachSubset(normGrad, normGradOp, operands, gradAttrs, all.got);
           }
         },
       ),
@@ -75,7 +85,11 @@ describe('layerNorm', { timeout: 60_000 }, () => {
       [3, c],
     );
     const [gamma, beta] = [dense(new Float32Array(c).fill(1), [c]), dense(new Float32Array(c), [c])];
-    const { got, want } = await runEverywhere(machines, rowKernels.layerNorm, layerNormOp, [x, gamma, beta], { eps });
+    const { got, want } = await runEverywhere(machines, norm, normOp, [x, gamma, beta], {
+      groups: 1,
+      eps,
+      silu: false,
+    });
     expect(worst(got[0]!, want[0]!, 1000)).toBeLessThan(2);
     expect(got[0]!.slice(c, 2 * c).every((v) => v === 0)).toBe(true);
   });
@@ -99,28 +113,17 @@ describe('groupNorm', { timeout: 60_000 }, () => {
       const c = shape[3]!;
       const [x, gamma, beta, g] = [random(shape, 1, -1, 3), random([c], 2), random([c], 3), random(shape, 4)];
       const attrs = { groups, eps, silu };
-      const forward = await runEverywhere(machines, groupNormKernels.groupNorm, groupNormOp, [x, gamma, beta], attrs);
+      const forward = await runEverywhere(machines, norm, normOp, [x, gamma, beta], attrs);
       const spread = Math.max(1, ...forward.want[2]!);
       for (const [i, y] of forward.got.entries())
         expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
-      const statistics = [shape[0]!, 1, groups, 1];
-      const stats = [dense(forward.got[1]!, statistics), dense(forward.got[2]!, statistics)];
-      const back = await runEverywhere(
-        machines,
-        groupNormKernels.groupNormGrad,
-        groupNormGradOp,
-        [g, x, gamma, beta, ...stats],
-        attrs,
-      );
-      expect(worst(back.got[0]!, back.want[0]!, 4 * spread)).toBeLessThan(24);
-      const all = await runEverywhere(
-        machines,
-        groupNormKernels.groupNormGradAll,
-        groupNormGradAllOp,
-        [g, x, gamma, beta, ...stats],
-        attrs,
-      );
-      expect(all.got[0]).toEqual(back.got[0]);
+      eachSubset(norm, normOp, [x, gamma, beta], attrs, forward.got);
+      const stats = [1, 2].map((i) => dense(forward.got[i]!, [shape[0]!, 1, groups, 1]));
+      const operands = [g, x, gamma, ...stats, ...(silu ? [beta] : [])];
+      const gradAttrs = { groups, silu, blocks: shape[0]! };
+      const all = await runEverywhere(machines, normGrad, normGradOp, operands, gradAttrs);
+      expect(worst(all.got[0]!, all.want[0]!, 4 * spread)).toBeLessThan(24);
+      eachSubset(normGrad, normGradOp, operands, gradAttrs, all.got);
       // sums over the pixels of a picture
       const pixels = shape[1]! * shape[2]!;
       for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread)).toBeLessThan(8 * Math.sqrt(pixels));
@@ -133,7 +136,7 @@ describe('softmax', { timeout: 60_000 }, () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 40 }), length, fc.constantFrom(1, 10, 1e4), async (rows, n, scale) => {
         const x = random([rows, n], 1, -scale, scale);
-        const { got, want } = await runEverywhere(machines, rowKernels.softmax, softmaxOp, [x], {});
+        const { got, want } = await runEverywhere(machines, softmax, softmaxOp, [x], {});
         // the input's own rounding: x − max is exact only to u·|x|
         expect(worst(got[0]!, want[0]!, 1e-30)).toBeLessThan(16 + 4 * scale);
         for (let r = 0; r < rows; r++)
@@ -144,7 +147,7 @@ describe('softmax', { timeout: 60_000 }, () => {
   });
   it('gives masked entries nothing', async () => {
     const x = dense(Float32Array.of(1, -Infinity, 2, -1e30, -Infinity), [1, 5]);
-    const { got, want } = await runEverywhere(machines, rowKernels.softmax, softmaxOp, [x], {});
+    const { got, want } = await runEverywhere(machines, softmax, softmaxOp, [x], {});
     expect([...got[0]!].map((v) => Math.round(v * 1e6))).toEqual(want[0]!.map((v) => Math.round(v * 1e6)));
     expect(got[0]![1]).toBe(0);
   });

@@ -141,6 +141,15 @@ describe('the command', () => {
         .map((line) => line.split(' ')[0]),
     ).toEqual(names);
   });
+  it.each([
+    ['layerNorm', 'norm'],
+    ['group_norm', 'norm'],
+    ['groupNormGrad', 'normGrad'],
+  ])('finds %s under the name of its record', async (name, op) => {
+    const { code, stdout } = await explain(name, '--no-kernels', '--backend', 'cpu');
+    expect(code).toBe(0);
+    expect(stdout.startsWith(`${op}: `)).toBe(true);
+  });
   it('refuses an unknown op and no op in one line', async () => {
     expect(await explain('so\u001bftmax')).toMatchObject({
       code: 1,

@@ -3,6 +3,7 @@
  * visited column by column, a few vectors of channels at a time, so that sums and factors of a channel stay in registers
  * while all pixels pass; sums per channel then lie in the thread's scratch memory and are added up per group.
  */
+import { normSizes } from '../../../fused/norm.ts';
 import { gcd } from '../../../ir/view.ts';
 import {
   type Assembler,
@@ -184,10 +185,10 @@ export interface StripCall {
   readonly rest?: Readonly<Record<string, number>>;
 }
 export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall): Work => {
-  const [n, h, w, c] = call.shape as [number, number, number, number];
-  if (n * h * w * c === 0) return { commands: [], kernels: [] };
   const { groups, pixels, perGroup: ofGroup, perChannel, perPictureChannel = {} } = call;
-  const size = c / groups;
+  const { n, pixels: count, width: size } = normSizes(call.shape, groups);
+  const c = groups * size;
+  if (n * count * c === 0) return { commands: [], kernels: [] };
   const strip = stripWidth(n, c, groups);
   const strips = Math.ceil(c / strip);
   const all = { ...pixels, ...ofGroup, ...perChannel, ...perPictureChannel };
@@ -201,13 +202,13 @@ export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall):
       ]),
     );
   const axes: WalkAxis[] = [
-    { size: n, strides: strides(h * w * c * 4, groups * 4, 0, c * 4) },
+    { size: n, strides: strides(count * c * 4, groups * 4, 0, c * 4) },
     { size: strips, strides: strides(strip * 4, (strip / size) * 4, strip * 4, strip * 4) },
   ];
   const args = layout.pack({
     unit: 1,
     items: n * strips,
-    pixels: h * w,
+    pixels: count,
     groupSize: size,
     strip,
     lastStrip: c - (strips - 1) * strip,
@@ -217,6 +218,6 @@ export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall):
     ...call.rest,
     ...walkWords('w', axes, names),
   });
-  const chunk = n * h * w * c < SMALL ? { chunk: n * strips } : {};
+  const chunk = n * count * c < SMALL ? { chunk: n * strips } : {};
   return { commands: [{ kernel: kernel.name, args, grid: n * strips, ...chunk }], kernels: [kernel] };
 };

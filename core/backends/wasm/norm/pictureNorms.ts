@@ -1,11 +1,11 @@
-/** groupNorm (+ SiLU) and its derivatives on x[n,h,w,c], in strips of whole groups of one picture. */
-import type { GroupNormAttrs } from '../../../fused/norm.ts';
+/** norm of pictures (groupNorm, + SiLU) and its derivatives on x[n,…,c], in strips of whole groups of one picture. */
+import type { NormAttrs, NormGradAttrs } from '../../../fused/norm.ts';
 import { type Expr, type FunctionBuilder, f32, f32x4, f64, i32, type Local } from '../assembler/assemble.ts';
 import { multiplyAdd, sigmoidF32x4, siluF32x4 } from '../assembler/vectorMath.ts';
-import { at, type Call, type WasmKernel } from '../kernel.ts';
+import { at, type Call } from '../kernel.ts';
 import { alongRow } from '../loops/rows.ts';
 import { clear, columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripWork } from '../loops/strips.ts';
-import { type KernelSource, unitNames, walkNames, words } from '../loops/walk.ts';
+import { type KernelSource, unitNames, type Work, walkNames, words } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
 
 type V = Local<'v128'>;
@@ -15,8 +15,14 @@ const forwardWords = words([...unitNames, ...SHARED, 'eps', ...forwardPointers, 
 const gradPointers = ['g', 'x', 'dx', 'gamma', 'beta', 'mu', 'r', 'dgamma', 'dbeta'] as const;
 const gradWords = words([...unitNames, ...SHARED, ...gradPointers, ...walkNames('w', 2, gradPointers)]);
 
-const forwardKernel = (silu: boolean): KernelSource =>
-  stripKernel(silu ? 'groupNorm silu' : 'groupNorm', forwardWords, forwardPointers, (strip) => {
+/** which results are wanted, in the op's order */
+type Wanted = readonly [boolean, boolean, boolean];
+const nameOf = (name: string, silu: boolean, wanted: Wanted, results: readonly string[]): string =>
+  `${name}${silu ? ' silu' : ''}: ${results.filter((_, i) => wanted[i])}`;
+
+const forwardKernel = (silu: boolean, wanted: Wanted): KernelSource =>
+  stripKernel(nameOf('picture norm', silu, wanted, ['y', 'mu', 'r']), forwardWords, forwardPointers, (strip) => {
+    const [y, keepsMean, keepsScale] = wanted;
     const { f, m, at: p, array, channels } = strip;
     const [sum, mean, scale] = [array(0), array(1), array(2)];
     clear(strip, [sum]);
@@ -29,7 +35,7 @@ const forwardKernel = (silu: boolean): KernelSource =>
     });
     perGroup(strip, [sum], ([total], group, first) => {
       const mu = f.let(f32.demote_f64(f64.div(total!, numbersInGroup(strip))));
-      f.emit(f32.store(i32.add(p.mu, i32.shl(group, 2)), mu));
+      if (keepsMean) f.emit(f32.store(i32.add(p.mu, i32.shl(group, 2)), mu));
       spread(strip, mean, first, mu);
     });
     // a second pass for the variance, so that a large mean costs no digits
@@ -48,9 +54,10 @@ const forwardKernel = (silu: boolean): KernelSource =>
       const eps = f64.promote_f32(f32.load(strip.args, forwardWords.at('eps')));
       const deviation = f64.sqrt(f64.add(f64.div(total!, numbersInGroup(strip)), eps));
       const r = f.let(f32.demote_f64(f64.div(1, deviation)));
-      f.emit(f32.store(i32.add(p.r, i32.shl(group, 2)), r));
+      if (keepsScale) f.emit(f32.store(i32.add(p.r, i32.shl(group, 2)), r));
       spread(strip, scale, first, r);
     });
+    if (!y) return;
     const [s, gamma] = [f.let(scale), f.let(p.gamma)];
     alongRow(f, m, channels, [s, gamma], (v) => f.emit(v.storePadded(s, f32x4.mul(v.loadPadded(s), v.load(gamma)))));
     columns(strip, silu ? 2 : 4, [p.x, p.y], [mean, scale, p.beta], (v, [mean, scale, beta]) => {
@@ -74,12 +81,13 @@ const siluSlope = (f: FunctionBuilder, y: V): Expr<'v128'> => {
  * With g′ = g·act′(y), per channel of a picture dβ = Σ g′ and dγ = Σ g′·x̂, and from these, per group of N numbers,
  * dx = r·(g′·γ − Σ γ·dβ/N − x̂·Σ γ·dγ/N). dx holds g′ between the passes where there is a SiLU.
  */
-const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
+const gradKernel = (silu: boolean, wanted: Wanted): KernelSource =>
   stripKernel(
-    `groupNormGrad${silu ? ' silu' : ''}${parameters ? ' parameters' : ''}`,
+    nameOf('picture norm gradient', silu, wanted, ['dx', 'dgamma', 'dbeta']),
     gradWords,
     gradPointers,
     (strip) => {
+      const keeps = { dx: wanted[0], dgamma: wanted[1], dbeta: wanted[2] };
       const { f, m, at: p, array, channels } = strip;
       const [mean, scale, sum, product] = [array(0), array(1), array(2), array(3)];
       perGroup(strip, [], (_sums, group, first) => {
@@ -99,7 +107,7 @@ const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
             const d = f.let(f32x4.sub(v.load(x!), mu));
             if (k && shift) {
               f.set(slope, f32x4.mul(slope, siluSlope(f, f.let(multiplyAdd(d, k, shift)))));
-              f.emit(v.store(dx!, slope));
+              if (keeps.dx) f.emit(v.store(dx!, slope));
             }
             f.set(total, f32x4.add(total, slope));
             f.set(weighted, multiplyAdd(slope, d, weighted));
@@ -109,11 +117,13 @@ const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
       });
       const along = [sum, product, scale, p.gamma, p.dgamma, p.dbeta].map((x) => f.let(x));
       const [s, b, r, gamma, dgamma, dbeta] = along as [I32, I32, I32, I32, I32, I32];
-      alongRow(f, m, channels, parameters ? along : along.slice(0, 4), (v) => {
+      alongRow(f, m, channels, keeps.dgamma || keeps.dbeta ? along : along.slice(0, 4), (v) => {
         f.emit(v.storePadded(b, f32x4.mul(v.loadPadded(b), v.loadPadded(r))));
-        if (parameters) f.emit(v.store(dbeta, v.loadPadded(s)), v.store(dgamma, v.loadPadded(b)));
+        if (keeps.dbeta) f.emit(v.store(dbeta, v.loadPadded(s)));
+        if (keeps.dgamma) f.emit(v.store(dgamma, v.loadPadded(b)));
         for (const x of [s, b]) f.emit(v.storePadded(x, f32x4.mul(v.loadPadded(x), v.load(gamma))));
       });
+      if (!keeps.dx) return;
       perGroup(strip, [sum, product], ([a, b], _group, first) => {
         const n = f.let(numbersInGroup(strip));
         spread(strip, sum, first, f.let(f32.demote_f64(f64.div(a!, n))));
@@ -137,27 +147,30 @@ const gradKernel = (silu: boolean, parameters: boolean): KernelSource =>
   );
 type I32 = Local<'i32'>;
 
-const groupNorm: WasmKernel<GroupNormAttrs> = {
-  strided: [],
-  work: ({ inputs: [x, gamma, beta], outputs: [y, mu, r], attrs }) =>
-    stripWork(forwardKernel(attrs.silu), forwardWords, {
-      shape: x!.view.shape,
-      groups: attrs.groups,
-      pixels: { x: at(x!), y: y!.address },
-      perChannel: { gamma: at(gamma!), beta: at(beta!) },
-      perGroup: { mu: mu!.address, r: r!.address },
-      rest: { eps: f32Bits(attrs.eps) },
-    }),
-};
-const gradWork = ({ inputs: [g, x, gamma, beta, mu, r], outputs: [dx, dgamma, dbeta], attrs }: Call<GroupNormAttrs>) =>
-  stripWork(gradKernel(attrs.silu, dgamma !== undefined), gradWords, {
+const wantedOf = (outputs: Call['outputs']): Wanted => [!!outputs[0], !!outputs[1], !!outputs[2]];
+
+/** `norm` of pictures */
+export const pictureNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Call<NormAttrs>): Work => {
+  const [y, mu, r] = outputs;
+  return stripWork(forwardKernel(attrs.silu, wantedOf(outputs)), forwardWords, {
     shape: x!.view.shape,
     groups: attrs.groups,
-    pixels: { g: at(g!), x: at(x!), dx: dx!.address },
+    pixels: { x: at(x!), y: y?.address ?? 0 },
     perChannel: { gamma: at(gamma!), beta: at(beta!) },
+    perGroup: { mu: mu?.address ?? 0, r: r?.address ?? 0 },
+    rest: { eps: f32Bits(attrs.eps) },
+  });
+};
+/** `normGrad` of pictures */
+export const pictureNormGrad = ({ inputs: [g, x, gamma, mu, r, beta], outputs, attrs }: Call<NormGradAttrs>): Work => {
+  const [dx, dgamma, dbeta] = outputs;
+  return stripWork(gradKernel(attrs.silu, wantedOf(outputs)), gradWords, {
+    shape: x!.view.shape,
+    groups: attrs.groups,
+    pixels: { g: at(g!), x: at(x!), dx: dx?.address ?? 0 },
+    // without an activation β is not an operand
+    perChannel: { gamma: at(gamma!), beta: beta ? at(beta) : at(gamma!) },
     perGroup: { mu: at(mu!), r: at(r!) },
     perPictureChannel: { dgamma: dgamma?.address ?? 0, dbeta: dbeta?.address ?? 0 },
   });
-const groupNormGrad: WasmKernel<GroupNormAttrs> = { strided: [], work: gradWork };
-const groupNormGradAll: WasmKernel<GroupNormAttrs> = { strided: [], work: gradWork };
-export const groupNormKernels = { groupNorm, groupNormGrad, groupNormGradAll };
+};

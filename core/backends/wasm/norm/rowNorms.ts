@@ -1,11 +1,12 @@
-/** layerNorm and its derivative, softmax: a row at a time, read from L1 after the first pass. */
+/** norm of rows (layerNorm) and its derivative, softmax: a row at a time, read from L1 after the first pass. */
 
-import type { LayerNormAttrs } from '../../../fused/norm.ts';
+import type { NormAttrs, NormGradAttrs } from '../../../fused/norm.ts';
 import type { Attrs } from '../../../ir/tensor.ts';
+import { sizeOf } from '../../../ir/view.ts';
 import { type Expr, f32x4, i32, type Local, memoryFill, v128 } from '../assembler/assemble.ts';
 import { expBoundedF32x4 } from '../assembler/vectorMath.ts';
 import { prepareTails } from '../cluster/scalarCode.ts';
-import { at, type WasmKernel } from '../kernel.ts';
+import { at, type Call, type Placed, type WasmKernel } from '../kernel.ts';
 import { accumulators, alongRow, combineAll, reciprocal } from '../loops/rows.ts';
 import {
   cutUnits,
@@ -81,68 +82,83 @@ const rowWork = (
   return { commands: [{ kernel: kernel.source.name, args, grid }], kernels: [kernel.source] };
 };
 
+/** a kernel of its own for each set of results that are wanted */
+const variants = (make: (wanted: readonly string[]) => RowKernel) => {
+  const made = new Map<string, RowKernel>();
+  return (wanted: readonly string[]): RowKernel => {
+    const key = wanted.join(' ');
+    const known = made.get(key) ?? make(wanted);
+    made.set(key, known);
+    return known;
+  };
+};
+
 /** y = (x − μ)/√(var + ε)·γ + β; two passes for μ and var, so that a large mean costs no digits */
-const layerNormKernel = rowKernel('layerNorm', ['x', 'y', 'mu', 'r'], ['gamma', 'beta', 'eps'], (row) => {
-  const { f, m, at: p, width } = row;
-  const perNumber = f.let(reciprocal(width));
-  const sums = accumulators(f, UNROLL);
-  const clear = (): void => {
-    for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
-  };
-  clear();
-  const x = f.let(p.x!);
-  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.load(x))), UNROLL);
-  const mu = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
-  clear();
-  f.set(x, p.x!);
-  const square = (v: Code): Code => {
-    const d = f.let(f32x4.sub(v, mu));
-    return f32x4.mul(d, d);
-  };
-  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(square(v.load(x))))), UNROLL);
-  const variance = f32x4.mul(combineAll(f, sums, f32x4.add), perNumber);
-  const r = f.let(f32x4.div(1, f32x4.sqrt(f32x4.add(variance, row.splat('eps')))));
-  f.emit(v128.store32_lane(p.mu!, mu, 0), v128.store32_lane(p.r!, r, 0));
-  f.set(x, p.x!);
-  const y = f.let(p.y!);
-  const gamma = f.let(row.read('gamma'));
-  const beta = f.let(row.read('beta'));
-  alongRow(
-    f,
-    m,
-    width,
-    [x, y, gamma, beta],
-    (v) => {
-      const xhat = f32x4.mul(f32x4.sub(v.load(x), mu), r);
-      f.emit(v.store(y, f32x4.add(f32x4.mul(xhat, v.load(gamma)), v.load(beta))));
-    },
-    2,
-  );
-});
+const forwardKernel = variants((wanted) =>
+  rowKernel(`row norm: ${wanted}`, ['x', ...wanted], ['gamma', 'beta', 'eps'], (row) => {
+    const { f, m, at: p, width } = row;
+    const perNumber = f.let(reciprocal(width));
+    const sums = accumulators(f, UNROLL);
+    const clear = (): void => {
+      for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
+    };
+    clear();
+    const x = f.let(p.x!);
+    alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.load(x))), UNROLL);
+    const mu = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
+    clear();
+    f.set(x, p.x!);
+    const square = (v: Code): Code => {
+      const d = f.let(f32x4.sub(v, mu));
+      return f32x4.mul(d, d);
+    };
+    alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(square(v.load(x))))), UNROLL);
+    const variance = f32x4.mul(combineAll(f, sums, f32x4.add), perNumber);
+    const r = f.let(f32x4.div(1, f32x4.sqrt(f32x4.add(variance, row.splat('eps')))));
+    if (p.mu) f.emit(v128.store32_lane(p.mu, mu, 0));
+    if (p.r) f.emit(v128.store32_lane(p.r, r, 0));
+    if (!p.y) return;
+    f.set(x, p.x!);
+    const y = f.let(p.y);
+    const gamma = f.let(row.read('gamma'));
+    const beta = f.let(row.read('beta'));
+    alongRow(
+      f,
+      m,
+      width,
+      [x, y, gamma, beta],
+      (v) => {
+        const xhat = f32x4.mul(f32x4.sub(v.load(x), mu), r);
+        f.emit(v.store(y, f32x4.add(f32x4.mul(xhat, v.load(gamma)), v.load(beta))));
+      },
+      2,
+    );
+  }),
+);
 
 /**
- * dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ with ĝ = g·γ. With `parameters` a unit is a block of rows, and its sums dγ = Σ g·x̂
- * and dβ = Σ g grow in the results, which stay in L1.
+ * dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ with ĝ = g·γ. With sums for γ or β a unit is a block of rows, and the sums
+ * dγ = Σ g·x̂ and dβ = Σ g grow in the results, which stay in L1.
  */
-const gradKernel = (parameters: boolean): RowKernel => {
-  const of = ['g', 'x', 'mu', 'r', 'dx'];
-  const sums = parameters ? ['dgamma', 'dbeta'] : [];
-  const others = parameters ? ['gamma', 'rows'] : ['gamma'];
-  return rowKernel(parameters ? 'layerNormGradAll' : 'layerNormGrad', [...of, ...sums], others, (row) => {
-    if (!parameters) return gradOfRow(row);
+const gradKernel = variants((wanted) => {
+  const sums = wanted.filter((name) => name !== 'dx');
+  const moving = ['g', 'x', 'mu', 'r', ...wanted];
+  const others = sums.length > 0 ? ['gamma', 'rows'] : ['gamma'];
+  return rowKernel(`row norm gradient: ${wanted}`, moving, others, (row) => {
+    if (sums.length === 0) return gradOfRow(row);
     const { f, at: p, width } = row;
     const bytes = f.let(i32.shl(width, 2));
-    f.emit(memoryFill(p.dgamma!, i32.const(0), bytes), memoryFill(p.dbeta!, i32.const(0), bytes));
+    f.emit(...sums.map((name) => memoryFill(p[name]!, i32.const(0), bytes)));
+    const of = moving.filter((name) => !sums.includes(name));
     const at = { ...p, ...Object.fromEntries(of.map((name) => [name, f.let(p[name]!)])) };
     const left = f.let(row.read('rows'));
     f.while(left, () => {
       gradOfRow({ ...row, at });
-      for (const wide of ['g', 'x', 'dx']) f.inc(at[wide]!, bytes);
-      for (const narrow of ['mu', 'r']) f.inc(at[narrow]!, 4);
+      for (const name of of) f.inc(at[name]!, ['mu', 'r'].includes(name) ? 4 : bytes);
       f.inc(left, -1);
     });
   });
-};
+});
 const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
   const perNumber = f.let(reciprocal(width));
   const mu = f.let(v128.load32_splat(p.mu!));
@@ -156,7 +172,8 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
     f.set(gamma, read('gamma'));
   };
   restart();
-  const totals = [p.dgamma, p.dbeta].flatMap((t) => (t ? [f.let(t)] : []));
+  const [dgamma, dbeta] = [p.dgamma && f.let(p.dgamma), p.dbeta && f.let(p.dbeta)];
+  const totals = [dgamma, dbeta].filter((t) => t !== undefined);
   const xhat = (value: Code): Local<'v128'> => f.let(f32x4.mul(f32x4.sub(value, mu), r));
   alongRow(
     f,
@@ -166,19 +183,21 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
     (v) => {
       // beyond the row g is 0, and with it all terms
       const slope = f.let(v.load(g));
-      const gh = f.let(f32x4.mul(slope, v.load(gamma)));
       const normal = xhat(v.load(x));
-      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
-      f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
-      for (const [i, t] of totals.entries())
-        f.emit(v.store(t, f32x4.add(v.load(t), i === 0 ? f32x4.mul(slope, normal) : slope)));
+      if (p.dx) {
+        const gh = f.let(f32x4.mul(slope, v.load(gamma)));
+        f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
+        f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
+      }
+      for (const t of totals) f.emit(v.store(t, f32x4.add(v.load(t), t === dgamma ? f32x4.mul(slope, normal) : slope)));
     },
     2,
   );
+  if (!p.dx) return;
   const a = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
   const b = f.let(f32x4.mul(combineAll(f, products, f32x4.add), perNumber));
   restart();
-  const dx = f.let(p.dx!);
+  const dx = f.let(p.dx);
   alongRow(
     f,
     m,
@@ -191,8 +210,6 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
     2,
   );
 };
-const layerNormGradKernel = gradKernel(false);
-const layerNormGradAllKernel = gradKernel(true);
 
 /** y = e^(x − max x) / Σ e^(x − max x) */
 const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width }) => {
@@ -223,65 +240,51 @@ const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width
   alongRow(f, m, width, [y], (v) => f.emit(v.store(y, f32x4.mul(v.load(y), scale))), 2);
 });
 
-const layerNorm: WasmKernel<LayerNormAttrs> = {
-  strided: [],
-  work: ({ inputs: [x, gamma, beta], outputs: [y, mu, r], attrs }) => {
-    const [rows, width] = x!.view.shape as [number, number];
-    return rowWork(
-      layerNormKernel,
-      rows,
-      width,
-      8,
-      {
-        x: at(x!),
-        gamma: at(gamma!),
-        beta: at(beta!),
-        y: y!.address,
-        mu: mu!.address,
-        r: r!.address,
-        eps: f32Bits(attrs.eps),
-      },
-      { x: width * 4, y: width * 4, mu: 4, r: 4 },
-    );
-  },
+const rowsOf = ({ view: { shape } }: Placed): [rows: number, width: number] => [
+  sizeOf(shape.slice(0, -1)),
+  shape.at(-1) ?? 1,
+];
+/** addresses of the results that are wanted, by name */
+const wantedOf = (outputs: Call['outputs'], names: readonly string[]): Record<string, number> =>
+  Object.fromEntries(names.flatMap((name, i) => (outputs[i] ? [[name, outputs[i].address]] : [])));
+
+/** `norm` of rows */
+export const rowNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Call<NormAttrs>): Work => {
+  const [rows, width] = rowsOf(x!);
+  const results = wantedOf(outputs, ['y', 'mu', 'r']);
+  return rowWork(
+    forwardKernel(Object.keys(results)),
+    rows,
+    width,
+    8,
+    { x: at(x!), gamma: at(gamma!), beta: at(beta!), ...results, eps: f32Bits(attrs.eps) },
+    { x: width * 4, y: width * 4, mu: 4, r: 4 },
+  );
 };
-const layerNormGrad: WasmKernel<Attrs> = {
-  strided: [],
-  work: ({ inputs: [g, x, gamma, mu, r], outputs: [dx] }) => {
-    const [rows, width] = x!.view.shape as [number, number];
-    return rowWork(
-      layerNormGradKernel,
-      rows,
-      width,
-      14,
-      { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), dx: dx!.address },
-      { g: width * 4, x: width * 4, dx: width * 4, mu: 4, r: 4 },
-    );
-  },
+/** `normGrad` of rows */
+export const rowNormGrad = ({ inputs, outputs, attrs: { blocks } }: Call<NormGradAttrs>): Work => {
+  const [g, x, gamma, mu, r] = inputs;
+  const [all, width] = rowsOf(x!);
+  const results = wantedOf(outputs, ['dx', 'dgamma', 'dbeta']);
+  const kernel = gradKernel(Object.keys(results));
+  const values = { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), ...results };
+  if (!outputs[1] && !outputs[2])
+    return rowWork(kernel, all, width, 14, values, { g: width * 4, x: width * 4, dx: width * 4, mu: 4, r: 4 });
+  const rows = all / blocks;
+  const block = rows * width * 4;
+  return rowWork(
+    kernel,
+    blocks,
+    width,
+    18 * rows,
+    { ...values, rows },
+    { g: block, x: block, dx: block, mu: rows * 4, r: rows * 4, dgamma: width * 4, dbeta: width * 4 },
+  );
 };
-const layerNormGradAll: WasmKernel<{ readonly blocks: number }> = {
-  strided: [],
-  work: ({ inputs: [g, x, gamma, mu, r], outputs: [dx, dgamma, dbeta], attrs: { blocks } }) => {
-    const [all, width] = x!.view.shape as [number, number];
-    const rows = all / blocks;
-    const values = { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), dx: dx!.address };
-    const block = rows * width * 4;
-    return rowWork(
-      layerNormGradAllKernel,
-      blocks,
-      width,
-      18 * rows,
-      { ...values, dgamma: dgamma!.address, dbeta: dbeta!.address, rows },
-      { g: block, x: block, dx: block, mu: rows * 4, r: rows * 4, dgamma: width * 4, dbeta: width * 4 },
-    );
-  },
-};
-const softmax: WasmKernel<Attrs> = {
+export const softmax: WasmKernel<Attrs> = {
   strided: [],
   work: ({ inputs: [x], outputs: [y] }) => {
-    const width = x!.view.shape.at(-1) ?? 1;
-    const rows = x!.view.shape.slice(0, -1).reduce((n, size) => n * size, 1);
+    const [rows, width] = rowsOf(x!);
     return rowWork(softmaxKernel, rows, width, 30, { x: at(x!), y: y!.address }, { x: width * 4, y: width * 4 });
   },
 };
-export const rowKernels = { layerNorm, layerNormGrad, layerNormGradAll, softmax };
