@@ -90,6 +90,7 @@ export { vmap } from './transforms/vmap.ts';
 // ── compilation and backends ───────────────────────────────────────────────────────────────────────────────────────
 
 export { cpuBackend } from './backends/cpu/index.ts';
+export { type BackendChoice, type OpenOptions, openBackend } from './backends/open.ts';
 export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport } from './compile/backend.ts';
 export { checkKeys } from './compile/checkKeys.ts';
 export { type Compiled, compile, evaluate } from './compile/compile.ts';

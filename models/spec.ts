@@ -70,6 +70,11 @@ async function readAll(
   return values;
 }
 
+type Lazy = {
+  /** The values in PyTorch's order of axes. */
+  readonly data: () => Promise<Float32Array>;
+};
+
 /**
  * The checkpoint of a tree of parameters: names, PyTorch's shapes, values read when their turn comes.
  * @example await writeSafetensors(file, toCheckpoint(params, 'F16'))
@@ -77,7 +82,7 @@ async function readAll(
 export const toCheckpoint = (
   params: Tree<Tensor>,
   dtype: 'F16' | 'F32' = 'F32',
-): ReadonlyMap<string, TensorOut & { readonly data: () => Promise<Float32Array> }> =>
+): ReadonlyMap<string, TensorOut & Lazy> =>
   new Map(
     entries<Tensor>(params).map(([path, param]) => {
       const data = async (): Promise<Float32Array> => {

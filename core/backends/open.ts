@@ -4,8 +4,10 @@ import type { Backend, BackendName } from '../compile/backend.ts';
 import { CoreError } from '../ir/errors.ts';
 
 export const backendNames = ['webgpu', 'wasm', 'gpujs', 'cpu'] as const satisfies readonly BackendName[];
+/** A backend by name, or `auto`: the fastest that runs here. */
 export type BackendChoice = BackendName | 'auto';
 
+/** What `openBackend` may be told. */
 export interface OpenOptions {
   /** threads of the wasm backend; default: the cores this process may use */
   readonly threads?: number;

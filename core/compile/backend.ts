@@ -61,15 +61,22 @@ export interface Backend<S = unknown> {
   readonly device: string;
   /** storages lie in this process's memory; false for a card with memory of its own */
   readonly inProcess: boolean;
+  /** whether tensors of this type can be held and computed */
   supports(dtype: DType): boolean;
   /** true: this composite runs as one kernel here; false: its body is inlined */
   hasKernel(op: Op): boolean;
+  /** a storage with these values */
   store(values: HostArray, dtype: DType): S;
+  /** the values of a storage, once everything before is done */
   load(storage: S): Promise<HostArray>;
+  /** gives a storage back; it must not be used afterwards */
   free(storage: S): void;
+  /** the program of a graph */
   build(graph: Graph): Executable<S>;
+  /** what is held now */
   memory(): MemoryReport;
   /** ops that run on another backend because this one cannot express them */
   readonly fallbacks: readonly string[];
+  /** ends threads, frees the device; nothing of this backend may be used afterwards */
   close(): Promise<void>;
 }
