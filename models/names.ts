@@ -195,12 +195,15 @@ const COMPOUND = [
   ...['down_blocks', 'up_blocks', 'mid_block', 'transformer_blocks', 'time_embedding', 'time_emb_proj', 'linear_1'],
   ...['linear_2', 'conv_in', 'conv_out', 'conv_shortcut', 'proj_in', 'proj_out', 'to_q', 'to_k', 'to_v', 'to_out'],
   ...['text_model', 'self_attn', 'q_proj', 'k_proj', 'v_proj', 'out_proj', 'token_embedding', 'position_embedding'],
+  // of the original code
+  ...['input_blocks', 'output_blocks', 'middle_block', 'in_layers', 'out_layers', 'emb_layers', 'skip_connection'],
+  'time_embed',
 ];
 const SEGMENT = new RegExp(`^(?:${COMPOUND.join('|')}|[a-z]+\\d*|\\d+)(?=_|$)`);
 
 /**
- * A kohya module name → module path with its part, or undefined for names that are not SD 1.5's
- * (`lora_unet_input_blocks_…` of SDXL, `lora_te2_…`).
+ * A kohya module name → module path with its part, or undefined for names that are not SD 1.5's (`lora_te2_…`). Names of
+ * the original code stay what they are (`unet.input_blocks.1.1.…`): `ldmNames` knows where they belong.
  * @example fromKohya('lora_unet_mid_block_attentions_0_proj_in') // 'unet.mid_block.attentions.0.proj_in'
  */
 export function fromKohya(name: string): string | undefined {
@@ -208,7 +211,6 @@ export function fromKohya(name: string): string | undefined {
   if (found === undefined) return undefined;
   const path: string[] = [];
   let rest = name.slice(found[0].length);
-  if (/^(input_blocks|output_blocks|middle_block)_/.test(rest)) return undefined;
   while (rest !== '') {
     const segment = SEGMENT.exec(rest)?.[0];
     if (segment === undefined) return undefined;

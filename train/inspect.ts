@@ -5,6 +5,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { Argument, Option } from 'commander';
+import { looksLikeAdapter } from '../models/io/adapter-names.ts';
 import { asFileError, FileError } from '../models/io/error.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { PARTS } from '../models/names.ts';
@@ -55,7 +56,6 @@ const program = (io: Io) =>
     .option('--seed <n>', 'data: seed of the split', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1);
 
 const ADAPTER_FILES = ['adapter_config.json', 'adapter_model.safetensors', 'pytorch_lora_weights.safetensors'];
-const LORA_KEY = /(\.lora_[AB]\.|\.lora\.(down|up)\.|\.lora_(down|up)\.|_lora\.(down|up)\.|lora_linear_layer)/;
 const LDM_KEY = /^(model\.diffusion_model|first_stage_model|cond_stage_model)\./;
 
 /** What a file is, by the names of its tensors. */
@@ -63,7 +63,7 @@ async function kindOfFile(file: string): Promise<Kind> {
   if (!/\.safetensors$/i.test(file)) return 'tensors';
   const { tensors } = await openSafetensors(file);
   const names = [...tensors.keys()];
-  if (names.some((name) => LORA_KEY.test(name))) return 'adapter';
+  if (looksLikeAdapter(names)) return 'adapter';
   return names.some((name) => LDM_KEY.test(name)) ? 'base' : 'tensors';
 }
 

@@ -51,8 +51,8 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const o = parseArgs<Options>(program(io), args);
   const base = await openBaseAt(o.base, o.config);
   checkBase(base);
-  const adapter = await readAdapter(o.adapter);
-  checkAdapter(o.adapter, adapter, base.parts);
+  const adapter = checkAdapter(o.adapter, await readAdapter(o.adapter, base.configs), base.parts);
+  for (const note of adapter.notes ?? []) print(io, note);
   for (const note of await notes(runOf(adapter, o.adapter), base, o.unmerge === true)) print(io, note);
 
   const dtype = o.dtype === undefined ? undefined : o.dtype === 'f16' ? 'F16' : 'F32';

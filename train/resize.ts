@@ -1,11 +1,12 @@
 /**
- * npm run resize: an adapter written again, at one rank for all its modules, or in another program's form. Mixed ranks
- * (what SeLoRA grows) are read right by diffusers, PEFT and kohya's scripts; some loaders take a single rank only.
+ * npm run resize: an adapter written again, at one rank for all its modules, or in another program's form: which program
+ * reads which form with mixed ranks (what SeLoRA grows) is measured in models/io/README.md.
  */
 import { access } from 'node:fs/promises';
 import { Option } from 'commander';
 import { type AdapterFile, readAdapter } from '../models/io/adapter-file.ts';
 import { largestRank, padRank } from '../models/io/adapter-pad.ts';
+import { READERS, readerNotes } from '../models/io/adapter-readers.ts';
 import { resizeRank } from '../models/io/adapter-resize.ts';
 import { runOf, withRun } from '../models/io/adapter-run.ts';
 import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
@@ -49,6 +50,12 @@ const program = (io: Io) =>
       new Option('--form <name>', 'names and layout of the file: of diffusers, of kohya, or a PEFT folder')
         .choices(['diffusers', 'kohya', 'peft'])
         .default('diffusers' satisfies AdapterForm),
+    )
+    .addHelpText(
+      'after',
+      `\nWho reads which form right:\n${Object.entries(READERS)
+        .map(([form, who]) => `  ${form.padEnd(10)} ${who}`)
+        .join('\n')}`,
     );
 
 const spread = ({ modules }: AdapterFile): string => {
@@ -96,7 +103,9 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const after = run && changed !== undefined ? withRun(adapter, { ...run, resized: largestRank(adapter) }) : adapter;
   await writeAdapter(o.out, after, o.form, { signal: io.signal });
   print(io, `${before.modules.size} modules, ${spread(before)} → ${spread(after)}; ${loss}`);
+  for (const note of before.notes ?? []) print(io, note);
   print(io, `written to ${printable(o.out)} (${o.form})`);
+  for (const note of readerNotes(after, o.form)) print(io, note);
 }
 
 await runMain(import.meta, main);

@@ -7,9 +7,13 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { fromKohya } from '../names.ts';
+import type { UNetConfig, VaeConfig } from '../config.ts';
+import { unetSchema, vaeSchema } from '../config.ts';
+import { ldmNames } from '../names.ts';
+import { SD15_UNET, SD15_VAE } from '../sd15.ts';
+import { type Found, sortKeys } from './adapter-names.ts';
 import { type PeftRules, peftRules, peftRulesFromMetadata } from './adapter-peft.ts';
-import { asFileError, FileError, quoted } from './error.ts';
+import { asFileError, FileError, listed, quoted } from './error.ts';
 import { readJson } from './json.ts';
 import { openSafetensors, type Safetensors } from './safetensors.ts';
 
@@ -34,104 +38,84 @@ export type AdapterFile = {
   readonly modules: ReadonlyMap<string, AdapterModule>;
   /** The header's strings; ours is the key `selora`. */
   readonly metadata: ReadonlyMap<string, string>;
+  /** What the file holds beside the adapter and is left out, one line each. */
+  readonly notes?: readonly string[];
 };
+
+/** What reading may need to know of the base: the original code numbers its blocks through. */
+export type AdapterBase = { readonly unet: UNetConfig; readonly vae: VaeConfig };
 
 /** Of PEFT, of diffusers, and of a run's folder. */
 const WEIGHT_FILES = ['adapter_model.safetensors', 'pytorch_lora_weights.safetensors', 'adapter.safetensors'];
 
-/** The two halves of a module's adapter and its alpha, as found in a file. */
-type Found = { down?: string; up?: string; alpha?: string };
-
 /**
  * Reads an adapter: a safetensors file, or a folder with `adapter_config.json`, with `pytorch_lora_weights.safetensors`,
  * with one PEFT folder per network (`unet`, `text_encoder`), or the folder of a finished run.
- * @throws FileError naming file and module
+ * @param base configurations of the model it is for (default: SD 1.5's); only names of the original code need them
+ * @throws FileError naming file and module, or what the file is instead of a LoRA
  * @example const { modules } = await readAdapter('runs/first/adapter.safetensors')
  */
-export async function readAdapter(location: string): Promise<AdapterFile> {
+export async function readAdapter(location: string, base: AdapterBase = SD15): Promise<AdapterFile> {
   const info = await stat(location).catch((error) => {
     throw asFileError(error, location);
   });
-  if (!info.isDirectory()) return readFile(location, undefined);
+  if (!info.isDirectory()) return readFile(location, base);
   const names = await readdir(location);
   const weights = WEIGHT_FILES.find((name) => names.includes(name));
-  if (weights !== undefined) {
-    const config = path.join(location, 'adapter_config.json');
-    const rules = names.includes('adapter_config.json') ? peftRules(await readJson(config), config) : undefined;
-    return readFile(path.join(location, weights), rules);
-  }
+  if (weights !== undefined) return readFile(path.join(location, weights), base);
   const parts = ['unet', 'text_encoder'].filter((part) => names.includes(part));
   if (parts.length === 0) {
     throw new FileError(location, '', `is not an adapter: expected ${WEIGHT_FILES.join(', ')} in it`);
   }
-  const read = await Promise.all(parts.map((part) => readAdapter(path.join(location, part))));
+  const read = await Promise.all(parts.map((part) => readAdapter(path.join(location, part), base)));
+  const notes = read.flatMap((part) => part.notes ?? []);
   return {
     modules: new Map(read.flatMap(({ modules }) => [...modules])),
     metadata: new Map(read.flatMap(({ metadata }) => [...metadata])),
+    ...(notes.length > 0 ? { notes } : {}),
   };
 }
 
-async function readFile(location: string, folderRules: PeftRules | undefined): Promise<AdapterFile> {
+const SD15: AdapterBase = { unet: unetSchema.parse(SD15_UNET), vae: vaeSchema.parse(SD15_VAE) };
+
+async function readFile(location: string, base: AdapterBase): Promise<AdapterFile> {
   if (/\.(bin|pt|pth|ckpt)$/i.test(location)) {
     throw new FileError(location, '', 'pickled adapters are never opened; convert it to safetensors');
   }
   const file = await openSafetensors(location);
-  const found = findModules(file);
+  const { modules: found, embeddings } = sortKeys([...file.tensors.keys()], file.file, ldmNames(base));
+  const fromFolder = await rulesBeside(file);
   const byPart = peftRulesFromMetadata(file.metadata.get('lora_adapter_metadata'), file.file);
   const modules = new Map<string, AdapterModule>();
   for (const [modulePath, halves] of found) {
     const part = modulePath.slice(0, modulePath.indexOf('.'));
-    modules.set(modulePath, await readModule(file, modulePath, halves, folderRules ?? byPart.get(part)));
+    modules.set(modulePath, await readModule(file, modulePath, halves, fromFolder ?? byPart.get(part)));
   }
-  return { modules, metadata: file.metadata };
+  const notes =
+    embeddings.length === 0
+      ? []
+      : [
+          `left out: ${listed(embeddings.map((name) => quoted(name, 40)))}, embeddings (textual inversion) in the same file`,
+        ];
+  return { modules, metadata: file.metadata, ...(notes.length > 0 ? { notes } : {}) };
 }
 
-/** Ways to end the key of a half: all of them may stand side by side, in any order. */
-const HALVES: readonly (readonly [RegExp, 'down' | 'up' | 'alpha'])[] = [
-  [/\.lora_A(?:\.[A-Za-z]\w*)?\.weight$/, 'down'],
-  [/\.lora_B(?:\.[A-Za-z]\w*)?\.weight$/, 'up'],
-  [/\.lora(?:_linear_layer)?\.down\.weight$/, 'down'],
-  [/\.lora(?:_linear_layer)?\.up\.weight$/, 'up'],
-  [/\.lora_down\.weight$/, 'down'],
-  [/\.lora_up\.weight$/, 'up'],
-  [/\.alpha$/, 'alpha'],
-];
-
-/** Sorts a file's keys by module. */
-function findModules(file: Safetensors): ReadonlyMap<string, Found> {
-  const modules = new Map<string, Found>();
-  for (const key of file.tensors.keys()) {
-    const fail = (problem: string) => new FileError(file.file, `tensor ${quoted(key)}`, problem);
-    // The oldest diffusers files keep the attention's adapters in a "processor": …attn1.processor.to_q_lora.down.weight
-    const plain = key.replace(
-      /\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$/,
-      (_, layer: string, half: string) => {
-        return `.${layer === 'to_out' ? 'to_out.0' : layer}.lora.${half}.weight`;
-      },
-    );
-    const ending = HALVES.find(([pattern]) => pattern.test(plain));
-    if (ending === undefined) throw fail('is no part of a LoRA: expected lora_A, lora_B, lora_down, lora_up or alpha');
-    const [pattern, half] = ending;
-    const modulePath = pathOf(plain.replace(pattern, ''));
-    if (modulePath === undefined) throw fail("does not name a module of Stable Diffusion 1.5's unet or text_encoder");
-    const entry = modules.get(modulePath) ?? {};
-    if (entry[half] !== undefined) throw fail(`is the second ${half} of ${modulePath}, beside ${quoted(entry[half])}`);
-    modules.set(modulePath, { ...entry, [half]: key });
-  }
-  return modules;
+/** PEFT keeps alphas and ranks in a file beside the weights, which hold also when the weights are named alone. */
+async function rulesBeside(file: Safetensors): Promise<PeftRules | undefined> {
+  const ofPeft =
+    path.basename(file.file) === WEIGHT_FILES[0] || [...file.tensors.keys()].some((key) => key.includes(PEFT_PREFIX));
+  const config = path.join(path.dirname(file.file), 'adapter_config.json');
+  if (!ofPeft || !(await exists(config))) return undefined;
+  return peftRules(await readJson(config), config);
 }
 
-/** `unet.…` or `text_encoder.…` from the module's name in any form. */
-function pathOf(name: string): string | undefined {
-  if (/^lora_(unet|te\d?)_/.test(name)) return fromKohya(name);
-  const bare = name.replace(/^(?:(unet|text_encoder)\.)?base_model\.model\./, (_, part?: string) =>
-    part ? `${part}.` : '',
+const PEFT_PREFIX = 'base_model.model.';
+
+const exists = (file: string): Promise<boolean> =>
+  stat(file).then(
+    () => true,
+    () => false,
   );
-  if (!/^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$/.test(bare)) return undefined;
-  if (/^(unet|text_encoder)\../.test(bare)) return bare;
-  // PEFT folders hold one network and do not say which; the text encoder's paths tell themselves.
-  return bare.startsWith('text_model.') ? `text_encoder.${bare}` : `unet.${bare}`;
-}
 
 async function readModule(
   file: Safetensors,
@@ -146,8 +130,10 @@ async function readModule(
   const a = file.tensors.get(down)!.shape;
   const b = file.tensors.get(up)!.shape;
   const kernel = a.length === 4 ? ([a[2], a[3]] as const) : undefined;
-  const wellFormed =
-    kernel === undefined ? a.length === 2 && b.length === 2 : b.length === 4 && b[2] === 1 && b[3] === 1;
+  // some programs write all modules alike: linears with two axes of size 1, 1×1 convolutions without them
+  const flat = (shape: readonly number[]) =>
+    shape.length === 2 || (shape.length === 4 && shape[2] === 1 && shape[3] === 1);
+  const wellFormed = flat(b) && (a.length === 4 || flat(a));
   if (!wellFormed || a[0] !== b[1] || a.includes(0) || b.includes(0)) {
     throw fail(
       `down [${a}] and up [${b}] do not fit: expected [r, in] and [out, r], or [r, in, kh, kw] and [out, r, 1, 1]`,

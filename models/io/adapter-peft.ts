@@ -16,6 +16,19 @@ const positive = z.number().gt(0).lt(1e9);
 const patterns = (value: z.ZodNumber) => z.record(z.string().max(512), value).nullish();
 const off = z.literal([false, null], { error: 'is not supported' }).optional();
 
+/** Ways to start that leave the base as it is; the others put the difference into its weights, which no adapter holds. */
+const STARTS = ['gaussian', 'eva', 'orthogonal'];
+
+const start = z
+  .union([z.boolean(), z.string()])
+  .refine((value) => typeof value === 'boolean' || STARTS.includes(value), {
+    error: ({ input }) =>
+      `"${String(input)}" changes the base's own weights, so this adapter alone is not the change that was trained: convert it with PEFT (path_initial_model_for_weight_conversion)`,
+  })
+  .nullish();
+
+const none = z.null({ error: 'is not supported' }).optional();
+
 const configSchema = z.object({
   peft_type: z.literal('LORA', { error: 'only "LORA" is supported' }).nullish(),
   r: z.int().min(1).max(65_536),
@@ -27,9 +40,18 @@ const configSchema = z.object({
   fan_in_fan_out: off,
   lora_bias: off,
   bias: z.literal(['none', null], { error: 'only "none" is supported' }).optional(),
-  modules_to_save: z.null({ error: 'is not supported' }).optional(),
-  layer_replication: z.null({ error: 'is not supported' }).optional(),
-  target_parameters: z.null({ error: 'is not supported' }).optional(),
+  init_lora_weights: start,
+  modules_to_save: none,
+  layer_replication: none,
+  target_parameters: none,
+  trainable_token_indices: none,
+  alora_invocation_tokens: z
+    .null({ error: 'is not supported: an aLoRA works from these tokens on, not everywhere' })
+    .optional(),
+  arrow_config: none,
+  kasa_config: none,
+  use_bdlora: none,
+  use_qalora: off,
 });
 
 /**

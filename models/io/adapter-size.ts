@@ -1,5 +1,5 @@
 /** How much an adapter changes its model: norms of ΔW = s·A·B from the thin factors, never from ΔW itself. */
-import { type AdapterModule, deltaWeight, transpose } from '../../models/io/adapter-file.ts';
+import { type AdapterModule, deltaWeight, transpose } from './adapter-file.ts';
 
 export type AdapterSize = {
   /** ‖ΔW‖_F */

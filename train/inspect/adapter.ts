@@ -4,6 +4,7 @@ import path from 'node:path';
 import { checkAdapter } from '../../models/io/adapter-check.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
 import { type RunFacts, runOf } from '../../models/io/adapter-run.ts';
+import { frobenius, sizeOfAdapter } from '../../models/io/adapter-size.ts';
 import { writeFileAtomic } from '../../models/io/atomic.ts';
 import { type Base, openBase } from '../../models/io/base.ts';
 import { asFileError, FileError, printable } from '../../models/io/error.ts';
@@ -16,7 +17,6 @@ import { type Grid, layout } from '../report/charts/modules.ts';
 import { inline, standalone } from '../report/charts/svg.ts';
 import { number, percent } from '../words/format.ts';
 import { textRankMaps } from '../words/progress.ts';
-import { frobenius, sizeOfAdapter } from './adapter-size.ts';
 
 export type AdapterView = {
   /** The model it belongs to, for ‖ΔW‖/‖W‖. */
@@ -38,9 +38,8 @@ type Row = {
 
 const SHOWN = 20;
 
-/** The base of an adapter: as told, or the shipped one where the header's hash says so. */
-async function baseOf(told: string | undefined, run: RunFacts | undefined): Promise<Base | undefined> {
-  if (told !== undefined) return openBase(told);
+/** The shipped base, where the header's hash says that it is the adapter's. */
+async function shippedBase(run: RunFacts | undefined): Promise<Base | undefined> {
   if (run === undefined) return undefined;
   const shipped = await openBase(SMALL_BASE).catch(() => undefined);
   return shipped !== undefined && (await shipped.hash()) === run.baseHash ? shipped : undefined;
@@ -165,17 +164,19 @@ async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<
  * @throws FileError naming file and module, also where it does not fit the base
  */
 export async function inspectAdapter(location: string, view: AdapterView, io: Io): Promise<void> {
-  const adapter = await readAdapter(location);
-  const run = runOf(adapter, location);
-  const base = await baseOf(view.base, run);
-  if (base !== undefined) checkAdapter(location, adapter, base.parts);
-  else if (adapter.modules.size === 0) throw new FileError(location, 'modules', 'it adapts nothing');
+  const told = view.base === undefined ? undefined : await openBase(view.base);
+  const read = await readAdapter(location, told?.configs);
+  const run = runOf(read, location);
+  const base = told ?? (await shippedBase(run));
+  const adapter = base === undefined ? read : checkAdapter(location, read, base.parts);
+  if (adapter.modules.size === 0) throw new FileError(location, 'modules', 'it adapts nothing');
   const rows = await rowsOf(adapter, base);
   printFacts(io, `adapter ${printable(location)}`, [
     ...adapterFacts(rows),
     ...(run ? runFactsOf(run) : []),
     ['compared with', base && printable(base.path)],
   ]);
+  for (const note of read.notes ?? []) print(io, `  ${note}`);
   if (run && base && run.baseHash !== (await base.hash()))
     print(io, '  note: it was trained on another base than the one it is compared with');
   if (run) printHistory(run, io);

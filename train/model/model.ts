@@ -140,8 +140,8 @@ function adapterOf({ A, B, rank, dIn, dOut }: AdapterModule, factor: number, dty
   return { A: tensor(A, [dIn, rank], dtype), B: tensor(b, [rank, dOut], dtype) };
 }
 
-async function openAdapter(location: string, linears: Linears, { dtype = 'f32' }: LoadModelOptions) {
-  const file = await readAdapter(location);
+async function openAdapter(location: string, base: Base, linears: Linears, { dtype = 'f32' }: LoadModelOptions) {
+  const file = await readAdapter(location, base.configs);
   return { file, adapters: adaptersFromFile(file, linears, { file: location, dtype }) };
 }
 
@@ -167,7 +167,8 @@ export async function loadBase(
   options: Omit<LoadModelOptions, 'configFolder'> = {},
 ): Promise<LoadedModel> {
   const linears = linearsOf(base);
-  const adapter = options.adapter === undefined ? undefined : await openAdapter(options.adapter, linears, options);
+  const adapter =
+    options.adapter === undefined ? undefined : await openAdapter(options.adapter, base, linears, options);
   const specs = specsOf(base);
   const dtype = options.dtype ?? 'f32';
   const how: LoadOptions = {

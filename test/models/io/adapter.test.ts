@@ -95,6 +95,7 @@ describe('writing', () => {
       metadata: new Map([
         ['format', 'pt'],
         ['selora', '{"lambda":1.1,"note":"ünï"}'],
+        ['lora_adapter_metadata', expect.any(String)],
       ]),
     });
     const flat = `lora_unet_${prefix.replaceAll('.', '_')}`;
