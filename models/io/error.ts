@@ -17,9 +17,10 @@ export class FileError extends Error {
   }
 }
 
-// Control characters, line separators, direction overrides and lone surrogates: whatever could move a terminal's
-// cursor, fake a second line or turn a name round.
-const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+// Control characters, line separators, direction overrides, lone surrogates and noncharacters (U+FFFF): whatever could
+// move a terminal's cursor, fake a second line, turn a name round or is forbidden in XML.
+const UNPRINTABLE =
+  /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Noncharacter_Code_Point}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
 /**
  * Text from outside as one harmless line: unprintable characters become `\u{…}`, the rest is cut after `limit`.

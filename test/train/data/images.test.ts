@@ -5,6 +5,7 @@ import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { afterAll, describe, expect, it } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
+import { printable } from '../../../models/io/error.ts';
 import {
   contactSheet,
   encodePng,
@@ -210,6 +211,17 @@ describe('contact sheets', () => {
     expect([at(0, 0), at(10, 10), at(71, 71), at(75, 10), at(3 * 72 + 7, 10)]).toEqual([255, 0, 0, 255, 255]);
     await expect(contactSheet([], 64, 3)).rejects.toThrow(/at least one/);
     await expect(contactSheet([{ pixels: [0], caption: '' }], 64, 3)).rejects.toThrow(/expected 64 x 64 x 3/);
+  });
+
+  it('draw a caption of any characters: what XML forbids is shown as its number', async () => {
+    const odd = [
+      0xffff, 0xfffe, 0xfdd0, 0x1ffff, 0x10ffff, 0, 8, 0xb, 0x7f, 0x85, 0xd800, 0xdfff, 0x2028, 0xfeff, 0x202e,
+    ];
+    const captions = odd.map((point) => `a ${String.fromCodePoint(point)} lung`);
+    const every = Array.from({ length: 0x110000 / 97 }, (_, i) => String.fromCodePoint(i * 97)).join('');
+    const sheet = await decodeImage(await contactSheet([...captions, every].map(tile), 64, 4));
+    expect(sheet.width).toBe(4 * 72 + 8);
+    expect(printable('a\uffff\u{1fffe}')).toBe('a\\u{ffff}\\u{1fffe}');
   });
 
   it('breaks texts between words and marks what is left out', () => {
