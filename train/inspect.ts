@@ -10,12 +10,11 @@ import { asFileError, FileError } from '../models/io/error.ts';
 import { openSafetensors } from '../models/io/safetensors.ts';
 import { PARTS } from '../models/names.ts';
 import { command, type Io, parseArgs, runMain, wholeNumber } from './cli/command.ts';
-import type { Layout } from './data/records.ts';
+import { LAYOUTS } from './data/layouts/index.ts';
 import { CONFIG_FILE } from './run/folder.ts';
 import { METRICS_FILE } from './run/metrics.ts';
 
 const KINDS = ['adapter', 'run', 'base', 'data', 'tensors'] as const;
-const LAYOUTS = ['imagefolder', 'montgomery', 'iu-xray', 'patchgastric'] as const satisfies readonly Layout[];
 type Kind = (typeof KINDS)[number];
 
 type Options = {
@@ -25,7 +24,7 @@ type Options = {
   readonly all?: boolean;
   readonly quick?: boolean;
   readonly config?: string;
-  readonly layout?: Layout;
+  readonly layout?: string;
   readonly split: string;
   readonly seed: number;
 };
@@ -51,7 +50,7 @@ const program = (io: Io) =>
     .option('--all', 'adapter: list all modules')
     .option('--config <dir>', "base: configurations of a single file (default: Stable Diffusion 1.5's)")
     .option('--quick', 'base and tensors: read headers only, no values')
-    .addOption(new Option('--layout <name>', 'data: settles the layout').choices(LAYOUTS))
+    .addOption(new Option('--layout <name>', 'data: settles the layout').choices(LAYOUTS.map(({ name }) => name)))
     .option('--split <parts>', 'data: training/validation/test in percent', '80/10/10')
     .option('--seed <n>', 'data: seed of the split', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1);
 

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { type Dataset, loadDataset } from '../../train/data/layouts/index.ts';
+import { type Dataset, loadDataset } from '../../train/data/dataset.ts';
 import { readImage } from '../../train/data/pictures/images.ts';
 import { there } from '../support/there.ts';
 

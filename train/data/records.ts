@@ -1,9 +1,7 @@
 /** What every data layout becomes: a list of image-text pairs, every path checked to lie inside the data folder. */
 import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { asFileError, FileError, quoted, systemCode } from '../../models/io/error.ts';
-
-export type Layout = 'imagefolder' | 'montgomery' | 'iu-xray' | 'patchgastric';
+import { asFileError, FileError, printable, quoted, systemCode } from '../../models/io/error.ts';
 
 /** One image-text pair. */
 export type DataRecord = {
@@ -23,14 +21,41 @@ export type DataRecord = {
 /** Something in the folder that was left out, and why. */
 export type Skip = { readonly file: string; readonly reason: string };
 
+/** What is wrong with one pair. */
+export type Problem = { readonly file: string; readonly error: FileError };
+
 /** The pairs of a data folder. */
 export type RecordSet = {
-  readonly layout: Layout;
+  /** Name of the layout. */
+  readonly layout: string;
   readonly dir: string;
   readonly records: readonly DataRecord[];
   readonly skipped: readonly Skip[];
   readonly warnings: readonly string[];
+  /** Pairs that cannot be read. */
+  readonly problems: readonly Problem[];
 };
+
+/** A list of problems, and a way to try what may add one. */
+export function problemList(): {
+  readonly problems: readonly Problem[];
+  /** The result of `read`; undefined where it throws a FileError, which goes into the list under this name. */
+  readonly attempt: <T>(file: string, read: () => T | Promise<T>) => Promise<T | undefined>;
+} {
+  const problems: Problem[] = [];
+  return {
+    problems,
+    attempt: async (file, read) => {
+      try {
+        return await read();
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error;
+        problems.push({ file, error });
+        return undefined;
+      }
+    },
+  };
+}
 
 const MAX_NAME = 4096;
 const MAX_TEXT = 1_000_000;
@@ -49,6 +74,23 @@ function nameProblem(name: string): string | undefined {
 
 /** Where a name comes from, for messages. */
 export type Origin = { readonly file: string; readonly field: string };
+
+/** `; found "Film.png", …` where the folder holds a name that differs in case, blanks or the form of its accents only. */
+async function lookAlike(dir: string, name: string): Promise<string> {
+  const plain = (text: string) => text.normalize('NFKC').toLowerCase().trim();
+  let folder = dir;
+  const found: string[] = [];
+  for (const part of name.split('/').filter((each) => each !== '' && each !== '.')) {
+    const names = (await namesIn(folder).catch(() => undefined)) ?? [];
+    const same = names.includes(part) ? part : names.find((each) => plain(each) === plain(part));
+    if (same === undefined) return '';
+    found.push(same);
+    folder = path.join(folder, same);
+  }
+  const other = found.join('/');
+  const accents = other.normalize('NFC') === name.normalize('NFC') ? ', whose accents are stored in another form' : '';
+  return `; found ${quoted(other)}${accents}`;
+}
 
 /**
  * The real path of a regular file named relative to a folder. Links are followed, but never out of the folder.
@@ -72,7 +114,7 @@ export async function resolveInside(dir: string, name: string, origin: Origin): 
   } catch (error) {
     if (error instanceof FileError) throw error;
     const code = systemCode(error);
-    if (code === 'ENOENT' || code === 'ENOTDIR') throw fail('is not there');
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw fail(`is not there${await lookAlike(dir, name)}`);
     if (code === 'ELOOP') throw fail('is a link that leads to itself');
     throw asFileError(error, origin.file, origin.field);
   }
@@ -100,10 +142,17 @@ export function checkText(text: string, origin: Origin): string {
 /** One line out of many, without blanks at the ends or twice in a row. */
 export const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim();
 
-/** Names in a folder, sorted; undefined when there is no such folder. @throws FileError when it cannot be listed. */
+/** Whether a name is what a system leaves beside a person's files: `._film.png`, `.DS_Store`, `Thumbs.db`, … */
+export const isSystemName = (name: string): boolean =>
+  name.startsWith('.') || /^(ehthumbs(_vista)?\.db|thumbs\.db|desktop\.ini|__macosx|icon\r|@eadir)$/i.test(name);
+
+/**
+ * Names in a folder, sorted, without those that systems leave; undefined when there is no such folder.
+ * @throws FileError when it cannot be listed.
+ */
 export async function namesIn(folder: string): Promise<readonly string[] | undefined> {
   try {
-    return (await readdir(folder)).sort();
+    return (await readdir(folder)).filter((name) => !isSystemName(name)).sort();
   } catch (error) {
     const code = systemCode(error);
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
@@ -123,9 +172,29 @@ export async function firstFolder(
   return undefined;
 }
 
-/** @throws FileError when nothing is left to train on. */
-export function nonEmpty(set: RecordSet): RecordSet {
-  if (set.records.length > 0) return set;
-  const why = set.skipped.length > 0 ? `; ${set.skipped.length} left out, first: ${set.skipped[0]!.reason}` : '';
+const SHOWN_PROBLEMS = 20;
+
+/** One line for all problems of a folder; the one there is where it is only one. */
+function problemsError(dir: string, problems: readonly Problem[]): FileError {
+  const [first] = problems;
+  if (problems.length === 1) return first!.error;
+  const shown = problems.slice(0, SHOWN_PROBLEMS).map(({ error }) => {
+    const { message } = error;
+    return printable(message.startsWith(`${dir}/`) ? message.slice(dir.length + 1) : message, 180);
+  });
+  const more = problems.length > shown.length ? `; and ${problems.length - shown.length} more` : '';
+  return new FileError(dir, 'data', `${problems.length} problems: ${shown.join('; ')}${more}`);
+}
+
+/**
+ * A set whose every pair can be read: pairs with problems are left out where that is asked for.
+ * @throws FileError naming the problems, or when nothing is left to train on.
+ */
+export function settled<T extends RecordSet>(set: T, skipUnreadable = false): T {
+  if (set.problems.length > 0 && !skipUnreadable) throw problemsError(set.dir, set.problems);
+  const unread = set.problems.map(({ file, error }) => ({ file, reason: error.message }));
+  const skipped = [...set.skipped, ...unread];
+  if (set.records.length > 0) return { ...set, skipped, problems: [] };
+  const why = skipped.length > 0 ? `; ${skipped.length} left out, first: ${skipped[0]!.reason}` : '';
   throw new FileError(set.dir, 'data', `no image-text pair in this ${set.layout} folder${why}`);
 }

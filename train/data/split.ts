@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { randomOf, seedKey, subkey } from '../../core/index.ts';
-import { FileError, listed, quoted } from '../../models/io/error.ts';
+import { FileError, quoted } from '../../models/io/error.ts';
 import { readJson } from '../../models/io/json.ts';
 import { writeRunFile } from '../run/atomic.ts';
 
@@ -38,14 +38,6 @@ export function parseRatios(text: string): Ratios {
   }
   return { train: train / 100, validation: validation / 100, test: test / 100 };
 }
-
-/** Splits of the paper: IU X-Ray, Montgomery, PatchGastricADC22; `default` for a person's own data. */
-export const PRESET_RATIOS = {
-  'iu-xray': parseRatios('80/16/4'),
-  montgomery: parseRatios('80/20'),
-  patchgastric: parseRatios('70/10/20'),
-  default: parseRatios('80/10/10'),
-} as const;
 
 /** Pairs that must stay together: same patient or same picture, directly or through others (union-find). */
 export function groupsOf<T extends Splittable>(records: readonly T[]): readonly (readonly T[])[] {
@@ -197,42 +189,4 @@ export async function readSplit(file: string): Promise<SplitFile> {
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   throw new FileError(file, issue.path.join('.') || 'split', issue.message);
-}
-
-/**
- * The parts a split file describes, of the pairs at hand.
- * @throws FileError naming the first pair that is missing, changed, there twice or left over, or a patient or picture
- * in two parts.
- */
-export function applySplit<T extends Splittable>(split: SplitFile, records: readonly T[], file: string): Parts<T> {
-  const left = new Map(records.map((record) => [record.id, record]));
-  const take = (name: SplitName) =>
-    split[name].map(({ id, picture, text }) => {
-      const record = left.get(id);
-      if (!record) throw new FileError(file, name, `${quoted(id)} is not in the data folder, or twice in the split`);
-      if (record.picture.hash !== picture) throw new FileError(file, name, `the picture of ${quoted(id)} has changed`);
-      if (sha256(record.text) !== text) throw new FileError(file, name, `the text of ${quoted(id)} has changed`);
-      left.delete(id);
-      return record;
-    });
-  const parts = { train: take('train'), validation: take('validation'), test: take('test') };
-  if (left.size > 0) {
-    throw new FileError(
-      file,
-      'split',
-      `says nothing of ${listed(
-        [...left.keys()].map((id) => quoted(id, 60)),
-        3,
-      )}`,
-    );
-  }
-  const [leak] = findLeaks(parts);
-  if (leak) {
-    const ids = listed(
-      leak.ids.map((id) => quoted(id, 60)),
-      4,
-    );
-    throw new FileError(file, leak.splits.join(' and '), `hold the same ${leak.kind}: ${ids}`);
-  }
-  return parts;
 }

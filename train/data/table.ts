@@ -27,9 +27,6 @@ const csvProblem = (error: CsvError): string => {
   switch (error.code) {
     case 'CSV_QUOTE_NOT_CLOSED':
       return 'a quote is opened and never closed';
-    case 'CSV_RECORD_INCONSISTENT_FIELDS_LENGTH':
-    case 'CSV_RECORD_INCONSISTENT_COLUMNS':
-      return 'row has another number of columns than the header; put texts with commas in double quotes';
     case 'INVALID_OPENING_QUOTE':
     case 'CSV_INVALID_CLOSING_QUOTE':
       return 'a double quote within a cell; write it twice and put the cell in double quotes';
@@ -40,43 +37,94 @@ const csvProblem = (error: CsvError): string => {
 
 type Parsed = { readonly record: readonly string[]; readonly line: number };
 
+const SEPARATORS = [',', ';', '\t'] as const;
+const blank = (cell: string): boolean => cell.trim() === '';
+
+/** A header's names without the blanks around them; a byte-order mark is none of the text by then. */
+const headerOf = (rows: readonly Parsed[]): readonly string[] => rows[0]?.record.map((name) => name.trim()) ?? [];
+
 /**
- * Reads a comma-separated table. UTF-8 only, a byte-order mark and CRLF are fine; every row has the header's columns.
- * @throws FileError naming file and line: not UTF-8, empty, columns missing or twice, quotes, rows of other length.
- * @example await readCsv('data/metadata.csv', ['file_name', 'text'])
+ * The separator: the one whose header holds most of the columns that are asked for; a comma where none does.
+ * Spreadsheets save semicolons where the comma is the decimal point.
  */
-export async function readCsv(file: string, required: readonly string[]): Promise<readonly Row[]> {
-  const text = await readText(file);
-  if (text.trim() === '') {
-    throw new FileError(file, '', `is empty, expected a header line with the columns ${required.join(',')}`);
-  }
-  const rows = parseRows(text, file);
-  const [header, ...body] = rows;
-  const columns = header!.record;
-  const twice = columns.find((name, at) => columns.indexOf(name) !== at);
-  if (twice !== undefined) throw new FileError(file, 'line 1', `column ${quoted(twice)} is there twice`);
-  const missing = required.filter((name) => !columns.includes(name));
-  if (missing.length > 0) {
-    const found = listed(columns.map((name) => quoted(name, 40)));
-    throw new FileError(
-      file,
-      'line 1',
-      `column ${listed(missing.map((name) => quoted(name)))} is missing, found ${found}`,
+function separatorOf(text: string, required: readonly (readonly string[])[]): (typeof SEPARATORS)[number] {
+  const line =
+    text
+      .slice(0, 100_000)
+      .split(/\r\n|\n|\r/)
+      .find((each) => !blank(each)) ?? '';
+  const names = (separator: string) =>
+    line.split(separator).map((name) =>
+      name
+        .trim()
+        .replace(/^"(.*)"$/, '$1')
+        .trim(),
     );
-  }
-  if (body.length === 0) throw new FileError(file, '', 'has a header line but no rows');
-  return body.map(({ record, line }) => ({
-    line,
-    cells: new Map(columns.map((name, at) => [name, record[at]!])),
-  }));
+  const score = (separator: string) =>
+    required.filter((some) => some.some((name) => names(separator).includes(name))).length;
+  return SEPARATORS.reduce((best, each) => (score(each) > score(best) ? each : best), ',');
 }
 
-function parseRows(text: string, file: string): readonly Parsed[] {
+/**
+ * Reads a table with a header line. UTF-8 only; a byte-order mark, CRLF, semicolons or tabs between columns, blanks
+ * around names, empty columns and empty rows are fine; every other row has the header's columns.
+ * @param required columns that must be there, each by its name or a list of names of which the first found counts
+ * @param badRow told of each row that cannot be read; without it the first one is thrown
+ * @throws FileError naming file and line: not UTF-8, empty, columns missing or twice, quotes, rows of other length.
+ * @example await readCsv('data/metadata.csv', ['file_name', ['text', 'caption']])
+ */
+export async function readCsv(
+  file: string,
+  required: readonly (string | readonly string[])[],
+  badRow: (error: FileError) => void = (error) => {
+    throw error;
+  },
+): Promise<readonly Row[]> {
+  const wanted = required.map((names) => (typeof names === 'string' ? [names] : names));
+  const text = await readText(file);
+  if (text.trim() === '') {
+    throw new FileError(file, '', `is empty, expected a header line with the columns ${wanted.map(([name]) => name)}`);
+  }
+  const rows = parseRows(text, file, separatorOf(text, wanted));
+  const header = headerOf(rows);
+  const named = header.filter((name) => name !== '');
+  const twice = named.find((name, at) => named.indexOf(name) !== at);
+  if (twice !== undefined) throw new FileError(file, 'line 1', `column ${quoted(twice)} is there twice`);
+  const found = wanted.map((names) => names.find((name) => named.includes(name)));
+  const missing = wanted.filter((_, at) => found[at] === undefined).map(([name]) => quoted(name!));
+  if (missing.length > 0) {
+    const there = listed(named.map((name) => quoted(name, 40)));
+    throw new FileError(file, 'line 1', `column ${listed(missing)} is missing, found ${there}`);
+  }
+  const body = rows.slice(1).filter(({ record }) => !record.every(blank));
+  if (body.length === 0) throw new FileError(file, '', 'has a header line but no rows');
+  return body.flatMap(({ record, line }) => {
+    if (record.length < header.length || !record.slice(header.length).every(blank)) {
+      const problem = 'row has another number of columns than the header; put texts with commas in double quotes';
+      badRow(new FileError(file, `line ${line}`, problem));
+      return [];
+    }
+    const cells = new Map<string, string>();
+    header.forEach((name, at) => {
+      if (name !== '') cells.set(name, record[at]!);
+    });
+    // a column under its first name, whatever the table calls it
+    wanted.forEach(([name], at) => {
+      cells.set(name!, cells.get(found[at]!)!);
+    });
+    return [{ line, cells }];
+  });
+}
+
+function parseRows(text: string, file: string, separator: string, trimmed = false): readonly Parsed[] {
   const breaks = (cell: string) => cell.split(/\r\n|\n|\r/).length - 1;
   const rows: Parsed[] = [];
   try {
     parse(text, {
       skip_empty_lines: true,
+      relax_column_count: true,
+      delimiter: separator,
+      ltrim: trimmed,
       record_delimiter: ['\r\n', '\n', '\r'],
       max_record_size: 4_000_000,
       on_record: (record: readonly string[], { lines }) => {
@@ -88,6 +136,8 @@ function parseRows(text: string, file: string): readonly Parsed[] {
     return rows;
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
+    // a blank before an opening quote: a, "b, c"
+    if (error.code === 'INVALID_OPENING_QUOTE' && !trimmed) return parseRows(text, file, separator, true);
     const line = typeof error.lines === 'number' ? `line ${error.lines}` : 'row';
     throw new FileError(file, line, csvProblem(error));
   }
@@ -95,6 +145,12 @@ function parseRows(text: string, file: string): readonly Parsed[] {
 
 /** One line of JSON lines: its number and its value, parsed strictly (no duplicate keys, bounded depth). */
 export type JsonLine = { readonly line: number; readonly value: unknown };
+
+/** A line with `null` where Python writes NaN or Infinity, which JSON does not know; texts stay as they are. */
+const withoutNaN = (source: string): string =>
+  /NaN|Infinity/.test(source)
+    ? source.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (part) => (part.startsWith('"') ? part : 'null'))
+    : source;
 
 /**
  * Reads a file with one JSON value per line; empty lines are skipped.
@@ -109,7 +165,7 @@ export async function readJsonLines(file: string): Promise<readonly JsonLine[]> 
   if (lines.length === 0) throw new FileError(file, '', 'is empty, expected one JSON object per line');
   return lines.map(({ line, source }) => {
     try {
-      return { line, value: parseJson(source, file, { field: `line ${line}` }) };
+      return { line, value: parseJson(withoutNaN(source), file, { field: `line ${line}` }) };
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       // The parser counts lines within the text it is given, which is one line here.

@@ -8,8 +8,7 @@ import { readTokenizer } from '../../models/io/tokenizer-files.ts';
 import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
-import { type Dataset, loadDataset } from '../data/layouts/index.ts';
-import type { Layout } from '../data/records.ts';
+import { type Dataset, loadDataset } from '../data/dataset.ts';
 import {
   dataHash,
   duplicatePictures,
@@ -24,7 +23,7 @@ import { SMALL_BASE, tokenizerOf } from '../model/model.ts';
 export type DataView = {
   /** Its tokenizer counts the ids. Default: CLIP's. */
   readonly base?: string;
-  readonly layout?: Layout;
+  readonly layout?: string;
   /** As for training: `80/10/10`. */
   readonly split: string;
   readonly seed: number;

@@ -1,7 +1,7 @@
 /** The pairs of a run: the built-in phantoms or a folder, split by patient; the split goes into the run folder. */
 import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
-import { type CheckedRecord, loadDataset } from '../data/layouts/index.ts';
+import { type CheckedRecord, loadDataset } from '../data/dataset.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';

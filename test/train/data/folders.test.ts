@@ -4,7 +4,8 @@ import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
 import { FileError } from '../../../models/io/error.ts';
-import { loadDataset, loadRecords } from '../../../train/data/layouts/index.ts';
+import { loadDataset } from '../../../train/data/dataset.ts';
+import { loadRecords } from '../../../train/data/layouts/index.ts';
 import { film, folder, refusal, report, rows, scratch } from '../../support/data-fixtures.ts';
 
 describe('which layout', () => {
@@ -61,7 +62,7 @@ describe('imagefolder', () => {
   it.each([
     ['', /metadata\.csv: is empty/],
     ['file_name,text\n', /metadata\.csv: has a header line but no rows/],
-    ['file_name;text\na.png;hi\n', /line 1: column "file_name", "text" is missing/],
+    ['name;words\na.png;hi\n', /line 1: column "file_name", "text" is missing, found "name;words"/],
     ['file_name,text,text\na.png,hi,ho\n', /line 1: column "text" is there twice/],
     ['file_name,text\na.png,hi\n\nb.png,x,y\n', /line 4: row has another number of columns/],
     ['file_name,text\na.png,"hi\nho', /quote is opened and never closed/],

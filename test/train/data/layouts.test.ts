@@ -2,10 +2,12 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { FileError } from '../../../models/io/error.ts';
-import { loadDataset, loadRecords } from '../../../train/data/layouts/index.ts';
+import { loadDataset } from '../../../train/data/dataset.ts';
+import { loadRecords } from '../../../train/data/layouts/index.ts';
 import { frontalImages } from '../../../train/data/layouts/iu-xray.ts';
 import { readingText } from '../../../train/data/layouts/montgomery.ts';
 import { parseOpenI } from '../../../train/data/layouts/open-i-xml.ts';
+import { readPatchGastric } from '../../../train/data/layouts/patchgastric.ts';
 import { folder, refusal, report } from '../../support/data-fixtures.ts';
 
 describe('Montgomery', () => {
@@ -146,7 +148,8 @@ describe('PatchGastric', () => {
 
   it('draws the same number of each subtype, the same again for the same seed', async () => {
     const dir = make();
-    const load = async (seed: number) => loadRecords(dir, { subtypes: ['type a', 'Type-B solid'], perClass: 2, seed });
+    const load = async (seed: number) =>
+      readPatchGastric(dir, { subtypes: ['type a', 'Type-B solid'], perClass: 2, seed });
     const { records, skipped } = await load(1);
     const labels = records.map(({ label }) => label);
     expect(labels).toEqual(['Type A', 'Type A', 'Type B, solid', 'Type B, solid']);
@@ -172,7 +175,7 @@ describe('PatchGastric', () => {
     const { records, warnings } = await loadRecords(dir);
     expect(records.length).toBe(3);
     expect(warnings[0]).toMatch(/only 1 patches per subtype/);
-    expect(await refusal(loadRecords(dir, { subtypes: ['Type X'] }))).toMatch(
+    expect(await refusal(readPatchGastric(dir, { subtypes: ['Type X'] }))).toMatch(
       /captions\.csv: subtype: "Type X" is not there/,
     );
   });

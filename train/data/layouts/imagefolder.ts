@@ -1,82 +1,179 @@
-/** The imagefolder layout: `metadata.csv` or `metadata.jsonl` with `file_name,text` beside the images. */
+/**
+ * The imagefolder layout of the datasets hub: `metadata.csv` or `metadata.jsonl` beside the pictures, with a column for
+ * their names and one for their texts; or such tables in folders of their own (`train/`, `test/`, one per class).
+ */
 import path from 'node:path';
-import { z } from 'zod';
 import { FileError, listed, quoted } from '../../../models/io/error.ts';
-import { checkText, type DataRecord, nonEmpty, type RecordSet, resolveInside } from '../records.ts';
+import {
+  checkText,
+  type DataRecord,
+  namesIn,
+  type Problem,
+  problemList,
+  type RecordSet,
+  resolveInside,
+} from '../records.ts';
 import { readCsv, readJsonLines } from '../table.ts';
+import type { Layout, ReadOptions } from './layout.ts';
 
+const TABLES = ['metadata.csv', 'metadata.jsonl'] as const;
+/** What the column of the pictures' names is called, the usual name first. */
+const FILE_COLUMNS = ['file_name', 'filename', 'file', 'image_path', 'image_file', 'image', 'path'];
+/** What the column of the texts is called. */
+const TEXT_COLUMNS = ['text', 'caption', 'prompt', 'description', 'report', 'findings', 'caption_text', 'label_text'];
 /** Optional columns that tell whose image it is. */
 const PATIENT_COLUMNS = ['patient', 'patient_id', 'subject_id'] as const;
 
-const ROW = z.looseObject({
-  file_name: z.string('expected a string'),
-  text: z.string('expected a string'),
-  patient: z.union([z.string(), z.number()]).optional(),
-  patient_id: z.union([z.string(), z.number()]).optional(),
-  subject_id: z.union([z.string(), z.number()]).optional(),
-});
+type Entry = {
+  readonly line: number;
+  readonly name: string;
+  readonly text: string;
+  readonly patient: string | undefined;
+};
 
-type Entry = { readonly line: number; readonly name: string; readonly text: string; readonly patient: string };
+/** A patient's name; undefined for what programs write where it is not known, which must never become one patient. */
+export const knownPatient = (value: unknown): string | undefined => {
+  const name = typeof value === 'number' && Number.isFinite(value) ? String(value) : value;
+  if (typeof name !== 'string') return undefined;
+  const plain = name.trim();
+  return /^(|nan|null|none|nil|na|n\/a|#n\/a|<na>|nat|unknown|undefined|missing|[-–—?.]+)$/i.test(plain)
+    ? undefined
+    : plain;
+};
 
-async function csvEntries(file: string): Promise<readonly Entry[]> {
-  const rows = await readCsv(file, ['file_name', 'text']);
-  return rows.map(({ line, cells }) => ({
-    line,
-    name: cells.get('file_name')!,
-    text: cells.get('text')!,
-    patient: PATIENT_COLUMNS.map((column) => cells.get(column)).find((value) => value !== undefined) ?? '',
-  }));
-}
+/** Rows that are pairs, and what is wrong with the others. */
+type Entries = { readonly entries: readonly Entry[]; readonly problems: readonly Problem[] };
 
-async function jsonEntries(file: string): Promise<readonly Entry[]> {
-  const lines = await readJsonLines(file);
-  return lines.map(({ line, value }) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw new FileError(file, `line ${line}`, 'expected a JSON object such as {"file_name": "…", "text": "…"}');
-    }
-    const row = ROW.safeParse(value);
-    if (!row.success) {
-      const issue = row.error.issues[0]!;
-      const field = issue.path.join('.');
-      const problem = Object.hasOwn(value, field) ? issue.message : 'is missing';
-      throw new FileError(file, `line ${line}: ${field}`, problem);
-    }
-    const { file_name: name, text, patient, patient_id, subject_id } = row.data;
-    return { line, name, text, patient: String(patient ?? patient_id ?? subject_id ?? '') };
+async function csvEntries(file: string, textColumns: readonly string[]): Promise<Entries> {
+  const problems: Problem[] = [];
+  const rows = await readCsv(file, [FILE_COLUMNS, textColumns], (error) => {
+    problems.push({ file: `${path.basename(file)} ${error.field}`, error });
   });
+  const entries = rows.map(({ line, cells }) => ({
+    line,
+    name: cells.get(FILE_COLUMNS[0]!)!,
+    text: cells.get(textColumns[0]!)!,
+    patient: knownPatient(PATIENT_COLUMNS.map((column) => cells.get(column)).find((value) => value !== undefined)),
+  }));
+  return { entries, problems };
 }
 
-/** Whether the folder has this layout. */
-export const isImageFolder = (names: readonly string[]): boolean =>
-  names.includes('metadata.csv') || names.includes('metadata.jsonl');
+async function jsonEntries(file: string, textColumns: readonly string[]): Promise<Entries> {
+  const { problems, attempt } = problemList();
+  const entries: Entry[] = [];
+  for (const { line, value } of await readJsonLines(file)) {
+    const entry = await attempt(`${path.basename(file)} line ${line}`, () => {
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+        throw new FileError(file, `line ${line}`, 'expected a JSON object such as {"file_name": "…", "text": "…"}');
+      }
+      const row = new Map<string, unknown>(Object.entries(value));
+      const string = (columns: readonly string[]): string => {
+        const column = columns.find((each) => row.has(each));
+        const field = `line ${line}: ${column ?? columns[0]}`;
+        if (column === undefined) throw new FileError(file, field, 'is missing');
+        const text = row.get(column);
+        if (typeof text !== 'string') throw new FileError(file, field, 'expected a string');
+        return text;
+      };
+      const patient = PATIENT_COLUMNS.map((column) => row.get(column)).find((each) => each !== undefined);
+      if (patient !== undefined && patient !== null && typeof patient !== 'string' && typeof patient !== 'number') {
+        throw new FileError(file, `line ${line}: patient`, 'expected a string or a number');
+      }
+      return { line, name: string(FILE_COLUMNS), text: string(textColumns), patient: knownPatient(patient) };
+    });
+    if (entry) entries.push(entry);
+  }
+  return { entries, problems };
+}
+
+/** The table among the names of a folder. @throws FileError where there are two */
+function tableOf(dir: string, names: readonly string[]): string | undefined {
+  const found = TABLES.filter((name) => names.includes(name));
+  if (found.length > 1) {
+    const problem = 'metadata.jsonl is there too: which one counts is ambiguous, keep one of them';
+    throw new FileError(path.join(dir, TABLES[0]), '', problem);
+  }
+  return found[0];
+}
+
+/** Folders below that hold a table. */
+async function tableFolders(dir: string, names: readonly string[]): Promise<readonly string[]> {
+  const lists = await Promise.all(
+    names.map(async (name) => (await namesIn(path.join(dir, name)).catch(() => undefined)) ?? []),
+  );
+  return names.filter((_, at) => lists[at]!.some((name) => (TABLES as readonly string[]).includes(name)));
+}
+
+async function readTable(
+  root: string,
+  below: string,
+  names: readonly string[],
+  options: ReadOptions,
+): Promise<Omit<RecordSet, 'layout' | 'dir'>> {
+  const dir = path.join(root, below);
+  const table = tableOf(dir, names)!;
+  const file = path.join(dir, table);
+  const textColumns = options.captionColumn === undefined ? TEXT_COLUMNS : [options.captionColumn];
+  const { entries, problems: rows } = await (table === 'metadata.csv' ? csvEntries : jsonEntries)(file, textColumns);
+  const { problems, attempt } = problemList();
+  const seen = new Map<string, number>();
+  const records: DataRecord[] = [];
+  const skipped = [];
+  for (const { line, name: written, text, patient } of entries) {
+    const name = written.trim();
+    const inRoot = path.posix.join(below, name);
+    if (path.posix.basename(name).startsWith('._')) {
+      skipped.push({ file: inRoot, reason: 'is a twin that a Mac wrote beside a file' });
+      continue;
+    }
+    const record = await attempt(inRoot, async () => {
+      const image = await resolveInside(dir, name, { file, field: `line ${line}: file_name` });
+      const times = (seen.get(name) ?? 0) + 1;
+      seen.set(name, times);
+      const id = below === '.' ? name : `${below}/${name}`;
+      return {
+        id: times === 1 ? id : `${id}#${times}`,
+        file: id,
+        image,
+        text: checkText(text, { file, field: `line ${line}: text` }),
+        ...(patient === undefined ? {} : { patient }),
+      };
+    });
+    if (record) records.push(record);
+  }
+  const repeated = [...seen].filter(([, times]) => times > 1).map(([name]) => quoted(name));
+  const warnings = repeated.length > 0 ? [`named in more than one line of ${table}: ${listed(repeated)}`] : [];
+  return { records, skipped, warnings, problems: [...rows, ...problems] };
+}
 
 /**
  * The pairs of an imagefolder. A column `patient`, `patient_id` or `subject_id` is used for grouping where there is one.
  * @throws FileError naming file, line and column: as `readCsv`, `readJsonLines`, `resolveInside`, `checkText`.
  */
-export async function loadImageFolder(dir: string, names: readonly string[]): Promise<RecordSet> {
-  const [csv, jsonl] = ['metadata.csv', 'metadata.jsonl'].map((name) => path.join(dir, name)) as [string, string];
-  if (names.includes('metadata.csv') && names.includes('metadata.jsonl')) {
-    throw new FileError(csv, '', 'metadata.jsonl is there too: which one counts is ambiguous, keep one of them');
+async function read(dir: string, names: readonly string[], options: ReadOptions): Promise<RecordSet> {
+  const own = tableOf(dir, names) !== undefined;
+  const folders = own ? ['.'] : await tableFolders(dir, names);
+  const sets = [];
+  for (const below of folders) {
+    const inside = own ? names : ((await namesIn(path.join(dir, below))) ?? []);
+    sets.push(await readTable(dir, below, inside, options));
   }
-  const file = names.includes('metadata.csv') ? csv : jsonl;
-  const entries = await (file === csv ? csvEntries(file) : jsonEntries(file));
-  const seen = new Map<string, number>();
-  const records: DataRecord[] = [];
-  for (const { line, name, text, patient } of entries) {
-    const image = await resolveInside(dir, name, { file, field: `line ${line}: file_name` });
-    const times = (seen.get(name) ?? 0) + 1;
-    seen.set(name, times);
-    records.push({
-      id: times === 1 ? name : `${name}#${times}`,
-      file: name,
-      image,
-      text: checkText(text, { file, field: `line ${line}: text` }),
-      ...(patient.trim() === '' ? {} : { patient: patient.trim() }),
-    });
-  }
-  const repeated = [...seen].filter(([, times]) => times > 1).map(([name]) => quoted(name));
-  const warnings =
-    repeated.length > 0 ? [`named in more than one line of ${path.basename(file)}: ${listed(repeated)}`] : [];
-  return nonEmpty({ layout: 'imagefolder', dir, records, skipped: [], warnings });
+  const pooled = folders.length > 1 ? [`${listed(folders)} are taken together: --split says what is trained on`] : [];
+  return {
+    layout: imageFolder.name,
+    dir,
+    records: sets.flatMap(({ records }) => records),
+    skipped: sets.flatMap(({ skipped }) => skipped),
+    warnings: [...pooled, ...sets.flatMap(({ warnings }) => warnings)],
+    problems: sets.flatMap(({ problems }) => problems),
+  };
 }
+
+export const imageFolder: Layout = {
+  name: 'imagefolder',
+  doc: 'metadata.csv or metadata.jsonl with file_name and text',
+  detect: async (dir, names) =>
+    TABLES.some((name) => names.includes(name)) || (await tableFolders(dir, names)).length > 0,
+  read,
+  says: `the prompt is the column ${TEXT_COLUMNS.slice(0, 3).join(', ')} or what --caption-column names`,
+};

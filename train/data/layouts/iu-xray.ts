@@ -12,13 +12,14 @@ import {
   type DataRecord,
   firstFolder,
   namesIn,
-  nonEmpty,
   oneLine,
+  problemList,
   type RecordSet,
   resolveInside,
   type Skip,
 } from '../records.ts';
 import { readCsv } from '../table.ts';
+import type { Layout } from './layout.ts';
 import { type OpenIReport, parseOpenI } from './open-i-xml.ts';
 
 const XML_FOLDER = 'ecgen-radiology';
@@ -27,10 +28,6 @@ const PROJECTIONS = 'indiana_projections.csv';
 const XML_IMAGES = ['NLMCXR_png', 'images', 'png', '.'] as const;
 const CSV_IMAGES = ['images/images_normalized', 'images_normalized', 'images', '.'] as const;
 const MAX_XML_BYTES = 4 * 2 ** 20;
-
-/** Whether the folder has this layout, in either form. */
-export const isIuXray = (names: readonly string[]): boolean =>
-  [XML_FOLDER, REPORTS, PROJECTIONS].some((name) => names.includes(name));
 
 /** The report's findings, or its impression; 'None.' says there is nothing. */
 function promptOf(findings: string, impression: string): string | undefined {
@@ -59,12 +56,16 @@ async function loadXml(dir: string): Promise<RecordSet> {
   const present = new Set(films?.names);
   const records: DataRecord[] = [];
   const skipped: Skip[] = [];
+  const { problems, attempt } = problemList();
   // 1.xml, 2.xml, 10.xml
   for (const name of reports.toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }))) {
     const file = path.join(dir, XML_FOLDER, name);
     const skip = (reason: string) => skipped.push({ file: `${XML_FOLDER}/${name}`, reason });
-    const real = await resolveInside(dir, `${XML_FOLDER}/${name}`, { file, field: 'report' });
-    const report = parseOpenI(decodeText(await readBytes(real, MAX_XML_BYTES), file), file);
+    const report = await attempt(`${XML_FOLDER}/${name}`, async () => {
+      const real = await resolveInside(dir, `${XML_FOLDER}/${name}`, { file, field: 'report' });
+      return parseOpenI(decodeText(await readBytes(real, MAX_XML_BYTES), file), file);
+    });
+    if (!report) continue;
     const text = promptOf(report.findings, report.impression);
     if (report.images.length === 0) skip('no parentImage');
     else if (text === undefined) skip('neither findings nor impression');
@@ -77,17 +78,18 @@ async function loadXml(dir: string): Promise<RecordSet> {
           skip(`image ${id}.png is not there`);
           continue;
         }
-        records.push({
+        const record = await attempt(path.posix.normalize(image), async () => ({
           id,
           file: path.posix.normalize(image),
           image: await resolveInside(dir, image, { file, field: 'parentImage' }),
           text: checkText(text, { file, field: 'findings' }),
           patient: report.uid || name.slice(0, -'.xml'.length),
-        });
+        }));
+        if (record) records.push(record);
       }
     }
   }
-  return nonEmpty({ layout: 'iu-xray', dir, records, skipped, warnings: [] });
+  return { layout: iuXray.name, dir, records, skipped, warnings: [], problems };
 }
 
 async function loadCsv(dir: string, names: readonly string[]): Promise<RecordSet> {
@@ -102,6 +104,7 @@ async function loadCsv(dir: string, names: readonly string[]): Promise<RecordSet
   const present = new Set(films?.names);
   const records: DataRecord[] = [];
   const skipped: Skip[] = [];
+  const { problems, attempt } = problemList();
   for (const { line, cells } of await readCsv(file, ['uid', 'filename', 'projection'])) {
     const [uid, filename, projection] = ['uid', 'filename', 'projection'].map((name) => cells.get(name)!) as [
       string,
@@ -109,10 +112,12 @@ async function loadCsv(dir: string, names: readonly string[]): Promise<RecordSet
       string,
     ];
     const view = projection.trim().toLowerCase();
-    if (view !== 'frontal' && view !== 'lateral') {
-      throw new FileError(file, `line ${line}: projection`, `is neither Frontal nor Lateral`);
-    }
     if (view === 'lateral') continue;
+    if (view !== 'frontal') {
+      const error = new FileError(file, `line ${line}: projection`, `is neither Frontal nor Lateral`);
+      await attempt(filename, () => Promise.reject(error));
+      continue;
+    }
     const report = byUid.get(uid);
     const text = report && promptOf(report.cells.get('findings')!, report.cells.get('impression')!);
     const image = `${films!.folder}/${filename}`;
@@ -121,21 +126,30 @@ async function loadCsv(dir: string, names: readonly string[]): Promise<RecordSet
     else if (/^[\w.-]+$/.test(filename) && !present.has(filename)) {
       skipped.push({ file: filename, reason: `image ${filename} is not there` });
     } else {
-      records.push({
+      const record = await attempt(path.posix.normalize(image), async () => ({
         id: filename.replace(/\.(png|jpe?g)$/i, ''),
         file: path.posix.normalize(image),
         image: await resolveInside(dir, image, { file, field: `line ${line}: filename` }),
         text: checkText(text, { file: reportsFile, field: `line ${report.line}: findings` }),
         patient: uid,
-      });
+      }));
+      if (record) records.push(record);
     }
   }
-  return nonEmpty({ layout: 'iu-xray', dir, records, skipped, warnings: [] });
+  return { layout: iuXray.name, dir, records, skipped, warnings: [], problems };
 }
 
 /**
  * The frontal pairs of an IU X-Ray folder; reports without film, findings or frontal view are left out and counted.
  * @throws FileError naming the report or table and its field.
  */
-export const loadIuXray = (dir: string, names: readonly string[]): Promise<RecordSet> =>
+const read = (dir: string, names: readonly string[]): Promise<RecordSet> =>
   names.includes(XML_FOLDER) ? loadXml(dir) : loadCsv(dir, names);
+
+export const iuXray: Layout = {
+  name: 'iu-xray',
+  doc: 'ecgen-radiology, or indiana_reports.csv and indiana_projections.csv',
+  detect: (_, names) => [XML_FOLDER, REPORTS, PROJECTIONS].some((name) => names.includes(name)),
+  read,
+  says: 'frontal films only; the prompt is the findings of the report, its impression where there are none',
+};

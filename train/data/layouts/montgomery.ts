@@ -9,19 +9,17 @@ import {
   checkText,
   type DataRecord,
   namesIn,
-  nonEmpty,
   oneLine,
+  problemList,
   type RecordSet,
   resolveInside,
   type Skip,
 } from '../records.ts';
+import type { Layout } from './layout.ts';
 
 const IMAGES = 'CXR_png';
 const READINGS = 'ClinicalReadings';
 const MAX_READING_BYTES = 1 << 16;
-
-/** Whether the folder has this layout. */
-export const isMontgomery = (names: readonly string[]): boolean => names.includes(READINGS) || names.includes(IMAGES);
 
 /**
  * The prompt of a reading.
@@ -48,7 +46,7 @@ export function readingText(source: string, file: string): string {
  * The pairs of a Montgomery folder; images without reading and readings without image are left out and counted.
  * @throws FileError naming the reading and its field, or what was looked for and not found.
  */
-export async function loadMontgomery(dir: string): Promise<RecordSet> {
+async function read(dir: string): Promise<RecordSet> {
   const images = await namesIn(path.join(dir, IMAGES));
   const readings = await namesIn(path.join(dir, READINGS));
   if (!images || !readings) {
@@ -62,6 +60,7 @@ export async function loadMontgomery(dir: string): Promise<RecordSet> {
   const texts = readings.filter((name) => name.endsWith('.txt'));
   const records: DataRecord[] = [];
   const skipped: Skip[] = [];
+  const { problems, attempt } = problemList();
   for (const name of texts) {
     const id = name.slice(0, -'.txt'.length);
     const reading = path.join(dir, READINGS, name);
@@ -70,17 +69,28 @@ export async function loadMontgomery(dir: string): Promise<RecordSet> {
       skipped.push({ file: `${READINGS}/${name}`, reason: `${image} is not there` });
       continue;
     }
-    const real = await resolveInside(dir, `${READINGS}/${name}`, { file: reading, field: 'reading' });
-    const source = decodeText(await readBytes(real, MAX_READING_BYTES), reading);
-    records.push({
-      id,
-      file: image,
-      image: await resolveInside(dir, image, { file: reading, field: 'image' }),
-      text: readingText(source, reading),
-      // MCUCXR_0001_0: number of the patient, then 1 for tuberculosis.
-      patient: id.replace(/_\d$/, ''),
+    const record = await attempt(image, async () => {
+      const real = await resolveInside(dir, `${READINGS}/${name}`, { file: reading, field: 'reading' });
+      const source = decodeText(await readBytes(real, MAX_READING_BYTES), reading);
+      return {
+        id,
+        file: image,
+        image: await resolveInside(dir, image, { file: reading, field: 'image' }),
+        text: readingText(source, reading),
+        // MCUCXR_0001_0: number of the patient, then 1 for tuberculosis.
+        patient: id.replace(/_\d$/, ''),
+      };
     });
+    if (record) records.push(record);
   }
   skipped.push(...[...films].map((name) => ({ file: `${IMAGES}/${name}`, reason: 'has no reading' })));
-  return nonEmpty({ layout: 'montgomery', dir, records, skipped, warnings: [] });
+  return { layout: montgomery.name, dir, records, skipped, warnings: [], problems };
 }
+
+export const montgomery: Layout = {
+  name: 'montgomery',
+  doc: 'CXR_png and ClinicalReadings',
+  detect: (_, names) => names.includes(READINGS) || names.includes(IMAGES),
+  read,
+  says: 'the prompt is sex, age and finding of the reading',
+};

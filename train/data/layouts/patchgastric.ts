@@ -10,13 +10,14 @@ import {
   checkText,
   type DataRecord,
   firstFolder,
-  nonEmpty,
   oneLine,
+  problemList,
   type RecordSet,
   resolveInside,
   type Skip,
 } from '../records.ts';
 import { readCsv } from '../table.ts';
+import type { Layout } from './layout.ts';
 
 const TABLE = 'captions.csv';
 const IMAGES = ['patches_captions/patches_captions', 'patches_captions', 'patches', 'images'] as const;
@@ -37,9 +38,6 @@ export type PatchGastricOptions = {
   readonly perClass?: number;
   readonly seed?: number;
 };
-
-/** Whether the folder has this layout. */
-export const isPatchGastric = (names: readonly string[]): boolean => names.includes(TABLE);
 
 /** Spelling without case, hyphens and commas: "Well-differentiated…" and "Well differentiated…" are one subtype. */
 const spelling = (subtype: string) => oneLine(subtype.toLowerCase().replace(/[^a-z0-9]+/g, ' '));
@@ -89,7 +87,7 @@ function chosenSubtypes(
  * A class-balanced subset of the patches; the same seed gives the same patches.
  * @throws FileError naming table, line and column, or the folder without patches.
  */
-export async function loadPatchGastric(dir: string, options: PatchGastricOptions = {}): Promise<RecordSet> {
+export async function readPatchGastric(dir: string, options: PatchGastricOptions = {}): Promise<RecordSet> {
   const file = path.join(dir, TABLE);
   const slides = await readSlides(file);
   const patches = await firstFolder(dir, IMAGES);
@@ -114,18 +112,28 @@ export async function loadPatchGastric(dir: string, options: PatchGastricOptions
     randomOf(subkey(key, subtype)).shuffle(bySubtype.get(subtype)!).slice(0, perClass),
   );
   const records: DataRecord[] = [];
+  const { problems, attempt } = problemList();
   for (const { name, slide } of chosen) {
     const relative = `${patches.folder}/${name}`;
-    records.push({
+    const record = await attempt(relative, async () => ({
       id: name.replace(/\.\w+$/, ''),
       file: relative,
       image: await resolveInside(dir, relative, { file, field: 'patch' }),
       text: slide.text,
       patient: slide.id,
       label: slide.subtype,
-    });
+    }));
+    if (record) records.push(record);
   }
   const warnings =
     perClass < (options.perClass ?? 1000) ? [`only ${perClass} patches per subtype: the rarest has no more`] : [];
-  return nonEmpty({ layout: 'patchgastric', dir, records, skipped, warnings });
+  return { layout: patchGastric.name, dir, records, skipped, warnings, problems };
 }
+
+export const patchGastric: Layout = {
+  name: 'patchgastric',
+  doc: 'captions.csv and patches_captions',
+  detect: (_, names) => names.includes(TABLE),
+  read: (dir, _, options) => readPatchGastric(dir, options),
+  says: 'as many patches of each subtype as the rarest has, at most 1,000, drawn by the seed',
+};
