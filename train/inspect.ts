@@ -25,6 +25,8 @@ type Options = {
   readonly quick?: boolean;
   readonly config?: string;
   readonly layout?: string;
+  readonly captionColumn?: string;
+  readonly skipUnreadable?: boolean;
   readonly split: string;
   readonly seed: number;
 };
@@ -51,6 +53,8 @@ const program = (io: Io) =>
     .option('--config <dir>', "base: configurations of a single file (default: Stable Diffusion 1.5's)")
     .option('--quick', 'base and tensors: read headers only, no values')
     .addOption(new Option('--layout <name>', 'data: settles the layout').choices(LAYOUTS.map(({ name }) => name)))
+    .option('--caption-column <name>', 'data: the column that holds the texts')
+    .option('--skip-unreadable', 'data: looks at the rest where pairs cannot be read')
     .option('--split <parts>', 'data: training/validation/test in percent', '80/10/10')
     .option('--seed <n>', 'data: seed of the split', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1);
 

@@ -17,6 +17,20 @@ const fields = settings({
     value: 'dir',
     help: "a folder of pictures with texts; 'phantoms' are built in",
   }),
+  layout: setting(z.string().min(1).nullable().default(null), {
+    group: 'Data',
+    value: 'name',
+    help: 'settles the layout of the folder where it looks like two',
+  }),
+  captionColumn: setting(z.string().min(1).nullable().default(null), {
+    group: 'Data',
+    value: 'name',
+    help: 'column of the table that holds the texts, where it has none of the usual names',
+  }),
+  skipUnreadable: setting(z.boolean().default(false), {
+    group: 'Data',
+    help: 'trains on the rest where pairs cannot be read; the report names what was left out',
+  }),
   pairs: setting(z.int().min(20).max(100_000).default(700), { group: 'Data', help: 'number of built-in pairs' }),
   base: setting(z.string().min(1).default('models/small-base'), {
     group: 'Model and adapters',

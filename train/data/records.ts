@@ -183,7 +183,8 @@ function problemsError(dir: string, problems: readonly Problem[]): FileError {
     return printable(message.startsWith(`${dir}/`) ? message.slice(dir.length + 1) : message, 180);
   });
   const more = problems.length > shown.length ? `; and ${problems.length - shown.length} more` : '';
-  return new FileError(dir, 'data', `${problems.length} problems: ${shown.join('; ')}${more}`);
+  const way = '--skip-unreadable trains on the rest';
+  return new FileError(dir, 'data', `${problems.length} problems (${way}): ${shown.join('; ')}${more}`);
 }
 
 /**

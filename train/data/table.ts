@@ -94,7 +94,8 @@ export async function readCsv(
   const missing = wanted.filter((_, at) => found[at] === undefined).map(([name]) => quoted(name!));
   if (missing.length > 0) {
     const there = listed(named.map((name) => quoted(name, 40)));
-    throw new FileError(file, 'line 1', `column ${listed(missing)} is missing, found ${there}`);
+    const way = found[0] !== undefined && missing.includes(quoted('text')) ? '; --caption-column names another' : '';
+    throw new FileError(file, 'line 1', `column ${listed(missing)} is missing, found ${there}${way}`);
   }
   const body = rows.slice(1).filter(({ record }) => !record.every(blank));
   if (body.length === 0) throw new FileError(file, '', 'has a header line but no rows');

@@ -9,6 +9,7 @@ import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
 import { type Dataset, loadDataset } from '../data/dataset.ts';
+import { LAYOUTS } from '../data/layouts/index.ts';
 import {
   dataHash,
   duplicatePictures,
@@ -24,6 +25,8 @@ export type DataView = {
   /** Its tokenizer counts the ids. Default: CLIP's. */
   readonly base?: string;
   readonly layout?: string;
+  readonly captionColumn?: string;
+  readonly skipUnreadable?: boolean;
   /** As for training: `80/10/10`. */
   readonly split: string;
   readonly seed: number;
@@ -105,6 +108,8 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
   let shown = performance.now();
   const dataset = await loadDataset(location, {
     ...(view.layout === undefined ? {} : { layout: view.layout }),
+    ...(view.captionColumn === undefined ? {} : { captionColumn: view.captionColumn }),
+    skipUnreadable: view.skipUnreadable === true,
     seed: view.seed,
     onProgress: (done, total) => {
       if (performance.now() - shown < 5000) return;
@@ -118,6 +123,7 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
   const duplicates = duplicatePictures(records);
   printFacts(io, `data ${printable(location)}`, [
     ['layout', dataset.layout],
+    ['prompt', LAYOUTS.find(({ name }) => name === dataset.layout)?.says],
     ['pairs', commas(records.length)],
     ['width', spread(records.map(({ picture }) => picture.width))],
     ['height', spread(records.map(({ picture }) => picture.height))],

@@ -62,7 +62,12 @@ function phantoms(c: RunConfig, side: number): RunData {
 /** @throws FileError naming file and field of the first broken record; RangeError when there are too few patients to split */
 export async function loadPairs(c: RunConfig, side: number, folder: string): Promise<RunData> {
   if (c.data === 'phantoms') return phantoms(c, side);
-  const set = await loadDataset(c.data, { seed: c.seed });
+  const set = await loadDataset(c.data, {
+    seed: c.seed,
+    skipUnreadable: c.skipUnreadable,
+    ...(c.layout === null ? {} : { layout: c.layout }),
+    ...(c.captionColumn === null ? {} : { captionColumn: c.captionColumn }),
+  });
   const ratios = parseRatios(c.split);
   const parts = splitRecords(set.records, ratios, c.seed);
   await writeSplit(path.join(folder, 'split.json'), describeSplit(parts, ratios, c.seed));
@@ -82,6 +87,10 @@ export async function loadPairs(c: RunConfig, side: number, folder: string): Pro
     hash: dataHash(set.records),
     patients,
     duplicates: duplicatePictures(set.records).length,
-    warnings: [...set.warnings, ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`)],
+    warnings: [
+      ...set.warnings,
+      ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`),
+      ...(set.skipped.length > 20 ? [`left out ${set.skipped.length - 20} more`] : []),
+    ],
   };
 }

@@ -104,10 +104,16 @@ describe('tables in folders, with other columns', () => {
     ]);
     expect(warnings).toEqual([expect.stringMatching(/^test, train are taken together/)]);
   });
-  it.each(['caption', 'prompt', 'description', 'report'])('texts in a column %s', async (column) => {
+  it.each(['caption', 'prompt', 'description'])('texts in a column %s', async (column) => {
     expect(await texts({ ...two, 'metadata.csv': `file_name,${column}\na.png,one\nb.png,two\n` })).toEqual(both);
     const lines = `{"file_name":"a.png","${column}":"one"}\n{"image":"b.png","${column}":"two"}\n`;
     expect(await texts({ ...two, 'metadata.jsonl': lines })).toEqual(both);
+  });
+  it('in no column of a usual name: the line says how to name it', async () => {
+    const dir = folder({ ...two, 'metadata.csv': 'file_name,report\na.png,one\nb.png,two\n' });
+    expect(await refusal(loadDataset(dir))).toMatch(
+      /column "text" is missing, found .*; --caption-column names another$/,
+    );
   });
   it('in the column that is named, and nowhere else', async () => {
     const table = 'file_name,text,words\na.png,x,one\nb.png,y,two\n';
@@ -209,7 +215,9 @@ describe('several odd pairs', () => {
     });
   it('are told at once, twenty of them', async () => {
     const message = await refusal(loadDataset(make()));
-    expect(message).toMatch(/data: 30 problems: metadata\.csv: line 34: row has another number/);
+    expect(message).toMatch(
+      /data: 30 problems \(--skip-unreadable trains on the rest\): metadata\.csv: line 34: row has another number/,
+    );
     for (const word of ['"f3.png" is not there', '"f20.png" is not there', 'and 10 more'])
       expect(message).toContain(word);
     expect(message.split('; ')).toHaveLength(21 + 1);

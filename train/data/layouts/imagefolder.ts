@@ -20,7 +20,7 @@ const TABLES = ['metadata.csv', 'metadata.jsonl'] as const;
 /** What the column of the pictures' names is called, the usual name first. */
 const FILE_COLUMNS = ['file_name', 'filename', 'file', 'image_path', 'image_file', 'image', 'path'];
 /** What the column of the texts is called. */
-const TEXT_COLUMNS = ['text', 'caption', 'prompt', 'description', 'report', 'findings', 'caption_text', 'label_text'];
+const TEXT_COLUMNS = ['text', 'caption', 'prompt', 'description'];
 /** Optional columns that tell whose image it is. */
 const PATIENT_COLUMNS = ['patient', 'patient_id', 'subject_id'] as const;
 
@@ -175,5 +175,5 @@ export const imageFolder: Layout = {
   detect: async (dir, names) =>
     TABLES.some((name) => names.includes(name)) || (await tableFolders(dir, names)).length > 0,
   read,
-  says: `the prompt is the column ${TEXT_COLUMNS.slice(0, 3).join(', ')} or what --caption-column names`,
+  says: `the column ${TEXT_COLUMNS.join(', ')}, or the one that --caption-column names`,
 };

@@ -151,5 +151,5 @@ export const iuXray: Layout = {
   doc: 'ecgen-radiology, or indiana_reports.csv and indiana_projections.csv',
   detect: (_, names) => [XML_FOLDER, REPORTS, PROJECTIONS].some((name) => names.includes(name)),
   read,
-  says: 'frontal films only; the prompt is the findings of the report, its impression where there are none',
+  says: 'the findings of the report, its impression where there are none; frontal films only',
 };

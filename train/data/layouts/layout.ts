@@ -22,6 +22,6 @@ export interface Layout {
    * @throws FileError where nothing can be read at all
    */
   readonly read: (dir: string, names: readonly string[], options: ReadOptions) => Promise<RecordSet>;
-  /** What `inspect` says about a folder of it besides what it says about any: what is the prompt, what is left out. */
+  /** What `inspect` says of it besides what it says of any: where the prompt comes from, what is left out. */
   readonly says: string;
 }

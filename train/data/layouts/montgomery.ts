@@ -92,5 +92,5 @@ export const montgomery: Layout = {
   doc: 'CXR_png and ClinicalReadings',
   detect: (_, names) => names.includes(READINGS) || names.includes(IMAGES),
   read,
-  says: 'the prompt is sex, age and finding of the reading',
+  says: 'sex, age and finding of the reading',
 };

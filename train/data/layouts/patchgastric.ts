@@ -135,5 +135,5 @@ export const patchGastric: Layout = {
   doc: 'captions.csv and patches_captions',
   detect: (_, names) => names.includes(TABLE),
   read: (dir, _, options) => readPatchGastric(dir, options),
-  says: 'as many patches of each subtype as the rarest has, at most 1,000, drawn by the seed',
+  says: 'the text of the slide; as many patches of each subtype as the rarest has, at most 1,000, drawn by the seed',
 };

@@ -92,5 +92,5 @@ export const sidecar: Layout = {
     !names.some((name) => /^(metadata\.(csv|jsonl)|captions\.csv|ClinicalReadings|ecgen-radiology)$/.test(name)) &&
     (await foldersOf(dir, names)).size > 0,
   read,
-  says: 'the prompt is the text beside each picture, on one line',
+  says: 'the text beside each picture, on one line',
 };
