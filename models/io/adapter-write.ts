@@ -4,11 +4,10 @@
  * per-module alphas. Where no alpha is given, diffusers 0.25 to 0.39 takes the first module's rank for all; from 0.34 on
  * it reads ranks and alphas from the header's `lora_adapter_metadata` first.
  */
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { toKohya } from '../names.ts';
 import { type AdapterFile, type AdapterModule, transpose } from './adapter-file.ts';
-import { type AtomicOptions, createFolderAtomic, writeFileAtomic } from './atomic.ts';
+import { type AtomicOptions, createFolderAtomic, makeFolders, writeFileAtomic } from './atomic.ts';
 import type { Json } from './json.ts';
 import type { TensorOut } from './safetensors-write.ts';
 import { writeSafetensors } from './safetensors-write.ts';
@@ -94,7 +93,7 @@ async function writePeft(folder: string, adapter: AdapterFile, options: AtomicOp
     async (temporary) => {
       for (const [part, modules] of networks) {
         const target = networks.size === 1 ? temporary : path.join(temporary, part);
-        await mkdir(target, { recursive: true });
+        await makeFolders(target);
         const tensors = new Map<string, TensorOut>();
         for (const [modulePath, module] of modules) {
           const prefix = `base_model.model.${modulePath}`;

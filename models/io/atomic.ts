@@ -26,6 +26,32 @@ function temporaryName(target: string): string {
   return path.join(path.dirname(target), `.${base}.tmp-${process.pid}-${randomBytes(6).toString('hex')}`);
 }
 
+/**
+ * Makes a folder and its parents, unless they are there. (`mkdir` of Node, told to be recursive, never ends below /proc, where
+ * a folder that is not there cannot be made either.)
+ * @returns the folders made, the highest first
+ * @throws the system's error
+ */
+export async function makeFolders(folder: string, mode = 0o777): Promise<readonly string[]> {
+  const target = path.resolve(folder);
+  const isFolder = (): Promise<boolean> => stat(target).then((info) => info.isDirectory());
+  try {
+    if (await isFolder()) return [];
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+  }
+  const parent = path.dirname(target);
+  const above = parent === target ? [] : await makeFolders(parent, mode);
+  try {
+    await mkdir(target, { mode });
+  } catch (error) {
+    // another process may have made it in between
+    if (systemCode(error) === 'EEXIST' && (await isFolder())) return above;
+    throw error;
+  }
+  return [...above, target];
+}
+
 /** Makes a rename or a new name in `folder` survive a power failure. */
 export async function syncFolder(folder: string): Promise<void> {
   let handle: FileHandle | undefined;
@@ -91,7 +117,7 @@ export async function createFolderAtomic(
   await refuseUsed(target, folder);
   const temporary = temporaryName(target);
   try {
-    await mkdir(path.dirname(target), { recursive: true });
+    await makeFolders(path.dirname(target));
     await mkdir(temporary, { mode: options.mode ?? 0o777 });
     await fill(temporary);
     options.signal?.throwIfAborted();

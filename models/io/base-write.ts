@@ -1,8 +1,7 @@
 /** Writes a model folder in the diffusers layout, all at once: it is complete when its name appears. */
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { PARTS, type Part } from '../names.ts';
-import { type AtomicOptions, createFolderAtomic, writeFileAtomic } from './atomic.ts';
+import { type AtomicOptions, createFolderAtomic, makeFolders, writeFileAtomic } from './atomic.ts';
 import type { Base, ConfigFiles } from './base.ts';
 import type { Json } from './json.ts';
 import { type TensorOut, writeSafetensors } from './safetensors-write.ts';
@@ -34,7 +33,7 @@ export async function writeBase(folder: string, model: BaseOut, options: AtomicO
     folder,
     async (temporary) => {
       const write = async (name: string, content: string | Uint8Array) => {
-        await mkdir(path.dirname(path.join(temporary, name)), { recursive: true });
+        await makeFolders(path.dirname(path.join(temporary, name)));
         await writeFileAtomic(path.join(temporary, name), content, options.signal ? { signal: options.signal } : {});
       };
       await write('model_index.json', text(modelIndex(model.configFiles.scheduler)));

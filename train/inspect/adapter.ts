@@ -1,11 +1,10 @@
 /** An adapter: ranks, scales and how much it changes each module, with the paper's rank maps, from the file alone. */
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { checkAdapter } from '../../models/io/adapter-check.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
 import { type RunFacts, runOf } from '../../models/io/adapter-run.ts';
 import { frobenius, sizeOfAdapter } from '../../models/io/adapter-size.ts';
-import { writeFileAtomic } from '../../models/io/atomic.ts';
+import { makeFolders, writeFileAtomic } from '../../models/io/atomic.ts';
 import { type Base, openBase } from '../../models/io/base.ts';
 import { asFileError, FileError, printable } from '../../models/io/error.ts';
 import type { Part } from '../../models/names.ts';
@@ -149,7 +148,7 @@ async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<
     ['change-unet.svg', sizes.unet && changeMap(sizes.unet, 'U-Net', relative)],
     ['change-text-encoder.svg', sizes.text && changeMap(sizes.text, 'Text encoder', relative)],
   ] as const;
-  await mkdir(folder, { recursive: true }).catch((error) => {
+  await makeFolders(folder).catch((error) => {
     throw asFileError(error, folder);
   });
   for (const [name, svg] of files) {

@@ -1,6 +1,5 @@
 /** One training stage over a full parameter tree: compiled AdamW step with EMA, cosine rate, resumable to the bit. */
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setImmediate as nextTask } from 'node:timers/promises';
 import {
@@ -19,7 +18,7 @@ import {
   unflatten,
   valueAndGrad,
 } from '../../core/index.ts';
-import { writeFileAtomic } from '../../models/io/atomic.ts';
+import { makeFolders, writeFileAtomic } from '../../models/io/atomic.ts';
 import { asFileError } from '../../models/io/error.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { writeSafetensors } from '../../models/io/safetensors-write.ts';
@@ -61,7 +60,7 @@ const zerosLike = <P>(tree: P): P =>
 export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>(o: StageOptions<P, B>): Promise<P> {
   const file = path.join(o.folder, `${o.name}.state.safetensors`);
   const doneFile = path.join(o.folder, `${o.name}.done.json`);
-  await mkdir(o.folder, { recursive: true }).catch((error) => {
+  await makeFolders(o.folder).catch((error) => {
     throw asFileError(error, o.folder);
   });
   let state: State<P> = { p: o.params, m: zerosLike(o.params), v: zerosLike(o.params), ema: await copied(o.params) };

@@ -2,11 +2,10 @@
  * Atomic writing inside run folders. Reports and images of patients may be in there, so files are 0600 and folders
  * 0700; the mechanism itself lives with the file formats, which need it too.
  */
-import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import {
   type AtomicOptions,
-  createFolderAtomic,
+  makeFolders,
   type Sink,
   sweepTemporary,
   syncFolder,
@@ -32,22 +31,17 @@ export async function writeRunFile(
   await writeFileAtomic(file, content, { ...options, mode: PRIVATE_FILE });
 }
 
-/** Makes a private folder (and its parents) unless it is there; new names are safe. @throws FileError with path and cause */
-export async function makeRunFolder(folder: string): Promise<void> {
+/**
+ * Makes a private folder (and its parents) unless it is there; new names are safe.
+ * @returns the folders made, the highest first
+ * @throws FileError with path and cause
+ */
+export async function makeRunFolder(folder: string): Promise<readonly string[]> {
   try {
-    const first = await mkdir(folder, { recursive: true, mode: PRIVATE_FOLDER });
-    if (first === undefined) return;
-    const top = path.dirname(path.resolve(first));
-    for (let parent = path.resolve(folder); parent !== top; ) {
-      parent = path.dirname(parent);
-      await syncFolder(parent);
-    }
+    const made = await makeFolders(folder, PRIVATE_FOLDER);
+    for (const one of [...made].reverse()) await syncFolder(path.dirname(one));
+    return made;
   } catch (error) {
     throw asFileError(error, folder);
   }
-}
-
-/** Makes a folder such as a checkpoint appear at once, filled. @throws FileError if it holds something already */
-export async function createRunFolder(folder: string, fill: (temporary: string) => Promise<void>): Promise<void> {
-  await createFolderAtomic(folder, fill, { mode: PRIVATE_FOLDER });
 }

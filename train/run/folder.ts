@@ -2,13 +2,14 @@
  * The folder of one run: who may use it, and its resolved configuration.
  * What lies in it, and which of its fields hold wall-clock times: `README.md`.
  */
-import { chmod, readdir, stat } from 'node:fs/promises';
+import { chmod, readdir, rmdir, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { asFileError, FileError, systemCode } from '../../models/io/error.ts';
 import { type Json, parseJson, readJson } from '../../models/io/json.ts';
 import { makeRunFolder, PRIVATE_FOLDER, sweepTemporary, writeRunFile } from './atomic.ts';
 import { canonicalJson, type Plain } from './canonical.ts';
 import { acquireLock, isLockName, type Lock } from './lock.ts';
+import { METRICS_FILE } from './metrics.ts';
 
 export const CONFIG_FILE = 'config.json';
 
@@ -28,7 +29,27 @@ export interface RunFolder {
    * @returns a line where its lock file could not be removed
    */
   close(): Promise<string | undefined>;
+  /**
+   * Takes a run back that failed before its first step: what it wrote goes, and the folders that were made for it. A folder
+   * that holds work, or held a run before, stays. It is closed then.
+   */
+  abandon(): Promise<void>;
 }
+
+/**
+ * Refuses a folder that cannot take a new run, before anything is made or read for it.
+ * @throws FileError if the folder holds a run that has begun or anything else
+ */
+export async function refuseTaken(folder: string, config: Plain): Promise<void> {
+  await refuseNoFolder(folder, 'ENOENT');
+  if (await isThere(folder)) await refuseUsed(folder, config);
+}
+
+const isThere = (file: string): Promise<boolean> =>
+  stat(file).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * Makes the folder of a new run and writes its configuration.
@@ -38,21 +59,29 @@ export interface RunFolder {
  */
 export async function createRun(folder: string, config: Plain): Promise<RunFolder> {
   const text = `${canonicalJson(config, 2)}\n`;
-  await refuseNoFolder(folder, 'ENOENT');
-  await makeRunFolder(folder);
-  await refuseUsed(folder);
-  const lock = await acquireLock(folder);
+  await refuseTaken(folder, config);
+  const made = await makeRunFolder(folder);
+  const lock = await acquireLock(folder).catch(async (error) => {
+    await removeEmpty(made);
+    throw error;
+  });
   try {
     // Again, since another process may have made a whole run between the first look and the lock.
-    await refuseUsed(folder);
+    await refuseUsed(folder, config);
     await chmod(folder, PRIVATE_FOLDER);
     await sweepTemporary(folder, true);
     await writeRunFile(path.join(folder, CONFIG_FILE), text);
   } catch (error) {
     await lock.release();
+    await removeEmpty(made);
     throw asFileError(error, folder);
   }
-  return ownedBy(lock, { path: folder, resumed: false, config: parseJson(text, CONFIG_FILE) });
+  return ownedBy(lock, { path: folder, resumed: false, config: parseJson(text, CONFIG_FILE) }, made);
+}
+
+/** Folders that were made, the highest first, as far as they are empty. */
+async function removeEmpty(made: readonly string[]): Promise<void> {
+  for (const folder of [...made].reverse()) await rmdir(folder).catch(() => undefined);
 }
 
 /**
@@ -78,12 +107,34 @@ export async function openRun(folder: string): Promise<{ readonly run: RunFolder
   }
 }
 
-const ownedBy = (lock: Lock, run: Pick<RunFolder, 'path' | 'resumed' | 'config'>): RunFolder => ({
+/** @param made the folders made for a new run */
+const ownedBy = (
+  lock: Lock,
+  run: Pick<RunFolder, 'path' | 'resumed' | 'config'>,
+  made: readonly string[] = [],
+): RunFolder => ({
   ...run,
   ...(lock.note === undefined ? {} : { note: lock.note }),
   check: lock.check,
   close: lock.release,
+  async abandon() {
+    const begun = run.resumed || (await hasWork(run.path).catch(() => true));
+    if (!begun)
+      for (const name of [...BEFORE_FIRST_STEP, METRICS_FILE])
+        await unlink(path.join(run.path, name)).catch(() => undefined);
+    await lock.release();
+    if (!begun) await removeEmpty(made);
+  },
 });
+
+/** Whether a folder holds more than what precedes the first step, and a log without a line. */
+async function hasWork(folder: string): Promise<boolean> {
+  for (const name of await entriesOf(folder)) {
+    if (BEFORE_FIRST_STEP.has(name)) continue;
+    if (name !== METRICS_FILE || (await stat(path.join(folder, name))).size > 0) return true;
+  }
+  return false;
+}
 
 /** The same run under another configuration, which is written into its folder unless it is the same. */
 export async function changeConfig(run: RunFolder, config: Plain): Promise<RunFolder> {
@@ -107,17 +158,29 @@ async function refuseNoFolder(folder: string, allowed?: string): Promise<void> {
 /** What a run writes before its first step: a folder with nothing else in it holds no work. */
 const BEFORE_FIRST_STEP: ReadonlySet<string> = new Set([CONFIG_FILE, 'split.json']);
 
-/** A new run takes an empty folder, or one where a run failed before it began (a wrong path, broken data). */
-async function refuseUsed(folder: string): Promise<void> {
-  const all = await readdir(folder).catch((error) => {
+/** The names in a folder without locks and what killed writers left. */
+const entriesOf = async (folder: string): Promise<readonly string[]> =>
+  (await readdir(folder)).filter((name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name));
+
+/** A new run takes an empty folder, or one where a run of ours was killed before it began. */
+async function refuseUsed(folder: string, config: Plain): Promise<void> {
+  const names = await entriesOf(folder).catch((error) => {
     throw asFileError(error, folder);
   });
-  const names = all.filter((name) => !isLockName(name) && !/^\..*\.tmp-\d+-[0-9a-f]{12}$/s.test(name));
-  if (names.every((name) => BEFORE_FIRST_STEP.has(name))) return;
-  if (names.includes(CONFIG_FILE)) {
+  if (names.length === 0) return;
+  const ours = names.includes(CONFIG_FILE) && (await isOurs(path.join(folder, CONFIG_FILE), config));
+  if (ours && names.every((name) => BEFORE_FIRST_STEP.has(name))) return;
+  if (ours || (names.includes(CONFIG_FILE) && names.includes(METRICS_FILE)))
     throw new FileError(folder, '', 'holds a run already; go on with --resume, or choose another folder');
-  }
   throw new FileError(folder, '', 'is not empty; choose another folder');
+}
+
+/** Whether a configuration has settings of a run, and nothing else. */
+async function isOurs(file: string, config: Plain): Promise<boolean> {
+  const found = await readJson(file).catch(() => null);
+  if (typeof found !== 'object' || found === null || Array.isArray(found)) return false;
+  const keys = Object.keys(found);
+  return keys.length > 0 && keys.every((key) => Object.hasOwn(config as object, key));
 }
 
 /** Sweeps the folder and every folder below it; links are not followed. */

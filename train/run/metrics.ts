@@ -15,6 +15,7 @@ import { lineJson } from './canonical.ts';
 import type { RunFolder } from './folder.ts';
 
 export const METRICS_FILE = 'metrics.jsonl';
+
 /** A run of a million steps stays far below. */
 const LIMIT_BYTES = 2 ** 30;
 

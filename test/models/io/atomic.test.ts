@@ -15,7 +15,7 @@ import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createFolderAtomic, sweepTemporary, writeFileAtomic } from '../../../models/io/atomic.ts';
 import { asFileError, FileError, listed, printable } from '../../../models/io/error.ts';
-import { createRunFolder, makeRunFolder, writeRunFile } from '../../../train/run/atomic.ts';
+import { makeRunFolder, writeRunFile } from '../../../train/run/atomic.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-atomic-'));
@@ -110,12 +110,22 @@ describe.skipIf(process.platform === 'win32')('run folders', () => {
     const folder = path.join(fresh(), 'runs/first');
     await makeRunFolder(folder);
     await writeRunFile(path.join(folder, 'config.json'), '{}');
-    await createRunFolder(path.join(folder, 'checkpoint'), async (temporary) => {
-      await writeRunFile(path.join(temporary, 'state'), 'x');
-    });
+    await makeRunFolder(path.join(folder, 'checkpoint'));
+    await writeRunFile(path.join(folder, 'checkpoint/state'), 'x');
     const mode = (name: string) => (statSync(path.join(folder, name)).mode & 0o777).toString(8);
     expect(['.', 'config.json', 'checkpoint', 'checkpoint/state'].map(mode)).toEqual(['700', '600', '700', '600']);
   });
+});
+
+describe.skipIf(process.platform !== 'linux')('a place where no folder can be made', () => {
+  it.each(['/proc/no-such-place/run', '/proc/self/no-such-place', '/dev/null/run'])(
+    '%s is told and does not hang',
+    { timeout: 10_000 },
+    async (folder) => {
+      await expect(makeRunFolder(folder)).rejects.toThrow(FileError);
+      await expect(createFolderAtomic(folder, async () => undefined)).rejects.toThrow(FileError);
+    },
+  );
 });
 
 describe('messages', () => {

@@ -15,7 +15,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FileError } from '../../../models/io/error.ts';
 import { canonicalJson, differences } from '../../../train/run/canonical.ts';
-import { createRun, openRun } from '../../../train/run/folder.ts';
+import { createRun, openRun, refuseTaken } from '../../../train/run/folder.ts';
 import { compiled } from '../../support/compiled.ts';
 import { FAULTS, scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
@@ -63,6 +63,40 @@ describe('a new run', () => {
       await expect(createRun(target, bad)).rejects.toThrow(/^x\.y: .* cannot be written as JSON$/);
       expect(() => statSync(target)).toThrow('ENOENT');
     }
+  });
+  it('is refused beside a config.json that is no run of ours, which stays as it was', async () => {
+    // as diffusers writes them: sorted keys, two blanks
+    for (const foreign of ['{\n  "_class_name": "UNet2DConditionModel",\n  "a": 1\n}\n', '{}', '[1]', 'not json']) {
+      const folder = fresh();
+      mkdirSync(folder);
+      writeFileSync(path.join(folder, 'config.json'), foreign);
+      await expect(createRun(folder, { a: 2 })).rejects.toThrow(/run: is not empty; choose another folder$/);
+      await expect(refuseTaken(folder, { a: 2 })).rejects.toThrow(/run: is not empty; choose another folder$/);
+      expect(readFileSync(path.join(folder, 'config.json'), 'utf8')).toBe(foreign);
+      expect(readdirSync(folder)).toEqual(['config.json']);
+    }
+  });
+  it('that fails before its first step takes itself back, with the folders made for it and no others', async () => {
+    const folder = path.join(fresh(), 'deep/er');
+    const run = await createRun(folder, { a: 1 });
+    writeFileSync(path.join(folder, 'split.json'), '{}');
+    writeFileSync(path.join(folder, 'metrics.jsonl'), '');
+    await run.abandon();
+    expect(() => statSync(path.dirname(path.dirname(folder)))).toThrow('ENOENT');
+    const own = fresh();
+    mkdirSync(own);
+    await (await createRun(own, { a: 1 })).abandon();
+    expect(readdirSync(own)).toEqual([]);
+  });
+  it.each(['metrics.jsonl', 'best.safetensors'])('that has %s keeps everything', async (name) => {
+    const folder = fresh();
+    const run = await createRun(folder, { a: 1 });
+    writeFileSync(path.join(folder, name), 'x');
+    await run.abandon();
+    expect(readdirSync(folder).sort()).toEqual([name, 'config.json'].sort());
+    const again = await openRun(folder);
+    await again.run.abandon();
+    expect(readdirSync(folder).sort()).toEqual([name, 'config.json'].sort());
   });
   it('may take the place of one that failed before its first step', async () => {
     const folder = fresh();
