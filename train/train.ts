@@ -11,26 +11,20 @@ import { z } from 'zod';
 import { read, readScalar, tensor } from '../core/index.ts';
 import { capacityOf } from '../models/clip/tokenizer.ts';
 import { writeAdapter } from '../models/io/adapter-write.ts';
-import type { Json } from '../models/io/json.ts';
-import { createSampler } from '../models/schedulers/index.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
-import type { RunConfig } from './config/config.ts';
-import { CHANGEABLE, newLength } from './config/resume.ts';
 import { makeContexts } from './model/contexts.ts';
 import { encodePairs } from './model/encode.ts';
-import { loadPipeline } from './model/model.ts';
+import { loadBase } from './model/model.ts';
 import { vaeFactor } from './model/programs.ts';
-import { sideOf, targetsOf } from './model/targets.ts';
+import { targetsOf } from './model/targets.ts';
 import { adamDefaults } from './optimise/optimizer.ts';
 import { ratesOf } from './optimise/rates.ts';
 import { printable } from './report/printable.ts';
-import { refuseChanges } from './run/canonical.ts';
-import { loadCheckpoint, saveCheckpoint } from './run/checkpoint.ts';
-import { changeConfig } from './run/folder.ts';
+import { saveCheckpoint } from './run/checkpoint.ts';
 import { openMetrics } from './run/metrics.ts';
-import { phaseClock } from './run/phases.ts';
+import { type PhaseClock, phaseClock } from './run/phases.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
 import { type Memories, measureOf, memoriesSchema, type TestedStep, testedStep } from './step/growth.ts';
@@ -38,7 +32,6 @@ import { startState, totalRankOf } from './step/ranks.ts';
 import { adaptersOf, createSteps, type Frozen, type State } from './step/step.ts';
 import { adapterFileOf } from './trainer/adapter-file.ts';
 import { type Final, finishRun } from './trainer/finish.ts';
-import { loadPairs } from './trainer/pairs.ts';
 import { snapshots } from './trainer/snapshots.ts';
 import { type Started, start } from './trainer/start.ts';
 import { startProgress } from './words/progress.ts';
@@ -58,32 +51,32 @@ const progressSchema = z.object({
 export type Progress = z.output<typeof progressSchema>;
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
-  const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), io);
+  const clock = phaseClock();
+  const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), clock, io);
   if (!started) return;
+  const { run, backend } = started;
   try {
     const typed = `npm run train -- ${args.join(' ')}`.trim();
-    await train(started, started.run.resumed ? commandOf(started.config) : typed, io);
+    await train(started, run.resumed ? commandOf(started.config) : typed, clock, io);
+  } catch (error) {
+    await run.abandon();
+    throw error;
   } finally {
-    const left = await started.run.close();
+    const left = await run.close();
     if (left !== undefined) io.stderr.write(`${printable(left)}\n`);
-    await started.backend.close();
+    await backend.close();
   }
 }
 
-async function train({ run: opened, config: c, begun, backend }: Started, command: string, io: Io): Promise<void> {
-  const clock = phaseClock();
+async function train(started: Started, command: string, clock: PhaseClock, io: Io): Promise<void> {
+  const { run, config: c, backend, base, data, side, steps, origin, checkpoint } = started;
 
   // model
-  const model = await clock.time('load model', () => loadPipeline(c.base, backend, { weights: c.weights }));
+  const model = await clock.time('load model', () => loadBase(base, backend, { weights: c.weights }));
   const { pipeline } = model;
-  // what cannot draw with this base is told now, and not after the last step
-  if (c.samples > 0 || (c.data === 'phantoms' && c.obedience > 0))
-    createSampler(c.sampler, pipeline.schedule, c.sampleSteps);
 
-  // pairs: read, split by patient, encoded once
+  // pairs, encoded once
   const factor = vaeFactor(pipeline.configs.vae);
-  const side = sideOf(model.base, c);
-  const data = await clock.time('read data', () => loadPairs(c, side, opened.path));
   let told = performance.now();
   const encode = (pairs: typeof data.train) =>
     encodePairs(backend, pipeline.vae, pipeline.configs.vae, pipeline.tokenizer, pairs, side, {
@@ -108,9 +101,6 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
     `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,
   );
 
-  const lengthOf = ({ epochs, steps }: RunConfig) =>
-    epochs === null ? steps : Math.ceil((epochs * data.train.length) / c.batch);
-  const steps = lengthOf(c);
   const programs = createSteps({
     backend,
     configs: pipeline.configs,
@@ -144,13 +134,7 @@ async function train({ run: opened, config: c, begun, backend }: Started, comman
   };
 
   // where the run stands
-  const origin = { data: data.hash, base: await model.base.hash() };
-  const checkpoint = await loadCheckpoint(opened, undefined, CHANGEABLE);
   const saved = checkpoint && { ...checkpoint, progress: progressSchema.parse(checkpoint.info) };
-  if (saved) refuseChanges(opened.path, { data: saved.info.data, base: saved.info.base }, origin);
-  const longer = newLength(c, { done: saved?.progress.step ?? 0, from: lengthOf(begun), to: steps });
-  if (longer !== undefined) print(io, longer);
-  const run = await changeConfig(opened, c as unknown as Json);
   let { state, ranks } = saved
     ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
     : startState(c, linears, backend);

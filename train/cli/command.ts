@@ -25,8 +25,11 @@ export interface Io {
 }
 export type Main = (args: readonly string[], io: Io) => Promise<void>;
 
-/** One line of output. Names and texts from outside must have gone through `printable`. */
-export const print = (io: Io, line = ''): void => void io.stdout.write(`${line}\n`);
+/** Output, line by line: whatever is in a name or text from outside, the terminal sees no control byte of it. */
+export const print = (io: Io, text = ''): void => {
+  const lines = text.split('\n').map((line) => printable(line, Number.POSITIVE_INFINITY));
+  io.stdout.write(`${lines.join('\n')}\n`);
+};
 
 /** What a person did wrong on the command line. */
 export class UsageError extends Error {

@@ -1,10 +1,11 @@
 /** Before a run: settings that depend on memory are chosen, what cannot fit is refused, `--estimate` prints the plan. */
 import type { Backend } from '../../core/index.ts';
+import type { Base } from '../../models/io/base.ts';
+import { createSampler, makeSchedule } from '../../models/schedulers/index.ts';
 import { ranksByHand } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
 import type { RunConfig } from '../config/config.ts';
-import { isOpen, resolveConfig } from '../config/resolve.ts';
-import { openBaseAt } from '../model/model.ts';
+import { type Given, isOpen } from '../config/resolve.ts';
 import { sideOf, targetsOf } from '../model/targets.ts';
 import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce } from './cost.ts';
@@ -12,24 +13,33 @@ import { estimateLines, isLeast, NOMINAL, speedOf } from './lines.ts';
 import { budgetOf, isLarge, refusal, settle } from './settle.ts';
 
 /**
- * The settings of a new run, complete; undefined when only the estimate was asked for. Reads configurations and headers,
- * no weights. On backends without plans the settings left open become one batch, blocks kept.
- * @throws RangeError: one line with the three largest causes and what to change, when the run does not fit
+ * Refuses settings that do not fit their base: its configurations and headers are enough to tell.
+ * @throws RangeError naming the option
  */
-export async function settleRun(
-  options: Readonly<Record<string, unknown>>,
-  backend: Backend,
-  io: Io,
-): Promise<RunConfig | undefined> {
-  const asked = resolveConfig(options);
-  const base = await openBaseAt(asked.base);
-  // what does not fit this base is told before a folder is made and pictures are encoded
+export function refuseUnfit(asked: RunConfig, base: Base): void {
   sideOf(base, asked);
   const { unet, text } = targetsOf(base, asked);
   const ranks = ranksByHand(asked.ranks, [...unet.keys()], [...text.keys()], asked.rank);
   const total = [ranks.unet, ranks.text].flatMap(Object.values<number>).reduce((sum, rank) => sum + rank, 0);
   if (asked.method === 'selora' && asked.budget !== null && asked.budget < total)
     throw new RangeError(`--budget ${asked.budget}: the adapters begin with a total rank of ${total}, expected more`);
+  // what cannot draw with this base is told now, and not after the last step
+  if (asked.samples > 0 || (asked.data === 'phantoms' && asked.obedience > 0))
+    createSampler(asked.sampler, makeSchedule(base.configs.scheduler), asked.sampleSteps);
+}
+
+/**
+ * The settings of a new run, complete; undefined when only the estimate was asked for. Reads configurations and headers,
+ * no weights. On backends without plans the settings left open become one batch, blocks kept.
+ * @throws RangeError: one line with the three largest causes and what to change, when the run does not fit
+ */
+export async function settleRun(
+  options: Given,
+  asked: RunConfig,
+  base: Base,
+  backend: Backend,
+  io: Io,
+): Promise<RunConfig | undefined> {
   const estimating = options.estimate === true;
   const { memory } = options;
   const told = estimating ? '--estimate' : typeof memory === 'number' ? '--memory' : undefined;

@@ -104,14 +104,15 @@ const NOT_DAMAGE: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM', 
  * The newest checkpoint that is whole, or undefined if there is none yet.
  * @param run an open run also has its configuration compared with the one that the checkpoint was saved under
  * @param warn gets one line per damaged file that was passed over
- * @param changeable top-level settings that may be others than they were
+ * @param settings `changeable` ones may be others than they were; `defaults` are meant where one is missing: a version
+ * before it wrote the file
  * @throws FileError if there are checkpoints and all of them are damaged, or the configuration was changed
  * @example const state = await loadCheckpoint('runs/first')
  */
 export async function loadCheckpoint(
   run: RunFolder | string,
   warn: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
-  changeable: readonly string[] = [],
+  settings: { readonly changeable?: readonly string[]; readonly defaults?: Json } = {},
 ): Promise<Checkpoint | undefined> {
   const folder = path.join(typeof run === 'string' ? run : run.path, CHECKPOINT_FOLDER);
   const damaged: FileError[] = [];
@@ -123,7 +124,9 @@ export async function loadCheckpoint(
     }
     for (const error of damaged) warn(`warning: ${error.message}; going on from step ${step} instead`);
     if (typeof run !== 'string') {
-      const [before, now] = [found.config, concealed(run.config)].map((c) => without(c, changeable));
+      const { changeable = [], defaults = {} } = settings;
+      const whole = (c: Json): Json => without({ ...(concealed(defaults) as object), ...(c as object) }, changeable);
+      const [before, now] = [whole(found.config), whole(concealed(run.config))];
       refuseChanges(path.join(run.path, CONFIG_FILE), before, now);
     }
     return { tensors: found.tensors, info: found.info };

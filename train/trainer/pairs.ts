@@ -1,4 +1,4 @@
-/** The pairs of a run: the built-in phantoms or a folder, split by patient; the split goes into the run folder. */
+/** The pairs of a run: the built-in phantoms or a folder, split by patient. */
 import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
 import { type CheckedRecord, loadDataset } from '../data/dataset.ts';
@@ -12,10 +12,11 @@ import {
   duplicatePictures,
   parseRatios,
   SPLITS,
+  type SplitFile,
   type SplitName,
   splitRecords,
-  writeSplit,
 } from '../data/split.ts';
+import { counted } from '../words/format.ts';
 
 export type RunPair = Pair & {
   /** what a phantom's report means, for the detectors */
@@ -32,11 +33,23 @@ export interface RunData {
   readonly warnings: readonly string[];
 }
 
+/** The data of a run as far as they can be told without a base: read and split, no picture at its size yet. */
+export interface FoundData {
+  readonly hash: string;
+  readonly pairs: Readonly<Record<SplitName, number>>;
+  /** for split.json; the built-in pairs need none */
+  readonly split?: SplitFile;
+  /** the pairs with pictures of so many pixels along a side */
+  readonly at: (side: number) => RunData;
+}
+
 /** The built-in pairs: reports outside training use wordings that training never sees. */
-function phantoms(c: RunConfig, side: number): RunData {
+function phantoms(c: RunConfig): FoundData {
   const ratios = parseRatios(c.split);
-  const part = (name: SplitName): RunPair[] =>
-    Array.from({ length: Math.max(ratios[name] > 0 ? 1 : 0, Math.round(c.pairs * ratios[name])) }, (_, i) => {
+  const pairs = eachSplit((name) => Math.max(ratios[name] > 0 ? 1 : 0, Math.round(c.pairs * ratios[name])));
+  const hash = `phantoms/${c.seed}/${c.pairs}/${c.split}`;
+  const part = (name: SplitName, side: number): RunPair[] =>
+    Array.from({ length: pairs[name] }, (_, i) => {
       const p = phantomAt(c.seed, name, i, side);
       return {
         id: `phantom-${name}-${i}`,
@@ -45,23 +58,38 @@ function phantoms(c: RunConfig, side: number): RunData {
         pixels: async () => toModelPixels(p.pixels),
       };
     });
-  const [train, validation, test] = [part('train'), part('validation'), part('test')];
-  const count = { train: train.length, validation: validation.length, test: test.length };
   return {
-    source: `built-in phantoms, seed ${c.seed}`,
-    train,
-    validation,
-    test,
-    hash: `phantoms/${c.seed}/${c.pairs}/${c.split}`,
-    patients: count,
-    duplicates: 0,
-    warnings: [],
+    hash,
+    pairs,
+    at: (side) => ({
+      source: `built-in phantoms, seed ${c.seed}`,
+      ...eachSplit((name) => part(name, side)),
+      hash,
+      patients: pairs,
+      duplicates: 0,
+      warnings: [],
+    }),
   };
 }
 
-/** @throws FileError naming file and field of the first broken record; RangeError when there are too few patients to split */
-export async function loadPairs(c: RunConfig, side: number, folder: string): Promise<RunData> {
-  if (c.data === 'phantoms') return phantoms(c, side);
+const eachSplit = <T>(of: (name: SplitName) => T): Record<SplitName, T> =>
+  Object.fromEntries(SPLITS.map((name) => [name, of(name)])) as Record<SplitName, T>;
+
+/**
+ * Reads and splits the data of a run.
+ * @throws FileError naming file and field of the first broken record; RangeError when there are too few patients to split,
+ * or fewer training pairs than a batch takes
+ */
+export async function findData(c: RunConfig): Promise<FoundData> {
+  const found = c.data === 'phantoms' ? phantoms(c) : await folderOf(c);
+  if (c.batch > found.pairs.train)
+    throw new RangeError(
+      `--batch ${c.batch}: the training part has ${counted(found.pairs.train, 'pair')}, expected at most as many`,
+    );
+  return found;
+}
+
+async function folderOf(c: RunConfig): Promise<FoundData> {
   const set = await loadDataset(c.data, {
     seed: c.seed,
     skipUnreadable: c.skipUnreadable,
@@ -70,27 +98,27 @@ export async function loadPairs(c: RunConfig, side: number, folder: string): Pro
   });
   const ratios = parseRatios(c.split);
   const parts = splitRecords(set.records, ratios, c.seed);
-  await writeSplit(path.join(folder, 'split.json'), describeSplit(parts, ratios, c.seed));
-  const pair = (r: CheckedRecord): RunPair => ({
+  const hash = dataHash(set.records);
+  const pair = (r: CheckedRecord, side: number): RunPair => ({
     id: r.id,
     text: r.text,
     pixels: () => loadTrainingPixels(r.image, side),
   });
-  const patients = Object.fromEntries(
-    SPLITS.map((s) => [s, new Set(parts[s].map((r) => r.patient ?? r.id)).size]),
-  ) as Record<SplitName, number>;
   return {
-    source: `${set.layout} in ${path.basename(c.data)}`,
-    train: parts.train.map(pair),
-    validation: parts.validation.map(pair),
-    test: parts.test.map(pair),
-    hash: dataHash(set.records),
-    patients,
-    duplicates: duplicatePictures(set.records).length,
-    warnings: [
-      ...set.warnings,
-      ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`),
-      ...(set.skipped.length > 20 ? [`left out ${set.skipped.length - 20} more`] : []),
-    ],
+    hash,
+    pairs: eachSplit((name) => parts[name].length),
+    split: describeSplit(parts, ratios, c.seed),
+    at: (side) => ({
+      source: `${set.layout} in ${path.basename(c.data)}`,
+      ...eachSplit((name) => parts[name].map((r) => pair(r, side))),
+      hash,
+      patients: eachSplit((name) => new Set(parts[name].map((r) => r.patient ?? r.id)).size),
+      duplicates: duplicatePictures(set.records).length,
+      warnings: [
+        ...set.warnings,
+        ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`),
+        ...(set.skipped.length > 20 ? [`left out ${set.skipped.length - 20} more`] : []),
+      ],
+    }),
   };
 }

@@ -1,61 +1,161 @@
-/** A run's beginning: a new folder, or one to go on with. */
+/**
+ * A run's beginning, a new one or one to go on with. The order is that of cost: settings, data, base, backend, folder; what
+ * can be refused is refused before anything dearer is opened, and nothing is written before everything is checked.
+ */
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { openBackend } from '../../core/backends/open.ts';
 import type { Backend } from '../../core/index.ts';
+import type { Base } from '../../models/io/base.ts';
+import { systemCode } from '../../models/io/error.ts';
 import type { Json } from '../../models/io/json.ts';
 import { type Io, print, UsageError } from '../cli/command.ts';
-import type { RunConfig } from '../config/config.ts';
-import { resolveConfig } from '../config/resolve.ts';
-import { resumedConfig } from '../config/resume.ts';
-import { settleRun } from '../estimate/index.ts';
-import { printable } from '../report/printable.ts';
-import { createRun, openRun, type RunFolder } from '../run/folder.ts';
+import { configSchema, type RunConfig } from '../config/config.ts';
+import { type Given, resolveConfig, resolveStart } from '../config/resolve.ts';
+import { CHANGEABLE, lengthOf, newLength, resumedConfig } from '../config/resume.ts';
+import type { StartOptions } from '../config/start.ts';
+import { writeSplit } from '../data/split.ts';
+import { refuseUnfit, settleRun } from '../estimate/index.ts';
+import { openBaseAt } from '../model/model.ts';
+import { sideOf } from '../model/targets.ts';
+import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
+import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
+import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
+import { type Origin, originOf, refuseOtherBase, refuseOtherData } from './origin.ts';
+import { type FoundData, findData, type RunData } from './pairs.ts';
 
-/** A run with its folder and backend; `begun` are the settings it was begun with. */
+/** A run that may begin: its folder, backend and base are open, its data read and split. */
 export type Started = {
   readonly run: RunFolder;
   readonly config: RunConfig;
-  readonly begun: RunConfig;
   readonly backend: Backend;
+  readonly base: Base;
+  readonly data: RunData;
+  /** pixels along a side */
+  readonly side: number;
+  /** updates in all */
+  readonly steps: number;
+  readonly origin: Origin;
+  /** where a run that is gone on with stands */
+  readonly checkpoint?: Checkpoint;
 };
 
 /** Runs to compare with are read when the report is written: hours too late to tell that one is not there. */
 const checkCompared = async ({ compare }: RunConfig): Promise<void> =>
   void (await Promise.all(compare.map(readComparison)));
 
-/** A new run or an old one; undefined when only the estimate was asked for. */
-export async function start(options: Readonly<Record<string, unknown>>, io: Io): Promise<Started | undefined> {
-  if (options.steps !== undefined && options.epochs !== undefined)
-    throw new UsageError('--steps and --epochs exclude each other: updates, or passes over the training pairs');
-  const open = async (c: RunConfig) => {
-    const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
+/** Opens the backend of a run, and closes it again where what follows fails. */
+async function withBackend<T>(c: RunConfig, io: Io, then: (backend: Backend) => Promise<T>): Promise<T> {
+  const backend = await openBackend(c.backend, c.threads === null ? {} : { threads: c.threads });
+  try {
     print(io, `backend ${backend.name}: ${backend.device}`);
-    return backend;
-  };
-  if (typeof options.resume === 'string') {
-    const { run, config } = await openRun(options.resume);
+    return await then(backend);
+  } catch (error) {
+    await backend.close();
+    throw error;
+  }
+}
+
+/** A new run or an old one; undefined when only the estimate was asked for. @throws one line; no folder was made then */
+export async function start(given: Given, clock: PhaseClock, io: Io): Promise<Started | undefined> {
+  const options = resolveStart(given);
+  if (given.steps !== undefined && given.epochs !== undefined)
+    throw new UsageError('--steps and --epochs exclude each other: updates, or passes over the training pairs');
+  if (options.resume !== undefined) return resumeRun(options.resume, given, clock, io);
+  return options.estimate ? estimateRun(given, io) : newRun(given, options, clock, io);
+}
+
+async function estimateRun(given: Given, io: Io): Promise<undefined> {
+  const asked = resolveConfig(given);
+  const base = await openBaseAt(asked.base);
+  refuseUnfit(asked, base);
+  await withBackend(asked, io, async (backend) => {
+    await settleRun(given, asked, base, backend, io);
+    await backend.close();
+  });
+}
+
+async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io: Io): Promise<Started> {
+  const asked = resolveConfig(given);
+  if (options.out !== undefined) await refuseTaken(options.out, asked);
+  await checkCompared(asked);
+  const found = await clock.time('read data', () => findData(asked));
+  const base = await openBaseAt(asked.base);
+  refuseUnfit(asked, base);
+  return withBackend(asked, io, async (backend) => {
+    const config = (await settleRun(given, asked, base, backend, io))!;
+    const run = await makeFolder(options, config);
+    if (run.note !== undefined) print(io, run.note);
+    print(io, `run folder ${run.path}`);
     try {
-      if (run.note !== undefined) print(io, printable(run.note));
-      const begun = resolveConfig(config as Record<string, unknown>);
-      const resolved = resumedConfig(begun, options);
-      await checkCompared(resolved);
-      return { run, config: resolved, begun, backend: await open(resolved) };
+      if (found.split) await writeSplit(path.join(run.path, 'split.json'), found.split);
+      return { run, ...(await madeFrom(config, found, base, clock)), backend };
     } catch (error) {
-      await run.close();
+      await run.abandon();
       throw error;
     }
+  });
+}
+
+/** The folder that was told, or one of that time and data; a number tells runs of one second apart. */
+async function makeFolder({ out, name }: StartOptions, c: RunConfig): Promise<RunFolder> {
+  if (out !== undefined) return createRun(out, c as unknown as Json);
+  if (name !== undefined) return createRun(path.join('runs', name), c as unknown as Json);
+  const stamp = new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '');
+  const plain = path.join('runs', `${stamp}-${path.basename(path.resolve(c.data))}-${c.method}`);
+  for (let n = 1; ; n++) {
+    const folder = n === 1 ? plain : `${plain}-${n}`;
+    if (!(await isThere(folder))) return createRun(folder, c as unknown as Json);
   }
-  const backend = await open(resolveConfig(options));
-  const config = await settleRun(options, backend, io);
-  if (!config) return undefined;
-  await checkCompared(config);
-  const stamp = new Date().toISOString().slice(0, 16).replace('T', '-').replace(':', '');
-  const name =
-    typeof options.name === 'string' ? options.name : `${stamp}-${path.basename(config.data)}-${config.method}`;
-  const folder = typeof options.out === 'string' ? options.out : path.join('runs', name);
-  const run = await createRun(folder, config as unknown as Json);
-  if (run.note !== undefined) print(io, printable(run.note));
-  print(io, `run folder ${run.path}`);
-  return { run, config, begun: config, backend };
+}
+
+const isThere = (folder: string): Promise<boolean> =>
+  stat(folder).then(
+    () => true,
+    (error) => systemCode(error) !== 'ENOENT',
+  );
+
+const madeFrom = async (config: RunConfig, found: FoundData, base: Base, clock: PhaseClock) => {
+  const side = sideOf(base, config);
+  return {
+    config,
+    base,
+    side,
+    data: clock.sync('read data', () => found.at(side)),
+    steps: lengthOf(config, found.pairs.train),
+    origin: await originOf(found.hash, base),
+  };
+};
+
+/** What a setting is where nobody gave it: a run of an earlier version, without a setting of today, has that. */
+const DEFAULTS = configSchema.parse({});
+
+async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io): Promise<Started> {
+  const { run, config: written } = await openRun(folder);
+  try {
+    const begun = resolveConfig(written as Given);
+    const config = resumedConfig(begun, given);
+    await checkCompared(config);
+    const checkpoint = await loadCheckpoint(run, undefined, {
+      changeable: CHANGEABLE,
+      defaults: DEFAULTS as unknown as Json,
+    });
+    const found = await clock.time('read data', () => findData(config));
+    if (checkpoint) refuseOtherData(folder, checkpoint.info, found.hash);
+    const [from, to] = [begun, config].map((c) => lengthOf(c, found.pairs.train)) as [number, number];
+    const longer = newLength(config, { done: checkpoint?.info.step ?? 0, from, to });
+    const base = await openBaseAt(config.base);
+    refuseUnfit(config, base);
+    const made = await madeFrom(config, found, base, clock);
+    const note = checkpoint && refuseOtherBase(folder, checkpoint.info, made.origin);
+    return await withBackend(config, io, async (backend) => {
+      for (const line of [run.note, longer, note]) if (line !== undefined) print(io, line);
+      const changed = await changeConfig(run, config as unknown as Json);
+      return { run: changed, ...made, backend, ...(checkpoint ? { checkpoint } : {}) };
+    });
+  } catch (error) {
+    await run.close();
+    throw error;
+  }
 }
