@@ -5,10 +5,10 @@ import { fanIn, type Init, Param } from './spec.ts';
 export type Linear<T = Tensor> = { readonly weight: T; readonly bias?: T };
 
 /** A low-rank addition to a weight: ΔW = scale·(A·B)ᵀ with A [in, r], B [r, out]. */
-export type Adapter = { readonly A: Tensor; readonly B: Tensor; readonly scale: number | Tensor };
+export type LowRank = { readonly A: Tensor; readonly B: Tensor; readonly scale: number | Tensor };
 
 /** A linear layer with or without adapter. Every `Linear` is one, so models need not know about adapters. */
-export type AdaptedLinear = Linear & { readonly adapter?: Adapter };
+export type AdaptedLinear = Linear & { readonly adapter?: LowRank };
 
 /** Specification of a linear layer; PyTorch's default start unless `init` says otherwise. */
 export function linearSpec(
@@ -43,7 +43,7 @@ export function linear(p: AdaptedLinear, x: Tensor): Tensor {
 }
 
 /** scale·(x·A)·B of x[1, rows, in]; the scale goes to the narrow product, which has only r columns. */
-function lowRank({ A, B, scale }: Adapter, x: Tensor, inputs: number, outputs: number): Tensor {
+function lowRank({ A, B, scale }: LowRank, x: Tensor, inputs: number, outputs: number): Tensor {
   const rank = A.shape[1]!;
   if (A.shape[0] !== inputs || B.shape[0] !== rank || B.shape[1] !== outputs)
     throw new ShapeError(

@@ -20,33 +20,50 @@ export function updateAt<P>(tree: P, path: string, update: (node: unknown) => un
   return walk(tree, path.split('.')) as P;
 }
 
-/** The linear layer of a module: its weight is PyTorch's [d_out, d_in]. */
+/** The layer of a module: its weight is PyTorch's [d_out, d_in] where it is a linear one. */
 export type AdaptedModule = { readonly weight: Tensor };
 
 /**
- * `updateAt` for every adapter, at the linear layer it belongs to.
- * @throws RangeError naming the path: no such module, no linear layer, or one of another size
+ * `updateAt` for every module of a tree by path, at the layer it belongs to.
+ * @throws RangeError naming the path: no such module, or nothing with a weight
  */
-export function updateLinears<P extends Tree<Tensor>>(
+export function updateModules<P extends Tree<Tensor>, M>(
   base: P,
-  adapters: Adapters,
-  update: (module: AdaptedModule, adapter: Adapter) => object,
+  modules: { readonly [path: string]: M },
+  update: (module: AdaptedModule, trained: M, path: string) => object,
 ): P {
   let out = base;
-  for (const [path, adapter] of Object.entries(adapters))
-    out = updateAt(out, path, (node) => update(linearAt(path, node, adapter), adapter));
+  for (const [path, trained] of Object.entries(modules))
+    out = updateAt(out, path, (node) => {
+      if ((node as Partial<AdaptedModule> | null)?.weight?.shape === undefined)
+        throw new RangeError(`${path} is not a linear layer of the base`);
+      return update(node as AdaptedModule, trained, path);
+    });
   return out;
 }
 
-function linearAt(path: string, node: unknown, { A, B }: Adapter): AdaptedModule {
-  const shape = (node as Partial<AdaptedModule> | null)?.weight?.shape;
-  if (shape?.length !== 2) throw new RangeError(`${path} is not a linear layer of the base`);
+/**
+ * The same for adapters of linear layers.
+ * @throws RangeError naming the path: no such module, no linear layer, or one of another size
+ */
+export const updateLinears = <P extends Tree<Tensor>>(
+  base: P,
+  adapters: Adapters,
+  update: (module: AdaptedModule, adapter: Adapter) => object,
+): P =>
+  updateModules(base, adapters, (module, adapter, path) => {
+    checkLinear(path, module, adapter);
+    return update(module, adapter);
+  });
+
+/** @throws RangeError naming the path of a module that is no linear layer, or one of another size */
+export function checkLinear(path: string, { weight: { shape } }: AdaptedModule, { A, B }: Adapter): void {
+  if (shape.length !== 2) throw new RangeError(`${path} is not a linear layer of the base`);
   const [dOut, dIn] = shape;
   if (A.shape[0] !== dIn || B.shape[1] !== dOut || A.shape[1] !== B.shape[0])
     throw new RangeError(
       `${path}: adapter A[${A.shape.join(', ')}], B[${B.shape.join(', ')}]; expected A[${dIn}, r], B[r, ${dOut}]`,
     );
-  return node as AdaptedModule;
 }
 
 /**

@@ -1,15 +1,6 @@
 /** Growing a rank: [A | K], [B ; 0]. The product A·B, and with it the model's output, is unchanged to the bit. */
 import { concat, type Tensor, tensor, zeros } from '../core/index.ts';
-import {
-  type Adapter,
-  type Adapters,
-  foldKey,
-  type HostKey,
-  type KaimingGain,
-  kaimingUniform,
-  keyText,
-  rankOf,
-} from './adapter.ts';
+import { type Adapter, foldKey, type HostKey, type KaimingGain, kaimingUniform, keyText } from './adapter.ts';
 
 /** The candidate column of one test: drawn afresh per test and module from fold(seed key, path, step). */
 export function candidate(
@@ -22,17 +13,6 @@ export function candidate(
   const k = foldKey(key, 'candidate', path, step);
   return { K: tensor(kaimingUniform(k, dIn, dIn, gain), [dIn, 1]), key: keyText(k) };
 }
-/** Candidates of all modules of one network at one test. */
-export const candidates = (
-  key: HostKey,
-  adapters: Adapters,
-  step: number,
-  gain: KaimingGain,
-): { readonly [path: string]: { readonly K: Tensor; readonly key: string } } =>
-  Object.fromEntries(
-    Object.entries(adapters).map(([path, a]) => [path, candidate(key, path, step, a.A.shape[0]!, gain)]),
-  );
-
 /**
  * eq. 2: A[d_in, r], B[r, d_out], K[d_in, 1] → A' = [A | K], B' = [B ; 0] of rank r + 1.
  * Zero on both sides would leave the new rank dead for ever: each side's gradient has the other as a factor.
@@ -41,16 +21,3 @@ export const expandAdapter = ({ A, B }: Adapter, K: Tensor): Adapter => ({
   A: concat([A, K], 1),
   B: concat([B, zeros([1, B.shape[1]!], B.dtype)], 0),
 });
-
-/**
- * Ranks padded with zero columns of A and zero rows of B to a capacity, so that a grown rank keeps a program's shapes.
- * Exact: a rank that is zero on both sides has gradient zero and update zero. Only compiled steps see padded trees.
- */
-export function padAdapter({ A, B }: Adapter, capacity: number): Adapter {
-  const extra = capacity - rankOf({ A, B });
-  if (extra <= 0) return { A, B };
-  return {
-    A: concat([A, zeros([A.shape[0]!, extra], A.dtype)], 1),
-    B: concat([B, zeros([extra, B.shape[1]!], B.dtype)], 0),
-  };
-}

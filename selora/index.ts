@@ -21,7 +21,7 @@ export { attach } from './attach.ts';
 
 // ── where a rank is missing, and growing it ────────────────────────────────────────────────────────────────────────
 
-export { candidate, expandAdapter, padAdapter } from './expand.ts';
+export { candidate, expandAdapter } from './expand.ts';
 export {
   type Decision,
   decide,
@@ -37,6 +37,13 @@ export {
   squaresByRank,
 } from './fisher.ts';
 export { type Memory, smooth } from './smooth.ts';
+
+// ── methods of a training run ──────────────────────────────────────────────────────────────────────────────────────
+
+export { lora } from './methods/lora.ts';
+export { Field, type Fields, type Method, type Params, type Place, type Places } from './methods/method.ts';
+export { methodNames, methodOf, settingsOf } from './methods/registry.ts';
+export { selora } from './methods/selora.ts';
 
 // ── which modules ──────────────────────────────────────────────────────────────────────────────────────────────────
 

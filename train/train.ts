@@ -27,9 +27,9 @@ import { openMetrics } from './run/metrics.ts';
 import { type PhaseClock, phaseClock } from './run/phases.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
-import { type Memories, measureOf, memoriesSchema, type TestedStep, testedStep } from './step/growth.ts';
-import { startState, totalRankOf } from './step/ranks.ts';
-import { adaptersOf, createSteps, type Frozen, type State } from './step/step.ts';
+import { type Memories, memoriesSchema, type TestedStep, testedStep } from './step/growth.ts';
+import { chosenOf, startState, totalRankOf } from './step/ranks.ts';
+import { createSteps, type Frozen, paramsOf, type State } from './step/step.ts';
 import { adapterFileOf } from './trainer/adapter-file.ts';
 import { type Final, finishRun } from './trainer/finish.ts';
 import { snapshots } from './trainer/snapshots.ts';
@@ -40,8 +40,8 @@ const stepNumber = z.int().min(0);
 const progressSchema = z.object({
   step: stepNumber,
   ranks: ranksSchema,
-  /** smoothed scores of the modules (--fi-ema) */
-  memories: memoriesSchema.default({}),
+  /** what the method remembers of its tests, by module; checked by the method */
+  memories: z.record(z.string(), z.unknown()).default({}),
   best: z.object({ step: stepNumber, loss: z.number() }).nullable(),
   /** frozen base on the validation grid: true and shuffled reports */
   baseline: z.object({ loss: z.number(), shuffled: z.number() }).nullable(),
@@ -101,15 +101,14 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,
   );
 
+  const chosen = chosenOf(c);
   const programs = createSteps({
+    ...chosen,
     backend,
     configs: pipeline.configs,
-    scale: c.scale,
     adam: { ...adamDefaults, weightDecay: c.weightDecay, decoupled: c.optimizer === 'adamw' },
     clip: c.clip,
     checkpointBlocks: c.checkpointBlocks,
-    measure: measureOf(c),
-    restart: c.compat === 'published-code',
   });
   const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
   const latent = [side / factor, side / factor, pipeline.configs.vae.latent_channels] as const;
@@ -126,7 +125,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const measure = async (state: State, which: keyof typeof grid): Promise<number> => {
     let [sum, n] = [0, 0];
     for (const b of grid[which]) {
-      const losses = await read(programs.losses(adaptersOf(state), frozen, b));
+      const losses = await read(programs.losses(paramsOf(state), frozen, b));
       for (const l of losses) sum += l;
       n += losses.length;
     }
@@ -136,8 +135,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   // where the run stands
   const saved = checkpoint && { ...checkpoint, progress: progressSchema.parse(checkpoint.info) };
   let { state, ranks } = saved
-    ? { state: stateFrom(saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
-    : startState(c, linears, backend);
+    ? { state: stateFrom(chosen, saved.tensors, saved.progress.ranks, linears), ranks: saved.progress.ranks }
+    : startState({ ...chosen, seed: c.seed }, linears, backend);
   let progress: Progress = saved?.progress ?? {
     step: 0,
     ranks,
@@ -146,8 +145,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     baseline: null,
     seconds: 0,
   };
-  let memories: Memories = progress.memories;
-  let best = progress.best && { ...progress.best, adapters: bestFrom(saved!.tensors, linears) };
+  let memories: Memories = memoriesSchema(chosen.method).parse(progress.memories);
+  let best = progress.best && { ...progress.best, adapters: bestFrom(chosen, saved!.tensors, linears) };
   const metrics = await openMetrics(run, progress.step, saved?.info.metrics);
   if (!progress.baseline && validation.length > 0) {
     const baseline = await clock.time('validation', async () => ({
@@ -178,12 +177,11 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const display = startProgress(io.stderr, steps);
   const [began, before] = [performance.now(), progress.seconds];
   const first = progress.step;
-  const parts = { config: c, programs, frozen, backend };
+  const parts = { ...chosen, seed: c.seed, places: linears, programs, frozen, backend };
   for (let step = first; step < steps && !interrupt.requested; step++) {
     const rates = ratesOf(c, step, steps);
     const hyper = { unet: tensor(rates.unet), text: tensor(rates.text) };
-    // a rank that no update follows would never be trained
-    const testing = c.method === 'selora' && (step + 1) % c.testEvery === 0 && step + 1 < steps;
+    const testing = chosen.method.growth?.due(c, step + 1, steps) ?? false;
     const batch = clock.sync('batches', () => batches.training(step, testing));
     const extra = testing ? clock.sync('batches', () => batches.extra(step)) : [];
     const label = testing ? 'steps with expansion test' : 'steps';
@@ -223,15 +221,15 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       row.validation = { loss, shuffled };
       if (Number.isFinite(loss) && !(progress.best && loss >= progress.best.loss)) {
         progress = { ...progress, best: { step: step + 1, loss } };
-        best = { step: step + 1, loss, adapters: await unpadded(state, ranks) };
-        const file = adapterFileOf(best.adapters, step + 1, c, origin.base, [...metrics.rows(), row]);
+        best = { step: step + 1, loss, adapters: await unpadded(chosen, state, ranks) };
+        const file = adapterFileOf(best.adapters, linears, step + 1, c, origin.base, [...metrics.rows(), row]);
         await writeAdapter(path.join(run.path, 'best.safetensors'), file);
       }
     }
     await metrics.write({ ...row, seconds: progress.seconds, memory: process.memoryUsage.rss() });
     if ((step + 1) % c.saveEvery === 0 || last) await save();
     if (c.sampleEvery !== null && (step + 1) % c.sampleEvery === 0 && !last) {
-      const adapters = await unpadded(state, ranks);
+      const adapters = await unpadded(chosen, state, ranks);
       await clock.time('sample pictures', () => snapshot(step + 1, adapters));
     }
     display.update({
@@ -255,8 +253,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   interrupt.dispose();
 
   // pictures, detectors, report
-  const last: Final = { name: 'last', step: progress.step, adapters: await unpadded(state, ranks) };
-  const chosen: Final = c.final === 'best' && best ? { name: 'best', ...best } : last;
+  const last: Final = { name: 'last', step: progress.step, adapters: await unpadded(chosen, state, ranks) };
+  const final: Final = c.final === 'best' && best ? { name: 'best', ...best } : last;
   await finishRun({
     run,
     config: c,
@@ -264,8 +262,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     backend,
     data,
     encoded: { validation },
-    final: chosen,
-    ...(chosen.step < last.step ? { other: last } : {}),
+    final,
+    ...(final.step < last.step ? { other: last } : {}),
     progress,
     metrics: metrics.rows(),
     clock,

@@ -14,7 +14,8 @@ const count = z.int().min(0);
 /** Known keys are checked, others pass: newer programs may say more. */
 export const runSchema = z.looseObject({
   format: z.literal('selora/1'),
-  method: z.enum(['selora', 'lora']),
+  /** What trained it. */
+  method: z.string().min(1).max(64),
   /** Expansion where FI_expanded / FI_original is above this. */
   lambda: z.number().nullable(),
   /** Steps between two tests. */

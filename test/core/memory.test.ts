@@ -12,12 +12,15 @@ import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import { parseConfig, textEncoderSchema, unetSchema } from '../../models/config.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
-import { hostKey, initAdapters } from '../../selora/adapter.ts';
+import { type Adapter, hostKey, initAdapters } from '../../selora/adapter.ts';
 import { candidate } from '../../selora/expand.ts';
 import { scoresOf } from '../../selora/fisher.ts';
+import { settingsOf } from '../../selora/methods/registry.ts';
+import { selora } from '../../selora/methods/selora.ts';
+import type { Trial } from '../../selora/trial.ts';
 import { adamDefaults } from '../../train/optimise/optimizer.ts';
 import { slotOf } from '../../train/step/ranks.ts';
-import { adaptersOf, type Batch, type Candidates, createSteps, mapModules, type State } from '../../train/step/step.ts';
+import { type Batch, createSteps, mapModules, type PerModule, paramsOf, type State } from '../../train/step/step.ts';
 import { rng, values } from '../support/gradcheck.ts';
 import { TINY_CONFIGS } from '../support/tiny-base.ts';
 
@@ -70,7 +73,8 @@ describe.each(Object.entries(open))('%s', (_name, start) => {
     const steps = createSteps({
       backend,
       configs,
-      scale: 1,
+      method: selora,
+      settings: settingsOf(selora),
       adam: adamDefaults,
       clip: 1,
       checkpointBlocks: false,
@@ -86,20 +90,20 @@ describe.each(Object.entries(open))('%s', (_name, start) => {
       GAIN,
     );
     const text = initAdapters(hostKey(4), new Map([['text_model.encoder.layers.0.mlp.fc1', [16, 8]]]), 1, GAIN);
-    const slots = mapModules((a) => slotOf(a, CAPACITY), { unet: first, text });
-    let state: State = evaluate(slots, backend);
+    const slots = mapModules((a) => slotOf(a, selora.fields([1, 1], 1), CAPACITY), { unet: first, text });
+    let state: State<Adapter> = evaluate(slots, backend);
     const hyper = { unet: tensor([1e-3], []), text: tensor([1e-3], []) };
     const ranks = new Map<string, number>();
     let grown = 0;
 
     /** K and the free slot of each module; a module that may not grow points nowhere */
-    const pointed = (step: number, grows: (path: string) => boolean): Candidates => {
-      return mapModules(({ A }, path): Candidates['unet'][string] => {
+    const pointed = (step: number, grows: (path: string) => boolean): PerModule<Trial> => {
+      return mapModules(({ A }, path): Trial => {
         const { K } = candidate(hostKey(5), path, step, A.shape[0]!, GAIN);
         const free = ranks.get(path) ?? 1;
         const slot = Float32Array.from({ length: CAPACITY }, (_, i) => (i === free && grows(path) ? 1 : 0));
         return { K, slot: tensor(slot, [1, CAPACITY]) };
-      }, adaptersOf(state));
+      }, paramsOf(state));
     };
     const seen: { readonly step: number; readonly liveBytes: number; readonly storages: number }[] = [];
     let losses = 0;

@@ -11,7 +11,9 @@ import { unet, unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapter, type Adapters, foldKey, hostKey, initAdapters, rankOf } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
-import { candidate, expandAdapter, padAdapter } from '../../selora/expand.ts';
+import { candidate, expandAdapter } from '../../selora/expand.ts';
+import { lowRank } from '../../selora/methods/low-rank.ts';
+import { padParams } from '../../selora/pad.ts';
 import { numbers, rng } from '../support/gradcheck.ts';
 import { type Case, type Float, forward, loss, type Net, randomCase } from '../support/selora-net.ts';
 
@@ -143,7 +145,10 @@ describe('shapes', () => {
       fc.asyncProperty(fc.nat(1000), rank, async (seed, extra) => {
         const c = randomCase(seed, 'f64');
         const padded: Adapters = Object.fromEntries(
-          Object.entries(c.adapters).map(([p, a]) => [p, padAdapter(a, rankOf(a) + extra - 1)]),
+          Object.entries(c.adapters).map(([p, a]) => [
+            p,
+            padParams(a, lowRank.fields([1, 1], 1), rankOf(a) + extra - 1),
+          ]),
         );
         for (const [p, a] of Object.entries(padded)) expect(rankOf(a)).toBe(rankOf(c.adapters[p]!) + extra - 1);
         const [want, got] = [c.adapters, padded].map((a) => numbers(forward(c.base, a, c.x)));

@@ -6,16 +6,21 @@ import { linearPaths, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapter, type Adapters, hostKey, initAdapters, rankOf } from '../../selora/adapter.ts';
+import type { Settings } from '../../selora/methods/method.ts';
+import { settingsOf } from '../../selora/methods/registry.ts';
+import { selora } from '../../selora/methods/selora.ts';
+import type { Trial } from '../../selora/trial.ts';
 import type { Linears } from '../../train/model/model.ts';
 import { adamDefaults } from '../../train/optimise/optimizer.ts';
-import { slotOf } from '../../train/step/ranks.ts';
+import { capacityFor, slotOf } from '../../train/step/ranks.ts';
 import {
   type Batch,
-  type Candidates,
   createSteps,
   type Frozen,
   mapModules,
+  type PerModule,
   type PerNetwork,
+  type Ranks,
   type Slot,
   type State,
   type StepOptions,
@@ -68,9 +73,9 @@ export const startAdapters = (rank: number): PerNetwork<Adapters> => ({
   text: initAdapters(hostKey(4), linears.text, rank, { a: 0 }),
 });
 
-export const stateOf = (a: PerNetwork<Adapters>, capacity: number, backend: Backend): State =>
+export const stateOf = (a: PerNetwork<Adapters>, capacity: number, backend: Backend): State<Adapter> =>
   evaluate(
-    mapModules((x: Adapter) => slotOf(x, capacity), a),
+    mapModules((x: Adapter) => slotOf(x, selora.fields([1, 1], 1), capacity), a),
     backend,
   );
 
@@ -108,17 +113,37 @@ export const part = (b: Batch, from: number, to: number, values: ReadonlyMap<Ten
   ) as Batch;
 
 /** A candidate for every module, in the rank after its last. */
-export function candidatesFor(s: State, a: PerNetwork<Adapters>, dtype: Float): Candidates {
+export function candidatesFor(s: State<Adapter>, a: PerNetwork<Adapters>, dtype: Float): PerModule<Trial> {
   const draw = drawer(23, dtype);
-  return mapModules((slot: Slot, path, n) => {
-    const [dIn, capacity] = slot.A.shape as [number, number];
+  return mapModules((slot: Slot<Adapter>, path, n) => {
+    const [dIn, capacity] = slot.p.A.shape as [number, number];
     const row = Array.from({ length: capacity }, (_, i) => (i === rankOf(a[n][path]!) ? 1 : 0));
     return { K: draw([dIn, 1]), slot: tensor(row, [1, capacity], dtype) };
   }, s);
 }
 
-export const steps = (backend: Backend, extra: Partial<StepOptions> = {}) =>
-  createSteps({ backend, configs, scale: 0.8, adam: adamDefaults, clip: 0, checkpointBlocks: false, ...extra });
+/** SeLoRA with its settings as a run has them. */
+export const chosen = (given: Settings = {}) => ({
+  method: selora,
+  settings: settingsOf(selora, { scale: 0.8, ...given }),
+});
+export const steps = (
+  backend: Backend,
+  {
+    given = {},
+    ...extra
+  }: Partial<Pick<StepOptions, 'adam' | 'clip' | 'checkpointBlocks'>> & { given?: Settings } = {},
+) =>
+  createSteps({ backend, configs, ...chosen(given), adam: adamDefaults, clip: 0, checkpointBlocks: false, ...extra });
+/** What a test begins with, in a run of this seed. */
+export const nowOf = (places: Linears, ranks: Ranks, step: number, seed = 9) => ({
+  step,
+  key: hostKey(seed),
+  places,
+  ranks,
+  room: capacityFor(ranks, chosen()),
+  memories: {},
+});
 export const rate = (lr: number, dtype: Float, textLr = lr) => ({
   unet: tensor([lr], [], dtype),
   text: tensor([textLr], [], dtype),

@@ -2,6 +2,7 @@
 import {
   type Backend,
   evaluate,
+  type HostArray,
   type KernelReport,
   place,
   randomOf,
@@ -23,8 +24,12 @@ import { readJson } from '../../models/io/json.ts';
 import { linearPaths, load, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
-import { type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
+import { type Adapter, type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
+import type { RankSums } from '../../selora/fisher.ts';
+import { settingsOf } from '../../selora/methods/registry.ts';
+import { selora } from '../../selora/methods/selora.ts';
 import { selectTargets } from '../../selora/targets.ts';
+import type { Trial } from '../../selora/trial.ts';
 import { UsageError } from '../cli/command.ts';
 import { storageOf } from '../model/model.ts';
 import { vaeFactor } from '../model/programs.ts';
@@ -32,11 +37,11 @@ import { adamDefaults } from '../optimise/optimizer.ts';
 import { slotOf } from '../step/ranks.ts';
 import {
   type Batch,
-  type Candidates,
   createSteps,
   type Frozen,
   type Hyper,
   mapModules,
+  type PerModule,
   type PerNetwork,
   type State,
   type Steps,
@@ -75,17 +80,20 @@ export type StepFigures = {
   readonly kernels: number;
 };
 
+/** the programs of a run of SeLoRA */
+export type SeloraSteps = Steps<Adapter, Trial, RankSums<Tensor>, RankSums<HostArray>>;
+
 /** A model, adapters with their moments, and a batch of noise: all a step needs, on the backend. */
 export type StepSetup = {
-  readonly steps: Steps;
+  readonly steps: SeloraSteps;
   /** the same programs on another backend */
-  readonly stepsOn: (backend: Backend) => Steps;
+  readonly stepsOn: (backend: Backend) => SeloraSteps;
   readonly base: Frozen;
   readonly batch: Batch;
   readonly hyper: Hyper;
   /** a fresh state with room for so many ranks */
-  readonly state: (capacity: number) => State;
-  readonly candidates: (state: State) => Candidates;
+  readonly state: (capacity: number) => State<Adapter>;
+  readonly candidates: (state: State<Adapter>) => PerModule<Trial>;
   readonly modules: number;
 };
 
@@ -176,11 +184,12 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     adapters,
   );
   const rate = tensor([1e-4], []);
-  const stepsOn = (on: Backend): Steps =>
+  const stepsOn = (on: Backend): SeloraSteps =>
     createSteps({
       backend: on,
       configs: { unet: model.unet, text: model.text },
-      scale: 1,
+      method: selora,
+      settings: settingsOf(selora),
       adam: adamDefaults,
       clip: 0,
       checkpointBlocks: settings.checkpointBlocks,
@@ -193,12 +202,12 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     hyper: { unet: rate, text: rate },
     state: (capacity) =>
       evaluate(
-        mapModules((a) => slotOf(a, capacity), worn),
+        mapModules((a) => slotOf(a, selora.fields([1, 1], 1), capacity), worn),
         backend,
       ),
     candidates: (state) =>
-      mapModules(({ A }, path) => {
-        const [dIn, capacity] = A.shape as [number, number];
+      mapModules(({ p }, path) => {
+        const [dIn, capacity] = p.A.shape as [number, number];
         const slot = Float32Array.from({ length: capacity }, (_, i) => (i === rank ? 1 : 0));
         return {
           K: tensor(kaimingUniform(hostKey(path.length), dIn, dIn, { a: 0 }), [dIn, 1]),
@@ -231,7 +240,10 @@ async function inTurns(runs: readonly Run[], { ms, least }: { readonly ms: numbe
 /** Builds and times the step. `ms` is spent on each of the three programs. */
 export async function benchStep(settings: StepSettings, backend: Backend, ms = 4000): Promise<StepFigures> {
   const { steps, base, batch, hyper, state: fresh, candidates, modules } = await setUpStep(settings, backend);
-  const timedRun = (step: (s: State) => { readonly state: State; readonly loss: Tensor }, start: State): Run => {
+  const timedRun = (
+    step: (s: State<Adapter>) => { readonly state: State<Adapter>; readonly loss: Tensor },
+    start: State<Adapter>,
+  ): Run => {
     let state = start;
     return async () => {
       const before = performance.now();

@@ -2,14 +2,24 @@
 import { z } from 'zod';
 import { SAMPLER_NAMES } from '../../models/schedulers/index.ts';
 import { LOSS_WEIGHTS, lossWeightSchema } from '../../models/schedulers/loss-weights.ts';
+import {
+  defaultMethod,
+  type MethodSettings,
+  methodNames,
+  methodProblem,
+  methodSettings,
+} from '../../selora/methods/registry.ts';
 import { parseRatios } from '../data/split.ts';
 import { LR_SCHEDULES, lrScheduleSchema } from '../optimise/lr.ts';
 import { lrScheduleOf } from '../optimise/rates.ts';
-import { optionOf, setting, settings } from './setting.ts';
+import { optionOf, type Setting, setting, settings } from './setting.ts';
 
 const count = z.int().min(0).max(1e9);
 const positive = z.int().min(1).max(1e9);
 const rate = z.number().min(0).max(10);
+
+/** settings of the methods, whose words come with them */
+type Told<F> = { [K in keyof F]: F[K] extends z.ZodType ? Setting<F[K]> : never };
 
 const fields = settings({
   data: setting(z.string().min(1).default('phantoms'), {
@@ -37,7 +47,7 @@ const fields = settings({
     value: 'dir',
     help: 'base model in the diffusers layout, or one .safetensors file',
   }),
-  method: setting(z.enum(['selora', 'lora']).default('selora'), {
+  method: setting(z.enum(methodNames).default(defaultMethod), {
     group: 'Model and adapters',
     help: 'SeLoRA (adapters grow their own ranks) or LoRA (one rank for good)',
   }),
@@ -67,68 +77,12 @@ const fields = settings({
     help: 'seed of everything random',
   }),
   // adapters
-  rank: setting(z.int().min(1).max(1024).default(1), {
-    group: 'Model and adapters',
-    help: 'rank at the start (selora) or for good (lora)',
-  }),
-  ranks: setting(z.string().min(1).max(10_000).nullable().default(null), {
-    group: 'Model and adapters',
-    value: 'list',
-    help: 'ranks by hand where they differ, the last match counts: **.attn2.**=4,text.**=2',
-  }),
   targets: setting(z.string().min(1).default('all-linear'), {
     group: 'Model and adapters',
     value: 'what',
     help: 'all-linear, paper-code, attn, or globs: **.to_q,text.**.fc1',
   }),
-  scale: setting(z.number().gt(0).max(1e3).default(1), {
-    group: 'Model and adapters',
-    value: 's',
-    help: 'the constant s of W0 + s·A·B',
-  }),
-  gainA: setting(z.number().min(0).max(100).default(0), {
-    group: 'Model and adapters',
-    value: 'a',
-    help: 'Kaiming slope of A and K: 0 (the authors) or 2.236 (PEFT)',
-  }),
-  // growth
-  lambda: setting(z.number().min(0).max(1e6).default(1.1), {
-    group: 'Growth of ranks',
-    help: 'a module grows where FI_expanded/FI_original is above this',
-  }),
-  testEvery: setting(positive.default(40), { group: 'Growth of ranks', help: 'steps between expansion tests' }),
-  budget: setting(positive.nullable().default(null), {
-    group: 'Growth of ranks',
-    help: 'most ranks in all (default: no limit)',
-  }),
-  fisher: setting(z.enum(['per-sample', 'batch']).default('per-sample'), {
-    group: 'Growth of ranks',
-    value: 'what',
-    help: "squares per-sample gradients (eq. 3) or the batch gradient (the published code's)",
-  }),
-  fiBatches: setting(z.int().min(1).max(1000).default(1), {
-    group: 'Growth of ranks',
-    help: "batches whose scores are averaged at a test; the first is the step's own",
-  }),
-  fiEma: setting(z.number().min(0).max(0.9999).default(0), {
-    group: 'Growth of ranks',
-    value: 'beta',
-    help: 'smooths the scores of a module over its tests, until it grows; 0: not',
-  }),
-  fiTimesteps: setting(z.enum(['drawn', 'stratified']).default('drawn'), {
-    group: 'Growth of ranks',
-    value: 'how',
-    help: 'timesteps of the batches of a test: as always, or one from each of equally likely layers',
-  }),
-  criterion: setting(z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'), {
-    group: 'Growth of ranks',
-    help: 'what is compared with lambda; fi-ratio is the paper',
-  }),
-  compat: setting(z.enum(['none', 'published-code']).default('none'), {
-    group: 'Growth of ranks',
-    value: 'what',
-    help: 'published-code: expand as the published code does, faults included',
-  }),
+  ...(methodSettings() as Told<MethodSettings>),
   // optimisation
   optimizer: setting(z.enum(['adam', 'adamw']).default('adam'), {
     group: 'Optimisation',
@@ -279,19 +233,8 @@ const fields = settings({
 
 export const configSchema = fields.superRefine((c, context) => {
   const bad = (path: keyof typeof c, message: string) => context.addIssue({ code: 'custom', path: [path], message });
-  if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
-    bad('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
-  if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
-    bad('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
-  if (c.compat === 'published-code' && c.fisher !== 'batch')
-    bad('fisher', '--compat published-code squares the batch gradient: batch');
-  for (const [key, plain] of [
-    ['fiBatches', 1],
-    ['fiEma', 0],
-    ['criterion', 'fi-ratio'],
-    ['method', 'selora'],
-  ] as const)
-    if (c.compat === 'published-code' && c[key] !== plain) bad(key, `is ${plain} with --compat published-code`);
+  const problem = methodProblem(c);
+  if (problem) bad(problem.path as keyof typeof c, problem.message);
   if (c.batch % c.accumulate !== 0) bad('accumulate', `must divide the batch of ${c.batch}`);
   try {
     parseRatios(c.split);

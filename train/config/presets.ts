@@ -1,4 +1,4 @@
-/** Settings that belong together: the paper's runs (appendix B), the built-in one, and the published code's. */
+/** Settings that belong together: the paper's runs (appendix B) and the built-in one. */
 import type { Settings } from './config.ts';
 
 /** What the paper's three runs share. */
@@ -32,6 +32,3 @@ export const runPresets = {
 } as const satisfies Record<string, Settings>;
 export type PresetName = keyof typeof runPresets;
 export const PRESET_NAMES = Object.keys(runPresets) as readonly PresetName[];
-
-/** What the published code trains with, where nothing else is asked for: its module names, alpha 8 at rank 1, its square. */
-export const PUBLISHED: Settings = { fisher: 'batch', targets: 'paper-code', scale: 8 };

@@ -1,8 +1,9 @@
 /** From what was given to complete settings: preset, then the command line on top, then the defaults; checked. */
 import type { z } from 'zod';
 import { quoted } from '../../models/io/error.ts';
+import { impliedSettings } from '../../selora/methods/registry.ts';
 import { configSchema, type RunConfig, type Settings } from './config.ts';
-import { PUBLISHED, runPresets } from './presets.ts';
+import { runPresets } from './presets.ts';
 import { keysWhere, optionOf } from './setting.ts';
 import { startSchema } from './start.ts';
 
@@ -71,7 +72,7 @@ export function resolveConfig(options: Given): RunConfig {
   const chosen: Settings = preset ? runPresets[preset] : builtIn ? runPresets.phantoms : {};
   const merged: Record<string, unknown> = {
     ...chosen,
-    ...(given.compat === 'published-code' ? PUBLISHED : {}),
+    ...impliedSettings(given),
     ...(given.epochs === undefined || given.steps !== undefined ? {} : { steps: undefined }),
     ...given,
   };

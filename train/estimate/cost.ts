@@ -2,6 +2,7 @@
  * What a run will cost in time, from its plans, before it begins; and, for large models, how much of the measuring and
  * drawing around the training stays in proportion to it.
  */
+import { methodOf } from '../../selora/methods/registry.ts';
 import type { RunConfig } from '../config/config.ts';
 import { pairsPerEncoding } from '../model/encode.ts';
 import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
@@ -45,7 +46,7 @@ const stepsOf = (c: RunConfig): number | undefined => (c.epochs === null ? c.ste
 const validationsOf = (c: RunConfig, steps: number): number =>
   1 + Math.floor(steps / c.validateEvery) + (steps % c.validateEvery === 0 ? 0 : 1);
 const trainingSeconds = (c: RunConfig, cost: Cost, steps: number): number =>
-  steps * cost.step + (c.method === 'selora' ? Math.floor(steps / c.testEvery) * cost.test : 0);
+  steps * cost.step + (methodOf(c.method).growth?.count(c, steps) ?? 0) * cost.test;
 const drawn = (c: RunConfig): number => (c.data === 'phantoms' ? Math.max(c.samples, c.obedience) : c.samples);
 
 /** Share of the training's time that validations, and that pictures, may take. */

@@ -14,26 +14,13 @@ import type { Linears } from '../model/pipeline.ts';
 import { decodeProgram, denoiseProgram, encodeProgram, vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
-import { measureOf } from '../step/growth.ts';
-import { capacityFor, ranksAtStart } from '../step/ranks.ts';
-import { adaptersOf, createSteps, type PerNetwork } from '../step/step.ts';
-import { batchHoles, candidateHoles, hyperHoles, parameterHoles, stateHoles } from './holes.ts';
+import { type Chosen, capacityFor } from '../step/ranks.ts';
+import { createSteps, paramsOf } from '../step/step.ts';
+import { batchHoles, hyperHoles, parameterHoles, stateHoles, trialHoles } from './holes.ts';
 
 /** What is to be run, as far as memory and time depend on it. */
-export type RunShape = Pick<
-  RunConfig,
-  | 'batch'
-  | 'accumulate'
-  | 'captionChunks'
-  | 'method'
-  | 'rank'
-  | 'ranks'
-  | 'scale'
-  | 'guidance'
-  | 'testEvery'
-  | 'fisher'
-  | 'criterion'
-> & {
+export type RunShape = Pick<RunConfig, 'batch' | 'accumulate' | 'captionChunks' | 'guidance'> & {
+  readonly chosen: Chosen;
   readonly checkpointBlocks: boolean;
   readonly weights: 'f16' | 'f32';
   /** pixels along a side */
@@ -91,21 +78,20 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
   const steps = createSteps({
     backend,
     configs: { unet: configs.unet, text: configs.textEncoder },
-    scale: o.scale,
+    ...o.chosen,
     adam: adamDefaults,
     clip: 1,
     checkpointBlocks: o.checkpointBlocks,
-    measure: measureOf(o),
   });
-  const { state, frozen, latent, length } = treesOf(base, linears, o);
+  const { state, frozen, latent, length, capacity } = treesOf(base, linears, o);
   const micro = batchHoles(o.batch / o.accumulate, latent, length, o.captionChunks);
   const single = o.accumulate === 1;
   const step = single
     ? steps.plain.inspect(state, frozen, micro, hyperHoles())
     : steps.part.inspect(state, frozen, micro);
   const plans = [planOf('training step', step)];
-  if (o.method === 'selora') {
-    const c = candidateHoles(state);
+  if (o.chosen.method.growth) {
+    const c = trialHoles(o.chosen, linears, capacity);
     const tested = single
       ? steps.tested.inspect(state, frozen, micro, hyperHoles(), c)
       : steps.testedPart.inspect(state, frozen, micro, c);
@@ -116,7 +102,7 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
     plans.push(
       planOf(
         'validation',
-        steps.losses.inspect(adaptersOf(state), frozen, batchHoles(n, latent, length, o.captionChunks)),
+        steps.losses.inspect(paramsOf(state), frozen, batchHoles(n, latent, length, o.captionChunks)),
       ),
     );
   }
@@ -145,13 +131,13 @@ function treesOf(base: Base, linears: Linears, o: RunShape) {
   const { configs } = base;
   const specs = specsOf(base);
   const side = o.side / vaeFactor(configs.vae);
-  // around the loop there are no adapters for --ranks to match
-  const ranks = linears.unet.size + linears.text.size === 0 ? null : o.ranks;
-  const capacity: PerNetwork<number> = capacityFor(ranksAtStart({ rank: o.rank, ranks }, linears), o.method);
+  const { method, settings } = o.chosen;
+  const capacity = capacityFor(method.ranks(settings, linears), o.chosen);
   return {
     frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
     vae: parameterHoles(specs.vae, o.weights),
-    state: stateHoles(linears, capacity),
+    state: stateHoles(o.chosen, linears, capacity),
+    capacity,
     latent: [side, side, configs.vae.latent_channels] as const,
     length: configs.textEncoder.max_position_embeddings,
   };
@@ -176,7 +162,7 @@ export function addUp(
   const weights = total(frozen) + total(vae);
   const halves = (t: Tensor) => t.dtype === 'f16' && backend.name === 'wasm';
   const outsideBytes = total(frozen, halves) + total(vae, halves);
-  const gradients = total(adaptersOf(state));
+  const gradients = total(paramsOf(state));
   // micro-batches: the gradients of one, their running mean, and the fixed place each program writes its results to
   const optimizer = total(state) + (o.accumulate === 1 ? 0 : 4 * gradients);
   const workspace = Math.max(...plans.map((p) => p.workspaceBytes));

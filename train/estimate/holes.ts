@@ -1,13 +1,15 @@
 /** Trees of a run's tensors without values: what the compiled programs are planned from before anything is read. */
 import { type DType, mapTree, type Tensor, type Tree } from '../../core/index.ts';
 import { hole } from '../../core/ir/tensor.ts';
-import { type Param, type Params, toModelShape } from '../../nn/index.ts';
+import { type Param, type Params as Parameters, toModelShape } from '../../nn/index.ts';
+import type { Field, Fields, Params, Place } from '../../selora/methods/method.ts';
 import type { Linears } from '../model/pipeline.ts';
+import type { Chosen } from '../step/ranks.ts';
 import {
   type Batch,
-  type Candidates,
   type Hyper,
   mapModules,
+  type PerModule,
   type PerNetwork,
   type Slot,
   type State,
@@ -16,26 +18,29 @@ import {
 const f32 = (...shape: number[]): Tensor => hole({ shape, dtype: 'f32' });
 
 /** The parameters of a specification as `load` makes them: matrices in `weights`, biases and norms in f32. */
-export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: 'f16' | 'f32'): Params<S> =>
+export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: 'f16' | 'f32'): Parameters<S> =>
   mapTree((p: Param, path) => {
     const dtype: DType = p.shape.length > 1 ? weights : 'f32';
     return hole({ shape: toModelShape(p.shape), dtype }, path);
-  }, spec) as unknown as Params<S>;
+  }, spec) as unknown as Parameters<S>;
 
-/** Adapters with their moments, all of one capacity per network. */
-export const stateHoles = (linears: Linears, capacity: PerNetwork<number>): State =>
-  mapModules(
-    ([dOut, dIn]: readonly [number, number], _path, network): Slot => {
-      const c = capacity[network];
-      const [A, B] = [() => f32(dIn, c), () => f32(c, dOut)];
-      return { A: A(), B: B(), mA: A(), vA: A(), mB: B(), vB: B(), age: f32(c) };
-    },
-    { unet: Object.fromEntries(linears.unet), text: Object.fromEntries(linears.text) },
-  );
+const emptyTree = (fields: Fields) => mapTree<Fields, Params>(({ shape }: Field) => f32(...shape), fields);
 
-/** Columns and slots of an expansion test. */
-export const candidateHoles = (state: State): Candidates =>
-  mapModules(({ A }: Slot) => ({ K: f32(A.shape[0]!, 1), slot: f32(1, A.shape[1]!) }), state);
+/** What a method trains with its moments, all of one capacity per network. */
+export const stateHoles = ({ method, settings }: Chosen, linears: Linears, capacity: PerNetwork<number>): State =>
+  mapModules((place: Place, _path, network): Slot => {
+    const c = capacity[network];
+    const tree = () => emptyTree(method.fields(place, c, settings));
+    return { p: tree(), m: tree(), v: tree(), age: f32(c) };
+  }, modulesOf(linears));
+
+/** What a test puts into every module. */
+export const trialHoles = ({ method }: Chosen, linears: Linears, capacity: PerNetwork<number>): PerModule<Params> =>
+  mapModules((place: Place, _path, n) => emptyTree(method.growth!.trial(place, capacity[n])), modulesOf(linears));
+const modulesOf = ({ unet, text }: Linears): PerModule<Place> => ({
+  unet: Object.fromEntries(unet),
+  text: Object.fromEntries(text),
+});
 
 /** A batch of n latents [h, w, c] with texts of `length` ids in each of so many chunks. */
 export const batchHoles = (

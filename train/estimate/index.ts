@@ -2,7 +2,7 @@
 import type { Backend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { createSampler, makeSchedule } from '../../models/schedulers/index.ts';
-import { ranksByHand } from '../../selora/targets.ts';
+import { methodOf } from '../../selora/methods/registry.ts';
 import { type Io, print } from '../cli/command.ts';
 import type { RunConfig } from '../config/config.ts';
 import { type Given, isOpen } from '../config/resolve.ts';
@@ -18,11 +18,7 @@ import { budgetOf, isLarge, refusal, settle } from './settle.ts';
  */
 export function refuseUnfit(asked: RunConfig, base: Base): void {
   sideOf(base, asked);
-  const { unet, text } = targetsOf(base, asked);
-  const ranks = ranksByHand(asked.ranks, [...unet.keys()], [...text.keys()], asked.rank);
-  const total = [ranks.unet, ranks.text].flatMap(Object.values<number>).reduce((sum, rank) => sum + rank, 0);
-  if (asked.method === 'selora' && asked.budget !== null && asked.budget < total)
-    throw new RangeError(`--budget ${asked.budget}: the adapters begin with a total rank of ${total}, expected more`);
+  methodOf(asked.method).ranks(asked, targetsOf(base, asked));
   // what cannot draw with this base is told now, and not after the last step
   if (asked.samples > 0 || (asked.data === 'phantoms' && asked.obedience > 0))
     createSampler(asked.sampler, makeSchedule(base.configs.scheduler), asked.sampleSteps);

@@ -9,6 +9,7 @@ import { parameterCount } from '../../models/spec.ts';
 import type { RunConfig } from '../config/config.ts';
 import { specsOf, storageOf } from '../model/model.ts';
 import { sideOf, targetsOf } from '../model/targets.ts';
+import { chosenOf } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
 import { addUp, type Estimate, planAround, planSteps, type RunShape } from './estimate.ts';
 
@@ -40,6 +41,7 @@ export const budgetOf = (backend: Backend, most = Number.POSITIVE_INFINITY): Bud
 
 export const shapeOf = (base: Base, c: RunConfig, backend: Backend): RunShape => ({
   ...c,
+  chosen: chosenOf(c),
   side: sideOf(base, c),
   weights: storageOf(base, backend, c.weights),
   samples: Math.min(8, Math.max(c.samples, c.data === 'phantoms' ? c.obedience : 0)),

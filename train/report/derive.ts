@@ -176,7 +176,7 @@ export function warnings(s: RunSummary): readonly string[] {
   const images = (s.data?.splits ?? []).reduce((sum, x) => sum + x.images, 0);
   const tested = s.expansions.length > 0;
   const lastStep = s.metrics.at(-1)?.step ?? 0;
-  const untested = s.method === 'selora' && !tested && s.testEvery !== undefined && lastStep > 0;
+  const untested = !tested && s.testEvery !== undefined && lastStep > 0;
   const found: readonly (string | false)[] = [
     changes.length > 0 && changes.every((c) => !(c > 0)) && 'Nothing was adapted: ΔW is zero in every module.',
     bad.length > 0 && `The loss was not finite at ${counted(bad.length, 'step')}, first at step ${bad[0]!.step}.`,

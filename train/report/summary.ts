@@ -5,6 +5,7 @@
  * empty, so that a run that was stopped at step 0 still gets a page.
  */
 import { z } from 'zod';
+import { defaultMethod } from '../../selora/methods/registry.ts';
 
 /**
  * A measured number. Unlike `z.number()` it lets NaN and ±∞ through (a diverged loss is a fact to draw, not a
@@ -128,7 +129,7 @@ export const runSummarySchema = z.strictObject({
   name: z.string().min(1),
   question: z.string().default('Does the adapted model draw what the report says?'),
   answer: z.string().optional(),
-  method: z.string().default('selora'),
+  method: z.string().default(defaultMethod),
   started: z.string().optional(),
   seconds: measured.optional(),
   lambda: measured.optional(),

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { z } from 'zod';
 import { FileError } from '../../models/io/error.ts';
 import { parseJson, readJson } from '../../models/io/json.ts';
+import { labelOf } from '../../selora/methods/registry.ts';
 
 const score = z.object({ question: z.string(), right: z.int(), n: z.int() });
 const obedienceSchema = z.object({
@@ -50,7 +51,7 @@ export async function readComparison(folder: string): Promise<Comparison> {
         ? [{ step: row.step, loss: row.validation.loss ?? Number.NaN, shuffled: row.validation.shuffled ?? Number.NaN }]
         : [];
     });
-  const name = config.method === 'lora' ? `LoRA r=${config.rank}` : `${config.method} (${path.basename(folder)})`;
+  const name = labelOf(config.method, config) ?? `${config.method} (${path.basename(folder)})`;
   const obedience = await readJson(path.join(folder, 'obedience.json'), MB).catch(() => undefined);
   const own =
     obedience === undefined

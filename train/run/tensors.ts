@@ -1,120 +1,139 @@
-/** A run's tensors on the host: the state's journey to and from a checkpoint, adapters without padding, the best weights. */
+/** A run's tensors on the host: the state's journey to and from a checkpoint, modules without padding, the best weights. */
 import { z } from 'zod';
-import { entries, read, type Tensor, tensor } from '../../core/index.ts';
+import { entries, fromPaths, read, type Tensor, tensor } from '../../core/index.ts';
+import {
+  type Field,
+  type HostModule,
+  type HostTensor,
+  mapFields,
+  type Params,
+  type Place,
+} from '../../selora/methods/method.ts';
 import type { Linears } from '../model/model.ts';
-import type { Ranks } from '../step/ranks.ts';
-import { type Network, networks, type PerNetwork, type Slot, type State } from '../step/step.ts';
+import { type Chosen, fieldsOf } from '../step/ranks.ts';
+import { type Network, networks, type PerNetwork, type Ranks, type Slot, type State } from '../step/step.ts';
 
-/** One adapter as plain numbers, row-major: A[d_in, rank], B[rank, d_out]. */
-export interface HostAdapter {
-  readonly A: Float32Array;
-  readonly B: Float32Array;
-  readonly rank: number;
-  readonly dIn: number;
-  readonly dOut: number;
+/** What was trained of every module, in the order of the run. */
+export type HostModules = PerNetwork<ReadonlyMap<string, HostModule>>;
+
+const host = async (t: Tensor): Promise<HostTensor> => ({ shape: t.shape, data: (await read(t)) as Float32Array });
+
+/** The first `rank` ranks of a tensor along the axis that counts them. */
+function cut({ shape, data }: HostTensor, axis: number | null, rank: number): HostTensor {
+  if (axis === null) return { shape, data: Float32Array.from(data) };
+  const inner = shape.slice(axis + 1).reduce((n, side) => n * side, 1);
+  const [from, to] = [shape[axis]! * inner, rank * inner];
+  const out = new Float32Array((data.length / from) * to);
+  for (let i = 0; i * to < out.length; i++) out.set(data.subarray(i * from, i * from + to), i * to);
+  return { shape: shape.map((side, i) => (i === axis ? rank : side)), data: out };
 }
-export type HostAdapters = PerNetwork<ReadonlyMap<string, HostAdapter>>;
 
-/** Adapters without padding, as plain numbers. */
-export async function unpadded(state: State, ranks: Ranks): Promise<HostAdapters> {
-  const one = async (network: Network) =>
-    new Map(
-      await Promise.all(
-        Object.entries(state[network]).map(async ([path, s]): Promise<[string, HostAdapter]> => {
-          const rank = ranks[network][path]!;
-          const [dIn, capacity] = s.A.shape as [number, number];
-          const dOut = s.B.shape[1]!;
-          const [wide, tall] = await Promise.all([read(s.A), read(s.B)]);
-          const A = new Float32Array(dIn * rank);
-          for (let i = 0; i < dIn; i++) for (let r = 0; r < rank; r++) A[i * rank + r] = wide[i * capacity + r]!;
-          return [path, { A, B: Float32Array.from(tall.subarray(0, rank * dOut)), rank, dIn, dOut }];
-        }),
+/** What was trained, without padding. */
+export async function unpadded(chosen: Chosen, state: State, ranks: Ranks): Promise<HostModules> {
+  const fields = fieldsOf(chosen);
+  const one = async (path: string, { p }: Slot, rank: number): Promise<[string, HostModule]> => [
+    path,
+    {
+      rank,
+      fields: Object.fromEntries(
+        await Promise.all(
+          mapFields(async (t: Tensor, { axis }, name) => [name, cut(await host(t), axis, rank)] as const, p, fields),
+        ),
       ),
-    );
-  return { unet: await one('unet'), text: await one('text') };
+    },
+  ];
+  const network = async (n: Network) =>
+    new Map(await Promise.all(Object.entries(state[n]).map(([path, slot]) => one(path, slot, ranks[n][path]!))));
+  return { unet: await network('unet'), text: await network('text') };
 }
+
+/** parameters have their own names in a checkpoint, moments have an `m` or `v` before them */
+const GROUPS = { p: '', m: 'm', v: 'v' } as const;
+type Group = keyof typeof GROUPS;
+const groups = Object.keys(GROUPS) as Group[];
 
 /** The state's tensors by name, for a checkpoint. Module paths hold dots, so parts are joined by `|`. */
-export async function stateTensors(state: State): Promise<Map<string, StoredTensor>> {
+export async function stateTensors(state: State): Promise<Map<string, HostTensor>> {
   const named = networks.flatMap((n) =>
-    Object.entries(state[n]).flatMap(([path, slot]) =>
-      [...entries<Tensor>(slot)].map(([field, t]) => [`${n}|${path}|${field}`, t] as const),
-    ),
+    Object.entries(state[n]).flatMap(([path, slot]): (readonly [string, Tensor])[] => [
+      ...groups.flatMap((g) =>
+        entries<Tensor>(slot[g]).map(([name, t]) => [`${n}|${path}|${GROUPS[g]}${name}`, t] as const),
+      ),
+      [`${n}|${path}|age`, slot.age],
+    ]),
   );
-  return new Map(
-    await Promise.all(
-      named.map(async ([name, t]) => [name, { shape: t.shape, data: (await read(t)) as Float32Array }] as const),
-    ),
-  );
+  return new Map(await Promise.all(named.map(async ([name, t]) => [name, await host(t)] as const)));
 }
 
-const rank = z.int().min(1).max(4096);
 /** Ranks as a checkpoint holds them. */
+const rank = z.int().min(0).max(4096);
 export const ranksSchema = z.object({ unet: z.record(z.string(), rank), text: z.record(z.string(), rank) });
-
-export type StoredTensor = { readonly shape: readonly number[]; readonly data: Float32Array };
 
 /**
  * The state of a checkpoint, modules in the order of the run (the order of sums depends on it).
  * @throws RangeError naming the module: a field is missing, of another shape, or without room for its rank
  */
-export function stateFrom(tensors: ReadonlyMap<string, StoredTensor>, ranks: Ranks, linears: Linears): State {
-  const module = (n: Network, path: string, [dOut, dIn]: readonly [number, number]): Slot => {
+export function stateFrom(
+  { method, settings }: Chosen,
+  tensors: ReadonlyMap<string, HostTensor>,
+  ranks: Ranks,
+  linears: Linears,
+): State {
+  const module = (n: Network, path: string, place: Place): Slot => {
     const wrong = (what: string) =>
       new RangeError(`the checkpoint has ${what} of ${n}.${path}: was --targets changed?`);
-    const capacity = tensors.get(`${n}|${path}|age`)?.shape[0];
-    if (capacity === undefined) throw wrong('no age');
-    if (!((ranks[n][path] ?? 0) >= 1 && ranks[n][path]! <= capacity)) throw wrong('no rank');
-    const get = (field: keyof Slot, shape: readonly number[]): Tensor => {
-      const found = tensors.get(`${n}|${path}|${field}`);
-      if (!found) throw wrong(`no ${field}`);
-      if (found.shape.join() !== shape.join()) throw wrong(`another shape [${found.shape.join(', ')}] of ${field}`);
+    const age = tensors.get(`${n}|${path}|age`);
+    const [capacity] = age?.shape ?? [];
+    if (!age || capacity === undefined) throw wrong('no age');
+    const rank = ranks[n][path];
+    if (rank === undefined || !(rank >= method.leastRank && rank <= capacity)) throw wrong('no rank');
+    const get = (name: string, { shape }: Field): Tensor => {
+      const found = tensors.get(`${n}|${path}|${name}`);
+      if (!found) throw wrong(`no ${name}`);
+      if (found.shape.join() !== shape.join()) throw wrong(`another shape [${found.shape.join(', ')}] of ${name}`);
       return tensor(found.data, found.shape);
     };
-    const [wide, tall] = [
-      [dIn, capacity],
-      [capacity, dOut],
-    ];
-    return {
-      A: get('A', wide!),
-      B: get('B', tall!),
-      mA: get('mA', wide!),
-      vA: get('vA', wide!),
-      mB: get('mB', tall!),
-      vB: get('vB', tall!),
-      age: get('age', [capacity]),
-    };
+    const fields = entries<Field>(method.fields(place, capacity, settings));
+    const tree = (g: Group) =>
+      fromPaths(fields.map(([name, field]) => [name, get(GROUPS[g] + name, field)] as const)) as Params;
+    return { p: tree('p'), m: tree('m'), v: tree('v'), age: tensor(age.data, age.shape) };
   };
   const network = (n: Network) =>
-    Object.fromEntries([...linears[n]].map(([path, shape]) => [path, module(n, path, shape)]));
+    Object.fromEntries([...linears[n]].map(([path, place]) => [path, module(n, path, place)]));
   return { unet: network('unet'), text: network('text') };
 }
 
-/** The best validated adapters by name, beside the state in its checkpoint. */
-export const bestTensors = (best: HostAdapters): Map<string, StoredTensor> =>
+/** The best validated modules by name, beside the state in its checkpoint. */
+export const bestTensors = (best: HostModules): Map<string, HostTensor> =>
   new Map(
     networks.flatMap((n) =>
-      [...best[n]].flatMap(([path, a]): [string, StoredTensor][] => [
-        [`best|${n}|${path}|A`, { shape: [a.dIn, a.rank], data: a.A }],
-        [`best|${n}|${path}|B`, { shape: [a.rank, a.dOut], data: a.B }],
-      ]),
+      [...best[n]].flatMap(([path, { fields }]) =>
+        Object.entries(fields).map(([name, t]): [string, HostTensor] => [`best|${n}|${path}|${name}`, t]),
+      ),
     ),
   );
 
 /**
- * The best validated adapters of a checkpoint, modules in the order of the run.
+ * The best validated modules of a checkpoint, in the order of the run.
  * @throws RangeError naming the module that is missing or of another shape
  */
-export function bestFrom(tensors: ReadonlyMap<string, StoredTensor>, linears: Linears): HostAdapters {
+export function bestFrom(
+  { method, settings }: Chosen,
+  tensors: ReadonlyMap<string, HostTensor>,
+  linears: Linears,
+): HostModules {
+  const module = (n: Network, path: string, place: Place): HostModule => {
+    const get = (name: string) => tensors.get(`best|${n}|${path}|${name}`);
+    const names = entries<Field>(method.fields(place, 1, settings));
+    const ranked = names.find(([, { axis }]) => axis !== null);
+    const rank = ranked ? get(ranked[0])?.shape[ranked[1].axis!] : 1;
+    const expected = rank === undefined ? [] : entries<Field>(method.fields(place, rank, settings));
+    const found = expected.map(([name, { shape }]) => ({ name, t: get(name), shape: shape.join() }));
+    if (rank === undefined || rank < method.leastRank || found.some(({ t, shape }) => t?.shape.join() !== shape))
+      throw new RangeError(`the checkpoint has no best weights of ${n}.${path}: was --targets changed?`);
+    return { rank, fields: Object.fromEntries(found.map(({ name, t }) => [name, t!])) };
+  };
   const network = (n: Network) =>
-    new Map(
-      [...linears[n]].map(([path, [dOut, dIn]]): [string, HostAdapter] => {
-        const [A, B] = (['A', 'B'] as const).map((f) => tensors.get(`best|${n}|${path}|${f}`));
-        const rank = A?.shape[1] ?? 0;
-        if (!A || !B || rank < 1 || A.shape.join() !== [dIn, rank].join() || B.shape.join() !== [rank, dOut].join())
-          throw new RangeError(`the checkpoint has no best weights of ${n}.${path}: was --targets changed?`);
-        return [path, { A: A.data, B: B.data, rank, dIn, dOut }];
-      }),
-    );
+    new Map([...linears[n]].map(([path, place]): [string, HostModule] => [path, module(n, path, place)]));
   return { unet: network('unet'), text: network('text') };
 }

@@ -1,17 +1,17 @@
 /**
- * Losses and gradients of a batch, and what an expansion test measures of them: per-sample gradients of the adapters with
- * the candidates in place, from the same backward pass that gives the step its update.
+ * Losses and gradients of a batch, and what a test measures of them: per-sample gradients with the candidates in place,
+ * from the same backward pass that gives the step its update.
  */
 import {
   add,
-  dot,
   leaves,
+  mapTree,
   mean,
   mul,
-  reshape,
   sub,
   sum,
   type Tensor,
+  type Tree,
   unflatten,
   unsqueeze,
   valueAndGrad,
@@ -20,121 +20,106 @@ import {
 import { textContext } from '../../models/clip/text-encoder.ts';
 import type { TextEncoderConfig, UNetConfig } from '../../models/config.ts';
 import { unet } from '../../models/unet/index.ts';
-import type { Adapter } from '../../selora/adapter.ts';
-import { attach } from '../../selora/attach.ts';
-import { fisherByRank, type Measure, naturalByRank, squaresByRank } from '../../selora/fisher.ts';
-import {
-  adaptersOf,
-  type Batch,
-  type Candidates,
-  type FisherSums,
-  type Frozen,
-  mapModules,
-  type Pairs,
-  type State,
-} from './state.ts';
+import { updateModules } from '../../selora/attach.ts';
+import type { Growth, Measure, Method, Params, Settings } from '../../selora/methods/method.ts';
+import { type Batch, type Frozen, mapModules, type PerModule, paramsOf, type State } from './state.ts';
 
-export interface LossOptions {
+/** A method as the programs of a run take it: X is what a test puts into a module, S what it measures of it, H that on the host. */
+export type StepMethod<P extends Params, X, S, H> = Method<P, Settings, X, S, H>;
+
+export interface LossOptions<P extends Params, X = unknown, S = unknown, H = unknown> {
   readonly configs: { readonly unet: UNetConfig; readonly text: TextEncoderConfig };
-  readonly scale: number;
+  readonly method: StepMethod<P, X, S, H>;
+  /** the method's own, by name */
+  readonly settings: Settings;
   readonly checkpointBlocks: boolean;
 }
 
+/** How the method changes its ranks. @throws RangeError for one that does not */
+export function growthOf<P extends Params, X, S, H>({ method }: { readonly method: StepMethod<P, X, S, H> }) {
+  if (!method.growth) throw new RangeError(`${method.name} has no tests`);
+  return method.growth as Growth<P, Settings, X, S, H, unknown>;
+}
+
 /** per-sample losses [b]: weight·mean (prediction − target)² */
-export function sampleLosses(o: LossOptions, adapters: Pairs, base: Frozen, batch: Batch): Tensor {
-  const context = batch.context ?? textContext(attach(base.text, adapters.text, o.scale), o.configs.text, batch.ids);
-  const net = attach(base.unet, adapters.unet, o.scale);
-  const d = sub(
-    unet(net, o.configs.unet, batch.x, batch.t, context, { checkpointBlocks: o.checkpointBlocks }),
-    batch.target,
-  );
+export function sampleLosses<P extends Params, X, S, H>(
+  { configs, method, settings, checkpointBlocks }: LossOptions<P, X, S, H>,
+  params: PerModule<P>,
+  base: Frozen,
+  batch: Batch,
+): Tensor {
+  const attached = <N extends Tree<Tensor>>(net: N, of: { readonly [path: string]: P }): N =>
+    updateModules(net, of, (module, p) => method.attach(module, p, settings));
+  const context = batch.context ?? textContext(attached(base.text, params.text), configs.text, batch.ids);
+  const net = attached(base.unet, params.unet);
+  const d = sub(unet(net, configs.unet, batch.x, batch.t, context, { checkpointBlocks }), batch.target);
   return mul(mean(mul(d, d), [1, 2, 3]), batch.weight);
 }
 
+/** the loss that is trained on: with the method's penalty, where it has one */
+function trained<P extends Params, X, S, H>(o: LossOptions<P, X, S, H>, params: PerModule<P>, loss: Tensor): Tensor {
+  if (!o.method.penalty) return loss;
+  const all = [...Object.values(params.unet), ...Object.values(params.text)];
+  return add(loss, o.method.penalty(all, o.settings));
+}
+
+type Differentiated<P> = { readonly loss: Tensor; readonly g: PerModule<P> };
+const lossAndGradient = <P>(f: (p: PerModule<P>) => Tensor, at: PerModule<P>): [Tensor, PerModule<P>] =>
+  valueAndGrad(f as never)(at as never) as unknown as [Tensor, PerModule<P>];
+
 /** Gradients of the mean loss over the batch. */
-export function gradients(o: LossOptions, s: State, base: Frozen, batch: Batch): { loss: Tensor; g: Pairs } {
-  const [loss, g] = valueAndGrad((a: Pairs) => mean(sampleLosses(o, a, base, batch)))(adaptersOf(s));
+export function gradients<P extends Params, X, S, H>(
+  o: LossOptions<P, X, S, H>,
+  params: PerModule<P>,
+  base: Frozen,
+  batch: Batch,
+): Differentiated<P> {
+  const [loss, g] = lossAndGradient((p) => trained(o, p, mean(sampleLosses(o, p, base, batch))), params);
   return { loss, g };
 }
 
-/** K[d_in, 1], slot[1, c] → [d_in, c]: K in the slot's column. */
-export const columnAt = (K: Tensor, slot: Tensor): Tensor =>
-  reshape(dot(reshape(K, [1, K.shape[0]!, 1]), reshape(slot, [1, 1, slot.shape[1]!])), [K.shape[0]!, slot.shape[1]!]);
-/** adapters with the candidates in their free columns */
-const withCandidates = (s: State, c: Candidates): Pairs =>
-  mapModules(
-    ({ A, B }: Adapter, path, network): Adapter => ({
-      A: add(A, columnAt(c[network][path]!.K, c[network][path]!.slot)),
-      B,
-    }),
-    adaptersOf(s),
-  );
-/** The candidate's row of B takes no part in the update of the step that tests it. */
-export const withoutCandidates = (g: Pairs, c: Candidates): Pairs =>
-  mapModules((x: Adapter, path, network): Adapter => {
-    const keep = sub(1, c[network][path]!.slot);
-    return { A: x.A, B: mul(x.B, reshape(keep, [keep.shape[1]!, 1])) };
-  }, g);
-
-/** Loss and mean gradients over some samples, the candidates' rows included, and the means a measure needs besides. */
-export interface Tested {
-  readonly loss: Tensor;
-  readonly g: Pairs;
-  /** eq. 3 summed by rank */
-  readonly fisher?: FisherSums;
-  /** eq. 3 entry by entry */
-  readonly squares?: Pairs;
-}
-// an object type, so that it can pass through compiled programs
-export type TestedTree = { readonly [K in keyof Tested]: Tested[K] };
+/** Loss and mean gradients over some samples, candidates in place, and what a measure keeps besides. */
+export type Tested<P> = Differentiated<P> & { readonly kept?: PerModule<Tree<Tensor>> };
 
 /**
- * One backward pass with the candidates in place. `batch` needs the gradient of the mean loss only; the others per-sample
- * gradients by vmap(grad), whose mean is the same gradient.
+ * One backward pass with the candidates in place. A measure that keeps something of single samples gets their gradients by
+ * vmap(grad), whose mean is the gradient of the mean loss; any other needs that one only.
  */
-export function testedGradients(
-  o: LossOptions,
-  measure: Measure,
-  s: State,
+export function testedGradients<P extends Params, X, S, H>(
+  o: LossOptions<P, X, S, H>,
+  s: State<P>,
   base: Frozen,
   batch: Batch,
-  candidates: Candidates,
-): TestedTree {
-  const expanded = withCandidates(s, candidates);
-  if (measure === 'batch') {
-    const [loss, g] = valueAndGrad((a: Pairs) => mean(sampleLosses(o, a, base, batch)))(expanded);
-    return { loss, g };
-  }
-  const one = (a: Pairs, sample: Batch): Tensor => {
+  trials: PerModule<X>,
+): Tested<P> {
+  const growth = growthOf(o);
+  const measure: Measure<P, S> = growth.measure(o.settings);
+  const expanded = mapModules((p: P, path, n) => growth.place(p, trials[n][path]!), paramsOf(s));
+  if (!measure.samples) return gradients(o, expanded, base, batch);
+  const one = (p: PerModule<P>, sample: Batch): Tensor => {
     const alone = Object.fromEntries(Object.entries(sample).map(([k, x]) => [k, unsqueeze(x, 0)])) as Batch;
-    return sum(sampleLosses(o, a, base, alone));
+    return trained(o, p, sum(sampleLosses(o, p, base, alone)));
   };
-  const [losses, g] = vmap(
-    (a: Pairs, sample: Batch) => valueAndGrad((p: Pairs) => one(p, sample))(a) as [Tensor, Pairs],
-    [null, 0],
-  )(expanded, batch);
-  const overSamples = (f: (x: Tensor) => Tensor): Pairs =>
-    mapModules(({ A, B }: Adapter): Adapter => ({ A: f(A), B: f(B) }), g);
+  const each = (p: PerModule<P>, sample: Batch) => lossAndGradient((q: PerModule<P>) => one(q, sample), p);
+  const [losses, g] = vmap(each as never, [null, 0] as never)(expanded as never, batch as never) as unknown as [
+    Tensor,
+    PerModule<P>,
+  ];
   return {
     loss: mean(losses),
-    g: overSamples((x) => mean(x, 0)),
-    ...(measure === 'natural'
-      ? { squares: overSamples((x) => mean(mul(x, x), 0)) }
-      : { fisher: mapModules((x: Adapter) => fisherByRank(x), g) }),
+    g: mapTree((x: Tensor) => mean(x, 0), g),
+    kept: mapModules((x: P) => measure.samples!(x), g),
   };
 }
 
-/** What the decisions are made from, by module and rank. */
-export function measured(measure: Measure, t: Tested): FisherSums {
-  if (measure === 'batch') return mapModules(squaresByRank, t.g);
-  if (measure === 'natural')
-    return mapModules((x: Adapter, path, network) => naturalByRank(x, t.squares![network][path]!), t.g);
-  if (measure === 'fisher') return t.fisher!;
-  return mapModules((x, path, network) => ({ ...x, signal: squaresByRank(t.g[network][path]!).b }), t.fisher!);
+/** What the decisions are made from, by module. */
+export function measured<P extends Params, X, S, H>(o: LossOptions<P, X, S, H>, t: Tested<P>): PerModule<S> {
+  const measure = growthOf(o).measure(o.settings);
+  return mapModules((g: P, path, n) => measure.scores(g, t.kept?.[n][path]), t.g);
 }
 
 /** x·(1 − share) + y·share on every leaf: the means over two sets of samples as the mean over both. */
-export function combine<P>(x: P, y: P, share: Tensor): P {
+export function combine<T>(x: T, y: T, share: Tensor): T {
   const [xs, ys] = [leaves(x as never) as Tensor[], leaves(y as never) as Tensor[]];
   const out = xs.map((a, i) => add(mul(a, sub(1, share)), mul(ys[i]!, share)));
   return unflatten(x, out);

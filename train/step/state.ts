@@ -1,25 +1,23 @@
-/** The trees of a run: adapters with their moments, frozen parameters, batches, candidates; and how to map over them. */
+/** The trees of a run: what a method trains with its moments, frozen parameters, batches; and how to map over them. */
 import type { Tensor } from '../../core/index.ts';
 import type { TextEncoder } from '../../models/clip/text-encoder.ts';
 import type { UNet } from '../../models/unet/index.ts';
-import type { Adapter, Adapters } from '../../selora/adapter.ts';
-import type { RankSums } from '../../selora/fisher.ts';
+import type { Params, Slot } from '../../selora/methods/method.ts';
+import { mapModules, type PerModule, type PerNetwork } from '../../selora/networks.ts';
 
-export const networks = ['unet', 'text'] as const;
-export type Network = (typeof networks)[number];
-export type PerNetwork<T> = { readonly unet: T; readonly text: T };
+export type { Ranks, Slot } from '../../selora/methods/method.ts';
+export {
+  mapModules,
+  mapNetworks,
+  moduleName,
+  type Network,
+  networks,
+  type PerModule,
+  type PerNetwork,
+} from '../../selora/networks.ts';
 
-/** one adapter with its moments; `age[c]` counts the updates of each rank */
-export type Slot = {
-  readonly A: Tensor;
-  readonly B: Tensor;
-  readonly mA: Tensor;
-  readonly vA: Tensor;
-  readonly mB: Tensor;
-  readonly vB: Tensor;
-  readonly age: Tensor;
-};
-export type State = PerNetwork<{ readonly [path: string]: Slot }>;
+/** every module with its moments */
+export type State<P = Params> = PerModule<Slot<P>>;
 /** frozen parameters */
 export type Frozen = { readonly unet: UNet; readonly text: TextEncoder };
 
@@ -37,25 +35,8 @@ export type Batch = {
   /** loss weight of each sample [b] */
   readonly weight: Tensor;
 };
+/** learning rates */
 export type Hyper = PerNetwork<Tensor>;
-/** candidates of one test: columns K[d_in, 1] and the free slot of each module as a one-hot row [1, c] */
-export type Candidates = PerNetwork<{ readonly [path: string]: { readonly K: Tensor; readonly slot: Tensor } }>;
-/** what a test measures, summed by rank: a[c] over columns of A, b[c] over rows of B (eq. 3 for the measure `fisher`) */
-export type FisherSums = PerNetwork<{ readonly [path: string]: RankSums<Tensor> }>;
 
-export type Pairs = PerNetwork<Adapters>;
-const mapNetworks = <T, R>(f: (value: T, network: Network) => R, x: PerNetwork<T>): PerNetwork<R> => ({
-  unet: f(x.unet, 'unet'),
-  text: f(x.text, 'text'),
-});
-const mapPaths = <T, R>(
-  f: (value: T, path: string) => R,
-  x: { readonly [path: string]: T },
-): { readonly [path: string]: R } => Object.fromEntries(Object.entries(x).map(([k, v]) => [k, f(v, k)]));
-/** applies f to every module of both networks */
-export const mapModules = <T, R>(
-  f: (value: T, path: string, network: Network) => R,
-  x: PerNetwork<{ readonly [path: string]: T }>,
-): PerNetwork<{ readonly [path: string]: R }> => mapNetworks((net, n) => mapPaths((v, p) => f(v, p, n), net), x);
-
-export const adaptersOf = (s: State): Pairs => mapModules(({ A, B }: Slot): Adapter => ({ A, B }), s);
+/** What is trained, without its moments. */
+export const paramsOf = <P>(s: State<P>): PerModule<P> => mapModules(({ p }) => p, s);

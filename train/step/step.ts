@@ -1,6 +1,6 @@
 /**
- * The compiled programs of a run: the training step, the same step with the expansion test in its backward pass, and the
- * validation loss. State is padded to one capacity per network, so that growing a rank changes values, not shapes.
+ * The compiled programs of a run: the training step, the same step with a test in its backward pass, and the validation
+ * loss. State is padded to one capacity per network, so that growing a rank changes values, not shapes.
  */
 import {
   add,
@@ -10,194 +10,204 @@ import {
   concat,
   type HostArray,
   leaves,
-  mapTree,
+  max,
   mul,
   read,
   reshape,
-  sub,
-  sum,
   type Tensor,
+  type Tree,
   tensor,
   unflatten,
 } from '../../core/index.ts';
-import type { Measure, RankSums } from '../../selora/fisher.ts';
+import { mapFields, type Params } from '../../selora/methods/method.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
 import {
-  columnAt,
   combine,
   gradients,
+  growthOf,
   type LossOptions,
   measured,
   sampleLosses,
-  type TestedTree,
+  type Tested,
   testedGradients,
-  withoutCandidates,
 } from './gradients.ts';
 import { moduleOf } from './modules.ts';
 import {
   type Batch,
-  type Candidates,
-  type FisherSums,
   type Frozen,
   type Hyper,
   mapModules,
-  type Pairs,
-  type PerNetwork,
+  type PerModule,
+  paramsOf,
   type Slot,
   type State,
 } from './state.ts';
 
 export * from './state.ts';
 
-export interface StepOptions extends LossOptions {
+export interface StepOptions<P extends Params = Params, X = unknown, S = unknown, H = unknown>
+  extends LossOptions<P, X, S, H> {
   readonly backend: Backend;
   readonly adam: AdamOptions;
   /** limit of the global gradient norm, 0 for none */
   readonly clip: number;
-  /** what an expansion test measures; eq. 3 where nothing is said */
-  readonly measure?: Measure;
-  /** a module that grows begins its moments and ages anew (the published code), instead of keeping them */
-  readonly restart?: boolean;
 }
 
-/** Adam on every module; a frozen slot row (the candidate's) gets no update. */
-function update(o: StepOptions, s: State, g: Pairs, hyper: Hyper): { readonly state: State; readonly norm: Tensor } {
-  const norm = globalNorm(leaves<Tensor>(g));
+/** How often each rank was updated, along the axis of a field that counts ranks; a field without one has the oldest's. */
+const ageOf = (age: Tensor, like: Tensor, axis: number | null): Tensor =>
+  axis === null
+    ? max(age)
+    : reshape(
+        age,
+        like.shape.map((_, i) => (i === axis ? age.shape[0]! : 1)),
+      );
+
+/** Adam on every module. */
+function update<P extends Params, X, S, H>(
+  o: StepOptions<P, X, S, H>,
+  s: State<P>,
+  g: PerModule<P>,
+  hyper: Hyper,
+): { readonly state: State<P>; readonly norm: Tensor } {
+  const norm = globalNorm(leaves(g as never));
   const factor = o.clip > 0 ? clipFactor(norm, o.clip) : 1;
-  const state = mapModules((slot: Slot, path, network): Slot => {
-    const { A: gA, B: gB } = g[network][path]!;
-    const lr = hyper[network];
-    const a = adamUpdate(
-      slot.A,
-      mul(gA, factor),
-      { m: slot.mA, v: slot.vA },
-      reshape(slot.age, [1, slot.age.shape[0]!]),
-      lr,
-      o.adam,
+  // which axis counts ranks does not depend on the place
+  const fields = o.method.fields([1, 1], 1, o.settings);
+  const rates = o.method.rates?.(o.settings) ?? {};
+  const state = mapModules((slot: Slot<P>, path, network): Slot<P> => {
+    const of = (tree: P) => leaves(tree as Tree<Tensor>);
+    const [gs, ms, vs] = [of(g[network][path]!), of(slot.m), of(slot.v)];
+    const leavesOf = mapFields(
+      (p: Tensor, field, name) => ({ p, axis: field.axis, rate: rates[name] ?? 1 }),
+      slot.p as Tree<Tensor>,
+      fields,
     );
-    const b = adamUpdate(
-      slot.B,
-      mul(gB, factor),
-      { m: slot.mB, v: slot.vB },
-      reshape(slot.age, [slot.age.shape[0]!, 1]),
-      lr,
-      o.adam,
-    );
-    return { A: a.p, mA: a.m, vA: a.v, B: b.p, mB: b.m, vB: b.v, age: add(slot.age, 1) };
+    const next = leavesOf.map(({ p, axis, rate }, i) => {
+      const lr = rate === 1 ? hyper[network] : mul(hyper[network], rate);
+      return adamUpdate(p, mul(gs[i]!, factor), { m: ms[i]!, v: vs[i]! }, ageOf(slot.age, p, axis), lr, o.adam);
+    });
+    const tree = (key: 'p' | 'm' | 'v'): P =>
+      unflatten(
+        slot.p,
+        next.map((x) => x[key]),
+      );
+    return { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, 1) };
   }, s);
   return { state, norm };
 }
 
-/** An accepted candidate: K in its free column, the new rank at age 0 (its moments are zero already). */
-function installed(o: StepOptions, slot: Slot, { K, slot: at }: { readonly K: Tensor; readonly slot: Tensor }): Slot {
-  const A = add(slot.A, columnAt(K, at));
-  const row = reshape(at, slot.age.shape);
-  if (!o.restart) return { ...slot, A, age: mul(slot.age, sub(1, row)) };
-  // 1 for a module that stays as it is, 0 for one that grows
-  const stays = sub(1, sum(row));
-  const kept = mapTree((x: Tensor) => mul(x, stays), { mA: slot.mA, vA: slot.vA, mB: slot.mB, vB: slot.vB });
-  return { A, B: slot.B, ...kept, age: mul(slot.age, stays) };
-}
+type Update<P> = { readonly state: State<P>; readonly loss: Tensor; readonly norm: Tensor };
 
-/** Sums of a test on the host. */
-export type HostSums = PerNetwork<{ readonly [path: string]: RankSums<HostArray> }>;
-type Loss = { readonly loss: Tensor };
-type Update = { readonly state: State; readonly loss: Tensor; readonly norm: Tensor };
-
-export interface Steps {
+export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = unknown> {
   /** one update from one batch */
-  readonly plain: Compiled<[s: State, base: Frozen, batch: Batch, hyper: Hyper], Update>;
-  /** one update from one batch, and the Fisher sums of the same backward pass */
+  readonly plain: Compiled<[s: State<P>, base: Frozen, batch: Batch, hyper: Hyper], Update<P>>;
+  /** one update from one batch, and the scores of the same backward pass */
   readonly tested: Compiled<
-    [s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates],
-    Update & { readonly sums: FisherSums }
+    [s: State<P>, base: Frozen, batch: Batch, hyper: Hyper, trials: PerModule<X>],
+    Update<P> & { readonly sums: PerModule<S> }
   >;
   /** loss and gradients of one micro-batch */
-  readonly part: Compiled<[s: State, base: Frozen, batch: Batch], Loss & { readonly g: Pairs }>;
+  readonly part: Compiled<
+    [s: State<P>, base: Frozen, batch: Batch],
+    { readonly loss: Tensor; readonly g: PerModule<P> }
+  >;
   /** the same with candidates in place, and what the measure needs */
-  readonly testedPart: Compiled<[s: State, base: Frozen, batch: Batch, c: Candidates], TestedTree>;
+  readonly testedPart: Compiled<[s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>], Tested<P>>;
   /**
    * One update from several micro-batches: equals the update from their union. `extra` micro-batches take part in the
    * measure of a test, not in the update.
    */
   readonly accumulated: (
-    s: State,
+    s: State<P>,
     base: Frozen,
     batches: readonly Batch[],
     hyper: Hyper,
-    c?: Candidates,
+    trials?: PerModule<X>,
     extra?: readonly Batch[],
-  ) => Update & { readonly sums?: FisherSums };
-  /** the sums of a test alone, without an update */
-  readonly scores: (s: State, base: Frozen, batches: readonly Batch[], c: Candidates) => FisherSums;
-  /** the sums on the host, in one transfer */
-  readonly readSums: (sums: FisherSums) => Promise<HostSums>;
-  /** puts accepted candidates into A: `slot` is the one-hot row of an accepted module, zeros for the others */
-  readonly install: (s: State, c: Candidates) => State;
+  ) => Update<P> & { readonly sums?: PerModule<S> };
+  /** the scores of a test alone, without an update */
+  readonly scores: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => PerModule<S>;
+  /** the scores on the host, in one transfer */
+  readonly readSums: (sums: PerModule<S>) => Promise<PerModule<H>>;
+  /** writes what a test decided into the state */
+  readonly install: (s: State<P>, trials: PerModule<X>) => State<P>;
   /** losses [b] of a batch, each times its weight */
-  readonly losses: Compiled<[a: Pairs, base: Frozen, batch: Batch], Tensor>;
+  readonly losses: Compiled<[params: PerModule<P>, base: Frozen, batch: Batch], Tensor>;
   /** gives back the programs of shapes that are over */
   readonly trim: () => void;
 }
 
-export function createSteps(o: StepOptions): Steps {
+export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H>): Steps<P, X, S, H> {
   const { backend } = o;
-  const measure = o.measure ?? 'fisher';
+  const settle = (g: PerModule<P>, trials: PerModule<X>): PerModule<P> =>
+    mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!), g);
   const plain = compile(
-    (s: State, base: Frozen, batch: Batch, hyper: Hyper) => {
-      const { loss, g } = gradients(o, s, base, batch);
+    (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper) => {
+      const { loss, g } = gradients(o, paramsOf(s), base, batch);
       return { ...update(o, s, g, hyper), loss };
     },
     { backend, donate: [0], name: 'training step', moduleOf },
   );
   const tested = compile(
-    (s: State, base: Frozen, batch: Batch, hyper: Hyper, c: Candidates) => {
-      const t = testedGradients(o, measure, s, base, batch, c);
-      return { ...update(o, s, withoutCandidates(t.g, c), hyper), loss: t.loss, sums: measured(measure, t) };
+    (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper, trials: PerModule<X>) => {
+      const t = testedGradients(o, s, base, batch, trials);
+      return { ...update(o, s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t) };
     },
     { backend, donate: [0], name: 'training step with test', moduleOf },
   );
-  const part = compile((s: State, base: Frozen, batch: Batch) => gradients(o, s, base, batch), {
+  const part = compile((s: State<P>, base: Frozen, batch: Batch) => gradients(o, paramsOf(s), base, batch), {
     backend,
     name: 'micro-batch',
   });
   const testedPart = compile(
-    (s: State, base: Frozen, batch: Batch, c: Candidates) => testedGradients(o, measure, s, base, batch, c),
+    (s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>) => testedGradients(o, s, base, batch, trials),
     { backend, name: 'micro-batch with test' },
   );
-  const average = compile((x: TestedTree, y: TestedTree, share: Tensor) => combine(x, y, share), {
+  const average = compile((x: Tested<P>, y: Tested<P>, share: Tensor) => combine(x, y, share), {
     backend,
     donate: [0],
     name: 'accumulate',
   });
-  const apply = compile((s: State, g: Pairs, hyper: Hyper) => update(o, s, g, hyper), {
+  const apply = compile((s: State<P>, g: PerModule<P>, hyper: Hyper) => update(o, s, g, hyper), {
     backend,
     donate: [0],
     name: 'update',
   });
   const applyTested = compile(
-    (s: State, g: Pairs, hyper: Hyper, c: Candidates) => update(o, s, withoutCandidates(g, c), hyper),
+    (s: State<P>, g: PerModule<P>, hyper: Hyper, trials: PerModule<X>) => update(o, s, settle(g, trials), hyper),
     { backend, donate: [0], name: 'update beside a test' },
   );
-  const sumsOf = compile((t: TestedTree) => measured(measure, t), { backend, name: 'sums of a test' });
-  const sumsOfBoth = compile((x: TestedTree, y: TestedTree, share: Tensor) => measured(measure, combine(x, y, share)), {
+  const sumsOf = compile((t: Tested<P>) => measured(o, t), { backend, name: 'sums of a test' });
+  const sumsOfBoth = compile((x: Tested<P>, y: Tested<P>, share: Tensor) => measured(o, combine(x, y, share)), {
     backend,
     name: 'sums of a test over more batches',
   });
-  const pack = compile((sums: FisherSums) => concat(leaves<Tensor>(sums), 0), { backend, name: 'read sums' });
+  const all = (sums: PerModule<S>): Tensor[] => leaves(sums as never);
+  const sizeOf = ({ shape }: Tensor): number => shape.reduce((n, side) => n * side, 1);
+  const pack = compile(
+    (sums: PerModule<S>) =>
+      concat(
+        all(sums).map((t) => reshape(t, [sizeOf(t)])),
+        0,
+      ),
+    {
+      backend,
+      name: 'read sums',
+    },
+  );
   const install = compile(
-    (s: State, c: Candidates) =>
-      mapModules((slot: Slot, path, network): Slot => installed(o, slot, c[network][path]!), s),
+    (s: State<P>, trials: PerModule<X>) =>
+      mapModules((slot: Slot<P>, path, n) => growthOf(o).install(slot, trials[n][path]!, o.settings), s),
     { backend, donate: [0], name: 'install' },
   );
-  const losses = compile((a: Pairs, base: Frozen, batch: Batch) => sampleLosses(o, a, base, batch), {
+  const losses = compile((params: PerModule<P>, base: Frozen, batch: Batch) => sampleLosses(o, params, base, batch), {
     backend,
     name: 'validation',
   });
 
   /** the mean over micro-batches */
-  const over = (batches: readonly Batch[], of: (b: Batch) => TestedTree): TestedTree => {
-    let total: TestedTree | undefined;
+  const over = (batches: readonly Batch[], of: (b: Batch) => Tested<P>): Tested<P> => {
+    let total: Tested<P> | undefined;
     for (const [i, b] of batches.entries()) {
       const one = of(b);
       // running mean: total·i/(i+1) + one/(i+1)
@@ -210,29 +220,27 @@ export function createSteps(o: StepOptions): Steps {
     tested,
     part,
     testedPart,
-    accumulated(s, base, batches, hyper, c, extra = []) {
-      if (!c) {
+    accumulated(s, base, batches, hyper, trials, extra = []) {
+      if (!trials) {
         const { loss, g } = over(batches, (b) => part(s, base, b));
         return { ...apply(s, g, hyper), loss };
       }
-      const test = (b: Batch) => testedPart(s, base, b, c);
+      const test = (b: Batch) => testedPart(s, base, b, trials);
       const own = over(batches, test);
       const share = extra.length / (batches.length + extra.length);
       const sums =
-        extra.length > 0
-          ? sumsOfBoth(own, over(extra, test), tensor(share, [], own.loss.dtype))
-          : (own.fisher ?? sumsOf(own));
-      return { ...applyTested(s, own.g, hyper, c), loss: own.loss, sums };
+        extra.length > 0 ? sumsOfBoth(own, over(extra, test), tensor(share, [], own.loss.dtype)) : sumsOf(own);
+      return { ...applyTested(s, own.g, hyper, trials), loss: own.loss, sums };
     },
-    scores: (s, base, batches, c) => sumsOf(over(batches, (b) => testedPart(s, base, b, c))),
+    scores: (s, base, batches, trials) => sumsOf(over(batches, (b) => testedPart(s, base, b, trials))),
     async readSums(sums) {
-      const flat = await read(pack(sums));
+      const flat: HostArray = await read(pack(sums));
       let at = 0;
-      const parts = leaves<Tensor>(sums).map(({ shape: [n] }) => {
-        at += n!;
-        return flat.subarray(at - n!, at);
+      const parts = all(sums).map((t) => {
+        at += sizeOf(t);
+        return flat.subarray(at - sizeOf(t), at);
       });
-      return unflatten(sums as unknown as HostSums, parts);
+      return unflatten(sums, parts) as unknown as PerModule<H>;
     },
     install,
     losses,

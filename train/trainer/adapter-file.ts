@@ -6,10 +6,12 @@ import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
 import type { Base } from '../../models/io/base.ts';
 import { writeBase } from '../../models/io/base-write.ts';
 import type { Decision } from '../../selora/fisher.ts';
+import { methodOf } from '../../selora/methods/registry.ts';
+import { moduleName, networks } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import { mergedModel } from '../model/merged-weights.ts';
-import { tokenizerOf } from '../model/model.ts';
-import type { HostAdapters } from '../run/tensors.ts';
+import { type Linears, tokenizerOf } from '../model/model.ts';
+import type { HostModules } from '../run/tensors.ts';
 
 /** A row of the metrics as far as its expansion test goes. */
 type Tested = { readonly step: number; readonly tests?: unknown };
@@ -29,30 +31,29 @@ const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
   );
 
 /**
- * The adapters after `step` updates as a file: mixed ranks, the scale multiplied into B (so what is drawn from this value
- * is drawn from the file too, to the bit), the run's facts in the header.
+ * What was trained in `step` updates as a file, in the method's form, the run's facts in the header.
  */
 export function adapterFileOf(
-  adapters: HostAdapters,
+  adapters: HostModules,
+  linears: Linears,
   step: number,
   c: RunConfig,
   baseHash: string,
   rows: readonly Tested[],
 ): AdapterFile {
-  const scaled = (a: AdapterModule): AdapterModule => ({ ...a, B: c.scale === 1 ? a.B : a.B.map((b) => c.scale * b) });
+  const method = methodOf(c.method);
   const modules = new Map<string, AdapterModule>();
-  for (const [path, a] of adapters.unet) modules.set(`unet.${path}`, scaled({ ...a, scale: 1 }));
-  for (const [path, a] of adapters.text) modules.set(`text_encoder.${path}`, scaled({ ...a, scale: 1 }));
-  const selora = c.method === 'selora';
+  for (const n of networks)
+    for (const [path, trained] of adapters[n]) {
+      const module = method.toFile(trained, linears[n].get(path)!, c);
+      if (module) modules.set(moduleName(n, path), module);
+    }
   return withRun(
     { modules, metadata: new Map() },
     {
       format: 'selora/1',
       method: c.method,
-      lambda: selora ? c.lambda : null,
-      testEvery: selora ? c.testEvery : null,
-      scale: c.scale,
-      initA: c.gainA,
+      ...method.facts(c),
       steps: step,
       baseHash,
       rankHistory: expansionsOf(rows.filter((row) => row.step <= step)),

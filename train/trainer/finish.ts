@@ -16,7 +16,7 @@ import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
-import type { HostAdapters } from '../run/tensors.ts';
+import type { HostModules } from '../run/tensors.ts';
 import type { Progress } from '../train.ts';
 import { textRankMaps } from '../words/progress.ts';
 import { adapterFileOf, parameters, writeMerged } from './adapter-file.ts';
@@ -27,7 +27,7 @@ import { sampleFile, summarise } from './summary.ts';
 export interface Final {
   readonly name: 'best' | 'last';
   readonly step: number;
-  readonly adapters: HostAdapters;
+  readonly adapters: HostModules;
 }
 
 export interface Finish {
@@ -88,7 +88,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const others = await Promise.all(c.compare.map(readComparison));
 
   const baseHash = await model.base.hash();
-  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, step, c, baseHash, f.metrics);
+  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.linears, step, c, baseHash, f.metrics);
   const file = fileOf(f.final);
   await writeAdapter(path.join(run.path, 'adapter.safetensors'), file);
   if (f.other) await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other));

@@ -7,7 +7,7 @@ import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
 import { adaptedPipeline, createGenerator, type Generator, pictureOptions } from '../model/sample.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
-import type { HostAdapters } from '../run/tensors.ts';
+import type { HostModules } from '../run/tensors.ts';
 import { adapterFileOf } from './adapter-file.ts';
 import type { RunPair } from './pairs.ts';
 
@@ -26,13 +26,13 @@ export function snapshots({
   readonly backend: Backend;
   readonly held: readonly RunPair[];
   readonly side: number;
-}): (step: number, adapters: HostAdapters) => Promise<void> {
+}): (step: number, adapters: HostModules) => Promise<void> {
   const texts = held.slice(0, c.samples).map((p) => p.text);
   let generate: Generator | undefined;
   return async (step, adapters) => {
     if (texts.length === 0) return;
     generate ??= createGenerator(backend, model.pipeline.configs);
-    const file = adapterFileOf(adapters, step, c, '', []);
+    const file = adapterFileOf(adapters, model.linears, step, c, '', []);
     const pipeline = adaptedPipeline(model.pipeline, adaptersFromFile(file, model.linears));
     const pictures = await generate(pipeline, texts, pictureOptions(c, side));
     await makeRunFolder(path.join(run.path, 'samples'));

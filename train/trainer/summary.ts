@@ -5,6 +5,7 @@ import { capacityOf } from '../../models/clip/tokenizer.ts';
 import type { AdapterFile } from '../../models/io/adapter-file.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { changeNorms } from '../../selora/merge.ts';
+import { methodOf } from '../../selora/methods/registry.ts';
 import type { Obeyed } from '../metrics/obedience.ts';
 import type { LoadedAdapters } from '../model/model.ts';
 import type { RunSummaryInput } from '../report/summary.ts';
@@ -51,6 +52,7 @@ export async function summarise(
   { file, adapters, shown, obeyed, memorisation, others }: Drawn,
 ): Promise<RunSummaryInput> {
   const { config: c, model, backend, data, clock, run } = f;
+  const facts = methodOf(c.method).facts(c);
   const change = await changes(f, adapters);
   const picture = (i: number, what: 'real' | 'base' | 'adapted') => ({
     label: what,
@@ -65,7 +67,7 @@ export async function summarise(
     name: path.basename(run.path),
     method: c.method,
     seconds: f.progress.seconds,
-    ...(c.method === 'selora' ? { lambda: c.lambda, testEvery: c.testEvery } : {}),
+    ...(facts.lambda === null || facts.testEvery === null ? {} : { lambda: facts.lambda, testEvery: facts.testEvery }),
     command: f.command,
     config: Object.entries(c).map(([label, value]) => ({ label, value: String(value) })),
     environment: [

@@ -16,14 +16,18 @@ import {
 } from '../../../core/index.ts';
 import { floatToHalf } from '../../../models/io/dtypes.ts';
 import { load } from '../../../models/spec.ts';
+import { hostKey } from '../../../selora/adapter.ts';
+import { drawCandidates, judge, scoresFrom } from '../../../selora/growth.ts';
+import { settingsOf } from '../../../selora/methods/registry.ts';
+import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
 import { addUp, planAround, planSteps } from '../../../train/estimate/estimate.ts';
 import { refusal, settle, shapeOf } from '../../../train/estimate/settle.ts';
 import { linearsOf, loadPipeline, openBaseAt, SMALL_BASE, specsOf } from '../../../train/model/model.ts';
 import { targetsOf } from '../../../train/model/targets.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
-import { drawCandidates, judge, scoresFrom, startState } from '../../../train/step/ranks.ts';
-import { type Batch, createSteps, type Frozen } from '../../../train/step/step.ts';
+import { capacityFor, startState } from '../../../train/step/ranks.ts';
+import { type Batch, createSteps, type Frozen, paramsOf, type Ranks } from '../../../train/step/step.ts';
 import { writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
 
@@ -55,11 +59,22 @@ const part = async (b: Batch, from: number, to: number): Promise<Batch> =>
     ),
   ) as unknown as Batch;
 
+const chosen = { method: selora, settings: settingsOf(selora) };
+const started = (backend: Backend) => startState({ ...chosen, seed: config.seed }, linearsOf(base), backend);
+const draw = (ranks: Ranks) =>
+  drawCandidates(config, {
+    step: 1,
+    key: hostKey(config.seed),
+    places: linearsOf(base),
+    ranks,
+    room: capacityFor(ranks, chosen),
+  });
+
 const stepsOn = (backend: Backend) =>
   createSteps({
     backend,
     configs: { unet: base.configs.unet, text: base.configs.textEncoder },
-    scale: 1,
+    ...chosen,
     adam: adamDefaults,
     clip: 1,
     checkpointBlocks: false,
@@ -90,9 +105,9 @@ describe.each(opened)('prediction on %s', (_name, open) => {
       const { pipeline } = await loadPipeline(SMALL_BASE, backend, { weights });
       const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
       const steps = stepsOn(backend);
-      let { state, ranks } = startState(config, linearsOf(base), backend);
+      let { state, ranks } = started(backend);
       const batches = [batchOf(2), batchOf(2)];
-      for (const drawn of [undefined, drawCandidates(config, state, ranks, 1)])
+      for (const drawn of [undefined, draw(ranks)])
         state = steps.accumulated(state, frozen, batches, hyper, drawn?.candidates).state;
       const measured = backend.memory().peakBytes;
       expect(planned.backendBytes / measured).toBeGreaterThan(0.9);
@@ -155,8 +170,8 @@ describe('micro-batches', () => {
     const batch = batchOf(4);
     const parts = await Promise.all([0, 1, 2, 3].map((i) => part(batch, i, i + 1)));
     const steps = stepsOn(backend);
-    const fresh = () => startState(config, linearsOf(base), backend);
-    const drawn = drawCandidates(config, fresh().state, fresh().ranks, 1).candidates;
+    const fresh = () => started(backend);
+    const drawn = draw(fresh().ranks).candidates;
     const whole = steps.tested(fresh().state, frozen, batch, hyper, drawn);
     const summed = steps.accumulated(fresh().state, frozen, parts, hyper, drawn);
     const close = async (a: Tensor, b: Tensor, what: string, tolerance: number) => {
@@ -204,8 +219,8 @@ describe('f16 storage of weights that are not halves', () => {
     const batch = batchOf(4);
     const results = [];
     for (const which of ['f32', 'f16'] as const) {
-      const { state, ranks } = startState(config, linearsOf(base), backend);
-      const drawn = drawCandidates(config, state, ranks, 1);
+      const { state, ranks } = started(backend);
+      const drawn = draw(ranks);
       const r = steps.tested(state, frozen[which]!, batch, hyper, drawn.candidates);
       results.push({
         loss: (await read(r.loss))[0]!,
@@ -233,11 +248,8 @@ describe('f16 storage of weights that are not halves', () => {
     );
     const steps = stepsOn(backend);
     const batch = batchOf(2);
-    const { state } = startState(config, linearsOf(base), backend);
-    const adapters = {
-      unet: Object.fromEntries(Object.entries(state.unet).map(([p, { A, B }]) => [p, { A, B }])),
-      text: Object.fromEntries(Object.entries(state.text).map(([p, { A, B }]) => [p, { A, B }])),
-    };
+    const { state } = started(backend);
+    const adapters = paramsOf(state);
     const losses = async (m: typeof f32) =>
       read(steps.losses(adapters, { unet: m!.pipeline.unet, text: m!.pipeline.text }, batch));
     expect(await losses(f16)).toEqual(await losses(f32));

@@ -27,6 +27,6 @@ describe('a run of SeLoRA without an expansion test', () => {
     expect(of({ metrics: metrics(41), testEvery: 40 })[0]).toContain('although one was due every 40');
   });
   it('of LoRA there are none', () => {
-    expect(of({ method: 'lora', metrics: metrics(6), testEvery: 40 })).toEqual([]);
+    expect(of({ method: 'lora', metrics: metrics(6) })).toEqual([]);
   });
 });

@@ -2,9 +2,11 @@
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import {
   cpuBackend,
+  entries,
   evaluate,
   grad,
   leaves,
+  mapTree,
   mean,
   mul,
   read,
@@ -17,27 +19,31 @@ import { unet } from '../../../models/unet/index.ts';
 import type { Adapter, Adapters } from '../../../selora/adapter.ts';
 import { attach } from '../../../selora/attach.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
-import { decide, type Measure, ratioOf, scoresOf } from '../../../selora/fisher.ts';
+import { type Decision, decide, type Measure, ratioOf, scoresOf } from '../../../selora/fisher.ts';
+import { drawPublished } from '../../../selora/growth.ts';
+import { measureOf } from '../../../selora/methods/selora.ts';
 import { type Memory, smooth } from '../../../selora/smooth.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
-import { measureOf, testedStep } from '../../../train/step/growth.ts';
-import { drawPublished, type Ranks } from '../../../train/step/ranks.ts';
+import { type Grown, testedStep } from '../../../train/step/growth.ts';
 import {
-  adaptersOf,
   type Batch,
   type Frozen,
   mapModules,
   networks,
   type PerNetwork,
-  type Slot,
+  paramsOf,
+  type Ranks,
   type State,
 } from '../../../train/step/step.ts';
 import {
   adapters,
   batch,
   candidatesFor,
+  chosen,
   configs,
   frozen,
+  linears,
+  nowOf,
   part,
   rate,
   stateOf,
@@ -63,6 +69,16 @@ const close = (got: number, want: number, relative: number, what: string) =>
   );
 const hostOf = async (b: Batch) =>
   new Map(await Promise.all(leaves<Tensor>(b).map(async (t) => [t, await read(t)] as const)));
+
+/** settings under which each is measured */
+const MEASURED = {
+  fisher: {},
+  batch: { fisher: 'batch' },
+  signal: { criterion: 'fi-snr' },
+  natural: { criterion: 'loss-decrease' },
+} as const;
+/** the rows of SeLoRA's tests */
+const rowsOf = ({ decisions }: Pick<Grown, 'decisions'>) => decisions as readonly Decision[];
 
 describe('what a test measures', () => {
   const [a, b] = [adapters(2, 'f64'), batch(3, 5, 'f64')];
@@ -96,7 +112,7 @@ describe('what a test measures', () => {
     w.mean.reduce((s, m, j) => s + (w.rank[j] === rank ? of(m, w.square[j]!) : 0), 0);
 
   test.each(['batch', 'signal', 'natural'] as const)('%s: sums by rank, one ratio per module', async (measure) => {
-    const programs = steps(cpu, { measure });
+    const programs = steps(cpu, { given: MEASURED[measure] });
     const r = programs.tested(stateOf(a, 4, cpu), base.f64, b, hyper, candidates);
     const sums = await programs.readSums(r.sums);
     const of: (m: number, s: number) => number =
@@ -123,7 +139,7 @@ describe('what a test measures', () => {
       const host = await hostOf(all);
       const cut = [0, 2, 4].map((from) => part(all, from, from + 2, host));
       const own = part(all, 0, 4, host);
-      const programs = steps(cpu, { measure });
+      const programs = steps(cpu, { given: MEASURED[measure] });
       const fresh = () => stateOf(a, 4, cpu);
       const union = await programs.readSums(programs.tested(fresh(), base.f64, all, hyper, candidates).sums);
       const r = programs.accumulated(fresh(), base.f64, cut.slice(0, 2), hyper, candidates, cut.slice(2));
@@ -183,7 +199,13 @@ describe('a test in a run', () => {
   test('smoothed scores are those of both tests, and begin anew where a module has grown', async () => {
     const programs = steps(cpu);
     const parts = {
-      config: { ...config, budget: 3 + Object.keys(ranks.unet).length + Object.keys(ranks.text).length },
+      ...chosen({
+        ...config,
+        budget: 3 + Object.keys(ranks.unet).length + Object.keys(ranks.text).length,
+        scale: SCALE,
+      }),
+      seed: 9,
+      places: linears,
       programs,
       frozen: base.f32,
       backend: cpu,
@@ -199,25 +221,10 @@ describe('a test in a run', () => {
         .sort(),
     );
     // the second test once smoothed, once alone
-    const state = (s: State): State =>
-      mapModules(
-        (slot: Slot) => ({ ...slot }),
-        evaluate(
-          mapModules(
-            (x: Slot) => ({
-              ...x,
-              A: mul(x.A, 1),
-              B: mul(x.B, 1),
-              mA: mul(x.mA, 1),
-              vA: mul(x.vA, 1),
-              mB: mul(x.mB, 1),
-              vB: mul(x.vB, 1),
-              age: mul(x.age, 1),
-            }),
-            s,
-          ),
-          cpu,
-        ),
+    const state = (s: State<Adapter>): State<Adapter> =>
+      evaluate(
+        mapTree<State<Adapter>>((x: Tensor) => mul(x, 1), s),
+        cpu,
       );
     const copy = state(first.state);
     const smoothed = await testedStep(parts, first, [batch(2, 4, 'f32')], [], hyper, 80).decide();
@@ -229,8 +236,8 @@ describe('a test in a run', () => {
       hyper,
       80,
     ).decide();
-    for (const [i, d] of smoothed.decisions.entries()) {
-      const [now, before] = [alone.decisions[i]!, first.decisions[i]!];
+    for (const [i, d] of rowsOf(smoothed).entries()) {
+      const [now, before] = [rowsOf(alone)[i]!, rowsOf(first)[i]!];
       const want = before.expanded ? now.fiOriginal : (0.5 * before.fiOriginal + now.fiOriginal) / 1.5;
       close(d.fiOriginal, want, 1e-12, d.module);
     }
@@ -241,8 +248,9 @@ describe('the published code', () => {
   const config = resolveConfig({ data: 'x', seed: 9, compat: 'published-code', lambda: 1, lr: 1e-2 });
   const b = batch(3, 8, 'f32');
   const hyper = rate(1e-2, 'f32');
-  const programs = steps(cpu, { measure: measureOf(config), restart: true });
-  const parts = { config, programs, frozen: base.f32, backend: cpu };
+  const given = { ...config, scale: SCALE };
+  const programs = steps(cpu, { given });
+  const parts = { ...chosen(given), seed: 9, places: linears, programs, frozen: base.f32, backend: cpu };
   const ranks: Ranks = mapModules(() => 1, adapters(1, 'f32'));
   const squares = async (a: Adapter) => {
     let s = 0;
@@ -259,8 +267,8 @@ describe('the published code', () => {
     const start = adapters(1, 'f32');
     const before = gradient(start, b, base.f32);
     const plain = programs.plain(stateOf(start, 1, cpu), base.f32, b, hyper);
-    const after = gradient(adaptersOf(plain.state), b, base.f32);
-    const { decisions, ranks: next } = await testedStep(
+    const after = gradient(paramsOf(plain.state), b, base.f32);
+    const grownStep = await testedStep(
       parts,
       { state: stateOf(start, 4, cpu), ranks, memories: {} },
       [b],
@@ -268,8 +276,9 @@ describe('the published code', () => {
       hyper,
       40,
     ).decide();
+    const { ranks: next } = grownStep;
     let [checked, grown] = [0, 0];
-    for (const d of decisions) {
+    for (const d of rowsOf(grownStep)) {
       const [n, path] = d.module.startsWith('unet.')
         ? (['unet', d.module.slice(5)] as const)
         : (['text', d.module.slice(13)] as const);
@@ -297,22 +306,22 @@ describe('the published code', () => {
     const step = testedStep(parts, { state: start, ranks, memories: {} }, [b], [], hyper, 40);
     const updated = await hostState(step.state);
     const { state, ranks: next } = await step.decide();
-    const installed = drawPublished(config, step.state, ranks, 'installed').candidates;
+    const installed = drawPublished(config, nowOf(linears, ranks, 40), 'installed').candidates;
     for (const n of networks)
       for (const [path, slot] of Object.entries(state[n])) {
         const was = updated.get(`${n} ${path}`)!;
         const grew = next[n][path] === 2;
-        const A = await read(slot.A);
+        const A = await read(slot.p.A);
         const K = await read(installed[n][path]!.K);
         for (const [i, v] of K.entries()) expect(A[i * 4 + 1]).toBe(grew ? v : 0);
-        for (const f of ['mA', 'vA', 'mB', 'vB', 'age'] as const) {
-          const now = Array.from(await read(slot[f]));
+        for (const [f, t] of entries<Tensor>({ m: slot.m, v: slot.v, age: slot.age } as never)) {
+          const now = Array.from(await read(t));
           if (grew)
             expect(
               now.every((v) => v === 0),
               `${path} ${f}`,
             ).toBe(true);
-          else expect(now).toEqual(was[f]);
+          else expect(now).toEqual(was[f]!);
         }
       }
   });
@@ -320,7 +329,7 @@ describe('the published code', () => {
   test('a module that has grown is tested with one draw that stays until it grows again', async () => {
     const at = (rank: number) => {
       const r: Ranks = mapModules(() => rank, ranks);
-      return drawPublished(config, stateOf(adapters(rank, 'f32'), 8, cpu), r, 'tested');
+      return drawPublished(config, nowOf(linears, r, 40), 'tested');
     };
     const path = Object.keys(ranks.unet)[0]!;
     const K = async (rank: number) => Array.from(await read(at(rank).candidates.unet[path]!.K));
@@ -331,14 +340,14 @@ describe('the published code', () => {
   });
 });
 
-async function hostState(s: State) {
-  const out = new Map<string, { readonly [f in keyof Slot]: number[] }>();
+async function hostState(s: State<Adapter>) {
+  const out = new Map<string, { readonly [field: string]: number[] }>();
   for (const n of networks)
     for (const [path, slot] of Object.entries(s[n])) {
       const fields = await Promise.all(
-        Object.entries(slot).map(async ([f, t]) => [f, Array.from(await read(t))] as const),
+        entries<Tensor>(slot as never).map(async ([f, t]) => [f, Array.from(await read(t))] as const),
       );
-      out.set(`${n} ${path}`, Object.fromEntries(fields) as { readonly [f in keyof Slot]: number[] });
+      out.set(`${n} ${path}`, Object.fromEntries(fields));
     }
   return out;
 }

@@ -1,23 +1,18 @@
 /** The host's side of a run: ranks and capacity, candidates, decisions, growth, and the way to a checkpoint and back. */
 import { describe, expect, test } from 'vitest';
 import { cpuBackend, evaluate, read, tensor } from '../../../core/index.ts';
-import { kaimingUniform } from '../../../selora/adapter.ts';
-import { scoresOf } from '../../../selora/fisher.ts';
+import { type Adapter, kaimingUniform } from '../../../selora/adapter.ts';
+import { type Scores, scoresOf } from '../../../selora/fisher.ts';
+import { conclude, type Drawn, drawCandidates, judge } from '../../../selora/growth.ts';
+import { lora } from '../../../selora/methods/lora.ts';
+import type { Settings } from '../../../selora/methods/method.ts';
+import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
 import type { Linears } from '../../../train/model/model.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
-import {
-  capacityFor,
-  drawCandidates,
-  grow,
-  judge,
-  moduleOf,
-  type Ranks,
-  startState,
-  totalRankOf,
-} from '../../../train/step/ranks.ts';
-import { type Candidates, mapModules, networks, type Slot, type State } from '../../../train/step/step.ts';
-import { steps } from '../../support/step-fixture.ts';
+import { capacityFor, padState, startState, totalRankOf } from '../../../train/step/ranks.ts';
+import { mapModules, networks, type PerModule, type Ranks, type Slot, type State } from '../../../train/step/step.ts';
+import { nowOf, steps } from '../../support/step-fixture.ts';
 
 const cpu = cpuBackend();
 const config = resolveConfig({ data: 'x', seed: 9 });
@@ -32,64 +27,70 @@ const ranksOf = (a: number, b: number, c: number): Ranks => ({
   unet: { 'mid.to_q': a, 'mid.to_k': b },
   text: { 'mid.to_q': c },
 });
-const { install } = steps(cpu);
+const programs = steps(cpu);
+const chosen = { method: selora, settings: config };
+const begin = (more: Settings = {}) =>
+  startState({ method: selora, settings: { ...config, ...more }, seed: config.seed }, linears, cpu);
+const beginLora = (more: Settings = {}) =>
+  startState({ method: lora, settings: { ...config, ...more }, seed: config.seed }, linears, cpu);
 
 describe('capacity', () => {
   test('SeLoRA always has a free rank for the candidate, in fours; LoRA has none to spare', () => {
     for (let most = 1; most < 40; most++) {
-      const c = capacityFor(ranksOf(1, most, most), 'selora');
+      const c = capacityFor(ranksOf(1, most, most), chosen);
       expect(c.unet).toBeGreaterThan(most);
       expect(c.unet % 4).toBe(0);
       expect(c.unet - most).toBeLessThanOrEqual(4);
-      expect(capacityFor(ranksOf(1, most, 2), 'lora')).toEqual({ unet: most, text: 2 });
+      expect(capacityFor(ranksOf(1, most, 2), { method: lora, settings: config })).toEqual({ unet: most, text: 2 });
     }
-    expect(capacityFor({ unet: { a: 3 }, text: {} }, 'lora').text).toBe(1);
+    expect(capacityFor({ unet: { a: 3 }, text: {} }, { method: lora, settings: config }).text).toBe(1);
   });
 });
 
 describe('the start', () => {
   test('every linear at the given rank, moments zero, age 0; the networks draw apart', async () => {
-    const { state, ranks } = startState({ ...config, rank: 2 }, linears, cpu);
+    const { state, ranks } = begin({ rank: 2 });
     expect(ranks).toEqual(ranksOf(2, 2, 2));
     expect(totalRankOf(ranks)).toBe(6);
     for (const n of networks)
       for (const [path, [dOut, dIn]] of linears[n]) {
         const s = state[n][path]!;
-        expect([s.A.shape, s.B.shape, s.age.shape]).toEqual([[dIn, 4], [4, dOut], [4]]);
-        for (const f of ['B', 'mA', 'vA', 'mB', 'vB', 'age'] as const)
-          expect((await read(s[f])).every((v) => v === 0)).toBe(true);
-        const A = Array.from(await read(s.A));
+        expect([s.p.A.shape, s.p.B.shape, s.age.shape]).toEqual([[dIn, 4], [4, dOut], [4]]);
+        for (const t of [s.p.B, s.m.A, s.v.A, s.m.B, s.v.B, s.age])
+          expect((await read(t)).every((v) => v === 0)).toBe(true);
+        const A = Array.from(await read(s.p.A));
         expect(A.every((v, i) => (v === 0) === i % 4 >= 2)).toBe(true);
       }
-    const again = startState({ ...config, rank: 2 }, linears, cpu).state;
-    expect(await read(again.unet['mid.to_q']!.A)).toEqual(await read(state.unet['mid.to_q']!.A));
+    const again = begin({ rank: 2 }).state;
+    expect(await read(again.unet['mid.to_q']!.p.A)).toEqual(await read(state.unet['mid.to_q']!.p.A));
   });
   test('ranks by hand: the last pattern that matches counts, the others have --rank', () => {
-    const c = { ...config, rank: 3, ranks: '**.to_q=2, unet.**.to_q=5' };
-    const { state, ranks } = startState(c, linears, cpu);
+    const c = { rank: 3, ranks: '**.to_q=2, unet.**.to_q=5' };
+    const { state, ranks } = begin(c);
     expect(ranks).toEqual({ unet: { 'mid.to_q': 5, 'mid.to_k': 3 }, text: { 'mid.to_q': 2 } });
-    expect([state.unet['mid.to_q']!.A.shape[1], state.text['mid.to_q']!.A.shape[1]]).toEqual([8, 4]);
-    const lora = startState({ ...c, method: 'lora' }, linears, cpu);
-    expect(lora.state.unet['mid.to_k']!.A.shape[1]).toBe(5);
+    expect([state.unet['mid.to_q']!.p.A.shape[1], state.text['mid.to_q']!.p.A.shape[1]]).toEqual([8, 4]);
+    const fixed = beginLora(c);
+    expect(fixed.state.unet['mid.to_k']!.p.A.shape[1]).toBe(5);
     for (const [ranks, message] of [
       ['**.to_v=2', '--ranks **.to_v=2: matches none of the adapted linears, such as mid.to_q'],
       ['**.to_q', '--ranks **.to_q: expected pattern=rank with a rank from 1 to 1024'],
       ['**.to_q=0', '--ranks **.to_q=0: expected pattern=rank'],
       ['text.**.to_k=4', '--ranks text.**.to_k=4: matches none'],
     ] as const)
-      expect(() => startState({ ...config, ranks }, linears, cpu)).toThrow(message);
+      expect(() => begin({ ranks })).toThrow(message);
   });
   test('LoRA takes the same path: the same columns, no free rank', async () => {
-    const lora = startState({ ...config, method: 'lora', rank: 2 }, linears, cpu).state;
-    const selora = startState({ ...config, rank: 2 }, linears, cpu);
-    const plain = await unpadded(selora.state, selora.ranks);
-    for (const n of networks) for (const [path, a] of plain[n]) expect(await read(lora[n][path]!.A)).toEqual(a.A);
+    const fixed = beginLora({ rank: 2 }).state;
+    const growing = begin({ rank: 2 });
+    const plain = await unpadded(chosen, growing.state, growing.ranks);
+    for (const n of networks)
+      for (const [path, a] of plain[n]) expect(await read(fixed[n][path]!.p.A)).toEqual(a.fields.A!.data);
   });
 });
 
 describe('candidates', () => {
-  const { state, ranks } = startState(config, linears, cpu);
-  const draw = (step: number, seed = 9) => drawCandidates({ ...config, seed }, state, ranks, step);
+  const { state, ranks } = begin();
+  const draw = (step: number, seed = 9) => drawCandidates(config, nowOf(linears, ranks, step, seed));
   test('one for every module, in the rank after its last, drawn from the key that is logged', async () => {
     const { candidates, keys } = draw(40);
     for (const n of networks)
@@ -110,7 +111,7 @@ describe('candidates', () => {
     expect(await of(40)).toEqual(first);
     expect(await of(80)).not.toEqual(first);
     expect(await of(40, 10)).not.toEqual(first);
-    const A = Array.from(await read(state.unet['mid.to_q']!.A));
+    const A = Array.from(await read(state.unet['mid.to_q']!.p.A));
     expect(first).not.toEqual([0, 1, 2, 3].map((i) => A[i * 4]));
   });
 });
@@ -120,8 +121,14 @@ describe('growing', () => {
     const of = (fiNew: number) => scoresOf(Float32Array.of(0.5, 0, 0, 0), Float32Array.of(0.5, fiNew, 0, 0), 1);
     return { unet: { 'mid.to_q': of(unetQ), 'mid.to_k': of(unetK) }, text: { 'mid.to_q': of(text) } };
   };
-  const start = startState(config, linears, cpu);
-  const drawn = drawCandidates(config, start.state, start.ranks, 40);
+  const start = begin();
+  const now = nowOf(linears, start.ranks, 40);
+  const drawn = drawCandidates(config, now);
+  /** what a test that measured these scores leaves of a state */
+  const grow = (state: State<Adapter>, ranks: Ranks, s: PerModule<Scores>, { candidates, keys }: Drawn) => {
+    const outcome = conclude(config, { ranks, memories: {} }, s, keys, candidates);
+    return { ...outcome, state: outcome.install ? programs.install(state, outcome.install) : state };
+  };
 
   test('decisions carry names, scores and keys; one budget for both networks', async () => {
     const decisions = judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
@@ -137,83 +144,80 @@ describe('growing', () => {
     ]);
     const tight = judge({ ...config, budget: 4 }, sums(0.5, 0.5, 1), start.ranks, drawn.keys);
     expect(tight.filter((d) => d.expanded).map((d) => d.module)).toEqual(['text_encoder.mid.to_q']);
-    expect(moduleOf('text_encoder.mid.to_q')).toEqual({ network: 'text', path: 'mid.to_q' });
-    expect(moduleOf('unet.mid.to_q')).toEqual({ network: 'unet', path: 'mid.to_q' });
     expect(() => judge(config, sums(0, Number.NaN, 0), start.ranks, drawn.keys)).toThrow(
       /^unet\.mid\.to_k: Fisher score is not finite/,
     );
   });
 
   /** installing takes a state over, so every test needs its own */
-  const fresh = (): State => startState(config, linears, cpu).state;
+  const fresh = () => begin().state;
 
   test('accepted modules get their column, the others nothing', async () => {
     const state = fresh();
-    const before = await unpadded(state, start.ranks);
-    const decisions = judge(config, sums(0.05, 0.5, 1), start.ranks, drawn.keys);
-    const next = grow(config, state, start.ranks, drawn.candidates, decisions, install, cpu);
+    const before = await unpadded(chosen, state, start.ranks);
+    const next = grow(state, start.ranks, sums(0.05, 0.5, 1), drawn);
     expect(next.ranks).toEqual(ranksOf(1, 2, 2));
-    expect(next.padded).toBe(false);
-    const after = await unpadded(next.state, next.ranks);
+    expect(capacityFor(next.ranks, chosen)).toEqual(now.room);
+    const after = await unpadded(chosen, next.state, next.ranks);
     for (const n of networks)
       for (const [path, a] of after[n]) {
         const was = before[n].get(path)!;
         const K = Array.from(await read(drawn.candidates[n][path]!.K));
-        const old = Array.from(was.A);
-        if (next.ranks[n][path] === 1) expect(Array.from(a.A)).toEqual(old);
-        else expect(Array.from(a.A)).toEqual(old.flatMap((v, i) => [v, K[i]!]));
+        const old = Array.from(was.fields.A!.data);
+        const A = Array.from(a.fields.A!.data);
+        if (next.ranks[n][path] === 1) expect(A).toEqual(old);
+        else expect(A).toEqual(old.flatMap((v, i) => [v, K[i]!]));
       }
   });
 
-  test('no decision, no work: the very same state', async () => {
-    const never = (_s: State, _c: Candidates): State => {
-      throw new Error('install must not run');
-    };
-    const decisions = judge(config, sums(0, 0, 0), start.ranks, drawn.keys);
-    const next = grow(config, start.state, start.ranks, drawn.candidates, decisions, never, cpu);
-    expect(next.state).toBe(start.state);
-    expect(next.ranks).toBe(start.ranks);
+  test('no decision, no work: nothing to install, the very same ranks', () => {
+    const outcome = conclude(config, { ranks: start.ranks, memories: {} }, sums(0, 0, 0), drawn.keys, drawn.candidates);
+    expect(outcome.install).toBeUndefined();
+    expect(outcome.ranks).toBe(start.ranks);
   });
 
   test('when the last free rank is taken the state gets room, and only that network', async () => {
     let state = fresh();
     let ranks = start.ranks;
-    const grown: boolean[] = [];
+    const padded: boolean[] = [];
     for (let k = 1; k <= 5; k++) {
-      const d = drawCandidates(config, state, ranks, 40 * k);
+      const d = drawCandidates(config, nowOf(linears, ranks, 40 * k));
       const one = (path: string, n: string) =>
         n === 'text' || path === 'mid.to_k' ? 0 : ranks.unet['mid.to_q']! < 9 ? 1 : 0;
       const s = mapModules((r: number, path, n) => {
-        const c = state[n][path]!.A.shape[1]!;
+        const c = state[n][path]!.p.A.shape[1]!;
         const b = new Float32Array(c);
         b.fill(1, 0, r);
         b[r] = one(path, n);
         return scoresOf(new Float32Array(c), b, r);
       }, ranks);
-      const next = grow(config, state, ranks, d.candidates, judge(config, s, ranks, d.keys), install, cpu);
-      ({ state, ranks } = next);
-      grown.push(next.padded);
+      const before = capacityFor(ranks, chosen);
+      const next = grow(state, ranks, s, d);
+      const room = capacityFor(next.ranks, chosen);
+      padded.push(room.unet > before.unet || room.text > before.text);
+      state = padState(chosen, next.state, room, cpu);
+      ranks = next.ranks;
       for (const n of networks)
         for (const [path, slot] of Object.entries(state[n]))
-          expect(slot.A.shape[1]!, `${n} ${path}`).toBeGreaterThan(ranks[n][path]!);
+          expect(slot.p.A.shape[1]!, `${n} ${path}`).toBeGreaterThan(ranks[n][path]!);
     }
     expect(ranks).toEqual(ranksOf(6, 1, 1));
-    expect(grown).toEqual([false, false, true, false, false]);
-    expect([state.unet['mid.to_k']!.A.shape[1], state.text['mid.to_q']!.A.shape[1]]).toEqual([8, 4]);
+    expect(padded).toEqual([false, false, true, false, false]);
+    expect([state.unet['mid.to_k']!.p.A.shape[1], state.text['mid.to_q']!.p.A.shape[1]]).toEqual([8, 4]);
     // every column of the grown module is alive
-    const A = (await unpadded(state, ranks)).unet.get('mid.to_q')!;
-    for (let r = 0; r < 6; r++) expect(A.A.filter((_, i) => i % 6 === r).every((v) => v !== 0)).toBe(true);
+    const A = (await unpadded(chosen, state, ranks)).unet.get('mid.to_q')!.fields.A!.data;
+    for (let r = 0; r < 6; r++) expect(A.filter((_, i) => i % 6 === r).every((v) => v !== 0)).toBe(true);
   });
 });
 
 describe('checkpoints', () => {
   test('state → tensors → state is the identity, to the bit', async () => {
-    const { state } = startState({ ...config, rank: 3 }, linears, cpu);
+    const { state } = begin({ rank: 3 });
     const noisy = evaluate(
       mapModules(
-        (s: Slot): Slot => ({
+        (s: Slot<Adapter>): Slot<Adapter> => ({
           ...s,
-          mA: tensor(Float32Array.from({ length: s.A.shape[0]! * 4 }, Math.sin), s.A.shape),
+          m: { ...s.m, A: tensor(Float32Array.from({ length: s.p.A.shape[0]! * 4 }, Math.sin), s.p.A.shape) },
         }),
         state,
       ),
@@ -222,50 +226,57 @@ describe('checkpoints', () => {
     const tensors = await stateTensors(noisy);
     expect(tensors.size).toBe(3 * 7);
     expect([...tensors.keys()][0]).toBe('unet|mid.to_q|A');
-    const back = await stateTensors(stateFrom(tensors, ranksOf(3, 3, 3), linears));
+    const back = await stateTensors(stateFrom(chosen, tensors, ranksOf(3, 3, 3), linears));
     expect([...back].map(([name, t]) => [name, t.shape, Array.from(t.data)])).toEqual(
       [...tensors].map(([name, t]) => [name, t.shape, Array.from(t.data)]),
     );
   });
   test('a module the checkpoint does not have, or has otherwise, is named', async () => {
-    const { state, ranks } = startState(config, linears, cpu);
+    const { state, ranks } = begin();
     const tensors = await stateTensors(state);
     const more: Linears = { ...linears, text: new Map([...linears.text, ['new.fc1', [2, 2]]]) };
-    expect(() => stateFrom(tensors, ranks, more)).toThrow(
+    expect(() => stateFrom(chosen, tensors, ranks, more)).toThrow(
       'the checkpoint has no age of text.new.fc1: was --targets changed?',
     );
     const wider: Linears = { ...linears, text: new Map([['mid.to_q', [3, 6]]]) };
-    expect(() => stateFrom(tensors, ranks, wider)).toThrow(
+    expect(() => stateFrom(chosen, tensors, ranks, wider)).toThrow(
       'the checkpoint has another shape [5, 4] of A of text.mid.to_q: was --targets changed?',
     );
     for (const wrong of [ranksOf(1, 5, 1), ranksOf(1, 0, 1), { ...ranks, unet: { 'mid.to_q': 1 } }])
-      expect(() => stateFrom(tensors, wrong, linears)).toThrow('the checkpoint has no rank of unet.mid.to_k');
+      expect(() => stateFrom(chosen, tensors, wrong, linears)).toThrow('the checkpoint has no rank of unet.mid.to_k');
     const broken = new Map([...tensors].filter(([name]) => name !== 'unet|mid.to_k|vB'));
-    expect(() => stateFrom(broken, ranks, linears)).toThrow('the checkpoint has no vB of unet.mid.to_k');
+    expect(() => stateFrom(chosen, broken, ranks, linears)).toThrow('the checkpoint has no vB of unet.mid.to_k');
     expect(ranksSchema.safeParse({ unet: { a: 1.5 }, text: {} }).success).toBe(false);
     expect(ranksSchema.safeParse(ranks).success).toBe(true);
   });
   test('unpadded adapters hold the trained ranks only', async () => {
-    const { state, ranks } = startState({ ...config, rank: 3 }, linears, cpu);
-    const plain = await unpadded(state, ranks);
+    const { state, ranks } = begin({ rank: 3 });
+    const plain = await unpadded(chosen, state, ranks);
     for (const n of networks)
       for (const [path, a] of plain[n]) {
         const [dOut, dIn] = linears[n].get(path)!;
-        expect([a.rank, a.dIn, a.dOut, a.A.length, a.B.length]).toEqual([3, dIn, dOut, 3 * dIn, 3 * dOut]);
-        expect(a.A.every((v) => v !== 0)).toBe(true);
+        const { A, B } = a.fields;
+        expect([a.rank, A!.shape, B!.shape, A!.data.length, B!.data.length]).toEqual([
+          3,
+          [dIn, 3],
+          [3, dOut],
+          3 * dIn,
+          3 * dOut,
+        ]);
+        expect(A!.data.every((v) => v !== 0)).toBe(true);
       }
   });
   test('the best adapters lie beside the state: to the bit and back, with ranks of their own', async () => {
-    const { state, ranks } = startState({ ...config, rank: 2 }, linears, cpu);
-    const best = await unpadded(state, ranksOf(1, 2, 1));
+    const { state, ranks } = begin({ rank: 2 });
+    const best = await unpadded(chosen, state, ranksOf(1, 2, 1));
     const all = new Map([...(await stateTensors(state)), ...bestTensors(best)]);
     expect(all.size).toBe(3 * 7 + 3 * 2);
-    expect(bestFrom(all, linears)).toEqual(best);
-    const back = await stateTensors(stateFrom(all, ranks, linears));
+    expect(bestFrom(chosen, all, linears)).toEqual(best);
+    const back = await stateTensors(stateFrom(chosen, all, ranks, linears));
     expect(back).toEqual(await stateTensors(state));
     const broken = new Map([...all].filter(([name]) => name !== 'best|text|mid.to_q|B'));
-    expect(() => bestFrom(broken, linears)).toThrow('the checkpoint has no best weights of text.mid.to_q');
+    expect(() => bestFrom(chosen, broken, linears)).toThrow('the checkpoint has no best weights of text.mid.to_q');
     const odd = new Map([...all, ['best|unet|mid.to_q|B', { shape: [2, 6], data: new Float32Array(12) }]] as const);
-    expect(() => bestFrom(odd, linears)).toThrow('the checkpoint has no best weights of unet.mid.to_q');
+    expect(() => bestFrom(chosen, odd, linears)).toThrow('the checkpoint has no best weights of unet.mid.to_q');
   });
 });

@@ -19,16 +19,17 @@ import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts'
 import { attach } from '../../../selora/attach.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
 import { ratioOf, scoresOf } from '../../../selora/fisher.ts';
+import type { Trial } from '../../../selora/trial.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { padState } from '../../../train/step/ranks.ts';
 import {
-  adaptersOf,
   type Batch,
-  type Candidates,
   type Frozen,
   mapModules,
   networks,
+  type PerModule,
   type PerNetwork,
+  paramsOf,
   type Slot,
   type State,
 } from '../../../train/step/step.ts';
@@ -36,6 +37,7 @@ import {
   adapters,
   batch,
   candidatesFor,
+  chosen,
   configs,
   type Float,
   frozen,
@@ -52,21 +54,22 @@ const base = { f32: frozen('f32'), f64: frozen('f64') };
 const plain = steps(cpu);
 const LR = 1e-2;
 
-type Numbers = { readonly [field in keyof Slot]: Float64Array };
-const modules = (s: State): [string, Slot][] =>
-  networks.flatMap((n) => Object.entries(s[n]).map(([p, slot]): [string, Slot] => [`${n} ${p}`, slot]));
-async function valuesOf(s: State): Promise<Map<string, Numbers>> {
+type Candidates = PerModule<Trial>;
+type Numbers = { readonly [field in 'A' | 'B' | 'mA' | 'vA' | 'mB' | 'vB' | 'age']: Float64Array };
+const modules = (s: State<Adapter>): [string, Slot<Adapter>][] =>
+  networks.flatMap((n) => Object.entries(s[n]).map(([p, slot]): [string, Slot<Adapter>] => [`${n} ${p}`, slot]));
+async function valuesOf(s: State<Adapter>): Promise<Map<string, Numbers>> {
   const out = new Map<string, Numbers>();
   for (const [name, slot] of modules(s)) {
     const of = async (t: Tensor) => Float64Array.from(await read(t));
-    const { A, B, mA, vA, mB, vB, age } = slot;
+    const { p, m, v, age } = slot;
     out.set(name, {
-      A: await of(A),
-      B: await of(B),
-      mA: await of(mA),
-      vA: await of(vA),
-      mB: await of(mB),
-      vB: await of(vB),
+      A: await of(p.A),
+      B: await of(p.B),
+      mA: await of(m.A),
+      vA: await of(v.A),
+      mB: await of(m.B),
+      vB: await of(v.B),
       age: await of(age),
     });
   }
@@ -175,7 +178,7 @@ describe('padding', () => {
   test('more room keeps every value', async () => {
     const first = plain.plain(stateOf(adapters(2, 'f32'), 3, cpu), base.f32, batch(2, 9, 'f32'), rate(LR, 'f32'));
     const before = await valuesOf(first.state);
-    const after = padState(first.state, { unet: 6, text: 3 }, cpu);
+    const after = padState(chosen(), first.state, { unet: 6, text: 3 }, cpu);
     for (const [name, got] of await valuesOf(after)) {
       const want = before.get(name)!;
       const c = name.startsWith('unet') ? 6 : 3;
@@ -278,9 +281,9 @@ describe('installing a candidate', () => {
     const candidates = candidatesFor(first.state, a, 'f32');
     const b = batch(3, 12, 'f32');
     const before = await valuesOf(first.state);
-    const losses = await read(plain.losses(adaptersOf(first.state), base.f32, b));
+    const losses = await read(plain.losses(paramsOf(first.state), base.f32, b));
     const installed = plain.install(first.state, pick(candidates, accept));
-    expect(await read(plain.losses(adaptersOf(installed), base.f32, b))).toEqual(losses);
+    expect(await read(plain.losses(paramsOf(installed), base.f32, b))).toEqual(losses);
     let grown = 0;
     for (const [name, got] of await valuesOf(installed)) {
       const want = before.get(name)!;
@@ -310,7 +313,7 @@ describe('installing a candidate', () => {
       mapModules((c) => c, all),
     );
     const before = await valuesOf(s);
-    const unpadded = evaluate(adaptersOf(s), cpu);
+    const unpadded = evaluate(paramsOf(s), cpu);
     const b = batch(2, 66, 'f64');
     const g = evaluate(grad((x: PerNetwork<Adapters>) => reference(x, b, base.f64))(unpadded), cpu);
     const after = await valuesOf(plain.plain(s, base.f64, b, rate(LR, 'f64')).state);
@@ -379,7 +382,7 @@ describe('fixed-rank LoRA', () => {
       losses.push(await readScalar(r.loss));
     }
     expect(losses.at(-1)!).toBeLessThan(losses[0]! * 0.9);
-    for (const [, slot] of modules(s)) expect([slot.A.shape[1], slot.B.shape[0]]).toEqual([4, 4]);
+    for (const [, slot] of modules(s)) expect([slot.p.A.shape[1], slot.p.B.shape[0]]).toEqual([4, 4]);
   });
   test('recomputed blocks give the same gradients, added up in another order', async () => {
     const run = (checkpointBlocks: boolean) => {

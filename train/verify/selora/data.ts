@@ -1,7 +1,7 @@
 /** What a golden `selora` file holds, as trees: the batch, the adapters, the candidate columns. */
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type Backend, evaluate, ones, type Tensor, zeros } from '../../../core/index.ts';
+import { type Backend, evaluate, ones, zeros } from '../../../core/index.ts';
 import { textEncoderSpec } from '../../../models/clip/text-encoder.ts';
 import type { ModelConfigs } from '../../../models/config.ts';
 import { readConfigs } from '../../../models/io/base.ts';
@@ -9,18 +9,19 @@ import { openPart } from '../../../models/io/part.ts';
 import { load } from '../../../models/spec.ts';
 import { unetSpec } from '../../../models/unet/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
-import { padAdapter } from '../../../selora/expand.ts';
+import { selora } from '../../../selora/methods/selora.ts';
+import type { Trial } from '../../../selora/trial.ts';
+import type { SeloraSteps } from '../../bench/step.ts';
+import { slotOf } from '../../step/ranks.ts';
 import {
   type Batch,
-  type Candidates,
   type Frozen,
   type Hyper,
   mapModules,
   type Network,
+  type PerModule,
   type PerNetwork,
-  type Slot,
   type State,
-  type Steps,
 } from '../../step/step.ts';
 import { floats, integers, type Precision, precisionOf, toChannelsLast } from '../errors.ts';
 import { type GoldenTensor, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../golden.ts';
@@ -77,7 +78,7 @@ export const SCALE = 1;
 export type Check = {
   readonly golden: SeloraGolden;
   readonly backend: Backend;
-  readonly steps: Steps;
+  readonly steps: SeloraSteps;
   readonly hyper: Hyper;
 };
 
@@ -144,20 +145,20 @@ const columns = ({ data, shape, dtype }: GoldenTensor, count: number): GoldenTen
 };
 
 /** A training state around the adapters: moments zero, all ranks of age 0, room for one candidate more. */
-export function stateOf({ precision }: SeloraGolden, adapters: PerNetwork<Adapters>): State {
+export function stateOf(adapters: PerNetwork<Adapters>): State<Adapter> {
   const capacity = 1 + Math.max(...Object.values({ ...adapters.unet, ...adapters.text }).map(rankOf));
-  return mapModules((adapter: Adapter): Slot => {
-    const { A, B } = padAdapter(adapter, capacity);
-    const none = (like: Tensor) => zeros(like.shape, precision);
-    return { A, B, mA: none(A), vA: none(A), mB: none(B), vB: none(B), age: zeros([capacity], precision) };
-  }, adapters);
+  return mapModules((adapter: Adapter) => slotOf(adapter, selora.fields([1, 1], 1), capacity), adapters);
 }
 
 /** The stored columns, each pointed at the first free rank of its module. */
-export function candidatesOf(golden: SeloraGolden, adapters: PerNetwork<Adapters>, state: State): Candidates {
+export function candidatesOf(
+  golden: SeloraGolden,
+  adapters: PerNetwork<Adapters>,
+  state: State<Adapter>,
+): PerModule<Trial> {
   return mapModules((adapter: Adapter, path, network) => {
     const K = floats(need(golden.tensors, `adapter.${goldenName(network, path)}.K`), golden.precision);
-    const capacity = state[network][path]!.A.shape[1]!;
+    const capacity = state[network][path]!.p.A.shape[1]!;
     const slot = Float64Array.from({ length: capacity }, (_, i) => (i === rankOf(adapter) ? 1 : 0));
     return { K, slot: floats({ dtype: 'F64', shape: [1, capacity], data: slot }, golden.precision) };
   }, adapters);

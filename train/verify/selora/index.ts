@@ -4,14 +4,10 @@
  * per-sample gradients of the adapters as they are, before and after the expansion.
  */
 import { type Backend, evaluate, read, readScalar, type Tensor, tensor } from '../../../core/index.ts';
-import { type Adapters, rankOf } from '../../../selora/adapter.ts';
-import {
-  adaptersOf as adaptersInState,
-  createSteps,
-  type PerNetwork,
-  type State,
-  type StepOptions,
-} from '../../step/step.ts';
+import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
+import { settingsOf } from '../../../selora/methods/registry.ts';
+import { selora } from '../../../selora/methods/selora.ts';
+import { createSteps, type PerNetwork, paramsOf, type State } from '../../step/step.ts';
 import { type GoldenCase, need } from '../golden.ts';
 import { adaptersOf, type Check, goldenName, readSelora, SCALE, stateOf } from './data.ts';
 import {
@@ -33,10 +29,11 @@ import { verifyDefinition, verifyTest } from './scores.ts';
 export async function* verifySelora(directory: string, backend: Backend): AsyncGenerator<GoldenCase> {
   const golden = await readSelora(directory, backend);
   const { lr, betas, eps, weight_decay } = golden.json.numbers.adam;
-  const options: StepOptions = {
+  const options = {
     backend,
     configs: { unet: golden.configs.unet, text: golden.configs.textEncoder },
-    scale: SCALE,
+    method: selora,
+    settings: settingsOf(selora, { scale: SCALE }),
     adam: { beta1: betas[0], beta2: betas[1], eps, weightDecay: weight_decay, decoupled: false },
     clip: 0,
     checkpointBlocks: false,
@@ -74,12 +71,12 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
   const adapters = adaptersOf(golden);
   const share = 1 - adam.betas[0];
   const { has, largest } = scoreScale(golden);
-  let state: State = evaluate(stateOf(golden, adapters), backend);
+  let state: State<Adapter> = evaluate(stateOf(adapters), backend);
   for (const [step, expected] of adam.losses.entries()) {
     if (tensors.has(`adam${step}.${goldenName(...firstModule(adapters))}.A`))
       yield adaptersAfter(golden, step, state, adapters, `adapters after ${step} Adam steps`);
     if (step === adam.losses.length - 1) {
-      const losses = await read(steps.losses(adaptersInState(state), golden.base, golden.batch));
+      const losses = await read(steps.losses(paramsOf(state), golden.base, golden.batch));
       yield lossCase(golden, `loss after ${step} steps`, mean(losses), expected, { updates: step });
       return;
     }
@@ -89,7 +86,7 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
     if (step > 0) continue;
     yield {
       ...(await worst('gradients', adapters, async (module, network, path) => {
-        const { mA, mB } = state[network][path]!;
+        const { m: moments } = state[network][path]!;
         const rank = rankOf(adapters[network][path]!);
         // Adam's weight decay is a part of the gradient it sees
         const g = async (m: Tensor, side: 'A' | 'B') => {
@@ -98,8 +95,8 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
         };
         return relativeL2(
           [
-            [await g(mA, 'A'), need(tensors, `grad.${module}.A`)],
-            [await g(mB, 'B'), need(tensors, `grad.${module}.B`)],
+            [await g(moments.A, 'A'), need(tensors, `grad.${module}.A`)],
+            [await g(moments.B, 'B'), need(tensors, `grad.${module}.B`)],
           ],
           has(module) ? 0 : Math.sqrt(largest),
         );

@@ -1,6 +1,6 @@
 /** How far SeLoRA's numbers may lie from the golden ones, and the worst module of each kind. */
 import { read, type Tensor } from '../../../core/index.ts';
-import { type Adapters, rankOf } from '../../../selora/adapter.ts';
+import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import type { Network, PerNetwork, State } from '../../step/step.ts';
 import { distance } from '../errors.ts';
 import { type GoldenCase, type GoldenTensor, need } from '../golden.ts';
@@ -110,7 +110,7 @@ export async function unpadded(x: Tensor, side: 'A' | 'B', rank: number): Promis
 export async function adaptersAfter(
   golden: SeloraGolden,
   step: number,
-  state: State,
+  state: State<Adapter>,
   adapters: PerNetwork<Adapters>,
   name: string,
 ): Promise<GoldenCase> {
@@ -120,7 +120,7 @@ export async function adaptersAfter(
     const rank = rankOf(adapters[network][path]!);
     let most = 0;
     for (const side of ['A', 'B'] as const) {
-      const values = await unpadded(state[network][path]![side], side, rank);
+      const values = await unpadded(state[network][path]!.p[side], side, rank);
       const expected = need(golden.tensors, `adam${step}.${module}.${side}`).data;
       most = Math.max(most, distance(values, expected));
     }

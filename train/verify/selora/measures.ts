@@ -2,11 +2,15 @@
  * The other measures of an expansion test (`--fisher batch`, `--criterion fi-snr|loss-decrease`) against the stored
  * per-sample gradients of the expanded adapters, from which they are computed here by plain loops.
  */
-import { evaluate } from '../../../core/index.ts';
-import { type Adapters, rankOf } from '../../../selora/adapter.ts';
-import { createSteps, type HostSums, mapModules, type PerNetwork, type StepOptions } from '../../step/step.ts';
+import { evaluate, type HostArray, type Tensor } from '../../../core/index.ts';
+import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
+import type { RankSums } from '../../../selora/fisher.ts';
+import { settingsOf } from '../../../selora/methods/registry.ts';
+import { selora } from '../../../selora/methods/selora.ts';
+import type { Trial } from '../../../selora/trial.ts';
+import { createSteps, mapModules, type PerNetwork, type StepOptions } from '../../step/step.ts';
 import { type GoldenCase, type GoldenTensor, need } from '../golden.ts';
-import { adaptersOf, type Check, candidatesOf, goldenName, stateOf } from './data.ts';
+import { adaptersOf, type Check, candidatesOf, goldenName, SCALE, stateOf } from './data.ts';
 import { float32Error, scoreScale, worst } from './limits.ts';
 
 /** By rank: mean square, square of the mean, and the share of the second in the first summed over entries. */
@@ -39,10 +43,17 @@ function sumsOf({ shape, data }: GoldenTensor, ranks: 'rows' | 'columns'): Wante
 
 const total = (x: ArrayLike<number>): number => Array.from(x).reduce((a, b) => a + b, 0);
 
+/** settings under which each is measured */
+const MEASURED = {
+  batch: { fisher: 'batch' },
+  signal: { criterion: 'fi-snr' },
+  natural: { criterion: 'loss-decrease' },
+} as const;
+
 /** Nothing when the directory has no per-sample gradients of expanded adapters. */
 export async function* verifyMeasures(
   { golden, backend, hyper }: Check,
-  options: StepOptions,
+  options: StepOptions<Adapter, Trial, RankSums<Tensor>, RankSums<HostArray>>,
 ): AsyncGenerator<GoldenCase> {
   const all = adaptersOf(golden);
   const { has } = scoreScale(golden);
@@ -71,12 +82,11 @@ export async function* verifyMeasures(
           why: "f32; ten times the reference's own float32 error of the gradients, twice in a square",
         };
   for (const measure of ['batch', 'signal', 'natural'] as const) {
-    const programs = createSteps({ ...options, measure });
-    const state = evaluate(stateOf(golden, all), backend);
+    const settings = settingsOf(selora, { scale: SCALE, ...MEASURED[measure] });
+    const programs = createSteps({ ...options, settings });
+    const state = evaluate(stateOf(all), backend);
     const candidates = evaluate(candidatesOf(golden, all, state), backend);
-    const sums: HostSums = await programs.readSums(
-      programs.tested(state, golden.base, golden.batch, hyper, candidates).sums,
-    );
+    const sums = await programs.readSums(programs.tested(state, golden.base, golden.batch, hyper, candidates).sums);
     const name = { batch: 'squares of the batch gradient', signal: 'signal of the new row', natural: 'natural scores' };
     yield {
       ...(await worst(name[measure], checked, (_module, network, path) => {

@@ -18,13 +18,13 @@ import { mse } from '../../../nn/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import { attach } from '../../../selora/attach.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
-import { decide, fisherScore, ratioOf, type Scores, scoresOf } from '../../../selora/fisher.ts';
+import { decide, fisherScore, type RankSums, ratioOf, type Scores, scoresOf } from '../../../selora/fisher.ts';
 import {
   type Batch,
-  type FisherSums,
   mapModules,
   type Network,
   networks,
+  type PerModule,
   type PerNetwork,
   type State,
 } from '../../step/step.ts';
@@ -55,7 +55,7 @@ export async function* verifyTest(
   if (start && Object.values(json.modules).some((m) => !m.start)) return;
   const adapters = adaptersOf(golden, start);
   const at = start ? ' at the start' : '';
-  const state: State = evaluate(stateOf(golden, adapters), backend);
+  const state: State<Adapter> = evaluate(stateOf(adapters), backend);
   const candidates = evaluate(candidatesOf(golden, adapters, state), backend);
   const { sums, loss, state: after } = steps.tested(state, golden.base, golden.batch, hyper, candidates);
   const expected = start ? json.numbers.loss_without_adapters : json.numbers.loss;
@@ -99,7 +99,7 @@ export async function* verifyTest(
 }
 
 async function readScores(
-  sums: FisherSums,
+  sums: PerModule<RankSums<Tensor>>,
   adapters: PerNetwork<Adapters>,
 ): Promise<PerNetwork<{ [path: string]: Scores }>> {
   const of = async (network: Network) => {

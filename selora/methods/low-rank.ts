@@ -1,0 +1,66 @@
+/** What methods of the form W = W0 + s·A·B have in common: A[d_in, r], B[r, d_out] as trees, at the start, in a layer, in a file. */
+import { type Tensor, tensor } from '../../core/index.ts';
+import type { AdapterModule } from '../../models/io/adapter-file.ts';
+import { type Adapter, type HostKey, initAdapters } from '../adapter.ts';
+import type { AdaptedModule } from '../attach.ts';
+import { mapNetworks, type PerNetwork } from '../networks.ts';
+import { ranksByHand } from '../targets.ts';
+import { Field, type Fields, type HostModule, type Place, type Places, type Ranks } from './method.ts';
+
+type Ranked = { readonly rank: number; readonly ranks: string | null };
+type Scaled = { readonly scale: number };
+
+/** d_in of a place: of a convolution c_in·kh·kw */
+export const inputsOf = ([, ...inner]: Place): number => inner.reduce((n, side) => n * side, 1);
+
+/** Ranks by `--rank` and `--ranks`. @throws RangeError naming the pair that matches nothing */
+export function ranksAtStart(c: Ranked, { unet, text }: PerNetwork<Places>): Ranks {
+  // around the loop there are no modules for --ranks to match
+  if (unet.size + text.size === 0) return { unet: {}, text: {} };
+  return ranksByHand(c.ranks, [...unet.keys()], [...text.keys()], c.rank);
+}
+/** Σ r over both networks */
+export const totalRankOf = (ranks: Ranks): number =>
+  Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);
+
+export const lowRank = {
+  leastRank: 1,
+  ranks: ranksAtStart,
+  fields: (place: Place, rank: number): Fields => ({
+    A: new Field([inputsOf(place), rank], 1),
+    B: new Field([rank, place[0]], 0),
+  }),
+  init: (
+    places: Places,
+    ranks: { readonly [path: string]: number },
+    key: HostKey,
+    c: { readonly gainA: number },
+  ): { readonly [path: string]: Adapter } =>
+    initAdapters(
+      key,
+      new Map([...places].map(([path, place]) => [path, [place[0], inputsOf(place)] as const])),
+      (path) => ranks[path]!,
+      { a: c.gainA },
+    ),
+  attach: (module: AdaptedModule, { A, B }: Adapter, c: Scaled): object => ({
+    ...module,
+    adapter: { A, B, scale: c.scale },
+  }),
+  /** The scale is multiplied into B: what is drawn from this value is drawn from the file too, to the bit. */
+  toFile({ rank, fields }: HostModule, place: Place, c: Scaled): AdapterModule | undefined {
+    if (rank === 0) return undefined;
+    const [A, B] = [fields.A!.data, fields.B!.data];
+    return {
+      A,
+      B: c.scale === 1 ? B : B.map((b) => c.scale * b),
+      rank,
+      dIn: inputsOf(place),
+      dOut: place[0],
+      scale: 1,
+    };
+  },
+  fromFile: ({ A, B, rank, dIn, dOut }: AdapterModule): { readonly A: Tensor; readonly B: Tensor } => ({
+    A: tensor(A, [dIn, rank]),
+    B: tensor(B, [rank, dOut]),
+  }),
+} as const;

@@ -1,0 +1,175 @@
+/**
+ * What a method is to the training loop: one record of pure functions. The loop owns Adam, padding, checkpoints, batches
+ * and programs; a method says what it trains, how a layer uses it, and what grows, shrinks or is masked.
+ */
+import type { z } from 'zod';
+import { entries, type Tensor, type Tree } from '../../core/index.ts';
+import type { AdapterModule } from '../../models/io/adapter-file.ts';
+import type { HostKey } from '../adapter.ts';
+import type { AdaptedModule } from '../attach.ts';
+import type { PerModule, PerNetwork } from '../networks.ts';
+
+/** What is trained of one module: the method's own tree. */
+export type Params = { readonly [field: string]: Tree<Tensor> };
+/** The frozen weight of a module as PyTorch shapes it: [d_out, d_in], of a convolution [d_out, c_in, kh, kw]. */
+export type Place = readonly [dOut: number, dIn: number, ...kernel: number[]];
+/** path → place, in the order of the model */
+export type Places = ReadonlyMap<string, Place>;
+/** Settings by name, as `z.output` of a method's own schema makes them. */
+export type Settings = Readonly<Record<string, unknown>>;
+
+/** One tensor of a method's tree without its values; a class, because trees take plain records for inner nodes. */
+export class Field {
+  readonly shape: readonly number[];
+  /** the axis that counts ranks, which padding makes longer; null: none */
+  readonly axis: number | null;
+  constructor(shape: readonly number[], axis: number | null = null) {
+    this.shape = shape;
+    this.axis = axis;
+  }
+}
+/** A tree like a method's own, with fields for tensors. */
+export type Fields = { readonly [name: string]: Tree<Field> };
+
+/**
+ * f over every leaf of a tree and its field, in the order of the fields.
+ * @throws TypeError naming the first field that has no leaf
+ */
+export function mapFields<L, R>(f: (leaf: L, field: Field, name: string) => R, tree: Tree<L>, fields: Fields): R[] {
+  const found = new Map(entries<L>(tree));
+  return entries<Field>(fields).map(([name, field]) => {
+    if (!found.has(name)) throw new TypeError(`a module has no ${name}`);
+    return f(found.get(name)!, field, name);
+  });
+}
+
+/** One module of a run: parameters, Adam's moments in the same trees, and how many updates each rank has had. */
+export type Slot<P = Params> = { readonly p: P; readonly m: P; readonly v: P; readonly age: Tensor };
+
+/** A tensor's numbers on the host, row-major. */
+export type HostTensor = { readonly shape: readonly number[]; readonly data: Float32Array };
+/** What was trained of one module, without padding: its rank and its fields by dotted name. */
+export type HostModule = { readonly rank: number; readonly fields: { readonly [name: string]: HostTensor } };
+
+/** What a test reads: `P` a module's gradients, `S` its scores on the device. */
+export interface Measure<P, S> {
+  /**
+   * What is kept of the gradients [b, …] of single samples, averaged over them already; absent where the gradient of the
+   * mean loss is enough, which needs no gradients of samples.
+   */
+  samples?(g: P): Tree<Tensor>;
+  /** Scores of one module from the mean gradient and what was kept. */
+  scores(mean: P, kept: Tree<Tensor> | undefined): S;
+}
+
+/** What one test may run on the batches of its step, in any order; `update` once, before anything is awaited. */
+export interface Passes<X, H> {
+  /** the update of the step; with `x` in place, scores come from the same backward pass */
+  update(x?: PerModule<X>): () => Promise<PerModule<H>>;
+  /** scores at the parameters as they are at this moment, without an update */
+  measure(x: PerModule<X>): () => Promise<PerModule<H>>;
+}
+/** What a test begins with. */
+export interface Now<M> {
+  /** 1-based */
+  readonly step: number;
+  /** the run's; a method folds its own purposes into it */
+  readonly key: HostKey;
+  readonly places: PerNetwork<Places>;
+  readonly ranks: Ranks;
+  /** places for ranks that a module has in the programs */
+  readonly room: PerNetwork<number>;
+  /** what earlier tests remembered, by module name */
+  readonly memories: { readonly [module: string]: M };
+}
+/** A row of the log of tests; a method adds its own columns. */
+export interface Decided {
+  readonly module: string;
+  /** whether the rank is another one now */
+  readonly expanded: boolean;
+  readonly rankAfter: number;
+}
+/** The outcome of a test. */
+export interface Outcome<X, M, D extends Decided = Decided> {
+  readonly decisions: readonly D[];
+  readonly ranks: Ranks;
+  readonly memories: { readonly [module: string]: M };
+  /** what is written into the state of every module; undefined: nothing changes */
+  readonly install?: PerModule<X> | undefined;
+}
+
+/** How a method changes its ranks while it trains. X is what a test puts into a module, H what it reads of it on the host. */
+export interface Growth<P, C, X, S, H, M, D extends Decided = Decided> {
+  /** whether the update of this step (1-based) carries a test */
+  due(c: C, step: number, steps: number): boolean;
+  /** how many of a run's steps do */
+  count(c: C, steps: number): number;
+  /** x of one module without its values, where the programs have room for so many ranks */
+  trial(place: Place, room: number): Fields;
+  /** parameters with x in place; must not change what the layer computes */
+  place(p: P, x: X): P;
+  /** the gradient the update takes of one that was measured with x in place */
+  settle(g: P, x: X): P;
+  measure(c: C): Measure<P, S>;
+  /** the module with x for good; a module that does not change gets it, too */
+  install(slot: Slot<P>, x: X, c: C): Slot<P>;
+  /** runs its passes and says how to decide, which may read scores and run more */
+  test(passes: Passes<X, H>, now: Now<M>, c: C): () => Promise<Outcome<X, M, D>>;
+  /** what is remembered of a module, as a checkpoint holds it */
+  readonly memory: z.ZodType<M>;
+}
+
+/** rank of every module; 1 where a method has no ranks */
+export type Ranks = PerModule<number>;
+
+/** What an adapter's header says of the method. */
+export interface Facts {
+  readonly lambda: number | null;
+  readonly testEvery: number | null;
+  readonly scale: number;
+  readonly initA: number;
+}
+
+/** One method, as the training loop asks it. Every function is pure. `c` are the settings of the run, the method's among them. */
+export interface Method<P extends Params = Params, C = Settings, X = unknown, S = unknown, H = unknown, M = unknown> {
+  readonly name: string;
+  /** one line */
+  readonly doc: string;
+  /** paper and equation */
+  readonly source: string;
+  /** zod fields by name, each with `.meta({ help })`; a name that two methods share is one and the same field */
+  readonly settings: z.ZodRawShape;
+  /** what is wrong between these settings: the name of one and why. Asked of every method for every run. */
+  problem?(
+    c: C & { readonly batch: number; readonly method: string },
+  ): { readonly path: string; readonly message: string } | undefined;
+  /** settings that follow from those given, where nothing else is asked for; asked of every method */
+  implied?(given: Settings): Settings;
+  /** how a run is called beside others */
+  label?(c: C): string;
+  /** what the header of an adapter says */
+  facts(c: C): Facts;
+
+  /** the least rank a module may have: 1, or 0 where some begin with none */
+  readonly leastRank: 0 | 1;
+  /** ranks at the start. @throws RangeError naming the setting that does not fit these places */
+  ranks(c: C, places: PerNetwork<Places>): Ranks;
+  /** places for ranks in the programs' shapes, where the largest rank of a network is `most` (0: it has no module) */
+  room(c: C, most: number): number;
+  /** the tree of one module without its values, at a rank */
+  fields(place: Place, rank: number, c: C): Fields;
+  /** the modules of one network at the start: the model's output must be the base's */
+  init(places: Places, ranks: { readonly [path: string]: number }, key: HostKey, c: C): { readonly [path: string]: P };
+  /** the layer that takes the frozen one's place */
+  attach(module: AdaptedModule, p: P, c: C): object;
+  /** added to the loss that is trained on: of all modules' parameters, a scalar */
+  penalty?(modules: readonly P[], c: C): Tensor;
+  /** factors on the learning rate, by field */
+  rates?(c: C): { readonly [field: string]: number };
+  readonly growth?: Growth<P, C, X, S, H, M>;
+
+  /** a module for other programs; undefined: there is nothing to write (rank 0) */
+  toFile(module: HostModule, place: Place, c: C): AdapterModule | undefined;
+  /** the parameters of a module of a file, unscaled */
+  fromFile(module: AdapterModule): P;
+}

@@ -1,0 +1,121 @@
+/** SeLoRA: ranks grow where a new one would carry information; the paper's criterion, others beside it, the published code. */
+import { z } from 'zod';
+import type { HostArray, Tensor } from '../../core/index.ts';
+import type { Adapter } from '../adapter.ts';
+import type { Measure, RankSums } from '../fisher.ts';
+import { paperTest, publishedTest } from '../growth.ts';
+import type { Memory } from '../smooth.ts';
+import { installed, measures, type Trial, withCandidate, withoutCandidate } from '../trial.ts';
+import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
+import { Field, type Method } from './method.ts';
+import { gainA, rank, ranks, scale, told } from './settings.ts';
+
+const positive = z.int().min(1).max(1e9);
+const group = 'Growth of ranks';
+const settings = {
+  rank,
+  ranks,
+  scale,
+  gainA,
+  lambda: told(z.number().min(0).max(1e6).default(1.1), {
+    group,
+    help: 'a module grows where FI_expanded/FI_original is above this',
+  }),
+  testEvery: told(positive.default(40), { group, help: 'steps between expansion tests' }),
+  budget: told(positive.nullable().default(null), { group, help: 'most ranks in all (default: no limit)' }),
+  fisher: told(z.enum(['per-sample', 'batch']).default('per-sample'), {
+    group,
+    value: 'what',
+    help: "squares per-sample gradients (eq. 3) or the batch gradient (the published code's)",
+  }),
+  fiBatches: told(z.int().min(1).max(1000).default(1), {
+    group,
+    help: "batches whose scores are averaged at a test; the first is the step's own",
+  }),
+  fiEma: told(z.number().min(0).max(0.9999).default(0), {
+    group,
+    value: 'beta',
+    help: 'smooths the scores of a module over its tests, until it grows; 0: not',
+  }),
+  fiTimesteps: told(z.enum(['drawn', 'stratified']).default('drawn'), {
+    group,
+    value: 'how',
+    help: 'timesteps of the batches of a test: as always, or one from each of equally likely layers',
+  }),
+  criterion: told(z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'), {
+    group,
+    help: 'what is compared with lambda; fi-ratio is the paper',
+  }),
+  compat: told(z.enum(['none', 'published-code']).default('none'), {
+    group,
+    value: 'what',
+    help: 'published-code: expand as the published code does, faults included',
+  }),
+};
+type Selora = z.output<z.ZodObject<typeof settings>>;
+
+/** What has to be measured for a run's criterion. */
+export const measureOf = (c: Pick<Selora, 'fisher' | 'criterion'>): Measure =>
+  c.criterion === 'fi-snr'
+    ? 'signal'
+    : c.criterion === 'loss-decrease'
+      ? 'natural'
+      : c.fisher === 'batch'
+        ? 'batch'
+        : 'fisher';
+
+/** What the published code does nothing like. */
+const PLAIN = { fiBatches: 1, fiEma: 0, criterion: 'fi-ratio' } as const;
+const score = z.number();
+
+/** The method `selora`. */
+export const selora = {
+  name: 'selora',
+  doc: 'SeLoRA: W0 + s·A·B from rank 1; a module grows where a new rank would raise its Fisher information',
+  source:
+    'SeLoRA: Self-Expanding Low-Rank Adaptation of Latent Diffusion Models for Medical Image Synthesis, eq. 2 to 5',
+  settings,
+  ...lowRank,
+  problem(c) {
+    const wrong = (path: string, message: string) => ({ path, message });
+    if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
+      return wrong('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
+    if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
+      return wrong('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
+    if (c.compat !== 'published-code') return undefined;
+    if (c.fisher !== 'batch') return wrong('fisher', '--compat published-code squares the batch gradient: batch');
+    const odd = (['fiBatches', 'fiEma', 'criterion'] as const).find((key) => c[key] !== PLAIN[key]);
+    if (odd) return wrong(odd, `is ${PLAIN[odd]} with --compat published-code`);
+    return c.method === 'selora' ? undefined : wrong('method', 'is selora with --compat published-code');
+  },
+  // what the published code trains with: its module names, alpha 8 at rank 1, its square
+  implied: (given) => (given.compat === 'published-code' ? { fisher: 'batch', targets: 'paper-code', scale: 8 } : {}),
+  facts: (c) => ({ lambda: c.lambda, testEvery: c.testEvery, scale: c.scale, initA: c.gainA }),
+  ranks(c, places) {
+    const ranks = lowRank.ranks(c, places);
+    const total = totalRankOf(ranks);
+    if (c.budget !== null && c.budget < total)
+      throw new RangeError(`--budget ${c.budget}: the adapters begin with a total rank of ${total}, expected more`);
+    return ranks;
+  },
+  /** one free rank for the candidate, and by fours, so that programs are rarely rebuilt */
+  room: (_c, most) => Math.ceil((most + 1) / 4) * 4,
+  growth: {
+    // a rank that no update follows would never be trained
+    due: (c, step, steps) => step % c.testEvery === 0 && step < steps,
+    count: (c, steps) => Math.floor(steps / c.testEvery),
+    trial: (place, room) => ({ K: new Field([inputsOf(place), 1]), slot: new Field([1, room], 1) }),
+    place: withCandidate,
+    settle: withoutCandidate,
+    measure: (c) => measures[measureOf(c)],
+    install: (slot, trial, c) => installed(slot, trial, c.compat === 'published-code'),
+    test: (passes, now, c) => (c.compat === 'published-code' ? publishedTest : paperTest)(passes, now, c),
+    memory: z.object({
+      fiA: score,
+      fiB: score,
+      fiNew: score,
+      gain: score.optional(),
+      tests: z.int().min(1),
+    }) as z.ZodType<Memory>,
+  },
+} as const satisfies Method<Adapter, Selora, Trial, RankSums<Tensor>, RankSums<HostArray>, Memory>;
