@@ -1,12 +1,14 @@
 /**
- * Images from people: PNG and JPEG only, told by content and never by name, decoded wholly or refused. Half a film or a
- * film of grey filling must never be trained on.
+ * Images from people: PNG, JPEG, WebP, TIFF and BMP, told by content and never by name, decoded wholly or refused. Half a
+ * film or a film of grey filling must never be trained on.
  */
 
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import sharp from 'sharp';
 import { asFileError, FileError } from '../../../models/io/error.ts';
+import { decodeBmp, isBmp } from './bmp.ts';
+import { isJpeg, mendedJpeg } from './jpeg-segments.ts';
 import { cleanPng, ImageProblem, isPng } from './png-chunks.ts';
 import { type Filter, type Pixels, resizeAndCrop8, resizeAndCropFloat } from './resample.ts';
 
@@ -22,7 +24,18 @@ export type Picture =
 export const MAX_PIXELS = 50_000_000;
 export const MAX_IMAGE_BYTES = 256 * 2 ** 20;
 
-const isJpeg = (bytes: Uint8Array) => bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
+const text = (bytes: Uint8Array, from: number, to: number) => String.fromCharCode(...bytes.subarray(from, to));
+const isWebp = (bytes: Uint8Array) => text(bytes, 0, 4) === 'RIFF' && text(bytes, 8, 12) === 'WEBP';
+const isTiff = (bytes: Uint8Array) => ['II*\0', 'MM\0*', 'II+\0', 'MM\0+'].includes(text(bytes, 0, 4));
+
+type Kind = 'PNG' | 'JPEG' | 'WebP' | 'TIFF' | 'BMP';
+const KINDS: readonly (readonly [Kind, (bytes: Uint8Array) => boolean])[] = [
+  ['PNG', isPng],
+  ['JPEG', isJpeg],
+  ['WebP', isWebp],
+  ['TIFF', isTiff],
+  ['BMP', isBmp],
+];
 
 /** Why the decoder refused, in few words; its own messages may hold anything that is in the file. */
 function decoderProblem(kind: string, error: unknown): ImageProblem {
@@ -38,31 +51,21 @@ function decoderProblem(kind: string, error: unknown): ImageProblem {
   return new ImageProblem(`${kind} cannot be decoded, it is ${reason}`);
 }
 
-/**
- * Decodes PNG or JPEG bytes. Alpha is laid over black and dropped, palettes are unfolded, colour profiles and
- * orientation marks are ignored (as Pillow and torchvision do), 16-bit PNG stays 16-bit.
- * @throws ImageProblem when it is no PNG or JPEG, is damaged, or has more than `MAX_PIXELS` pixels.
- */
-export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
-  const kind = isPng(bytes) ? 'PNG' : isJpeg(bytes) ? 'JPEG' : undefined;
-  if (!kind) {
-    throw new ImageProblem(bytes.length === 0 ? 'is empty, expected a PNG or JPEG image' : 'is no PNG or JPEG image');
-  }
-  let source = bytes;
-  if (kind === 'PNG') {
-    const { header, png } = cleanPng(bytes);
-    const pixels = header.width * header.height;
-    if (pixels > MAX_PIXELS) {
-      throw new ImageProblem(`PNG of ${header.width} x ${header.height} pixels, at most ${MAX_PIXELS} pixels are read`);
-    }
-    source = png;
-  }
+/** Pixels of a file that the picture library reads. @throws ImageProblem */
+async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Picture> {
   try {
-    const image = sharp(source, { failOn: 'warning', limitInputPixels: MAX_PIXELS, ignoreIcc: true });
-    const { space, depth, hasAlpha } = await image.metadata();
+    // libtiff warns of every private tag, and there are many
+    const failOn = kind === 'TIFF' ? 'error' : 'warning';
+    const image = sharp(source, { failOn, limitInputPixels: MAX_PIXELS, ignoreIcc: true });
+    const { space, depth, hasAlpha, pages = 1 } = await image.metadata();
+    if (pages > 1) throw new ImageProblem(`${kind} holds ${pages} pictures, expected one`);
+    if (depth !== 'uchar' && depth !== 'ushort') {
+      throw new ImageProblem(`${kind} has samples of another type than 8 or 16 bits`);
+    }
     const grey = space === 'b-w' || space === 'grey16';
     const wide = depth === 'ushort';
-    const { data, info } = await (hasAlpha ? image.flatten({ background: '#000' }) : image)
+    const upright = kind === 'PNG' ? image : image.autoOrient();
+    const { data, info } = await (hasAlpha ? upright.flatten({ background: '#000' }) : upright)
       .toColourspace(grey ? (wide ? 'grey16' : 'b-w') : wide ? 'rgb16' : 'srgb')
       .raw({ depth: wide ? 'ushort' : 'uchar' })
       .toBuffer({ resolveWithObject: true });
@@ -80,6 +83,39 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
 }
 
 /**
+ * Decodes PNG, JPEG, WebP, TIFF or BMP bytes. Alpha is laid over black and dropped, palettes are unfolded, colour profiles
+ * are ignored (as Pillow and torchvision do), a picture that an EXIF mark turns is turned, 16 bits stay 16 bits.
+ * @throws ImageProblem when it is none of them, is damaged, or has more than `MAX_PIXELS` pixels.
+ */
+export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
+  const kind = KINDS.find(([, is]) => is(bytes))?.[0];
+  switch (kind) {
+    case undefined:
+      throw new ImageProblem(
+        bytes.length === 0 ? 'is empty, expected an image' : 'is no PNG, JPEG, WebP, TIFF or BMP image',
+      );
+    case 'PNG': {
+      const { header, png } = cleanPng(bytes);
+      if (header.width * header.height > MAX_PIXELS) {
+        const size = `${header.width} x ${header.height}`;
+        throw new ImageProblem(`PNG of ${size} pixels, at most ${MAX_PIXELS} pixels are read`);
+      }
+      return decodeWithLibrary(kind, png);
+    }
+    case 'JPEG':
+      return decodeWithLibrary(kind, bytes).catch((error: unknown) => {
+        const mended = mendedJpeg(bytes);
+        if (mended === undefined) throw error;
+        return decodeWithLibrary(kind, mended);
+      });
+    case 'BMP':
+      return { ...decodeBmp(bytes, MAX_PIXELS), depth: 8 };
+    default:
+      return decodeWithLibrary(kind, bytes);
+  }
+}
+
+/**
  * The bytes of a regular file, its size checked before anything is allocated. Opened without blocking, so that a pipe
  * is refused and not waited for.
  * @throws FileError for a missing file, a directory, pipe or device, or one above `limit` bytes.
@@ -89,7 +125,7 @@ async function readRegular(file: string, limit: number): Promise<Uint8Array> {
   try {
     handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const info = await handle.stat();
-    if (info.isDirectory()) throw new FileError(file, 'image', 'is a directory, expected a PNG or JPEG file');
+    if (info.isDirectory()) throw new FileError(file, 'image', 'is a directory, expected an image file');
     if (!info.isFile()) throw new FileError(file, 'image', 'is not a regular file');
     if (info.size > limit) throw new FileError(file, 'image', `has ${info.size} bytes, at most ${limit} are read`);
     return await handle.readFile();
