@@ -1,6 +1,7 @@
 /** Stored halves lie outside the memory kernels address: they leave it free, give the same bits, and grow on every thread. */
 import { afterAll, expect, it, vi } from 'vitest';
 import { wasmBackend } from '../../core/backends/wasm/index.ts';
+import { install } from '../../core/backends/wasm/kernel.ts';
 import { createMachine } from '../../core/backends/wasm/machine/machine.ts';
 import { Memory } from '../../core/backends/wasm/machine/memory.ts';
 import { fetchCommand } from '../../core/backends/wasm/move/fetch.ts';
@@ -54,7 +55,9 @@ it('blocks fetched by any thread arrive whole, also those stored after the worke
     machine.outside.u8.subarray(from, from + bytes).forEach((_, i, all) => {
       all[i] = (i >> 9) + i + round;
     });
-    const program = machine.prepare([fetchCommand(machine, from, target, bytes)]);
+    const commands = [fetchCommand(from, target, bytes)];
+    install(machine, commands);
+    const program = machine.prepare(commands);
     machine.run(program);
     const wrong = machine.u8.subarray(target, target + bytes).findIndex((v, i) => v !== (((i >> 9) + i + round) & 255));
     expect(wrong).toBe(-1);

@@ -1,5 +1,5 @@
 /** Convolution and its gradients by definition, with what their rounding errors are bounded by, also through the transforms. */
-import { type ConvShape, outputSize } from '../../core/backends/wasm/conv/index.ts';
+import { type ConvShape, outputSize } from '../../core/backends/wasm/conv/shape.ts';
 
 /** one sum: the terms added up in f64, their magnitude and number */
 export interface Sums {

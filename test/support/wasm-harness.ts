@@ -1,7 +1,7 @@
 /** Runs one WASM kernel on host arrays, with guard words around every result, and the same op on the reference backend. */
 import { expect } from 'vitest';
-import { installKernels } from '../../core/backends/wasm/cluster/index.ts';
-import type { WasmKernel } from '../../core/backends/wasm/kernel.ts';
+import { type Address, install, type Plan, type WasmKernel } from '../../core/backends/wasm/kernel.ts';
+import { kernels } from '../../core/backends/wasm/kernels.ts';
 import type { Machine } from '../../core/backends/wasm/machine/machine.ts';
 import { tensor } from '../../core/index.ts';
 import { type DType, dtypes, type HostArray } from '../../core/ir/dtype.ts';
@@ -24,10 +24,27 @@ export const dense = (data: HostArray, shape: readonly number[], dtype: DType = 
 const GUARD = 16;
 const GUARD_WORD = 0x55555555;
 
-/** The results of a kernel; those that are not `wanted` get no place and stay at zero. */
+/** a base of a plan */
+export const base = (at: number): Address => ({ base: at, offset: 0 });
+
+/** Runs a plan on the addresses of its operands and results, in a workspace of NaN with guard words behind it. */
+export function runPlan(machine: Machine, { bytes, commands }: Plan, addresses: readonly number[]): void {
+  const workspace = machine.alloc(bytes + GUARD * 4);
+  machine.f32.fill(Number.NaN, workspace / 4, (workspace + bytes) / 4);
+  machine.i32.fill(GUARD_WORD, (workspace + bytes) / 4, (workspace + bytes) / 4 + GUARD);
+  install(machine, commands);
+  const program = machine.prepare(commands, [...addresses, workspace]);
+  machine.run(program);
+  for (let g = 0; g < GUARD; g++)
+    expect(machine.i32[(workspace + bytes) / 4 + g], 'word after the workspace').toBe(GUARD_WORD);
+  machine.release(program);
+  machine.free(workspace);
+}
+
+/** The results of an op's kernel; those that are not `wanted` get no place and stay at zero. */
 export function runKernel<A extends Attrs>(
   machine: Machine,
-  kernel: WasmKernel<A> | WasmKernel,
+  op: Primitive<A> | Composite<A>,
   operands: readonly HostOperand[],
   attrs: A,
   outs: readonly OutSpec[],
@@ -35,25 +52,26 @@ export function runKernel<A extends Attrs>(
 ): HostArray[] {
   // what lies around an operand must not matter
   const surrounded = operands.map((o) => machine.alloc(o.data.byteLength + 2 * GUARD * 4));
-  const inputs = operands.map((o, i) => ({ address: surrounded[i]! + GUARD * 4, view: o.view, dtype: o.dtype }));
+  const inside = (blocks: readonly number[]): number[] => blocks.map((block) => block + GUARD * 4);
   const blocks = outs.map((o) => machine.alloc((sizeOf(o.shape) + 2 * GUARD) * 4));
-  const outputs = outs.map((o, i) =>
-    wanted[i] ? { address: blocks[i]! + GUARD * 4, view: contiguousView(o.shape), dtype: o.dtype } : undefined,
-  );
-  const call = { machine, attrs, inputs, outputs, workspace: 0 };
-  const bytes = kernel.workspace?.(call as never) ?? 0;
-  const workspace = machine.alloc(bytes + GUARD * 4);
-  const { commands, kernels } = kernel.work({ ...call, workspace } as never);
-  installKernels(machine, kernels ?? []);
-  const program = machine.prepare(commands);
+  const count = operands.length;
+  const kernel = kernels.get(op.name) as WasmKernel<A>;
+  const plan = kernel.plan({
+    machine,
+    attrs,
+    inputs: operands.map(({ view, dtype }, i) => ({ at: { base: i, offset: view.offset * 4 }, view, dtype })),
+    outputs: outs.map(({ shape, dtype }, i) =>
+      wanted[i] ? { at: base(count + i), view: contiguousView(shape), dtype } : undefined,
+    ),
+    workspace: base(count + outs.length),
+  });
   for (const [i, o] of operands.entries()) {
     machine.i32.fill(GUARD_WORD, surrounded[i]! / 4, surrounded[i]! / 4 + o.data.length + 2 * GUARD);
-    machine.u8.set(new Uint8Array(o.data.buffer, o.data.byteOffset, o.data.byteLength), inputs[i]!.address);
+    machine.u8.set(new Uint8Array(o.data.buffer, o.data.byteOffset, o.data.byteLength), surrounded[i]! + GUARD * 4);
   }
   for (const [i, o] of outs.entries())
     machine.i32.fill(GUARD_WORD, blocks[i]! / 4, blocks[i]! / 4 + sizeOf(o.shape) + 2 * GUARD);
-  machine.i32.fill(GUARD_WORD, (workspace + bytes) / 4, (workspace + bytes) / 4 + GUARD);
-  machine.run(program);
+  runPlan(machine, plan, inside([...surrounded, ...blocks]));
   const results = outs.map((o, i) => {
     const n = sizeOf(o.shape);
     const words = machine.i32.slice(blocks[i]! / 4, blocks[i]! / 4 + n + 2 * GUARD);
@@ -72,10 +90,7 @@ export function runKernel<A extends Attrs>(
     new Int32Array(values.buffer, 0, n).set(words.subarray(GUARD, GUARD + n));
     return values;
   });
-  for (let g = 0; g < GUARD; g++)
-    expect(machine.i32[(workspace + bytes) / 4 + g], 'word after the workspace').toBe(GUARD_WORD);
-  machine.release(program);
-  for (const block of [...surrounded, ...blocks, workspace]) machine.free(block);
+  for (const block of [...surrounded, ...blocks]) machine.free(block);
   return results;
 }
 
@@ -110,16 +125,15 @@ export async function definition<A extends Attrs>(
   };
 }
 
-/** Runs on every machine: the same bits everywhere; the first result is given back with the definition. */
+/** Runs an op's kernel on every machine: the same bits everywhere; the first result is given back with the definition. */
 export async function runEverywhere<A extends Attrs>(
   machines: readonly Machine[],
-  kernel: WasmKernel<A> | WasmKernel,
   op: Primitive<A> | Composite<A>,
   operands: readonly HostOperand[],
   attrs: A,
 ): Promise<{ readonly got: readonly HostArray[]; readonly want: readonly (readonly number[])[] }> {
   const { outs, values } = await definition(op, operands, attrs);
-  const [first, ...others] = machines.map((machine) => runKernel(machine, kernel, operands, attrs, outs));
+  const [first, ...others] = machines.map((machine) => runKernel(machine, op, operands, attrs, outs));
   const words = (x: HostArray): Int32Array => new Int32Array(x.buffer, x.byteOffset, x.length);
   for (const other of others) for (const [i, y] of other.entries()) expect(words(y)).toEqual(words(first![i]!));
   return { got: first!, want: values };

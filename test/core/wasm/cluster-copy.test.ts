@@ -2,9 +2,6 @@
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
-import { copyKernels } from '../../../core/backends/wasm/move/copy.ts';
-import { gatherKernels } from '../../../core/backends/wasm/move/gather.ts';
-import { randomKernels } from '../../../core/backends/wasm/move/random.ts';
 import { permuteView, sizeOf } from '../../../core/ir/view.ts';
 import { concatOp } from '../../../core/ops/concat.ts';
 import { gatherOp, scatterAddOp } from '../../../core/ops/gather.ts';
@@ -47,7 +44,7 @@ describe('pad', { timeout: 60_000 }, () => {
           5,
           turned,
         );
-        const { got, want } = await runEverywhere(machines, copyKernels.pad, padOp, [x], attrs);
+        const { got, want } = await runEverywhere(machines, padOp, [x], attrs);
         expect([...got[0]!]).toEqual(want[0]);
       }),
       { numRuns: 80 },
@@ -72,7 +69,7 @@ describe('concat', { timeout: 60_000 }, () => {
               turned && i % 2 === 0,
             ),
           );
-          const { got, want } = await runEverywhere(machines, copyKernels.concat, concatOp, inputs, { axis });
+          const { got, want } = await runEverywhere(machines, concatOp, inputs, { axis });
           expect([...got[0]!]).toEqual(want[0]);
         },
       ),
@@ -95,10 +92,10 @@ describe('gather and scatterAdd', { timeout: 60_000 }, () => {
     const ids = Int32Array.from(uniformNumbers(count, 3, -1, rows + 1), Math.floor);
     const idOperand = dense(ids, idShape, 'i32');
     const table = dense(uniformNumbers(rows * width, 4), [rows, width]);
-    const read = await runEverywhere(machines, gatherKernels.gather, gatherOp, [table, idOperand], {});
+    const read = await runEverywhere(machines, gatherOp, [table, idOperand], {});
     expect([...read.got[0]!]).toEqual(read.want[0]);
     const g = dense(uniformNumbers(count * width, 5), [...idShape, width]);
-    const added = await runEverywhere(machines, gatherKernels.scatterAdd, scatterAddOp, [g, idOperand], { rows });
+    const added = await runEverywhere(machines, scatterAddOp, [g, idOperand], { rows });
     const terms = count / rows + 1;
     for (const [i, y] of added.got[0]!.entries())
       expect(Math.abs(y - added.want[0]![i]!)).toBeLessThanOrEqual(4 * Math.sqrt(terms) * terms * 2 * 2 ** -24);
@@ -108,7 +105,7 @@ describe('gather and scatterAdd', { timeout: 60_000 }, () => {
       g.view.shape,
       'i32',
     );
-    const exact = await runEverywhere(machines, gatherKernels.scatterAdd, scatterAddOp, [whole, idOperand], { rows });
+    const exact = await runEverywhere(machines, scatterAddOp, [whole, idOperand], { rows });
     expect([...exact.got[0]!]).toEqual(exact.want[0]);
   });
 });
@@ -129,7 +126,7 @@ describe('randomBits', { timeout: 60_000 }, () => {
       'u32',
     );
     for (const stream of [0, 2]) {
-      const { got, want } = await runEverywhere(machines, randomKernels.randomBits, randomBitsOp, [key, offset], {
+      const { got, want } = await runEverywhere(machines, randomBitsOp, [key, offset], {
         count,
         stream,
       });

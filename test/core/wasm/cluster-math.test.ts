@@ -1,9 +1,10 @@
 import { afterAll, describe, expect, it } from 'vitest';
-import { clusterWork, installKernels } from '../../../core/backends/wasm/cluster/index.ts';
+import { clusterPlan } from '../../../core/backends/wasm/cluster/index.ts';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
 import type { Cluster } from '../../../core/compile/scalar.ts';
 import type { DType } from '../../../core/ir/dtype.ts';
 import { type ElementwiseName, table } from '../../../core/ops/elementwise.ts';
+import { runPlan } from '../../support/wasm-harness.ts';
 
 const machine = createMachine({ threads: 1 });
 afterAll(() => machine.close());
@@ -24,12 +25,8 @@ const apply = (fn: string, inputs: readonly Data[], dtypes: readonly DType[], dt
     ],
     outputs: [dtypes.length],
   };
-  const work = clusterWork(cluster, { inputs: at, outputs: [y], workspace: 0 });
-  installKernels(machine, work.kernels);
-  const program = machine.prepare(work.commands);
-  machine.run(program);
+  runPlan(machine, clusterPlan(cluster), [...at, y]);
   const words = machine.i32.slice(y / 4, y / 4 + n);
-  machine.release(program);
   for (const address of [...at, y]) machine.free(address);
   return words;
 };

@@ -1,10 +1,11 @@
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { clusterWork, clusterWorkspace, installKernels } from '../../../core/backends/wasm/cluster/index.ts';
+import { clusterPlan } from '../../../core/backends/wasm/cluster/index.ts';
 import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
 import type { Cluster, ScalarStep } from '../../../core/compile/scalar.ts';
 import { type DType, dtypes } from '../../../core/ir/dtype.ts';
 import { type ElementwiseName, table } from '../../../core/ops/elementwise.ts';
+import { runPlan } from '../../support/wasm-harness.ts';
 
 const machines = [1, 2].map((threads) => createMachine({ threads }));
 afterAll(() => {
@@ -27,14 +28,10 @@ const run = (machine: Machine, c: Cluster, inputs: readonly Data[]): Data[] => {
   const n = size(outShape(c));
   const at = inputs.map((x) => machine.alloc(x.byteLength));
   const outs = c.outputs.map(() => machine.alloc((n + 2 * GUARD) * 4));
-  const workspace = machine.alloc(clusterWorkspace(c));
-  const work = clusterWork(c, { inputs: at, outputs: outs.map((y) => y + GUARD * 4), workspace });
-  installKernels(machine, work.kernels);
-  const program = machine.prepare(work.commands);
   for (const [i, x] of inputs.entries())
     new Uint8Array(machine.u8.buffer, at[i]!, x.byteLength).set(new Uint8Array(x.buffer, x.byteOffset, x.byteLength));
   for (const y of outs) machine.i32.fill(0x55555555, y / 4, y / 4 + n + 2 * GUARD);
-  machine.run(program);
+  runPlan(machine, clusterPlan(c), [...at, ...outs.map((y) => y + GUARD * 4)]);
   const results = c.outputs.map((step, o) => {
     const words = machine.i32.slice(outs[o]! / 4, outs[o]! / 4 + n + 2 * GUARD);
     for (let g = 0; g < GUARD; g++) {
@@ -43,8 +40,7 @@ const run = (machine: Machine, c: Cluster, inputs: readonly Data[]): Data[] => {
     }
     return bytesView(machine, c.steps[step]!.dtype, outs[o]! + GUARD * 4, n).slice();
   });
-  machine.release(program);
-  for (const address of [...at, ...outs, workspace]) machine.free(address);
+  for (const address of [...at, ...outs]) machine.free(address);
   return results;
 };
 
@@ -359,7 +355,7 @@ describe('clusters', { timeout: 60_000 }, () => {
         ],
         outputs: [4],
       };
-      return clusterWork(cluster, { inputs: [0, 0], outputs: [0], workspace: 0 }).kernels.map((k) => k.name);
+      return clusterPlan(cluster).commands.map((c) => c.kernel);
     });
     expect(kernels[0]).toEqual(kernels[1]);
   });

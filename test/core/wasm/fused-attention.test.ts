@@ -1,12 +1,11 @@
 /** Attention and its derivatives against their definitions in f64. */
 import { afterAll, describe, expect, it } from 'vitest';
-import { attentionGradKernels } from '../../../core/backends/wasm/attention/backward.ts';
-import { attentionKernels } from '../../../core/backends/wasm/attention/forward.ts';
+import { kernels } from '../../../core/backends/wasm/kernels.ts';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
 import { attentionGradOp, attentionOp } from '../../../core/fused/attention.ts';
 import type { HostArray } from '../../../core/ir/dtype.ts';
 import { sizeOf } from '../../../core/ir/view.ts';
-import { dense, runEverywhere, uniformNumbers } from '../../support/wasm-harness.ts';
+import { base, dense, runEverywhere, uniformNumbers } from '../../support/wasm-harness.ts';
 
 const machines = [1, 2].map((threads) => createMachine({ threads }));
 afterAll(() => {
@@ -40,19 +39,13 @@ describe('attention', { timeout: 60_000 }, () => {
     const c = heads * d;
     const [q, k, v, g] = [random([b, m, c], 1), random([b, n, c], 2), random([b, n, c], 3), random([b, m, c], 4)];
     const attrs = { heads, scale: 1 / Math.sqrt(d), causal };
-    const forward = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    const forward = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
     // scores of this size are rounded to u·|s| before the exponential
     const size = 2 + Math.sqrt(d);
     expect(worst(forward.got[0]!, forward.want[0]!, size), 'o').toBeLessThan(8);
     expect(worst(forward.got[1]!, forward.want[1]!, size), 'log-sum-exp').toBeLessThan(8);
     const saved = [dense(forward.got[0]!, [b, m, c]), dense(forward.got[1]!, [b * heads, m, 1])];
-    const back = await runEverywhere(
-      machines,
-      attentionGradKernels.attentionGrad,
-      attentionGradOp,
-      [g, q, k, v, ...saved],
-      attrs,
-    );
+    const back = await runEverywhere(machines, attentionGradOp, [g, q, k, v, ...saved], attrs);
     const terms = Math.sqrt(Math.max(m, n));
     for (const [i, name] of ['dq', 'dk', 'dv'].entries())
       expect(worst(back.got[i]!, back.want[i]!, size * terms), name).toBeLessThan(8);
@@ -61,7 +54,7 @@ describe('attention', { timeout: 60_000 }, () => {
   it('survives scores that overflow a plain exponential', async () => {
     const [q, k, v] = [random([1, 9, 8], 1, 60), random([1, 11, 8], 2, 60), random([1, 11, 8], 3)];
     const attrs = { heads: 1, scale: 1, causal: false };
-    const { got, want } = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    const { got, want } = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
     expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 8 * 60 * 60);
     expect([...got[0]!].every(Number.isFinite)).toBe(true);
   });
@@ -70,7 +63,7 @@ describe('attention', { timeout: 60_000 }, () => {
     const far = (shape: readonly number[], at: number) => dense(uniformNumbers(sizeOf(shape), 1, at, at + 0.1), shape);
     const [q, k, v] = [far([1, 5, 8], 10), far([1, 11, 8], -10), random([1, 11, 8], 3)];
     const attrs = { heads: 1, scale: 1, causal: false };
-    const { got, want } = await runEverywhere(machines, attentionKernels.attention, attentionOp, [q, k, v], attrs);
+    const { got, want } = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
     expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 800);
     expect(worst(got[1]!, want[1]!, 0)).toBeLessThan(8);
   });
@@ -81,15 +74,15 @@ describe('attention', { timeout: 60_000 }, () => {
       [1, 1, 8],
       [1, 10 ** 6, 8],
       [1, 10 ** 6, 8],
-    ].map((s) => ({ address: 0, dtype: 'f32' as const, view: view(s) }));
-    const call = {
+    ].map((s, i) => ({ at: base(i), dtype: 'f32' as const, view: view(s) }));
+    const shapes = {
       machine: machines[0]!,
       attrs: { heads: 1, scale: 1, causal: false },
       inputs,
       outputs: inputs,
-      workspace: 0,
+      workspace: base(3),
     };
-    expect(() => attentionKernels.attention.work(call)).toThrow(
+    expect(() => kernels.get('attention')!.plan(shapes)).toThrow(
       /attention over 1000000 keys needs \d+ bytes of scratch/,
     );
   });

@@ -1,8 +1,6 @@
 /** layerNorm, groupNorm, their derivatives and softmax against their definitions in f64. */
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { WasmKernel } from '../../../core/backends/wasm/kernel.ts';
-import { kernels } from '../../../core/backends/wasm/kernels.ts';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
 import { normGradOp, normOp } from '../../../core/fused/norm.ts';
 import { softmaxOp } from '../../../core/fused/softmax.ts';
@@ -23,15 +21,9 @@ const worst = (got: HostArray, want: readonly number[], size: number): number =>
 const random = (shape: readonly number[], seed: number, low = -2, high = 2) =>
   dense(uniformNumbers(sizeOf(shape), seed, low, high), shape);
 const eps = 1e-5;
-const [norm, normGrad, softmax] = ['norm', 'normGrad', 'softmax'].map((name) => kernels.get(name)!) as [
-  WasmKernel,
-  WasmKernel,
-  WasmKernel,
-];
 
 /** Every choice of results gives the bits that all of them give. */
 const eachSubset = <A extends Attrs>(
-  kernel: WasmKernel,
   op: Composite<A>,
   operands: readonly HostOperand[],
   attrs: A,
@@ -42,7 +34,7 @@ const eachSubset = <A extends Attrs>(
   const bits = (x: HostArray): Buffer => Buffer.from(x.buffer, x.byteOffset, x.byteLength);
   for (let subset = 1; subset < 1 << outs.length; subset++) {
     const wanted = outs.map((_, i) => ((subset >> i) & 1) === 1);
-    const got = runKernel(machines[0]!, kernel, operands, attrs, outs, wanted);
+    const got = runKernel(machines[0]!, op, operands, attrs, outs, wanted);
     for (const [i, y] of got.entries()) if (wanted[i]) expect(bits(y).equals(bits(all[i]!)), `${wanted}`).toBe(true);
   }
 };
@@ -58,20 +50,20 @@ describe('layerNorm', { timeout: 60_000 }, () => {
         async (rows, c) => {
           const [x, gamma, beta, g] = [random([rows, c], 1), random([c], 2), random([c], 3), random([rows, c], 4)];
           const attrs = { groups: 1, eps, silu: false };
-          const forward = await runEverywhere(machines, norm, normOp, [x, gamma, beta], attrs);
+          const forward = await runEverywhere(machines, normOp, [x, gamma, beta], attrs);
           // near-equal rows amplify: x̂ ≤ √c, 1/σ is large when the spread is small
           const spread = Math.max(1, ...forward.want[2]!);
           for (const [i, y] of forward.got.entries())
             expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
-          eachSubset(norm, normOp, [x, gamma, beta], attrs, forward.got);
+          eachSubset(normOp, [x, gamma, beta], attrs, forward.got);
           const stats = [1, 2].map((i) => dense(forward.got[i]!, [rows, 1, 1, 1]));
           const operands = [g, x, gamma, ...stats];
           for (const blocks of [1, rows, ...(rows % 2 === 0 ? [rows / 2] : [])]) {
             const gradAttrs = { groups: 1, silu: false, blocks };
-            const all = await runEverywhere(machines, normGrad, normGradOp, operands, gradAttrs);
+            const all = await runEverywhere(machines, normGradOp, operands, gradAttrs);
             expect(worst(all.got[0]!, all.want[0]!, 4 * spread)).toBeLessThan(16);
             for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread * rows)).toBeLessThan(16);
-            eachSubset(normGrad, normGradOp, operands, gradAttrs, all.got);
+            eachSubset(normGradOp, operands, gradAttrs, all.got);
           }
         },
       ),
@@ -85,7 +77,7 @@ describe('layerNorm', { timeout: 60_000 }, () => {
       [3, c],
     );
     const [gamma, beta] = [dense(new Float32Array(c).fill(1), [c]), dense(new Float32Array(c), [c])];
-    const { got, want } = await runEverywhere(machines, norm, normOp, [x, gamma, beta], {
+    const { got, want } = await runEverywhere(machines, normOp, [x, gamma, beta], {
       groups: 1,
       eps,
       silu: false,
@@ -113,17 +105,17 @@ describe('groupNorm', { timeout: 60_000 }, () => {
       const c = shape[3]!;
       const [x, gamma, beta, g] = [random(shape, 1, -1, 3), random([c], 2), random([c], 3), random(shape, 4)];
       const attrs = { groups, eps, silu };
-      const forward = await runEverywhere(machines, norm, normOp, [x, gamma, beta], attrs);
+      const forward = await runEverywhere(machines, normOp, [x, gamma, beta], attrs);
       const spread = Math.max(1, ...forward.want[2]!);
       for (const [i, y] of forward.got.entries())
         expect(worst(y, forward.want[i]!, 4 * spread)).toBeLessThan(8 * spread);
-      eachSubset(norm, normOp, [x, gamma, beta], attrs, forward.got);
+      eachSubset(normOp, [x, gamma, beta], attrs, forward.got);
       const stats = [1, 2].map((i) => dense(forward.got[i]!, [shape[0]!, 1, groups, 1]));
       const operands = [g, x, gamma, ...stats, ...(silu ? [beta] : [])];
       const gradAttrs = { groups, silu, blocks: shape[0]! };
-      const all = await runEverywhere(machines, normGrad, normGradOp, operands, gradAttrs);
+      const all = await runEverywhere(machines, normGradOp, operands, gradAttrs);
       expect(worst(all.got[0]!, all.want[0]!, 4 * spread)).toBeLessThan(24);
-      eachSubset(normGrad, normGradOp, operands, gradAttrs, all.got);
+      eachSubset(normGradOp, operands, gradAttrs, all.got);
       // sums over the pixels of a picture
       const pixels = shape[1]! * shape[2]!;
       for (const i of [1, 2]) expect(worst(all.got[i]!, all.want[i]!, 4 * spread)).toBeLessThan(8 * Math.sqrt(pixels));
@@ -136,7 +128,7 @@ describe('softmax', { timeout: 60_000 }, () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 40 }), length, fc.constantFrom(1, 10, 1e4), async (rows, n, scale) => {
         const x = random([rows, n], 1, -scale, scale);
-        const { got, want } = await runEverywhere(machines, softmax, softmaxOp, [x], {});
+        const { got, want } = await runEverywhere(machines, softmaxOp, [x], {});
         // the input's own rounding: x − max is exact only to u·|x|
         expect(worst(got[0]!, want[0]!, 1e-30)).toBeLessThan(16 + 4 * scale);
         for (let r = 0; r < rows; r++)
@@ -147,7 +139,7 @@ describe('softmax', { timeout: 60_000 }, () => {
   });
   it('gives masked entries nothing', async () => {
     const x = dense(Float32Array.of(1, -Infinity, 2, -1e30, -Infinity), [1, 5]);
-    const { got, want } = await runEverywhere(machines, softmax, softmaxOp, [x], {});
+    const { got, want } = await runEverywhere(machines, softmaxOp, [x], {});
     expect([...got[0]!].map((v) => Math.round(v * 1e6))).toEqual(want[0]!.map((v) => Math.round(v * 1e6)));
     expect(got[0]![1]).toBe(0);
   });

@@ -164,10 +164,12 @@ export const assembler = ({ shared = hasSharedMemory }: { readonly shared?: bool
     func: (name, params, result, body) => {
       const index = count++;
       functionTypes.push(leb(typeIndex(params, result)));
+      // its place is kept, so that the body may define the functions it calls
+      const place = bodies.push([]) - 1;
       const { builder, finish } = functionBody(params.length);
       const locals = params.map((type, i) => makeLocal(type, i)) as unknown as Params<typeof params>;
       body(builder, ...locals);
-      bodies.push(finish());
+      bodies[place] = finish();
       if (name !== '') exports.push([...utf8(name), 0, ...leb(index)]);
       return { name, index, params, result };
     },

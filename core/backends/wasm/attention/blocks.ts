@@ -1,6 +1,7 @@
 /** What the forward and the backward kernel of attention share: shapes, blocks of rows, rows of one head side by side. */
 import { type Assembler, type Expr, type FunctionBuilder, i32, type Local } from '../assembler/assemble.ts';
 import { alongRow } from '../loops/rows.ts';
+import type { Machine } from '../machine/machine.ts';
 import { type HeadShape, panelSize } from './panels.ts';
 import { padded, ROWS } from './tiles.ts';
 
@@ -54,5 +55,10 @@ export const attentionShape = (
 };
 /** bytes of one head's panels */
 export const panelBytes = (shape: HeadShape, transposed: boolean): number => panelSize(shape, transposed) * 4;
+/** @throws RangeError when a block of rows does not fit the scratch memory of a thread */
+export const checkScratch = ({ scratchBytes }: Machine, n: number, bytes: number): void => {
+  if (bytes > scratchBytes)
+    throw new RangeError(`attention over ${n} keys needs ${bytes} bytes of scratch, a thread has ${scratchBytes}`);
+};
 /** below this many multiplications a call stays on the main thread */
 export const SMALL = 100_000;

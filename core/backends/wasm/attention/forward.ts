@@ -5,23 +5,19 @@
  *   lse = ln 2·max + ln sum
  */
 import type { AttentionAttrs } from '../../../fused/attention.ts';
-import { call, f32, f32x4, i32, type Local, memoryFill, v128 } from '../assembler/assemble.ts';
-import { prepareTails } from '../cluster/scalarCode.ts';
-import { at, type Call, type WasmKernel } from '../kernel.ts';
+import { call, f32, f32x4, i32, memoryFill, v128 } from '../assembler/assemble.ts';
+import { kernel, plus, type WasmKernel, words } from '../kernel.ts';
 import { alongRow } from '../loops/rows.ts';
-import { type KernelSource, type Work, words } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
-import { attentionShape, blockRows, packRows, panelBytes, SMALL, scoreStride } from './blocks.ts';
+import { attentionShape, blockRows, checkScratch, packRows, panelBytes, SMALL, scoreStride } from './blocks.ts';
 import { packHeads } from './panels.ts';
 import { softmaxRow } from './rows.ts';
 import { one, PANEL, padded, ROWS, strips } from './tiles.ts';
 
-type I32 = Local<'i32'>;
-
 /** rows of a block at most, and bytes of scores it may have: the L2 share of one thread */
 const MOST_ROWS = 48;
 const SCORE_BYTES = 768 * 1024;
-const NAMES = [
+const forwardWords = words([
   'q',
   'o',
   'lse',
@@ -38,112 +34,93 @@ const NAMES = [
   'scoreStride',
   'ktBytes',
   'vBytes',
-] as const;
-const forwardWords = words(NAMES);
+]);
 
-const forwardKernel = (causal: boolean): KernelSource => {
-  const name = causal ? 'attention causal' : 'attention';
-  return {
-    name,
-    emit: (m) => {
-      prepareTails(m);
-      const strip = strips(m);
-      m.kernel(name, (f, { args, start, end, scratch }) => {
-        const word = Object.fromEntries(NAMES.map((w) => [w, f.let(forwardWords.read(args, w))])) as Record<
-          (typeof NAMES)[number],
-          I32
-        >;
-        const { d, n, rowBytes, scoreStride: stride } = word;
-        const scale = f.let(f32.load(args, forwardWords.at('scale')));
-        const wide = f.let(i32.and(i32.add(d, PANEL - 1), -PANEL));
-        // scratch: rows of q, rows of o, 1/sum of each row, scores
-        const q = scratch;
-        const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
-        const sums = f.let(i32.add(o, i32.shl(i32.mul(word.rows, wide), 2)));
-        const scores = f.let(i32.and(i32.add(i32.add(sums, i32.shl(word.rows, 2)), 63), -64));
-        const u = f.local('i32');
-        const i = f.local('i32');
-        const column = f.local('i32');
-        f.for(u, start, end, 1, () => {
-          const head = f.let(i32.div_u(u, word.blocks));
-          const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));
-          const rows = f.let(i32.sub(word.m, first));
-          f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-          const tiles = f.let(i32.shr_u(i32.add(rows, ROWS - 1), 2));
-          const batchRow = i32.add(i32.mul(i32.div_u(head, word.heads), word.m), first);
-          const inRow = i32.mul(i32.rem_u(head, word.heads), i32.shl(d, 2));
-          const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
-          packRows(f, m, i32.add(word.q, offset), rowBytes, rows, d, q);
+const forwardKernel = (causal: boolean) =>
+  kernel(causal ? 'attention causal' : 'attention', forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m);
+    const word = locals();
+    const { d, n, rowBytes, scoreStride: stride } = word;
+    const scale = f.let(f32.load(args, forwardWords.at('scale')));
+    const wide = f.let(i32.and(i32.add(d, PANEL - 1), -PANEL));
+    // scratch: rows of q, rows of o, 1/sum of each row, scores
+    const q = scratch;
+    const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
+    const sums = f.let(i32.add(o, i32.shl(i32.mul(word.rows, wide), 2)));
+    const scores = f.let(i32.and(i32.add(i32.add(sums, i32.shl(word.rows, 2)), 63), -64));
+    const u = f.local('i32');
+    const i = f.local('i32');
+    const column = f.local('i32');
+    f.for(u, start, end, 1, () => {
+      const head = f.let(i32.div_u(u, word.blocks));
+      const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));
+      const rows = f.let(i32.sub(word.m, first));
+      f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
+      const tiles = f.let(i32.shr_u(i32.add(rows, ROWS - 1), 2));
+      const batchRow = i32.add(i32.mul(i32.div_u(head, word.heads), word.m), first);
+      const inRow = i32.mul(i32.rem_u(head, word.heads), i32.shl(d, 2));
+      const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
+      packRows(f, m, i32.add(word.q, offset), rowBytes, rows, d, q);
 
-          // S = scale·log₂e·q·kᵀ for the keys any row of the block sees
-          const keys = f.let(n);
-          if (causal) f.if(i32.lt_u(i32.add(first, rows), n), () => f.set(keys, i32.add(first, rows)));
-          const panel = f.let(i32.add(word.kt, i32.mul(head, word.ktBytes)));
-          const s = f.let(scores);
-          f.for(column, 0, keys, PANEL, () => {
-            f.emit(call(strip.rows, [q, i32.shl(d, 2), tiles, panel, d, s, stride, scale]));
-            f.inc(panel, i32.shl(d, 5));
-            f.inc(s, PANEL * 4);
-          });
-
-          // each row: P = 2^(S − max)
-          const lse = f.let(i32.add(word.lse, i32.shl(i32.add(i32.mul(head, word.m), first), 2)));
-          f.set(s, scores);
-          f.for(i, 0, rows, 1, () => {
-            const length = f.let(keys);
-            if (causal)
-              f.if(i32.lt_u(i32.add(first, i), i32.sub(n, 1)), () => f.set(length, i32.add(i32.add(first, i), 1)));
-            softmaxRow(f, m, s, length, i32.add(sums, i32.shl(i, 2)), i32.add(lse, i32.shl(i, 2)));
-            if (causal) f.emit(memoryFill(i32.add(s, i32.shl(length, 2)), 0, i32.shl(i32.sub(keys, length), 2)));
-            f.inc(s, stride);
-          });
-
-          // o = P·v
-          const values = f.let(i32.add(word.v, i32.mul(head, word.vBytes)));
-          const out = f.let(o);
-          f.for(column, 0, d, PANEL, () => {
-            f.emit(call(strip.rows, [scores, stride, tiles, values, keys, out, i32.shl(wide, 2), one]));
-            f.inc(values, i32.shl(n, 5));
-            f.inc(out, PANEL * 4);
-          });
-          const from = f.let(o);
-          const to = f.let(i32.add(word.o, offset));
-          f.for(i, 0, rows, 1, () => {
-            const k = f.let(v128.load32_splat(i32.add(sums, i32.shl(i, 2))));
-            const [x, y] = [f.let(from), f.let(to)];
-            alongRow(f, m, d, [x, y], (v) => f.emit(v.store(y, f32x4.mul(v.loadPadded(x), k))));
-            f.inc(from, i32.shl(wide, 2));
-            f.inc(to, rowBytes);
-          });
-        });
+      // S = scale·log₂e·q·kᵀ for the keys any row of the block sees
+      const keys = f.let(n);
+      if (causal) f.if(i32.lt_u(i32.add(first, rows), n), () => f.set(keys, i32.add(first, rows)));
+      const panel = f.let(i32.add(word.kt, i32.mul(head, word.ktBytes)));
+      const s = f.let(scores);
+      f.for(column, 0, keys, PANEL, () => {
+        f.emit(call(strip.rows, [q, i32.shl(d, 2), tiles, panel, d, s, stride, scale]));
+        f.inc(panel, i32.shl(d, 5));
+        f.inc(s, PANEL * 4);
       });
-    },
-  };
-};
 
-const forward: WasmKernel<AttentionAttrs> = {
+      // each row: P = 2^(S − max)
+      const lse = f.let(i32.add(word.lse, i32.shl(i32.add(i32.mul(head, word.m), first), 2)));
+      f.set(s, scores);
+      f.for(i, 0, rows, 1, () => {
+        const length = f.let(keys);
+        if (causal)
+          f.if(i32.lt_u(i32.add(first, i), i32.sub(n, 1)), () => f.set(length, i32.add(i32.add(first, i), 1)));
+        softmaxRow(f, m, s, length, i32.add(sums, i32.shl(i, 2)), i32.add(lse, i32.shl(i, 2)));
+        if (causal) f.emit(memoryFill(i32.add(s, i32.shl(length, 2)), 0, i32.shl(i32.sub(keys, length), 2)));
+        f.inc(s, stride);
+      });
+
+      // o = P·v
+      const values = f.let(i32.add(word.v, i32.mul(head, word.vBytes)));
+      const out = f.let(o);
+      f.for(column, 0, d, PANEL, () => {
+        f.emit(call(strip.rows, [scores, stride, tiles, values, keys, out, i32.shl(wide, 2), one]));
+        f.inc(values, i32.shl(n, 5));
+        f.inc(out, PANEL * 4);
+      });
+      const from = f.let(o);
+      const to = f.let(i32.add(word.o, offset));
+      f.for(i, 0, rows, 1, () => {
+        const k = f.let(v128.load32_splat(i32.add(sums, i32.shl(i, 2))));
+        const [x, y] = [f.let(from), f.let(to)];
+        alongRow(f, m, d, [x, y], (v) => f.emit(v.store(y, f32x4.mul(v.loadPadded(x), k))));
+        f.inc(from, i32.shl(wide, 2));
+        f.inc(to, rowBytes);
+      });
+    });
+  });
+
+const attention: WasmKernel<AttentionAttrs> = {
   strided: [],
-  workspace: ({ inputs: [q, k], attrs }) => {
-    const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
-    return shape.batch * shape.heads * (panelBytes(shape, true) + panelBytes(shape, false));
-  },
-  work: ({ inputs: [q, k, v], outputs: [o, lse], attrs, workspace, machine }: Call<AttentionAttrs>): Work => {
+  plan: ({ machine, inputs: [q, k, v], outputs: [o, lse], attrs, workspace }) => {
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
     const pairs = batch * heads;
-    const panels = workspace + pairs * panelBytes(shape, true);
+    const [ktBytes, vBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
+    const panels = plus(workspace, pairs * ktBytes);
     const rows = blockRows(m, n, MOST_ROWS, SCORE_BYTES);
-    const scratch = rows * (2 * padded(d) * 4 + 4 + scoreStride(n)) + 64;
-    if (scratch > machine.scratchBytes)
-      throw new RangeError(
-        `attention over ${n} keys needs ${scratch} bytes of scratch, a thread has ${machine.scratchBytes}`,
-      );
+    checkScratch(machine, n, rows * (2 * padded(d) * 4 + 4 + scoreStride(n)) + 64);
     const blocks = Math.ceil(m / rows);
-    const kernel = forwardKernel(attrs.causal);
-    const args = forwardWords.pack({
-      q: at(q!),
-      o: o!.address,
-      lse: lse!.address,
+    const grid = pairs * blocks;
+    const values = {
+      q: q!.at,
+      o: o!.at,
+      lse: lse!.at,
       kt: workspace,
       v: panels,
       m,
@@ -155,18 +132,17 @@ const forward: WasmKernel<AttentionAttrs> = {
       scale: f32Bits(attrs.scale * Math.LOG2E),
       rowBytes: heads * d * 4,
       scoreStride: scoreStride(n),
-      ktBytes: panelBytes(shape, true),
-      vBytes: panelBytes(shape, false),
-    });
-    const grid = pairs * blocks;
-    const packs = [packHeads(shape, at(k!), workspace, true), packHeads(shape, at(v!), panels, false)];
+      ktBytes,
+      vBytes,
+    };
     return {
+      bytes: pairs * (ktBytes + vBytes),
       commands: [
-        ...packs.flatMap((p) => p.commands),
-        { kernel: kernel.name, args, grid, ...(pairs * m * n * d < SMALL ? { chunk: grid } : {}) },
+        packHeads(shape, k!.at, workspace, true),
+        packHeads(shape, v!.at, panels, false),
+        forwardKernel(attrs.causal).command(values, grid, pairs * m * n * d < SMALL),
       ],
-      kernels: [...packs.flatMap((p) => p.kernels), kernel],
     };
   },
 };
-export const attentionKernels = { attention: forward };
+export const attentionKernels = { attention };

@@ -8,23 +8,14 @@ import {
   type Local,
   v128,
 } from '../assembler/assemble.ts';
-import { loadTail, prepareTails } from '../cluster/scalarCode.ts';
-import {
-  cutUnits,
-  type KernelSource,
-  unitNames,
-  type Work,
-  walkNames,
-  walkUnits,
-  walkWords,
-  words,
-} from '../loops/walk.ts';
+import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
+import { loadTail } from '../loops/tails.ts';
+import { cutUnits, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { PANEL, padded } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 const POINTERS = ['x', 'y'] as const;
-const NAMES = [...unitNames, ...POINTERS, 'n', 'd', 'rowBytes', ...walkNames('w', 2, POINTERS)];
-const packWords = words(NAMES);
+const packWords = words([...unitNames, ...POINTERS, 'n', 'd', 'rowBytes', ...walkNames('w', 2, POINTERS)]);
 
 /** 8 numbers from `from`, of which `count` > 0 are there; the others are 0 */
 export const copyEight = (f: FunctionBuilder, m: Assembler, to: I32, from: I32, count: Expr<'i32'>): void => {
@@ -107,29 +98,21 @@ const packTransposed = (
   });
 };
 
-const packKernel = (transposed: boolean): KernelSource => {
-  const name = transposed ? 'attention pack transposed' : 'attention pack';
-  return {
-    name,
-    emit: (m) => {
-      prepareTails(m);
-      m.kernel(name, (f, params) => {
-        const read = (word: string): Expr<'i32'> => packWords.read(params.args, word);
-        const [x, y, n, d, rowBytes] = ['x', 'y', 'n', 'd', 'rowBytes'].map((w) => f.let(read(w))) as [
-          I32,
-          I32,
-          I32,
-          I32,
-          I32,
-        ];
-        walkUnits(f, read, params, 'w', 2, { x, y }, () => {
-          if (transposed) packTransposed(f, x, rowBytes, n, d, y);
-          else packPanels(f, m, x, rowBytes, n, d, y, i32.shl(n, 5));
-        });
-      });
-    },
-  };
-};
+const packKernel = (transposed: boolean) =>
+  kernel(transposed ? 'attention pack transposed' : 'attention pack', packWords, (code) => {
+    const { f, m, read } = code;
+    const [x, y, n, d, rowBytes] = ['x', 'y', 'n', 'd', 'rowBytes'].map((w) => f.let(read(w))) as [
+      I32,
+      I32,
+      I32,
+      I32,
+      I32,
+    ];
+    walkUnits(f, read, code, 'w', 2, { x, y }, () => {
+      if (transposed) packTransposed(f, x, rowBytes, n, d, y);
+      else packPanels(f, m, x, rowBytes, n, d, y, i32.shl(n, 5));
+    });
+  });
 
 /** shape of one side of attention */
 export interface HeadShape {
@@ -144,8 +127,8 @@ export interface HeadShape {
 export const panelSize = ({ n, d }: HeadShape, transposed: boolean): number =>
   transposed ? padded(n) * d : n * padded(d);
 
-/** Packs all heads of x[b, n, h·d] (a byte address) one after the other. Cost: one read, one write. */
-export const packHeads = (shape: HeadShape, x: number, y: number, transposed: boolean): Work => {
+/** Command that packs all heads of x[b, n, h·d] one after the other. Cost: one read, one write. */
+export const packHeads = (shape: HeadShape, x: Word, y: Word, transposed: boolean): KernelCommand => {
   const { batch, heads, n, d } = shape;
   const rowBytes = heads * d * 4;
   const bytes = panelSize(shape, transposed) * 4;
@@ -154,7 +137,6 @@ export const packHeads = (shape: HeadShape, x: number, y: number, transposed: bo
     { size: heads, strides: { x: d * 4, y: bytes } },
   ];
   const { grid, ...unit } = cutUnits(batch * heads, (transposed ? 2 : 0.5) * n * d);
-  const kernel = packKernel(transposed);
-  const args = packWords.pack({ ...unit, x, y, n, d, rowBytes, ...walkWords('w', axes, POINTERS) });
-  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+  const values = { ...unit, x, y, n, d, rowBytes, ...walkWords('w', axes, POINTERS) };
+  return packKernel(transposed).command(values, grid);
 };

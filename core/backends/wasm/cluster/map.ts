@@ -2,35 +2,20 @@
 
 import { type Axis, accesses, collapse, point } from '../../../compile/axes.ts';
 import type { Cluster } from '../../../compile/scalar.ts';
-import { type Assembler, type Expr, type FunctionBuilder, i32, type Local, v128 } from '../assembler/assemble.ts';
-import {
-  cutUnits,
-  type KernelSource,
-  unitNames,
-  type WalkAxis,
-  type Work,
-  walkNames,
-  walkUnits,
-  walkWords,
-  words,
-} from '../loops/walk.ts';
+import { type Expr, type FunctionBuilder, i32, type Local, v128 } from '../assembler/assemble.ts';
+import { type KernelCode, type KernelCommand, link, type Word, words } from '../kernel.ts';
+import { type GatherStrides, gather, gatherTail, loadTail, scatter, storeTail } from '../loops/tails.ts';
+import { cutUnits, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { stored } from './math.ts';
-import { kernelOf } from './names.ts';
+import { generated } from './names.ts';
 import {
   type Coordinate,
   evaluator,
-  type GatherStrides,
-  gather,
-  gatherTail,
-  loadTail,
   type Program,
-  prepareTails,
   programKey,
   programNames,
   programPrice,
   programWords,
-  scatter,
-  storeTail,
 } from './scalarCode.ts';
 
 /** longest stretch of a row in one item */
@@ -76,74 +61,69 @@ const wordsOf = (s: MapStructure) =>
     ...walkNames('w', s.rank, pointersOf(s)),
   ]);
 
-const emitMap = (m: Assembler, name: string, s: MapStructure): void => {
-  prepareTails(m);
-  const w = wordsOf(s);
+const emitMap = (code: KernelCode<string>, s: MapStructure): void => {
+  const { f, m, read, splat } = code;
   const { program } = s;
-  m.kernel(name, (f, params) => {
-    const read = (word: string): Expr<'i32'> => w.read(params.args, word);
-    const splatAt = (word: string): Expr<'v128'> => v128.load32_splat(params.args, w.at(word));
-    const values = evaluator(f, program, (step) => splatAt(`c${step}`));
-    values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
+  const values = evaluator(f, program, (step) => splat(`c${step}`));
+  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
 
-    const strides = gatherStrides(f, gathers(s), read);
-    const pointers: Record<string, Local<'i32'>> = {};
-    for (const p of pointersOf(s)) pointers[p] = p === 'y' ? f.local('i32') : f.let(read(p));
+  const strides = gatherStrides(f, gathers(s), read);
+  const pointers: Record<string, Local<'i32'>> = {};
+  for (const p of pointersOf(s)) pointers[p] = p === 'y' ? f.local('i32') : f.let(read(p));
 
-    walkUnits(f, read, params, 'w', s.rank, pointers, (coordinates) => {
-      const piece = coordinates[s.piece]!;
-      const length = f.let(read('piece'));
-      f.if(i32.eq(i32.add(piece, 1), read(`w${s.piece}.size`)), () => f.set(length, read('lastPiece')));
-      values.run(1, {
-        load: (i) => v128.load32_splat(pointers[`x${i}`]!),
-        coordinate: (_walk, axis) => coordinates[axis]!,
-      });
-      const moving = program.access.map((a, i) =>
-        a === 'unit' || a === 'gather' ? f.let(pointers[`x${i}`]!) : undefined,
-      );
-      const out = s.outputs.map((_, o) => f.let(i32.add(pointers.y!, read(`y${o}`))));
-      const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
-      const left = f.let(length);
-      const outStride = s.scattered ? f.let(read('y.inner')) : undefined;
+  walkUnits(f, read, code, 'w', s.rank, pointers, (coordinates) => {
+    const piece = coordinates[s.piece]!;
+    const length = f.let(read('piece'));
+    f.if(i32.eq(i32.add(piece, 1), read(`w${s.piece}.size`)), () => f.set(length, read('lastPiece')));
+    values.run(1, {
+      load: (i) => v128.load32_splat(pointers[`x${i}`]!),
+      coordinate: (_walk, axis) => coordinates[axis]!,
+    });
+    const moving = program.access.map((a, i) =>
+      a === 'unit' || a === 'gather' ? f.let(pointers[`x${i}`]!) : undefined,
+    );
+    const out = s.outputs.map((_, o) => f.let(i32.add(pointers.y!, read(`y${o}`))));
+    const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
+    const left = f.let(length);
+    const outStride = s.scattered ? f.let(read('y.inner')) : undefined;
 
-      const load = (i: number, u: number): Expr<'v128'> =>
-        program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!);
-      /** one vector, the u-th since the pointers moved; gathering pointers move every time */
-      const vector = (u: number): void => {
-        values.run(2, { load: (i) => load(i, u), inner: () => i32.add(index!, 4 * u) });
-        for (const [o, step] of s.outputs.entries()) {
-          const value = stored(values.value(step), program.steps[step]!.dtype);
-          if (!outStride) f.emit(v128.store(out[o]!, value, 16 * u));
-          else {
-            f.emit(scatter(m, out[o]!, outStride, value, 4));
-            f.inc(out[o]!, i32.shl(outStride, 2));
-          }
+    const load = (i: number, u: number): Expr<'v128'> =>
+      program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!);
+    /** one vector, the u-th since the pointers moved; gathering pointers move every time */
+    const vector = (u: number): void => {
+      values.run(2, { load: (i) => load(i, u), inner: () => i32.add(index!, 4 * u) });
+      for (const [o, step] of s.outputs.entries()) {
+        const value = stored(values.value(step), program.steps[step]!.dtype);
+        if (!outStride) f.emit(v128.store(out[o]!, value, 16 * u));
+        else {
+          f.emit(scatter(m, out[o]!, outStride, value, 4));
+          f.inc(out[o]!, i32.shl(outStride, 2));
         }
-        for (const i of gathers(s)) f.inc(moving[i]!, strides[i]![3]);
-      };
-      const round = (vectors: number): void => {
-        for (let u = 0; u < vectors; u++) vector(u);
-        for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
-        if (!outStride) for (const p of out) f.inc(p, 16 * vectors);
-        if (index) f.inc(index, 4 * vectors);
-        f.inc(left, -4 * vectors);
-      };
-      const unroll = unrollOf(program);
-      if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
-      f.while(i32.ge_u(left, 4), () => round(1));
-      f.if(left, () => {
-        values.run(2, {
-          load: (i) =>
-            program.access[i] === 'unit'
-              ? loadTail(m, moving[i]!, left)
-              : gatherTail(m, moving[i]!, strides[i]![0], left),
-          inner: () => index!,
-        });
-        for (const [o, step] of s.outputs.entries()) {
-          const value = stored(values.value(step), program.steps[step]!.dtype);
-          f.emit(outStride ? scatter(m, out[o]!, outStride, value, left) : storeTail(m, out[o]!, value, left));
-        }
+      }
+      for (const i of gathers(s)) f.inc(moving[i]!, strides[i]![3]);
+    };
+    const round = (vectors: number): void => {
+      for (let u = 0; u < vectors; u++) vector(u);
+      for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
+      if (!outStride) for (const p of out) f.inc(p, 16 * vectors);
+      if (index) f.inc(index, 4 * vectors);
+      f.inc(left, -4 * vectors);
+    };
+    const unroll = unrollOf(program);
+    if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
+    f.while(i32.ge_u(left, 4), () => round(1));
+    f.if(left, () => {
+      values.run(2, {
+        load: (i) =>
+          program.access[i] === 'unit'
+            ? loadTail(m, moving[i]!, left)
+            : gatherTail(m, moving[i]!, strides[i]![0], left),
+        inner: () => index!,
       });
+      for (const [o, step] of s.outputs.entries()) {
+        const value = stored(values.value(step), program.steps[step]!.dtype);
+        f.emit(outStride ? scatter(m, out[o]!, outStride, value, left) : storeTail(m, out[o]!, value, left));
+      }
     });
   });
 };
@@ -174,20 +154,10 @@ export const coordinatesOf = (
 ): Readonly<Record<number, Coordinate>> =>
   Object.fromEntries(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [[s.axis, find(s.axis)]] : [])));
 
-/** all of a map but its addresses */
-interface MapPlan {
-  readonly kernel: KernelSource;
-  readonly grid: number;
-  /** argument words for buffers at address 0 */
-  readonly args: readonly number[];
-  /** which words are addresses of inputs and outputs */
-  readonly inputsAt: readonly number[];
-  readonly outputsAt: readonly number[];
-}
 /** Plans by what they depend on: the leaves of a model are few in kind, and a new program repeats most of an old one's. */
-const plans = new Map<string, MapPlan>();
+const plans = new Map<string, KernelCommand>();
 const MOST_PLANS = 4096;
-const planOf = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
+const commandOf = (cluster: Cluster, view: OutputView | undefined): KernelCommand => {
   const steps = cluster.steps.map((s) =>
     s.kind === 'load'
       ? s.input
@@ -202,30 +172,25 @@ const planOf = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
   const known = plans.get(key);
   if (known) return known;
   if (plans.size >= MOST_PLANS) plans.clear();
-  const made = makePlan(cluster, view);
+  const made = makeCommand(cluster, view);
   plans.set(key, made);
   return made;
 };
 
 /**
- * Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point; `inputs`, `outputs` are byte addresses.
- * Results are row-major, or lie as `view` says.
+ * Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point. Results are row-major, or lie as `view`
+ * says.
  */
-export const mapWork = (
+export const mapCommands = (
   cluster: Cluster,
-  inputs: readonly number[],
-  outputs: readonly number[],
+  inputs: readonly Word[],
+  outputs: readonly Word[],
   view?: OutputView,
-): Work => {
-  if (cluster.shape.includes(0)) return { commands: [], kernels: [] };
-  const { kernel, grid, args: words, inputsAt, outputsAt } = planOf(cluster, view);
-  const args = [...words];
-  for (const [i, at] of inputsAt.entries()) args[at]! += inputs[i]!;
-  for (const [o, at] of outputsAt.entries()) args[at]! += outputs[o]!;
-  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
-};
+): readonly KernelCommand[] =>
+  cluster.shape.includes(0) ? [] : [link(commandOf(cluster, view), [...inputs, ...outputs])];
 
-const makePlan = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
+/** with the inputs, then the outputs, as bases */
+const makeCommand = (cluster: Cluster, view: OutputView | undefined): KernelCommand => {
   const axes = collapse(cluster, view?.strides);
   const inner = axes.at(-1) ?? point(cluster.inputs.length);
   const outer = axes.slice(0, -1);
@@ -265,29 +230,25 @@ const makePlan = (cluster: Cluster, view: OutputView | undefined): MapPlan => {
   const items = walkAxes.reduce((n, a) => n * a.size, 1);
   const cost = programPrice(structure.program) * Math.ceil(length / 4) + 20;
   const { grid, ...unit } = cutUnits(items, cost);
-  const kernel = kernelOf(
+  const kernel = generated(
     'map',
     cluster,
     `${programKey(structure.program)}|${structure.rank}|${piece}|${cluster.outputs.join()}|${structure.scattered}`,
-    (m, name) => emitMap(m, name, structure),
+    () => wordsOf(structure),
+    (code) => emitMap(code, structure),
   );
-  const layout = wordsOf(structure);
-  const args = layout.pack({
+  const values = {
     ...unit,
     piece: length,
     lastPiece: inner.size - (pieces - 1) * length,
-    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, x.offset * 4])),
+    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, { base: i, offset: x.offset * 4 }])),
     ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
-    ...Object.fromEntries(cluster.outputs.map((_, o) => [`y${o}`, (view?.offset ?? 0) * 4])),
+    ...Object.fromEntries(
+      cluster.outputs.map((_, o) => [`y${o}`, { base: cluster.inputs.length + o, offset: (view?.offset ?? 0) * 4 }]),
+    ),
     'y.inner': inner.out * 4,
     ...programWords(structure.program),
     ...walkWords('w', walkAxes, pointersOf(structure)),
-  });
-  return {
-    kernel,
-    grid,
-    args,
-    inputsAt: cluster.inputs.map((_, i) => layout.at(`x${i}`) / 4),
-    outputsAt: cluster.outputs.map((_, o) => layout.at(`y${o}`) / 4),
   };
+  return kernel.command(values, grid);
 };

@@ -10,11 +10,12 @@ import { type Axis, accesses, bestInner, collapse, point } from '../../../compil
 import type { Cluster, ScalarStep } from '../../../compile/scalar.ts';
 import type { DType } from '../../../ir/dtype.ts';
 import { sizeOf } from '../../../ir/view.ts';
-import { cutUnits, type WalkAxis, type Work, walkWords } from '../loops/walk.ts';
-import { coordinatesOf, mapWork } from './map.ts';
-import { kernelOf } from './names.ts';
-import { columnWords, emitColumns, STRIP } from './reduceColumns.ts';
-import { emitRows, type ReduceStructure, reducePointers, rowWords } from './reduceRows.ts';
+import { type KernelCommand, type Plan, plus, type Word } from '../kernel.ts';
+import { cutUnits, type WalkAxis, walkWords } from '../loops/walk.ts';
+import { coordinatesOf, mapCommands } from './map.ts';
+import { generated } from './names.ts';
+import { emitColumns, STRIP } from './reduceColumns.ts';
+import { emitRows, type ReduceStructure, reducePointers, reduceWords } from './reduceRows.ts';
 import { programKey, programPrice, programWords } from './scalarCode.ts';
 
 /** longest stretch of an inner reduced axis in one item */
@@ -23,7 +24,7 @@ const PIECE = 4096;
 const ROW_SEGMENT = 32768;
 const COLUMN_SEGMENT = 2048;
 
-interface Plan {
+interface Passes {
   readonly kind: 'rows' | 'columns';
   readonly inner: Axis;
   readonly kept: readonly Axis[];
@@ -42,7 +43,7 @@ interface Plan {
 const product = (axes: readonly Axis[]): number => axes.reduce((n, a) => n * a.size, 1);
 
 /** undefined: nothing to reduce over, every result is one value of the expression */
-const planOf = (cluster: Cluster): Plan | undefined => {
+const passesOf = (cluster: Cluster): Passes | undefined => {
   const axes = collapse(cluster);
   const keptAll = axes.filter((a) => !a.reduced);
   const reducedAll = axes.filter((a) => a.reduced);
@@ -73,11 +74,10 @@ const planOf = (cluster: Cluster): Plan | undefined => {
   };
 };
 
-const partialBytes = (p: Plan): number => (p.segments > 1 ? Math.ceil((p.segments * p.results * 4) / 64) * 64 : 0);
 const resultDType = (cluster: Cluster): DType => cluster.steps[cluster.outputs[0]!]!.dtype;
 
 /** the second pass: partial results [segments, results] → results */
-const combine = (cluster: Cluster, p: Plan): Cluster => ({
+const combine = (cluster: Cluster, p: Passes): Cluster => ({
   shape: [p.segments, p.results],
   inputs: [{ dtype: resultDType(cluster), strides: [p.results, 1], offset: 0 }],
   steps: [{ kind: 'load', input: 0, dtype: resultDType(cluster) }],
@@ -85,39 +85,35 @@ const combine = (cluster: Cluster, p: Plan): Cluster => ({
   reduce: { op: cluster.reduce!.op, axes: [0] },
 });
 
-export const reduceWorkspace = (cluster: Cluster): number => {
-  if (cluster.shape.includes(0)) return 0;
-  const p = planOf(cluster);
-  return p && p.segments > 1 ? partialBytes(p) + reduceWorkspace(combine(cluster, p)) : 0;
-};
-
 /** what an empty reduction gives */
 const emptyValue = (op: 'sum' | 'max', dtype: DType): number => {
   if (op === 'sum' || dtype === 'u32' || dtype === 'bool') return 0;
   return dtype === 'f32' ? -Infinity : -0x80000000;
 };
 
-/** Commands of a reduction; addresses in bytes. @throws RangeError for a sum of bools */
-export const reduceWork = (cluster: Cluster, inputs: readonly number[], output: number, workspace: number): Work => {
+/** @throws RangeError for a sum of bools */
+export const reducePlan = (cluster: Cluster, inputs: readonly Word[], output: Word, workspace: Word): Plan => {
   const { reduce, ...rest } = cluster;
   const dtype = resultDType(cluster);
   if (reduce!.op === 'sum' && dtype === 'bool') throw new RangeError('the wasm backend does not add bools: cast them');
   const results = cluster.shape.map((n, i) => (reduce!.axes.includes(i) ? 1 : n));
   if (cluster.shape.includes(0)) {
     const fill: ScalarStep = { kind: 'const', value: emptyValue(reduce!.op, dtype), dtype };
-    return mapWork({ shape: [sizeOf(results)], inputs: [], steps: [fill], outputs: [0] }, [], [output]);
+    const filled = { shape: [sizeOf(results)], inputs: [], steps: [fill], outputs: [0] };
+    return { bytes: 0, commands: mapCommands(filled, [], [output]) };
   }
-  const p = planOf(cluster);
-  if (!p) return mapWork(rest, inputs, [output]);
+  const p = passesOf(cluster);
+  if (!p) return { bytes: 0, commands: mapCommands(rest, inputs, [output]) };
+  if (p.segments === 1) return { bytes: 0, commands: [pass(cluster, p, inputs, output)] };
 
-  const first = pass(cluster, p, inputs, p.segments > 1 ? workspace : output);
-  if (p.segments === 1) return first;
-  const second = reduceWork(combine(cluster, p), [workspace], output, workspace + partialBytes(p));
-  return { commands: [...first.commands, ...second.commands], kernels: [...first.kernels, ...second.kernels] };
+  const first = pass(cluster, p, inputs, workspace);
+  const partialBytes = Math.ceil((p.segments * p.results * 4) / 64) * 64;
+  const second = reducePlan(combine(cluster, p), [workspace], output, plus(workspace, partialBytes));
+  return { bytes: partialBytes + second.bytes, commands: [first, ...second.commands] };
 };
 
 /** one command that reduces each segment */
-const pass = (cluster: Cluster, p: Plan, inputs: readonly number[], output: number): Work => {
+const pass = (cluster: Cluster, p: Passes, inputs: readonly Word[], output: Word): KernelCommand => {
   const { kind, inner, kept, reduced, pieces, length } = p;
   const axes = [...kept, ...reduced, inner];
   const access = accesses(axes, inner.size === 1 ? point(cluster.inputs.length) : inner);
@@ -154,25 +150,26 @@ const pass = (cluster: Cluster, p: Plan, inputs: readonly number[], output: numb
   const items = keptAxes.reduce((n, a) => n * a.size, 1);
   const { grid, ...unit } = cutUnits(items, cost);
   const { keptRank, reducedRank, segmentAxis, op, step } = structure;
-  const kernel = kernelOf(
+  const kernel = generated(
     `${op} ${kind}`,
     cluster,
     `${programKey(structure.program)}|${[keptRank, reducedRank, segmentAxis, step].join()}`,
-    (m, name) => (kind === 'rows' ? emitRows : emitColumns)(m, name, structure),
+    () => reduceWords(structure),
+    (code) => (kind === 'rows' ? emitRows : emitColumns)(code, structure),
   );
   const pointers = reducePointers(structure);
-  const args = (kind === 'rows' ? rowWords : columnWords)(structure).pack({
+  const values = {
     ...unit,
     perSegment: p.perSegment,
     reducedItems: p.reducedItems,
     piece: length,
     lastPiece: inner.size - (pieces - 1) * length,
-    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, inputs[i]! + x.offset * 4])),
+    ...Object.fromEntries(cluster.inputs.map((x, i) => [`x${i}`, plus(inputs[i]!, x.offset * 4)])),
     ...Object.fromEntries(inner.strides.map((s, i) => [`x${i}.inner`, s * 4])),
     y: output,
     ...programWords(structure.program),
     ...walkWords('k', keptAxes, [...pointers, 'y']),
     ...walkWords('r', reducedAxes, pointers),
-  });
-  return { commands: [{ kernel: kernel.name, args, grid }], kernels: [kernel] };
+  };
+  return kernel.command(values, grid);
 };

@@ -1,92 +1,89 @@
 /** Reductions whose inner loop runs along a kept axis: a strip of neighbouring results at a time. */
-import { type Assembler, type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
-import { type Words, walk, walkUnits, words } from '../loops/walk.ts';
+import { type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
+import type { KernelCode } from '../kernel.ts';
+import { gather, gatherTail, loadTail, storeTail } from '../loops/tails.ts';
+import { walk, walkUnits } from '../loops/walk.ts';
 import { gatherStrides, usesInner } from './map.ts';
 import { stored } from './math.ts';
-import { combiner, gathersOf, neutral, type ReduceStructure, reduceNames, reducePointers } from './reduceRows.ts';
-import { evaluator, gather, gatherTail, loadTail, prepareTails, storeTail } from './scalarCode.ts';
+import { combiner, gathersOf, neutral, type ReduceStructure, reducePointers } from './reduceRows.ts';
+import { evaluator } from './scalarCode.ts';
 
 /** results in registers: four vectors */
 export const STRIP = 16;
-export const columnWords = (s: ReduceStructure): Words => words(reduceNames(s));
 
-export const emitColumns = (m: Assembler, name: string, s: ReduceStructure): void => {
-  prepareTails(m);
-  const w = columnWords(s);
+export const emitColumns = (code: KernelCode<string>, s: ReduceStructure): void => {
+  const { f, m, read, splat } = code;
   const { program } = s;
   const combine = combiner(s.op, s.dtype);
-  m.kernel(name, (f, params) => {
-    const read = (word: string): Expr<'i32'> => w.read(params.args, word);
-    const values = evaluator(f, program, (step) => v128.load32_splat(params.args, w.at(`c${step}`)));
-    values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
-    const strides = gatherStrides(f, gathersOf(s), read);
-    const names = reducePointers(s);
-    const kept: Record<string, Local<'i32'>> = {};
-    for (const p of [...names, 'y']) kept[p] = f.let(read(p));
-    const strip = s.keptRank - 1;
-    const sums = Array.from({ length: STRIP / 4 }, () => f.local('v128'));
+  const values = evaluator(f, program, (step) => splat(`c${step}`));
+  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
+  const strides = gatherStrides(f, gathersOf(s), read);
+  const names = reducePointers(s);
+  const kept: Record<string, Local<'i32'>> = {};
+  for (const p of [...names, 'y']) kept[p] = f.let(read(p));
+  const strip = s.keptRank - 1;
+  const sums = Array.from({ length: STRIP / 4 }, () => f.local('v128'));
 
-    walkUnits(f, read, params, 'k', s.keptRank, kept, (k) => {
-      const length = f.let(read('piece'));
-      f.if(i32.eq(i32.add(k[strip]!, 1), read(`k${strip}.size`)), () => f.set(length, read('lastPiece')));
-      const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
-      const count = f.let(i32.sub(read('reducedItems'), first));
-      f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
-      const index = usesInner(program) ? f.let(i32.mul(k[strip]!, read('piece'))) : undefined;
+  walkUnits(f, read, code, 'k', s.keptRank, kept, (k) => {
+    const length = f.let(read('piece'));
+    f.if(i32.eq(i32.add(k[strip]!, 1), read(`k${strip}.size`)), () => f.set(length, read('lastPiece')));
+    const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
+    const count = f.let(i32.sub(read('reducedItems'), first));
+    f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
+    const index = usesInner(program) ? f.let(i32.mul(k[strip]!, read('piece'))) : undefined;
 
-      /** reduces `vectors` vectors from column `offset` on (in elements); a partial vector when `tail` is given */
-      const reduceStrip = (offset: Expr<'i32'> | undefined, vectors: number, tail?: Expr<'i32'>): void => {
-        for (let u = 0; u < vectors; u++) f.set(sums[u]!, neutral(s.op, s.dtype));
-        const inside: Record<string, Local<'i32'>> = {};
-        for (const [i, a] of program.access.entries()) {
-          if (a === 'scalar') continue;
-          const pointer = f.let(kept[`x${i}`]!);
-          inside[`x${i}`] = pointer;
-          if (offset && a === 'unit') f.inc(pointer, i32.shl(offset, 2));
-          if (offset && a === 'gather') f.inc(pointer, i32.mul(offset, strides[i]![0]));
-        }
-        walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
-          values.run(1, {
-            load: (i) => v128.load32_splat(inside[`x${i}`]!),
-            coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
-          });
-          const moving = gathersOf(s).map((i) => [i, f.let(inside[`x${i}`]!)] as const);
-          for (let u = 0; u < vectors; u++) {
-            values.run(2, {
-              load: (i) => {
-                if (program.access[i] === 'unit')
-                  return tail ? loadTail(m, inside[`x${i}`]!, tail) : v128.load(inside[`x${i}`]!, 16 * u);
-                const at = moving.find(([input]) => input === i)![1];
-                return tail ? gatherTail(m, at, strides[i]![0], tail) : gather(at, strides[i]!);
-              },
-              inner: () => (offset ? i32.add(index!, offset) : i32.add(index!, 4 * u)),
-            });
-            f.set(sums[u]!, combine(sums[u]!, values.value(s.step)));
-            for (const [i, at] of moving) f.inc(at, strides[i]![3]);
-          }
+    /** reduces `vectors` vectors from column `offset` on (in elements); a partial vector when `tail` is given */
+    const reduceStrip = (offset: Expr<'i32'> | undefined, vectors: number, tail?: Expr<'i32'>): void => {
+      for (let u = 0; u < vectors; u++) f.set(sums[u]!, neutral(s.op, s.dtype));
+      const inside: Record<string, Local<'i32'>> = {};
+      for (const [i, a] of program.access.entries()) {
+        if (a === 'scalar') continue;
+        const pointer = f.let(kept[`x${i}`]!);
+        inside[`x${i}`] = pointer;
+        if (offset && a === 'unit') f.inc(pointer, i32.shl(offset, 2));
+        if (offset && a === 'gather') f.inc(pointer, i32.mul(offset, strides[i]![0]));
+      }
+      walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
+        values.run(1, {
+          load: (i) => v128.load32_splat(inside[`x${i}`]!),
+          coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
         });
-        const out = f.let(offset ? i32.add(kept.y!, i32.shl(offset, 2)) : kept.y!);
+        const moving = gathersOf(s).map((i) => [i, f.let(inside[`x${i}`]!)] as const);
         for (let u = 0; u < vectors; u++) {
-          const value = stored(sums[u]!, s.dtype);
-          f.emit(tail ? storeTail(m, out, value, tail) : v128.store(out, value, 16 * u));
-        }
-      };
-
-      f.if(
-        i32.eq(length, STRIP),
-        () => reduceStrip(undefined, STRIP / 4),
-        () => {
-          const offset = f.local('i32');
-          f.set(offset, 0);
-          const left = f.let(length);
-          f.while(i32.ge_u(left, 4), () => {
-            reduceStrip(offset, 1);
-            f.inc(offset, 4);
-            f.inc(left, -4);
+          values.run(2, {
+            load: (i) => {
+              if (program.access[i] === 'unit')
+                return tail ? loadTail(m, inside[`x${i}`]!, tail) : v128.load(inside[`x${i}`]!, 16 * u);
+              const at = moving.find(([input]) => input === i)![1];
+              return tail ? gatherTail(m, at, strides[i]![0], tail) : gather(at, strides[i]!);
+            },
+            inner: () => (offset ? i32.add(index!, offset) : i32.add(index!, 4 * u)),
           });
-          f.if(left, () => reduceStrip(offset, 1, left));
-        },
-      );
-    });
+          f.set(sums[u]!, combine(sums[u]!, values.value(s.step)));
+          for (const [i, at] of moving) f.inc(at, strides[i]![3]);
+        }
+      });
+      const out = f.let(offset ? i32.add(kept.y!, i32.shl(offset, 2)) : kept.y!);
+      for (let u = 0; u < vectors; u++) {
+        const value = stored(sums[u]!, s.dtype);
+        f.emit(tail ? storeTail(m, out, value, tail) : v128.store(out, value, 16 * u));
+      }
+    };
+
+    f.if(
+      i32.eq(length, STRIP),
+      () => reduceStrip(undefined, STRIP / 4),
+      () => {
+        const offset = f.local('i32');
+        f.set(offset, 0);
+        const left = f.let(length);
+        f.while(i32.ge_u(left, 4), () => {
+          reduceStrip(offset, 1);
+          f.inc(offset, 4);
+          f.inc(left, -4);
+        });
+        f.if(left, () => reduceStrip(offset, 1, left));
+      },
+    );
   });
 };

@@ -1,19 +1,12 @@
 /** Reductions whose inner loop runs along a reduced axis: one result at a time. */
 import type { DType } from '../../../ir/dtype.ts';
-import { type Assembler, type Expr, f32x4, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
-import { unitNames, type Words, walk, walkNames, walkUnits, words } from '../loops/walk.ts';
+import { type Expr, f32x4, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
+import { type KernelCode, type Words, words } from '../kernel.ts';
+import { gather, gatherTail, laneMask, loadTail } from '../loops/tails.ts';
+import { unitNames, walk, walkNames, walkUnits } from '../loops/walk.ts';
 import { gatherStrides, unrollOf, usesInner } from './map.ts';
 import { stored } from './math.ts';
-import {
-  evaluator,
-  gather,
-  gatherTail,
-  laneMask,
-  loadTail,
-  type Program,
-  prepareTails,
-  programNames,
-} from './scalarCode.ts';
+import { evaluator, type Program, programNames } from './scalarCode.ts';
 
 export interface ReduceStructure {
   readonly program: Program;
@@ -48,92 +41,87 @@ export const gathersOf = ({ program }: ReduceStructure): number[] =>
   program.access.flatMap((a, i) => (a === 'gather' ? [i] : []));
 
 /** words both kinds of reduction read */
-export const reduceNames = (s: ReduceStructure): string[] => [
-  ...unitNames,
-  'perSegment',
-  'reducedItems',
-  'piece',
-  'lastPiece',
-  ...s.program.access.map((_, i) => `x${i}`),
-  ...gathersOf(s).map((i) => `x${i}.inner`),
-  'y',
-  ...programNames(s.program),
-  ...walkNames('k', s.keptRank, [...reducePointers(s), 'y']),
-  ...walkNames('r', s.reducedRank, reducePointers(s)),
-];
-export const rowWords = (s: ReduceStructure): Words => words(reduceNames(s));
+export const reduceWords = (s: ReduceStructure): Words<string> =>
+  words([
+    ...unitNames,
+    'perSegment',
+    'reducedItems',
+    'piece',
+    'lastPiece',
+    ...s.program.access.map((_, i) => `x${i}`),
+    ...gathersOf(s).map((i) => `x${i}.inner`),
+    'y',
+    ...programNames(s.program),
+    ...walkNames('k', s.keptRank, [...reducePointers(s), 'y']),
+    ...walkNames('r', s.reducedRank, reducePointers(s)),
+  ]);
 
-export const emitRows = (m: Assembler, name: string, s: ReduceStructure): void => {
-  prepareTails(m);
-  const w = rowWords(s);
+export const emitRows = (code: KernelCode<string>, s: ReduceStructure): void => {
+  const { f, m, read, splat } = code;
   const { program } = s;
   const combine = combiner(s.op, s.dtype);
-  m.kernel(name, (f, params) => {
-    const read = (word: string): Expr<'i32'> => w.read(params.args, word);
-    const values = evaluator(f, program, (step) => v128.load32_splat(params.args, w.at(`c${step}`)));
-    values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
-    const strides = gatherStrides(f, gathersOf(s), read);
-    const names = reducePointers(s);
-    const kept: Record<string, Local<'i32'>> = {};
-    for (const p of [...names, 'y']) kept[p] = f.let(read(p));
-    const unroll = unrollOf(program);
-    const sums = Array.from({ length: unroll }, () => f.local('v128'));
+  const values = evaluator(f, program, (step) => splat(`c${step}`));
+  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
+  const strides = gatherStrides(f, gathersOf(s), read);
+  const names = reducePointers(s);
+  const kept: Record<string, Local<'i32'>> = {};
+  for (const p of [...names, 'y']) kept[p] = f.let(read(p));
+  const unroll = unrollOf(program);
+  const sums = Array.from({ length: unroll }, () => f.local('v128'));
 
-    walkUnits(f, read, params, 'k', s.keptRank, kept, (k) => {
-      for (const sum of sums) f.set(sum, neutral(s.op, s.dtype));
-      const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
-      const count = f.let(i32.sub(read('reducedItems'), first));
-      f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
-      const inside: Record<string, Local<'i32'>> = {};
-      for (const p of names) inside[p] = f.let(kept[p]!);
-      walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
-        const piece = r[s.reducedRank - 1]!;
-        const left = f.let(read('piece'));
-        f.if(i32.eq(i32.add(piece, 1), read(`r${s.reducedRank - 1}.size`)), () => f.set(left, read('lastPiece')));
-        values.run(1, {
-          load: (i) => v128.load32_splat(inside[`x${i}`]!),
-          coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
-        });
-        const moving = program.access.map((a, i) =>
-          a === 'unit' || a === 'gather' ? f.let(inside[`x${i}`]!) : undefined,
-        );
-        const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
-        const vector = (u: number): void => {
-          values.run(2, {
-            load: (i) =>
-              program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!),
-            inner: () => i32.add(index!, 4 * u),
-          });
-          f.set(sums[u]!, combine(sums[u]!, values.value(s.step)));
-          for (const i of gathersOf(s)) f.inc(moving[i]!, strides[i]![3]);
-        };
-        const round = (vectors: number): void => {
-          for (let u = 0; u < vectors; u++) vector(u);
-          for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
-          if (index) f.inc(index, 4 * vectors);
-          f.inc(left, -4 * vectors);
-        };
-        if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
-        f.while(i32.ge_u(left, 4), () => round(1));
-        f.if(left, () => {
-          values.run(2, {
-            load: (i) =>
-              program.access[i] === 'unit'
-                ? loadTail(m, moving[i]!, left)
-                : gatherTail(m, moving[i]!, strides[i]![0], left),
-            inner: () => index!,
-          });
-          const value = v128.bitselect(values.value(s.step), neutral(s.op, s.dtype), laneMask(left));
-          f.set(sums[0]!, combine(sums[0]!, value));
-        });
+  walkUnits(f, read, code, 'k', s.keptRank, kept, (k) => {
+    for (const sum of sums) f.set(sum, neutral(s.op, s.dtype));
+    const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
+    const count = f.let(i32.sub(read('reducedItems'), first));
+    f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
+    const inside: Record<string, Local<'i32'>> = {};
+    for (const p of names) inside[p] = f.let(kept[p]!);
+    walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
+      const piece = r[s.reducedRank - 1]!;
+      const left = f.let(read('piece'));
+      f.if(i32.eq(i32.add(piece, 1), read(`r${s.reducedRank - 1}.size`)), () => f.set(left, read('lastPiece')));
+      values.run(1, {
+        load: (i) => v128.load32_splat(inside[`x${i}`]!),
+        coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
       });
-      // pairwise, always in the same order
-      for (let step = 1; step < unroll; step *= 2)
-        for (let u = 0; u + step < unroll; u += 2 * step) f.set(sums[u]!, combine(sums[u]!, sums[u + step]!));
-      const total = sums[0]!;
-      f.set(total, combine(total, v128.shuffle32(total, total, [2, 3, 0, 1])));
-      f.set(total, combine(total, v128.shuffle32(total, total, [1, 0, 3, 2])));
-      f.emit(v128.store32_lane(kept.y!, stored(total, s.dtype), 0));
+      const moving = program.access.map((a, i) =>
+        a === 'unit' || a === 'gather' ? f.let(inside[`x${i}`]!) : undefined,
+      );
+      const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
+      const vector = (u: number): void => {
+        values.run(2, {
+          load: (i) => (program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!)),
+          inner: () => i32.add(index!, 4 * u),
+        });
+        f.set(sums[u]!, combine(sums[u]!, values.value(s.step)));
+        for (const i of gathersOf(s)) f.inc(moving[i]!, strides[i]![3]);
+      };
+      const round = (vectors: number): void => {
+        for (let u = 0; u < vectors; u++) vector(u);
+        for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
+        if (index) f.inc(index, 4 * vectors);
+        f.inc(left, -4 * vectors);
+      };
+      if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
+      f.while(i32.ge_u(left, 4), () => round(1));
+      f.if(left, () => {
+        values.run(2, {
+          load: (i) =>
+            program.access[i] === 'unit'
+              ? loadTail(m, moving[i]!, left)
+              : gatherTail(m, moving[i]!, strides[i]![0], left),
+          inner: () => index!,
+        });
+        const value = v128.bitselect(values.value(s.step), neutral(s.op, s.dtype), laneMask(left));
+        f.set(sums[0]!, combine(sums[0]!, value));
+      });
     });
+    // pairwise, always in the same order
+    for (let step = 1; step < unroll; step *= 2)
+      for (let u = 0; u + step < unroll; u += 2 * step) f.set(sums[u]!, combine(sums[u]!, sums[u + step]!));
+    const total = sums[0]!;
+    f.set(total, combine(total, v128.shuffle32(total, total, [2, 3, 0, 1])));
+    f.set(total, combine(total, v128.shuffle32(total, total, [1, 0, 3, 2])));
+    f.emit(v128.store32_lane(kept.y!, stored(total, s.dtype), 0));
   });
 };

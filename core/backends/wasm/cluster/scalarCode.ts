@@ -2,19 +2,7 @@
 import type { Access } from '../../../compile/axes.ts';
 import type { ScalarStep } from '../../../compile/scalar.ts';
 import type { DType } from '../../../ir/dtype.ts';
-import {
-  type Assembler,
-  call,
-  type Expr,
-  type Func,
-  type FunctionBuilder,
-  f32x4,
-  i32,
-  i32x4,
-  type Local,
-  type Num,
-  v128,
-} from '../assembler/assemble.ts';
+import { type Expr, type FunctionBuilder, f32x4, i32x4, type Local } from '../assembler/assemble.ts';
 import { castCode, loaded, priceOf, printCall } from './math.ts';
 
 type Value = Local<'v128'>;
@@ -128,70 +116,3 @@ export const evaluator = (f: FunctionBuilder, p: Program, constant: (step: numbe
     value: (step) => values[step]!,
   };
 };
-
-/** Functions for parts of a vector, made once per module; they touch no memory beyond the elements asked for. */
-interface Tails {
-  readonly load: Func<'v128'>;
-  readonly gather: Func<'v128'>;
-  readonly store: Func;
-  readonly scatter: Func;
-}
-const tails = new WeakMap<Assembler, Tails>();
-/** (address, count) → lanes 0 … count − 1, the others 0 */
-const tailFunctions = (m: Assembler): Tails => {
-  const known = tails.get(m);
-  if (known) return known;
-  const made: Tails = {
-    load: m.func('', ['i32', 'i32'], 'v128', (f, at, count) => {
-      f.if(i32.eq(count, 1), () => f.return(v128.load32_zero(at)));
-      f.if(i32.eq(count, 2), () => f.return(v128.load64_zero(at)));
-      f.return(v128.load32_lane(at, v128.load64_zero(at), 2, 8));
-    }),
-    gather: m.func('', ['i32', 'i32', 'i32'], 'v128', (f, at, stride, count) => {
-      const x = f.let(v128.load32_zero(at));
-      f.if(i32.gt_u(count, 1), () => f.set(x, v128.load32_lane(i32.add(at, stride), x, 1)));
-      f.if(i32.gt_u(count, 2), () => f.set(x, v128.load32_lane(i32.add(at, i32.shl(stride, 1)), x, 2)));
-      f.return(x);
-    }),
-    store: m.func('', ['i32', 'v128', 'i32'], 'void', (f, at, value, count) => {
-      f.if(i32.eq(count, 1), () => {
-        f.emit(v128.store32_lane(at, value, 0));
-        f.return();
-      });
-      f.emit(v128.store64_lane(at, value, 0));
-      f.if(i32.eq(count, 3), () => f.emit(v128.store32_lane(at, value, 2, 8)));
-    }),
-    scatter: m.func('', ['i32', 'i32', 'v128', 'i32'], 'void', (f, at, stride, value, count) => {
-      f.emit(v128.store32_lane(at, value, 0));
-      for (let lane = 1; lane < 4; lane++)
-        f.if(i32.gt_u(count, lane), () => {
-          f.inc(at, stride);
-          f.emit(v128.store32_lane(at, value, lane));
-        });
-    }),
-  };
-  tails.set(m, made);
-  return made;
-};
-/** makes these functions; must run before the first function that uses them */
-export const prepareTails = (m: Assembler): void => void tailFunctions(m);
-export const loadTail = (m: Assembler, at: Expr<'i32'>, count: Expr<'i32'>): Code =>
-  call(tailFunctions(m).load, [at, count]);
-export const gatherTail = (m: Assembler, at: Expr<'i32'>, stride: Expr<'i32'>, count: Expr<'i32'>): Code =>
-  call(tailFunctions(m).gather, [at, stride, count]);
-export const storeTail = (m: Assembler, at: Expr<'i32'>, value: Code, count: Expr<'i32'>) =>
-  call(tailFunctions(m).store, [at, value, count]);
-/** writes lanes 0 … count − 1 to `at`, `at + stride`, … */
-export const scatter = (m: Assembler, at: Expr<'i32'>, stride: Expr<'i32'>, value: Code, count: Num<'i32'>) =>
-  call(tailFunctions(m).scatter, [at, stride, value, count]);
-
-/** 1, 2, 3 and 4 times the inner stride of a gathering input */
-export type GatherStrides = readonly [Local<'i32'>, Local<'i32'>, Local<'i32'>, Local<'i32'>];
-/** four words at `at`, `at + stride`, … */
-export const gather = (at: Expr<'i32'>, strides: GatherStrides): Code => {
-  let x = v128.load32_zero(at);
-  for (let lane = 1; lane < 4; lane++) x = v128.load32_lane(i32.add(at, strides[lane - 1]!), x, lane);
-  return x;
-};
-/** lanes below `count` are all ones */
-export const laneMask = (count: Expr<'i32'>): Code => i32x4.lt_u(i32x4.const(0, 1, 2, 3), i32x4.splat(count));

@@ -9,33 +9,15 @@
  *
  * Source: M. Dukhan, The indirect convolution algorithm, 2019.
  */
-import {
-  assembler,
-  type Expr,
-  f32x4,
-  i32,
-  i32x4,
-  type Local,
-  memoryFill,
-  select,
-  v128,
-} from '../assembler/assemble.ts';
-import { digit, type Epilogue, epilogueFlag, epilogueWords, loadWords, min, orAbsent } from '../product/gemmCode.ts';
-import {
-  columns,
-  EPILOGUE,
-  emitTile,
-  type Tile,
-  type TileVariant,
-  tapBytes,
-  tileFunctions,
-  tileName,
-} from '../product/tile.ts';
+import { type Expr, f32x4, i32, i32x4, type Local, memoryFill, select, v128 } from '../assembler/assemble.ts';
+import { kernel, words } from '../kernel.ts';
+import { digit, min } from '../product/gemmCode.ts';
+import { columns, emitTile, type Tile, type TileVariant, tapBytes, tileFunctions, tileName } from '../product/tile.ts';
 
 export type ConvMode = 'forward' | 'transposed';
 
-/** Words of a convolution command; strides in bytes. `forward`: x is read, y written; h, w, oh, ow are of x and y. */
-const WORDS = [
+/** strides in bytes; `forward`: x is read, y written; h, w, oh, ow are of x and y */
+const directWords = words([
   'x',
   'xImage',
   'xRow',
@@ -57,11 +39,8 @@ const WORDS = [
   'firstTap',
   'tapStep',
   'y',
+  'yPixel',
   'yGroup',
-  'bias',
-  'biasGroup',
-  'residual',
-  'residualGroup',
   'm',
   'n',
   'rowsPerUnit',
@@ -70,28 +49,20 @@ const WORDS = [
   'columnBlocks',
   'tapsPerBlock',
   'channelBlock',
-] as const;
-type Word = (typeof WORDS)[number];
-export const convWords = (epilogue: Epilogue, words: Readonly<Record<Word, number>>): readonly number[] => [
-  ...epilogueWords(epilogue),
-  ...WORDS.map((word) => words[word]),
-];
-export const convName = (tile: Tile, mode: ConvMode): string => `conv${tileName(tile)}_${mode}`;
+]);
 
 type I32 = Local<'i32'>;
 type V128 = Local<'v128'>;
 
-/** Module with the one kernel `convName(tile, mode)`. */
-export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> => {
-  const m = assembler();
+export const directKernel = (tile: Tile, mode: ConvMode) => {
   const width = columns(tile);
-  const variant: TileVariant = { tile, a: { kind: 'rows' }, bStep: width * 4, walk: 'taps' };
-  const functions = tileFunctions(m, variant);
+  const variant: TileVariant = { tile, a: { kind: 'rows' }, bStep: width * 4, stretches: 'taps' };
   const lanes = Array.from({ length: Math.ceil(tile.rows / 4) }, (_, i) => i);
   const entry = tapBytes(tile);
 
-  m.kernel(convName(tile, mode), (f, { args, start, end, scratch }) => {
-    const w = loadWords(f, args, WORDS);
+  return kernel(`conv${tileName(tile)}_${mode}`, directWords, ({ f, m, start, end, scratch, locals }) => {
+    const functions = tileFunctions(m, variant);
+    const w = locals();
     const local = (): I32 => f.local('i32');
     const [u, row, tap, tap0, channel0, panel, rows] = [local(), local(), local(), local(), local(), local(), local()];
     const [image, oy, ox, ky, kx, tapOffset, bOffset, list, count, any] = [
@@ -114,7 +85,6 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
     const zeros = f.let(i32.add(scratch, tile.rows * width * 4));
     const lists = f.let(i32.add(zeros, i32.add(i32.shl(w.channels, 2), 64)));
     f.emit(memoryFill(zeros, 0, i32.add(i32.shl(w.channels, 2), 64)));
-    const hasEpilogue = epilogueFlag(f, args, i32.or(w.bias, w.residual));
     const listBytes = f.let(i32.add(i32.mul(w.tapsPerBlock, entry), 4));
     const tapBytesOfB = f.let(i32.mul(w.channels, width * 4));
     const zeroVector = f.let(i32x4.splat(zeros));
@@ -213,21 +183,17 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
       const endPanel = f.let(i32.add(firstPanel, w.panelsPerUnit));
       const panels = f.let(i32.div_u(i32.add(w.n, width - 1), width));
       f.set(endPanel, min(endPanel, panels));
-      const yStride = f.let(i32.load(args, EPILOGUE.cStride));
-      const residualStride = f.let(i32.load(args, EPILOGUE.residualStride));
       const firstRow = local();
       const endRow = local();
       f.set(x0, i32.add(w.x, i32.mul(unit, w.xGroup)));
       const y = f.let(i32.add(w.y, i32.mul(unit, w.yGroup)));
-      const bias = orAbsent(f, w.bias, i32.mul(unit, w.biasGroup));
-      const residual = orAbsent(f, w.residual, i32.mul(unit, w.residualGroup));
       if (mode === 'forward') {
         f.set(firstRow, i32.mul(rowBlock, w.rowsPerUnit));
         f.set(endRow, i32.add(firstRow, w.rowsPerUnit));
         f.set(endRow, min(endRow, w.m));
-        f.set(y, i32.add(y, i32.mul(firstRow, yStride)));
+        f.set(y, i32.add(y, i32.mul(firstRow, w.yPixel)));
       } else {
-        // rowBlock = (image·oh + oy)·stride + ox; yStride is stride pixels long.
+        // rowBlock = (image·oh + oy)·stride + ox; yPixel is stride pixels long.
         const line = f.let(rowBlock);
         f.set(ox, digit(f, line, w.strideX));
         f.set(endRow, i32.div_u(i32.sub(i32.add(w.ow, i32.sub(w.strideX, 1)), ox), w.strideX));
@@ -236,8 +202,8 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
           i32.add(
             y,
             i32.add(
-              i32.mul(i32.mul(line, w.ow), i32.div_u(yStride, w.strideX)),
-              i32.mul(ox, i32.div_u(yStride, w.strideX)),
+              i32.mul(i32.mul(line, w.ow), i32.div_u(w.yPixel, w.strideX)),
+              i32.mul(ox, i32.div_u(w.yPixel, w.strideX)),
             ),
           ),
         );
@@ -266,22 +232,18 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
         f.for(channel0, 0, w.channels, w.channelBlock, () => {
           const kc = f.let(i32.sub(w.channels, channel0));
           f.set(kc, min(kc, w.channelBlock));
-          const last = f.let(i32.and(i32.eq(tapEnd, w.taps), i32.eq(i32.add(channel0, kc), w.channels)));
           const first = f.let(i32.eqz(i32.or(tap0, channel0)));
           const panelBytes = i32.mul(w.taps, tapBytesOfB);
           f.for(panel, firstPanel, endPanel, 1, () => {
             const column = f.let(i32.mul(panel, width));
             const valid = f.let(i32.sub(w.n, column));
             const bAt = f.let(i32.add(i32.add(b, i32.mul(panel, panelBytes)), i32.mul(channel0, width * 4)));
-            const biasAt = orAbsent(f, bias, i32.shl(column, 2));
             const yAt = f.let(i32.add(y, i32.shl(column, 2)));
-            const residualAt = orAbsent(f, residual, i32.add(i32.shl(column, 2), i32.mul(firstRow, residualStride)));
             f.set(at, lists);
             f.for(row, firstRow, endRow, tile.rows, () => {
               f.set(rows, i32.sub(endRow, row));
               f.if(i32.gt_u(rows, tile.rows), () => f.set(rows, tile.rows));
               emitTile(f, variant, functions, rows, valid, scratch, {
-                args,
                 a: i32.add(at, 4),
                 aStride: i32.shl(channel0, 2),
                 b: bAt,
@@ -289,20 +251,15 @@ export const convModule = (tile: Tile, mode: ConvMode): Uint8Array<ArrayBuffer> 
                 k: kc,
                 count: i32.load(at),
                 out: yAt,
-                outStride: yStride,
+                outStride: w.yPixel,
                 previous: select(first, i32.const(0), yAt),
-                bias: biasAt,
-                residual: residualAt,
-                finish: i32.and(last, hasEpilogue),
               });
               f.set(at, i32.add(at, listBytes));
-              f.set(yAt, i32.add(yAt, i32.mul(yStride, tile.rows)));
-              f.if(residual, () => f.set(residualAt, i32.add(residualAt, i32.mul(residualStride, tile.rows))));
+              f.set(yAt, i32.add(yAt, i32.mul(w.yPixel, tile.rows)));
             });
           });
         });
       });
     });
   });
-  return m.bytes();
 };

@@ -1,7 +1,8 @@
 /** The shapes of convolutions, and what the algorithms for them have in common. */
 
-import type { Command, Machine } from '../machine/machine.ts';
-import type { Epilogue } from '../product/gemmCode.ts';
+import type { ConvAttrs } from '../../../ops/conv.ts';
+import type { Plan, Word } from '../kernel.ts';
+import type { Machine } from '../machine/machine.ts';
 
 /** y[n, oh, ow, o] = Σ x[n, h, w, c]·w[kh, kw, c / groups, o] */
 export interface ConvShape {
@@ -20,6 +21,13 @@ export interface ConvShape {
   readonly algorithm?: 'direct' | 'winograd';
 }
 
+/** the shape of the forward convolution of x[n, h, w, c] with w[kh, kw, c / groups, o] */
+export const convShape = (
+  x: readonly number[],
+  w: readonly number[],
+  { stride, pad, groups }: ConvAttrs,
+): ConvShape => ({ n: x[0]!, h: x[1]!, w: x[2]!, c: x[3]!, kh: w[0]!, kw: w[1]!, o: w[3]!, stride, pad, groups });
+
 /** rows and columns of y */
 export const outputSize = (s: ConvShape): readonly [number, number] => [
   Math.floor((s.h + s.pad[0][0] + s.pad[0][1] - s.kh) / s.stride[0]) + 1,
@@ -30,7 +38,7 @@ export const channelsOut = (s: ConvShape): number => s.o / s.groups;
 
 export type Direction = 'forward' | 'inputGradient';
 /** columns of the product and length of a tap, per group */
-export const product = (s: ConvShape, direction: Direction): { readonly n: number; readonly channels: number } =>
+export const contraction = (s: ConvShape, direction: Direction): { readonly n: number; readonly channels: number } =>
   direction === 'forward'
     ? { n: channelsOut(s), channels: channelsIn(s) }
     : { n: channelsIn(s), channels: channelsOut(s) };
@@ -43,24 +51,17 @@ export interface ConvWork {
   /** columns and length of a tap, per group */
   readonly n: number;
   readonly channels: number;
-  readonly x: number;
+  readonly x: Word;
   /** [rows, columns, channels] of an image of x and of y */
   readonly size: readonly [number, number, number];
-  readonly y: number;
+  readonly y: Word;
   readonly out: readonly [number, number, number];
   /** rows above and columns left of x */
   readonly pad: readonly [number, number];
-  /** address of w[kh, kw, c / groups, o] */
-  readonly w: number;
-  /** address of `workspaceBytes` bytes */
-  readonly workspace: number;
-  readonly bias: number;
-  readonly residual: number;
-  readonly activation: Epilogue['activation'];
+  /** w[kh, kw, c / groups, o] */
+  readonly w: Word;
+  /** where the plan's `bytes` lie: packed or transformed weights, and what else it needs */
+  readonly workspace: Word;
 }
 
-export interface ConvAlgorithm {
-  /** packed or transformed weights, and what else it needs */
-  workspaceBytes(machine: Machine, s: ConvShape, direction: Direction): number;
-  commands(machine: Machine, work: ConvWork): readonly Command[];
-}
+export type ConvAlgorithm = (machine: Machine, work: ConvWork) => Plan;

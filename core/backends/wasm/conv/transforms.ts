@@ -12,7 +12,6 @@
  * Source: A. Lavin and S. Gray, Fast algorithms for convolutional neural networks, 2016; the points are those of oneDNN.
  */
 import { type Expr, f32x4, type Local } from '../assembler/assemble.ts';
-import type { Epilogue } from '../product/gemmCode.ts';
 
 export type V128 = Local<'v128'>;
 type Vectors = readonly Expr<'v128'>[];
@@ -28,7 +27,7 @@ const { add, sub, mul } = f32x4;
 export const POSITIONS = 36;
 
 /** Bᵀ d */
-export const inputTransform = (d: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
+export const alongInput = (d: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
   const [d0, d1, d2, d3, d4, d5] = d as [V128, V128, V128, V128, V128, V128];
   const [evenA, oddA] = [keep(sub(d4, mul(d2, bb))), keep(mul(sub(d3, mul(d1, bb)), a))];
   const [evenB, oddB] = [keep(sub(d4, mul(d2, aa))), keep(mul(sub(d3, mul(d1, aa)), b))];
@@ -42,13 +41,13 @@ export const inputTransform = (d: readonly V128[], keep: (e: Expr<'v128'>) => V1
   ];
 };
 /** G g */
-export const weightTransform = ([g0, g1, g2]: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
+export const alongWeights = ([g0, g1, g2]: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
   const [evenA, oddA] = [keep(add(mul(g0!, 1 / na), mul(g2!, aa / na))), keep(mul(g1!, a / na))];
   const [evenB, oddB] = [keep(add(mul(g0!, 1 / nb), mul(g2!, bb / nb))), keep(mul(g1!, b / nb))];
   return [mul(g0!, 1 / n0), add(evenA, oddA), sub(evenA, oddA), add(evenB, oddB), sub(evenB, oddB), g2!];
 };
 /** Aᵀ m */
-export const outputTransform = (m: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
+export const alongOutput = (m: readonly V128[], keep: (e: Expr<'v128'>) => V128): Vectors => {
   const [m0, m1, m2, m3, m4, m5] = m as [V128, V128, V128, V128, V128, V128];
   const [evenA, oddA] = [keep(add(m1, m2)), keep(sub(m1, m2))];
   const [evenB, oddB] = [keep(add(m3, m4)), keep(sub(m3, m4))];
@@ -59,6 +58,3 @@ export const outputTransform = (m: readonly V128[], keep: (e: Expr<'v128'>) => V
     add(add(mul(oddA, a * aa), mul(oddB, b * bb)), m5),
   ];
 };
-
-/** the words before those of a transform alone */
-export const noEpilogue: Epilogue = { alpha: 1, activation: 'none', cStride: 0, residualStride: 0 };

@@ -2,21 +2,14 @@
  * The kernel gradient of a convolution: for every tap a GEMM dW[c, o] = Σ_pixels x[c, pixel shifted by the tap]·dy[pixel, o].
  * x and dy are packed into panels once; for a tap the sum runs over stretches of image rows ("runs") that lie inside.
  */
-import { assembler, i32, type Local, select } from '../assembler/assemble.ts';
-import { digit, epilogueWords, KC, loadWords, min } from '../product/gemmCode.ts';
-import {
-  columns,
-  EPILOGUE,
-  emitTile,
-  RUN_BYTES,
-  type Tile,
-  type TileVariant,
-  tileFunctions,
-  tileName,
-} from '../product/tile.ts';
+import { i32, type Local, select } from '../assembler/assemble.ts';
+import { kernel, words } from '../kernel.ts';
+import { digit, min } from '../product/gemmCode.ts';
+import { columns, emitTile, RUN_BYTES, type Tile, type TileVariant, tileFunctions, tileName } from '../product/tile.ts';
+import { KC } from '../product/units.ts';
 
-/** Words of a kernel-gradient command; strides in bytes. */
-const WORDS = [
+/** strides in bytes */
+const weightsWords = words([
   'x',
   'xPanel',
   'xGroup',
@@ -41,35 +34,27 @@ const WORDS = [
   'channelsPerUnit',
   'channelBlocks',
   'dw',
+  'dwRow',
   'dwGroup',
   'splitStride',
-] as const;
-type Word = (typeof WORDS)[number];
-export const kernelGradientWords = (rowStride: number, words: Readonly<Record<Word, number>>): readonly number[] => [
-  ...epilogueWords({ alpha: 1, activation: 'none', cStride: rowStride, residualStride: 0 }),
-  ...WORDS.map((word) => words[word]),
-];
-export const kernelGradientName = (tile: Tile, unitStride: boolean): string =>
-  `convKernelGradient${tileName(tile)}${unitStride ? '' : '_strided'}`;
+]);
 
-/** Module with the one kernel `kernelGradientName(tile, unitStride)`; `unitStride`: the convolution steps by one column. */
-export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Array<ArrayBuffer> => {
-  const m = assembler();
+/** `unitStride`: the convolution steps by one column */
+export const weightsKernel = (tile: Tile, unitStride: boolean) => {
   const width = columns(tile);
   const variant: TileVariant = {
     tile,
     a: { kind: 'cols', step: unitStride ? tile.rows * 4 : undefined },
     bStep: width * 4,
-    walk: 'runs',
+    stretches: 'runs',
   };
-  const functions = tileFunctions(m, variant);
-
-  m.kernel(kernelGradientName(tile, unitStride), (f, { args, start, end, scratch }) => {
-    const w = loadWords(f, args, WORDS);
+  const name = `convKernelGradient${tileName(tile)}${unitStride ? '' : '_strided'}`;
+  return kernel(name, weightsWords, ({ f, m, start, end, scratch, locals }) => {
+    const functions = tileFunctions(m, variant);
+    const w = locals();
     const local = (): Local<'i32'> => f.local('i32');
     const [u, line, at, panel, channel, rows] = [local(), local(), local(), local(), local(), local()];
     const runs = f.let(i32.add(scratch, tile.rows * width * 4));
-    const dwStride = f.let(i32.load(args, EPILOGUE.cStride));
     const pixel = tile.rows * 4;
     const linesPerBlock = f.let(i32.div_u(KC, w.ow));
     f.if(i32.eqz(linesPerBlock), () => f.set(linesPerBlock, 1));
@@ -100,7 +85,7 @@ export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Arra
       const dw = f.let(
         i32.add(
           i32.add(w.dw, i32.mul(unit, w.dwGroup)),
-          i32.add(i32.mul(split, w.splitStride), i32.mul(i32.add(i32.mul(tap, w.channels), firstChannel), dwStride)),
+          i32.add(i32.mul(split, w.splitStride), i32.mul(i32.add(i32.mul(tap, w.channels), firstChannel), w.dwRow)),
         ),
       );
       f.for(line, firstLine, endLine, linesPerBlock, () => {
@@ -135,7 +120,6 @@ export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Arra
             f.set(rows, i32.sub(endChannel, channel));
             f.if(i32.gt_u(rows, tile.rows), () => f.set(rows, tile.rows));
             emitTile(f, variant, functions, rows, valid, scratch, {
-              args,
               a: xAt,
               aStride: runs,
               b: dyAt,
@@ -143,18 +127,14 @@ export const kernelGradientModule = (tile: Tile, unitStride: boolean): Uint8Arra
               k: i32.mul(w.strideX, pixel),
               count,
               out: dwAt,
-              outStride: dwStride,
+              outStride: w.dwRow,
               previous: select(i32.gt_u(line, firstLine), dwAt, i32.const(0)),
-              bias: i32.const(0),
-              residual: i32.const(0),
-              finish: i32.const(0),
             });
             f.set(xAt, i32.add(xAt, w.xPanel));
-            f.set(dwAt, i32.add(dwAt, i32.mul(dwStride, tile.rows)));
+            f.set(dwAt, i32.add(dwAt, i32.mul(w.dwRow, tile.rows)));
           });
         });
       });
     });
   });
-  return m.bytes();
 };

@@ -5,30 +5,29 @@
  * many, too. The kernels are in `winogradCode.ts` and `winogradWeights.ts`.
  */
 
-import type { Command, Machine } from '../machine/machine.ts';
-import { type GemmDescription, gemm } from '../product/gemm.ts';
+import { type KernelCommand, plus } from '../kernel.ts';
+import { gemm } from '../product/gemm.ts';
 import { columns } from '../product/tile.ts';
-import { chooseTile, ensure, panelBytes, roundUp, SERIAL_WORK } from '../product/units.ts';
+import { chooseTile, panelBytes, roundUp, SERIAL_WORK } from '../product/units.ts';
 import {
   type ConvAlgorithm,
   type ConvShape,
-  type ConvWork,
   channelsIn,
+  contraction,
   type Direction,
   outputSize,
-  product,
   unitStride,
 } from './shape.ts';
 import { POSITIONS } from './transforms.ts';
-import { INPUT_KERNEL, inputModule, inputWords, OUTPUT_KERNEL, outputModule, outputWords } from './winogradCode.ts';
-import { weightKernel, weightModule, weightWords } from './winogradWeights.ts';
+import { inputTransform, outputTransform } from './winogradCode.ts';
+import { weightTransform } from './winogradWeights.ts';
 
 /** with fewer channels the transforms cost what the multiplications save */
 const MIN_CHANNELS = 16;
 
 /** whether a convolution may go through the transform */
 export const winogradApplies = (s: ConvShape, direction: Direction): boolean => {
-  const { n, channels } = product(s, direction);
+  const { n, channels } = contraction(s, direction);
   const possible = s.kh === 3 && s.kw === 3 && unitStride(s) && s.groups === 1;
   if (s.algorithm === 'winograd' && !possible)
     throw new Error(`wasm conv: no Winograd transform for a ${s.kh} × ${s.kw} kernel with stride ${s.stride}`);
@@ -52,20 +51,6 @@ const WEIGHT_STEPS = 16;
  */
 const apart = (bytes: number): number => roundUp(bytes, 4096) + 64;
 
-interface Plan {
-  readonly width: number;
-  readonly channels: number;
-  readonly n: number;
-  readonly patches: number;
-  readonly patchRows: number;
-  readonly patchColumns: number;
-  readonly patchesPerBlock: number;
-  readonly columnsPerBlock: number;
-  /** bytes from position to position of v, u and m */
-  readonly v: number;
-  readonly u: number;
-  readonly m: number;
-}
 /** equal parts of at most `most`, multiples of `step` */
 const part = (total: number, most: number, step: number): number =>
   total === 0 ? step : roundUp(Math.ceil(total / Math.ceil(total / Math.max(step, most))), step);
@@ -80,8 +65,8 @@ export const patchesOf = (s: ConvShape, direction: Direction): number => {
   return s.n * rows * columns;
 };
 
-const planOf = (machine: Machine, s: ConvShape, direction: Direction): Plan => {
-  const { n, channels } = product(s, direction);
+export const winogradConv: ConvAlgorithm = (machine, d) => {
+  const { shape: s, direction, n, channels } = d;
   const width = columns(chooseTile(machine, 'once', n));
   const [patchRows, patchColumns] = patchGrid(s, direction);
   const patches = s.n * patchRows * patchColumns;
@@ -89,44 +74,18 @@ const planOf = (machine: Machine, s: ConvShape, direction: Direction): Plan => {
   const patchesPerBlock = part(patches, Math.floor(PATCH_BYTES / columnBytes), 1);
   const fitting = Math.floor(WEIGHT_BYTES / columnBytes / MIN_COLUMNS) * MIN_COLUMNS;
   const columnsPerBlock = Math.min(n, part(n, Math.max(MIN_COLUMNS, fitting), width));
-  return {
-    width,
-    channels,
-    n,
-    patches,
-    patchRows,
-    patchColumns,
-    patchesPerBlock,
-    columnsPerBlock,
-    v: apart(patchesPerBlock * roundUp(channels, 4) * 4),
-    u: apart(panelBytes(columnsPerBlock, channels, width)),
-    m: apart(patchesPerBlock * roundUp(columnsPerBlock, 4) * 4),
-  };
-};
-/** one block of patches and of columns */
-interface Block {
-  readonly firstPatch: number;
-  readonly patches: number;
-  readonly firstColumn: number;
-  readonly columns: number;
-}
-const serial = (work: number, grid: number): Pick<Command, 'chunk'> => (work < SERIAL_WORK ? { chunk: grid } : {});
+  const row = roundUp(channels, 4);
+  // bytes from position to position
+  const vPosition = apart(patchesPerBlock * row * 4);
+  const uPosition = apart(panelBytes(columnsPerBlock, channels, width));
+  const mPosition = apart(patchesPerBlock * roundUp(columnsPerBlock, 4) * 4);
+  const v = d.workspace;
+  const u = plus(v, POSITIONS * vPosition);
+  const m = plus(u, POSITIONS * uPosition);
 
-const addresses = (
-  { workspace }: ConvWork,
-  { v, u }: Plan,
-): { readonly v: number; readonly u: number; readonly m: number } => ({
-  v: workspace,
-  u: workspace + POSITIONS * v,
-  m: workspace + POSITIONS * (v + u),
-});
-
-const transformPatches = (machine: Machine, d: ConvWork, p: Plan, { firstPatch, patches }: Block): Command => {
-  const [h, w, pixel] = d.size;
-  const row = roundUp(p.channels, 4) * 4;
-  return {
-    kernel: ensure(machine, INPUT_KERNEL, inputModule),
-    args: inputWords({
+  const transformPatches = (firstPatch: number, count: number): KernelCommand => {
+    const [h, w, pixel] = d.size;
+    const values = {
       x: d.x,
       xImage: h * w * pixel * 4,
       xRow: w * pixel * 4,
@@ -135,108 +94,80 @@ const transformPatches = (machine: Machine, d: ConvWork, p: Plan, { firstPatch, 
       w,
       padTop: d.pad[0],
       padLeft: d.pad[1],
-      channels: p.channels,
-      patchRows: p.patchRows,
-      patchColumns: p.patchColumns,
+      channels,
+      patchRows,
+      patchColumns,
       firstPatch,
-      v: addresses(d, p).v,
-      vPatch: row,
-      vPosition: p.v,
-    }),
-    grid: patches,
-    ...serial(patches * row * 36, patches),
+      v,
+      vPatch: row * 4,
+      vPosition,
+    };
+    return inputTransform.command(values, count, count * row * 4 * POSITIONS < SERIAL_WORK);
   };
-};
-const transformWeights = (machine: Machine, d: ConvWork, p: Plan, { firstColumn, columns }: Block): Command => {
-  const { shape: s, direction } = d;
-  const tap = channelsIn(s) * s.o * 4;
-  const forward = direction === 'forward';
-  const laneStride = forward ? 4 : s.o * 4;
-  const grid = Math.ceil(p.channels / WEIGHT_STEPS);
-  return {
-    kernel: ensure(machine, weightKernel(p.width), () => weightModule(p.width)),
-    args: weightWords({
+  const transformWeights = (firstColumn: number, count: number): KernelCommand => {
+    const tap = channelsIn(s) * s.o * 4;
+    const forward = direction === 'forward';
+    const laneStride = forward ? 4 : s.o * 4;
+    const values = {
       // the input gradient reads the taps from the last to the first
-      w: (forward ? d.w : d.w + 8 * tap) + firstColumn * laneStride,
+      w: plus(d.w, (forward ? 0 : 8 * tap) + firstColumn * laneStride),
       rowStride: forward ? 3 * tap : -3 * tap,
       columnStride: forward ? tap : -tap,
       kStride: forward ? s.o * 4 : 4,
       laneStride,
-      lanes: columns,
-      k: p.channels,
+      lanes: count,
+      k: channels,
       kPerUnit: WEIGHT_STEPS,
-      u: addresses(d, p).u,
-      uPosition: p.u,
-    }),
-    grid,
-    ...serial(columns * p.channels * 36, grid),
+      u,
+      uPosition,
+    };
+    const grid = Math.ceil(channels / WEIGHT_STEPS);
+    return weightTransform(width).command(values, grid, count * channels * POSITIONS < SERIAL_WORK);
   };
-};
-const products = (machine: Machine, d: ConvWork, p: Plan, { patches, columns }: Block): readonly Command[] => {
-  const [row, width] = [roundUp(p.channels, 4), roundUp(columns, 4)];
-  const { v, u, m } = addresses(d, p);
-  const description: GemmDescription = {
-    groups: POSITIONS,
-    m: patches,
-    n: columns,
-    k: p.channels,
-    a: { address: v, row, column: 1, group: p.v / 4 },
-    b: { address: u, row: 1, column: 1, group: 1 },
-    packedB: u,
-    packedGroup: p.u / 4,
-    c: { address: m, row: width, group: p.m / 4 },
+  const products = (count: number, columns: number): readonly KernelCommand[] =>
+    gemm(machine, {
+      groups: POSITIONS,
+      m: count,
+      n: columns,
+      k: channels,
+      a: { address: v, row, column: 1, group: vPosition / 4 },
+      b: { address: u, row: 1, column: 1, group: 1 },
+      packedB: u,
+      packedGroup: uPosition / 4,
+      c: { address: m, row: roundUp(columns, 4), group: mPosition / 4 },
+      // so many groups are never split: they need none
+      workspace: m,
+    }).commands;
+  const transformBack = (firstPatch: number, count: number, firstColumn: number, columns: number): KernelCommand => {
+    const [oh, ow, pixel] = d.out;
+    const values = {
+      m,
+      mPatch: roundUp(columns, 4) * 4,
+      mPosition,
+      columns,
+      y: plus(d.y, firstColumn * 4),
+      yPixel: pixel * 4,
+      oh,
+      ow,
+      patchRows,
+      patchColumns,
+      firstPatch,
+    };
+    return outputTransform.command(values, count, count * columns * POSITIONS < SERIAL_WORK);
   };
-  return gemm(machine, description);
-};
-const transformBack = (machine: Machine, d: ConvWork, p: Plan, block: Block): Command => {
-  const { patches, firstColumn, columns } = block;
-  const [oh, ow, pixel] = d.out;
-  const width = roundUp(columns, 4) * 4;
-  const from = (address: number): number => (address === 0 ? 0 : address + firstColumn * 4);
-  return {
-    kernel: ensure(machine, OUTPUT_KERNEL, outputModule),
-    args: outputWords(
-      { alpha: 1, activation: d.activation, cStride: pixel * 4, residualStride: pixel * 4 },
-      {
-        m: addresses(d, p).m,
-        mPatch: width,
-        mPosition: p.m,
-        columns,
-        y: from(d.y),
-        oh,
-        ow,
-        patchRows: p.patchRows,
-        patchColumns: p.patchColumns,
-        firstPatch: block.firstPatch,
-        bias: from(d.bias),
-        residual: from(d.residual),
-      },
-    ),
-    grid: patches,
-    ...serial(patches * columns * 36, patches),
-  };
-};
 
-export const winogradConv: ConvAlgorithm = {
-  workspaceBytes: (machine, s, direction) => {
-    const { v, u, m } = planOf(machine, s, direction);
-    return POSITIONS * (v + u + m);
-  },
-  commands: (machine, d) => {
-    const p = planOf(machine, d.shape, d.direction);
-    const commands: Command[] = [];
-    for (let firstPatch = 0; firstPatch < p.patches; firstPatch += p.patchesPerBlock) {
-      const patches = Math.min(p.patchesPerBlock, p.patches - firstPatch);
-      for (let firstColumn = 0; firstColumn < p.n; firstColumn += p.columnsPerBlock) {
-        const block = { firstPatch, patches, firstColumn, columns: Math.min(p.columnsPerBlock, p.n - firstColumn) };
-        if (firstColumn === 0) commands.push(transformPatches(machine, d, p, block));
-        commands.push(
-          transformWeights(machine, d, p, block),
-          ...products(machine, d, p, block),
-          transformBack(machine, d, p, block),
-        );
-      }
+  const commands: KernelCommand[] = [];
+  for (let firstPatch = 0; firstPatch < patches; firstPatch += patchesPerBlock) {
+    const count = Math.min(patchesPerBlock, patches - firstPatch);
+    for (let firstColumn = 0; firstColumn < n; firstColumn += columnsPerBlock) {
+      const columns = Math.min(columnsPerBlock, n - firstColumn);
+      if (firstColumn === 0) commands.push(transformPatches(firstPatch, count));
+      commands.push(
+        transformWeights(firstColumn, columns),
+        ...products(count, columns),
+        transformBack(firstPatch, count, firstColumn, columns),
+      );
     }
-    return commands;
-  },
+  }
+  return { bytes: POSITIONS * (vPosition + uPosition + mPosition), commands };
 };

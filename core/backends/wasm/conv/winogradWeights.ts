@@ -1,10 +1,11 @@
 /** The weights of Winograd's F(4×4), transformed and in panels: u[position][panel][k][lane] = (G g Gᵀ)[position]. */
-import { assembler, type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
-import { epilogueWords, loadWords, min } from '../product/gemmCode.ts';
+import { type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
+import { kernel, words } from '../kernel.ts';
+import { min } from '../product/gemmCode.ts';
 import { transpose } from '../product/pack.ts';
-import { noEpilogue, range, type V128, weightTransform } from './transforms.ts';
+import { alongWeights, range, type V128 } from './transforms.ts';
 
-const WEIGHT_WORDS = [
+const weightWords = words([
   'w',
   'rowStride',
   'columnStride',
@@ -15,22 +16,16 @@ const WEIGHT_WORDS = [
   'kPerUnit',
   'u',
   'uPosition',
-] as const;
-export const weightWords = (words: Readonly<Record<(typeof WEIGHT_WORDS)[number], number>>): readonly number[] => [
-  ...epilogueWords(noEpilogue),
-  ...WEIGHT_WORDS.map((word) => words[word]),
-];
-export const weightKernel = (width: number): string => `winogradWeights${width}`;
+]);
 
 /**
- * Module with `winogradWeights<width>`: u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so
- * that what is read of neighbouring panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes
- * beyond the last are unspecified. May read a panel past the source.
+ * u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring
+ * panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes beyond the last are unspecified. May
+ * read a panel past the source.
  */
-export const weightModule = (width: number): Uint8Array<ArrayBuffer> => {
-  const m = assembler();
-  m.kernel(weightKernel(width), (f, { args, start, end, scratch }) => {
-    const w = loadWords(f, args, WEIGHT_WORDS);
+export const weightTransform = (width: number) =>
+  kernel(`winogradWeights${width}`, weightWords, ({ f, start, end, scratch, locals }) => {
+    const w = locals();
     const keep = (e: Expr<'v128'>): V128 => f.let(e);
     const [unit, k, step] = [f.local('i32'), f.local('i32'), f.local('i32')];
     const taps = range(9).map((tap) =>
@@ -38,10 +33,10 @@ export const weightModule = (width: number): Uint8Array<ArrayBuffer> => {
     );
     /** nine taps of four lanes → 36 positions */
     const transform = (g: readonly V128[], to: Local<'i32'>): void => {
-      const half = range(3).map((x) => weightTransform([g[x]!, g[3 + x]!, g[6 + x]!], keep).map(keep));
+      const half = range(3).map((x) => alongWeights([g[x]!, g[3 + x]!, g[6 + x]!], keep).map(keep));
       const at = f.let(to);
       for (const y of range(6))
-        for (const value of weightTransform(
+        for (const value of alongWeights(
           half.map((column) => column[y]!),
           keep,
         )) {
@@ -109,5 +104,3 @@ export const weightModule = (width: number): Uint8Array<ArrayBuffer> => {
       }),
     );
   });
-  return m.bytes();
-};

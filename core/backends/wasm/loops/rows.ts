@@ -10,7 +10,7 @@ import {
   type Stmt,
   v128,
 } from '../assembler/assemble.ts';
-import { laneMask, loadTail, storeTail } from '../cluster/scalarCode.ts';
+import { laneMask, loadTail, storeTail } from './tails.ts';
 
 type Code = Expr<'v128'>;
 type I32 = Local<'i32'>;
@@ -48,7 +48,7 @@ export const lastVector = (m: Assembler, left: I32): RowVector => ({
 
 /**
  * Visits `length` numbers from the pointers on, `unroll` vectors in a round. The pointers end up behind the last whole
- * vector; give copies. `prepareTails` must have run.
+ * vector; give copies.
  */
 export const alongRow = (
   f: FunctionBuilder,

@@ -2,56 +2,9 @@
  * Iteration over several axes inside a kernel. A kernel knows how many axes there are; their sizes and strides are
  * argument words, so that a new shape never needs a new kernel.
  */
-import {
-  type Assembler,
-  type Expr,
-  type FunctionBuilder,
-  i32,
-  type KernelParams,
-  type Local,
-} from '../assembler/assemble.ts';
-import type { Command } from '../machine/machine.ts';
+import { type Expr, type FunctionBuilder, i32, type KernelParams, type Local } from '../assembler/assemble.ts';
 
 type I32 = Local<'i32'>;
-
-/** a kernel as a recipe: `emit` adds it, under `name`, to a module that is being assembled */
-export interface KernelSource {
-  readonly name: string;
-  readonly emit: (m: Assembler) => void;
-}
-/** commands and the kernels they call */
-export interface Work {
-  readonly commands: readonly Command[];
-  readonly kernels: readonly KernelSource[];
-}
-
-/** the argument words of a kernel by name */
-export interface Words {
-  /** code that reads a word */
-  read(args: Expr<'i32'>, name: string): Expr<'i32'>;
-  /** byte offset of a word */
-  at(name: string): number;
-  /** the values in order. @throws Error on a missing one */
-  pack(values: Readonly<Record<string, number>>): number[];
-}
-export const words = (names: readonly string[]): Words => {
-  const offsets = new Map(names.map((name, i) => [name, i * 4]));
-  const at = (name: string): number => {
-    const offset = offsets.get(name);
-    if (offset === undefined) throw new Error(`wasm kernel: no argument ${name}`);
-    return offset;
-  };
-  return {
-    at,
-    read: (args, name) => i32.load(args, at(name)),
-    pack: (values) =>
-      names.map((name) => {
-        const value = values[name];
-        if (value === undefined) throw new Error(`wasm kernel: argument ${name} has no value`);
-        return value;
-      }),
-  };
-};
 
 /** one axis: how often, and how far each pointer moves, in bytes */
 export interface WalkAxis {

@@ -34,12 +34,16 @@ export interface Command {
   readonly grid: number;
   /** units taken at once; at least `grid` keeps the command on the main thread. Default: 1/8 of a thread's share */
   readonly chunk?: number;
+  /** the words that are addresses relative to a base: [word, base] */
+  readonly relocations?: readonly (readonly [number, number])[];
 }
 
 /** commands laid out in memory */
 export interface Program {
   readonly address: number;
   readonly kernels: readonly string[];
+  /** for each base: where its words lie (in words), and their distances from it (in bytes), by turns */
+  readonly relocations: readonly (readonly number[])[];
 }
 
 export interface MachineOptions {
@@ -76,8 +80,10 @@ export interface Machine {
   /** Makes the exports of a module callable by name; later modules may import them. @throws Error on a taken name */
   addModule(bytes: Uint8Array<ArrayBuffer>): void;
   hasKernel(name: string): boolean;
-  /** Writes commands into memory once. @throws Error on an unknown kernel. O(commands) */
-  prepare(commands: readonly Command[]): Program;
+  /** Writes commands into memory once; `bases` are the addresses theirs are relative to. @throws Error on an unknown kernel. O(commands) */
+  prepare(commands: readonly Command[], bases?: readonly number[]): Program;
+  /** Makes a base of a program lie elsewhere. O(its words) */
+  move(program: Program, base: number, address: number): void;
   release(program: Program): void;
   /** Runs all commands. @throws Error naming the kernel when one traps on any thread */
   run(program: Program): void;
@@ -248,10 +254,11 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
       for (const worker of workers) worker.postMessage(module);
     },
     hasKernel: (name) => kernels.has(name),
-    prepare: (commands) => {
+    prepare: (commands, bases = []) => {
       const words = commands.reduce((sum, { args }) => sum + args.length, 0);
       const address = heap.alloc(commands.length * RECORD.bytes + words * 4);
       const { i32 } = refresh();
+      const relocations = bases.map((): number[] => []);
       let args = address + commands.length * RECORD.bytes;
       for (const [i, command] of commands.entries()) {
         const fn = kernels.get(command.kernel);
@@ -262,9 +269,19 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
         const chunk = command.chunk ?? Math.max(1, Math.floor(command.grid / (threads * CHUNKS_PER_THREAD)));
         i32.set([fn, args, command.grid, chunk, 0], (address + i * RECORD.bytes) / 4);
         i32.set(command.args, args / 4);
+        for (const [word, base] of command.relocations ?? []) {
+          const offset = command.args[word]!;
+          relocations[base]!.push(args / 4 + word, offset);
+          i32[args / 4 + word] = bases[base]! + offset;
+        }
         args += command.args.length * 4;
       }
-      return { address, kernels: commands.map(({ kernel }) => kernel) };
+      return { address, kernels: commands.map(({ kernel }) => kernel), relocations };
+    },
+    move: ({ relocations }, base, address) => {
+      const { i32 } = refresh();
+      const words = relocations[base]!;
+      for (let at = 0; at < words.length; at += 2) i32[words[at]!] = address + words[at + 1]!;
     },
     release: (program) => heap.free(program.address),
     run: (program) => runRange(program, 0, program.kernels.length),

@@ -3,75 +3,70 @@ import type { DType } from '../../../ir/dtype.ts';
 import { rowMajor, sizeOf } from '../../../ir/view.ts';
 import type { ConcatAttrs } from '../../../ops/concat.ts';
 import type { PadAttrs } from '../../../ops/slice.ts';
-import { mapWork, type OutputView } from '../cluster/map.ts';
-import type { Placed, WasmKernel } from '../kernel.ts';
-import type { Work } from '../loops/walk.ts';
-
-const join = (all: readonly Work[]): Work => ({
-  commands: all.flatMap((w) => w.commands),
-  kernels: all.flatMap((w) => w.kernels),
-});
+import { mapCommands, type OutputView } from '../cluster/map.ts';
+import { type KernelCommand, type Placed, plus, type WasmKernel, type Word } from '../kernel.ts';
 
 // A copy moves words of any dtype unchanged; only a fill must know how its value looks.
 const WORD: DType = 'u32';
-const copyView = (from: Placed, to: number, view: OutputView): Work =>
-  mapWork(
+const copyView = ({ at, view: { shape, strides } }: Placed, to: Word, view: OutputView): readonly KernelCommand[] =>
+  mapCommands(
     {
-      shape: from.view.shape,
-      inputs: [{ dtype: WORD, strides: from.view.strides, offset: from.view.offset }],
+      shape,
+      inputs: [{ dtype: WORD, strides, offset: 0 }],
       steps: [{ kind: 'load', input: 0, dtype: WORD }],
       outputs: [0],
     },
-    [from.address],
+    [at],
     [to],
     view,
   );
-const fillView = (value: number, dtype: DType, shape: readonly number[], to: number, view: OutputView): Work =>
-  mapWork({ shape, inputs: [], steps: [{ kind: 'const', value, dtype }], outputs: [0] }, [], [to], view);
 
 /** y = x with `value` before, after and between its elements. Cost: writes every element of y about once. */
-export const padWork = (x: Placed, y: Placed, a: PadAttrs): Work => {
-  const strides = rowMajor(y.view.shape);
-  const offsetOf = (index: readonly number[]): number => index.reduce((o, i, axis) => o + i * strides[axis]!, 0);
-  const parts: Work[] = [];
-  if (a.interior.some((n, i) => n > 0 && x.view.shape[i]! > 1) || sizeOf(x.view.shape) === 0)
-    parts.push(fillView(a.value, x.dtype, y.view.shape, y.address, { strides, offset: 0 }));
-  // the slabs before and after x on each axis, as long as x on the axes already done
-  else
-    for (const axis of y.view.shape.keys())
-      for (const [from, size] of [
-        [0, a.low[axis]!],
-        [y.view.shape[axis]! - a.high[axis]!, a.high[axis]!],
-      ] as const) {
-        const shape = y.view.shape.map((n, i) => (i === axis ? size : i < axis ? x.view.shape[i]! : n));
-        const start = y.view.shape.map((_, i) => (i === axis ? from : i < axis ? a.low[i]! : 0));
-        parts.push(fillView(a.value, x.dtype, shape, y.address, { strides, offset: offsetOf(start) }));
-      }
-  const spaced = { strides: strides.map((s, i) => s * (a.interior[i]! + 1)), offset: offsetOf(a.low) };
-  parts.push(copyView(x, y.address, spaced));
-  return join(parts);
+const pad: WasmKernel<PadAttrs> = {
+  strided: [true],
+  plan: ({ inputs, outputs, attrs: a }) => {
+    const [x, y] = [inputs[0]!, outputs[0]!];
+    const shape = y.view.shape;
+    const strides = rowMajor(shape);
+    const offsetOf = (index: readonly number[]): number => index.reduce((o, i, axis) => o + i * strides[axis]!, 0);
+    const fill = (of: readonly number[], offset: number): readonly KernelCommand[] => {
+      const steps = [{ kind: 'const', value: a.value, dtype: x.dtype } as const];
+      return mapCommands({ shape: of, inputs: [], steps, outputs: [0] }, [], [y.at], { strides, offset });
+    };
+    const commands: KernelCommand[] = [];
+    if (a.interior.some((n, i) => n > 0 && x.view.shape[i]! > 1) || sizeOf(x.view.shape) === 0)
+      commands.push(...fill(shape, 0));
+    // the slabs before and after x on each axis, as long as x on the axes already done
+    else
+      for (const axis of shape.keys())
+        for (const [from, size] of [
+          [0, a.low[axis]!],
+          [shape[axis]! - a.high[axis]!, a.high[axis]!],
+        ] as const) {
+          const slab = shape.map((n, i) => (i === axis ? size : i < axis ? x.view.shape[i]! : n));
+          const start = shape.map((_, i) => (i === axis ? from : i < axis ? a.low[i]! : 0));
+          commands.push(...fill(slab, offsetOf(start)));
+        }
+    const spaced = { strides: strides.map((s, i) => s * (a.interior[i]! + 1)), offset: offsetOf(a.low) };
+    commands.push(...copyView(x, y.at, spaced));
+    return { bytes: 0, commands };
+  },
 };
 
 /** y = the inputs one after the other along `axis`. Cost: one read and one write of everything. */
-export const concatWork = (inputs: readonly Placed[], y: Placed, axis: number): Work => {
-  const strides = rowMajor(y.view.shape);
-  let position = 0;
-  return join(
-    inputs.map((x) => {
-      const part = copyView(x, y.address, { strides, offset: position * strides[axis]! });
-      position += x.view.shape[axis]!;
-      return part;
-    }),
-  );
-};
-
-const pad: WasmKernel<PadAttrs> = {
-  strided: [true],
-  work: ({ inputs: [x], outputs: [y], attrs }) => padWork(x!, y!, attrs),
-};
 const concat: WasmKernel<ConcatAttrs> = {
   // more operands than this are copied first
   strided: new Array<boolean>(64).fill(true),
-  work: ({ inputs, outputs: [y], attrs }) => concatWork(inputs, y!, attrs.axis),
+  plan: ({ inputs, outputs, attrs: { axis } }) => {
+    const y = outputs[0]!;
+    const strides = rowMajor(y.view.shape);
+    let position = 0;
+    const commands = inputs.flatMap((x) => {
+      const to = plus(y.at, position * strides[axis]! * 4);
+      position += x.view.shape[axis]!;
+      return copyView(x, to, { strides, offset: 0 });
+    });
+    return { bytes: 0, commands };
+  },
 };
 export const copyKernels = { pad, concat };

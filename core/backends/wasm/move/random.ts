@@ -1,28 +1,10 @@
 /** randomBits: Threefry-2x32-20, four blocks at a time. */
 import { sizeOf } from '../../../ir/view.ts';
 import type { BitsAttrs } from '../../../ops/random.ts';
-import {
-  type Assembler,
-  type Expr,
-  type FunctionBuilder,
-  i32,
-  i32x4,
-  type Local,
-  v128,
-} from '../assembler/assemble.ts';
-import { prepareTails, storeTail } from '../cluster/scalarCode.ts';
-import { at, type WasmKernel } from '../kernel.ts';
-import {
-  cutUnits,
-  type KernelSource,
-  unitNames,
-  type WalkAxis,
-  type Work,
-  walkNames,
-  walkUnits,
-  walkWords,
-  words,
-} from '../loops/walk.ts';
+import { type Expr, type FunctionBuilder, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
+import { kernel, nothing, type WasmKernel, words } from '../kernel.ts';
+import { storeTail } from '../loops/tails.ts';
+import { cutUnits, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 
 type V = Local<'v128'>;
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
@@ -50,75 +32,63 @@ const threefry = (f: FunctionBuilder, k0: V, k1: V, c0: Expr<'v128'>, c1: Expr<'
   return [x, y];
 };
 
-const bitsKernel: KernelSource = {
-  name: 'randomBits',
-  emit: (m: Assembler) => {
-    prepareTails(m);
-    m.kernel('randomBits', (f, params) => {
-      const read = (name: string): Expr<'i32'> => bitsWords.read(params.args, name);
-      const pointers = Object.fromEntries(POINTERS.map((p) => [p, f.let(read(p))])) as Record<
-        (typeof POINTERS)[number],
-        Local<'i32'>
-      >;
-      const stream = f.let(v128.load32_splat(params.args, bitsWords.at('stream')));
-      walkUnits(f, read, params, 'w', 2, pointers, ([, piece]) => {
-        const k0 = f.let(v128.load32_splat(pointers.key));
-        const k1 = f.let(v128.load32_splat(pointers.key, 4));
-        const first = f.let(i32.mul(piece!, BLOCKS));
-        const counter = f.let(
-          i32x4.add(i32x4.splat(i32.add(i32.load(pointers.offset), first)), i32x4.const(0, 1, 2, 3)),
-        );
-        const left = f.let(i32.sub(read('count'), i32.shl(first, 1)));
-        f.if(i32.gt_u(left, 2 * BLOCKS), () => f.set(left, 2 * BLOCKS));
-        const out = f.let(pointers.y);
-        f.while(left, () => {
-          const [x, y] = threefry(f, k0, k1, counter, stream);
-          f.set(counter, i32x4.add(counter, 4));
-          const low = f.let(v128.shuffle32(x, y, [0, 4, 1, 5]));
-          const high = v128.shuffle32(x, y, [2, 6, 3, 7]);
-          f.if(
-            i32.ge_u(left, 8),
-            () => {
-              f.emit(v128.store(out, low), v128.store(out, high, 16));
-              f.inc(out, 32);
-              f.inc(left, -8);
-            },
-            () => {
-              f.if(i32.ge_u(left, 4), () => {
-                f.emit(v128.store(out, low));
-                f.inc(out, 16);
-                f.inc(left, -4);
-                f.set(low, high);
-              });
-              f.if(left, () => f.emit(storeTail(m, out, low, left)));
-              f.set(left, 0);
-            },
-          );
-        });
-      });
+const bitsKernel = kernel('randomBits', bitsWords, (code) => {
+  const { f, m, read, splat } = code;
+  const pointers = Object.fromEntries(POINTERS.map((p) => [p, f.let(read(p))])) as Record<
+    (typeof POINTERS)[number],
+    Local<'i32'>
+  >;
+  const stream = f.let(splat('stream'));
+  walkUnits(f, read, code, 'w', 2, pointers, ([, piece]) => {
+    const k0 = f.let(v128.load32_splat(pointers.key));
+    const k1 = f.let(v128.load32_splat(pointers.key, 4));
+    const first = f.let(i32.mul(piece!, BLOCKS));
+    const counter = f.let(i32x4.add(i32x4.splat(i32.add(i32.load(pointers.offset), first)), i32x4.const(0, 1, 2, 3)));
+    const left = f.let(i32.sub(read('count'), i32.shl(first, 1)));
+    f.if(i32.gt_u(left, 2 * BLOCKS), () => f.set(left, 2 * BLOCKS));
+    const out = f.let(pointers.y);
+    f.while(left, () => {
+      const [x, y] = threefry(f, k0, k1, counter, stream);
+      f.set(counter, i32x4.add(counter, 4));
+      const low = f.let(v128.shuffle32(x, y, [0, 4, 1, 5]));
+      const high = v128.shuffle32(x, y, [2, 6, 3, 7]);
+      f.if(
+        i32.ge_u(left, 8),
+        () => {
+          f.emit(v128.store(out, low), v128.store(out, high, 16));
+          f.inc(out, 32);
+          f.inc(left, -8);
+        },
+        () => {
+          f.if(i32.ge_u(left, 4), () => {
+            f.emit(v128.store(out, low));
+            f.inc(out, 16);
+            f.inc(left, -4);
+            f.set(low, high);
+          });
+          f.if(left, () => f.emit(storeTail(m, out, low, left)));
+          f.set(left, 0);
+        },
+      );
     });
-  },
-};
+  });
+});
 
-/** y[rows, count] from keys u32[rows, 2] and offsets u32[rows], byte addresses. Cost: some 15 instructions a word. */
-export const bitsWork = (
-  { key, offset, y, rows }: { key: number; offset: number; y: number; rows: number },
-  { count, stream }: BitsAttrs,
-): Work => {
-  if (rows * count === 0) return { commands: [], kernels: [] };
-  const pieces = Math.ceil(count / (2 * BLOCKS));
-  const axes: WalkAxis[] = [
-    { size: rows, strides: { key: 8, offset: 4, y: count * 4 } },
-    { size: pieces, strides: { y: BLOCKS * 8 } },
-  ];
-  const { grid, ...unit } = cutUnits(rows * pieces, Math.min(count, 2 * BLOCKS) * 15 + 100);
-  const args = bitsWords.pack({ ...unit, key, offset, y, count, stream, ...walkWords('w', axes, POINTERS) });
-  return { commands: [{ kernel: bitsKernel.name, args, grid }], kernels: [bitsKernel] };
-};
-
+/** y[rows, count] from keys u32[rows, 2] and offsets u32[rows]. Cost: some 15 instructions a word. */
 const randomBits: WasmKernel<BitsAttrs> = {
   strided: [],
-  work: ({ inputs: [key, offset], outputs: [y], attrs }) =>
-    bitsWork({ key: at(key!), offset: at(offset!), y: y!.address, rows: sizeOf(offset!.view.shape) }, attrs),
+  plan: ({ inputs: [key, offset], outputs: [y], attrs: { count, stream } }) => {
+    const rows = sizeOf(offset!.view.shape);
+    if (rows * count === 0) return nothing;
+    const pieces = Math.ceil(count / (2 * BLOCKS));
+    const axes: WalkAxis[] = [
+      { size: rows, strides: { key: 8, offset: 4, y: count * 4 } },
+      { size: pieces, strides: { y: BLOCKS * 8 } },
+    ];
+    const { grid, ...unit } = cutUnits(rows * pieces, Math.min(count, 2 * BLOCKS) * 15 + 100);
+    const places = { key: key!.at, offset: offset!.at, y: y!.at };
+    const values = { ...unit, ...places, count, stream, ...walkWords('w', axes, POINTERS) };
+    return { bytes: 0, commands: [bitsKernel.command(values, grid)] };
+  },
 };
 export const randomKernels = { randomBits };

@@ -7,11 +7,12 @@ import { rowNorm, rowNormGrad, softmax } from './rowNorms.ts';
 const norm: WasmKernel<NormAttrs> = {
   strided: [],
   partial: true,
-  work: (call) => (isRows(call.inputs[0]!.view.shape, call.attrs) ? rowNorm(call) : pictureNorm(call)),
+  plan: (shapes) => (isRows(shapes.inputs[0]!.view.shape, shapes.attrs) ? rowNorm(shapes) : pictureNorm(shapes)),
 };
 const normGrad: WasmKernel<NormGradAttrs> = {
   strided: [],
   partial: true,
-  work: (call) => (isRows(call.inputs[1]!.view.shape, call.attrs) ? rowNormGrad(call) : pictureNormGrad(call)),
+  plan: (shapes) =>
+    isRows(shapes.inputs[1]!.view.shape, shapes.attrs) ? rowNormGrad(shapes) : pictureNormGrad(shapes),
 };
 export const normKernels = { norm, normGrad, softmax };

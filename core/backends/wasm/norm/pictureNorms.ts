@@ -2,11 +2,11 @@
 import type { NormAttrs, NormGradAttrs } from '../../../fused/norm.ts';
 import { type Expr, type FunctionBuilder, f32, f32x4, f64, i32, type Local } from '../assembler/assemble.ts';
 import { multiplyAdd, sigmoidF32x4, siluF32x4 } from '../assembler/vectorMath.ts';
-import { at, type Call } from '../kernel.ts';
+import { type Kernel, type Plan, type Shapes, words } from '../kernel.ts';
 import { alongRow } from '../loops/rows.ts';
-import { clear, columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripWork } from '../loops/strips.ts';
-import { type KernelSource, unitNames, type Work, walkNames, words } from '../loops/walk.ts';
+import { unitNames, walkNames } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
+import { clear, columns, numbersInGroup, perGroup, SHARED, spread, stripKernel, stripPlan } from './strips.ts';
 
 type V = Local<'v128'>;
 
@@ -20,7 +20,7 @@ type Wanted = readonly [boolean, boolean, boolean];
 const nameOf = (name: string, silu: boolean, wanted: Wanted, results: readonly string[]): string =>
   `${name}${silu ? ' silu' : ''}: ${results.filter((_, i) => wanted[i])}`;
 
-const forwardKernel = (silu: boolean, wanted: Wanted): KernelSource =>
+const forwardKernel = (silu: boolean, wanted: Wanted): Kernel =>
   stripKernel(nameOf('picture norm', silu, wanted, ['y', 'mu', 'r']), forwardWords, forwardPointers, (strip) => {
     const [y, keepsMean, keepsScale] = wanted;
     const { f, m, at: p, array, channels } = strip;
@@ -81,7 +81,7 @@ const siluSlope = (f: FunctionBuilder, y: V): Expr<'v128'> => {
  * With g′ = g·act′(y), per channel of a picture dβ = Σ g′ and dγ = Σ g′·x̂, and from these, per group of N numbers,
  * dx = r·(g′·γ − Σ γ·dβ/N − x̂·Σ γ·dγ/N). dx holds g′ between the passes where there is a SiLU.
  */
-const gradKernel = (silu: boolean, wanted: Wanted): KernelSource =>
+const gradKernel = (silu: boolean, wanted: Wanted): Kernel =>
   stripKernel(
     nameOf('picture norm gradient', silu, wanted, ['dx', 'dgamma', 'dbeta']),
     gradWords,
@@ -147,30 +147,34 @@ const gradKernel = (silu: boolean, wanted: Wanted): KernelSource =>
   );
 type I32 = Local<'i32'>;
 
-const wantedOf = (outputs: Call['outputs']): Wanted => [!!outputs[0], !!outputs[1], !!outputs[2]];
+const wantedOf = (outputs: Shapes['outputs']): Wanted => [!!outputs[0], !!outputs[1], !!outputs[2]];
 
 /** `norm` of pictures */
-export const pictureNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Call<NormAttrs>): Work => {
+export const pictureNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Shapes<NormAttrs>): Plan => {
   const [y, mu, r] = outputs;
-  return stripWork(forwardKernel(attrs.silu, wantedOf(outputs)), forwardWords, {
+  return stripPlan(forwardKernel(attrs.silu, wantedOf(outputs)), {
     shape: x!.view.shape,
     groups: attrs.groups,
-    pixels: { x: at(x!), y: y?.address ?? 0 },
-    perChannel: { gamma: at(gamma!), beta: at(beta!) },
-    perGroup: { mu: mu?.address ?? 0, r: r?.address ?? 0 },
+    pixels: { x: x!.at, y: y?.at ?? 0 },
+    perChannel: { gamma: gamma!.at, beta: beta!.at },
+    perGroup: { mu: mu?.at ?? 0, r: r?.at ?? 0 },
     rest: { eps: f32Bits(attrs.eps) },
   });
 };
 /** `normGrad` of pictures */
-export const pictureNormGrad = ({ inputs: [g, x, gamma, mu, r, beta], outputs, attrs }: Call<NormGradAttrs>): Work => {
+export const pictureNormGrad = ({
+  inputs: [g, x, gamma, mu, r, beta],
+  outputs,
+  attrs,
+}: Shapes<NormGradAttrs>): Plan => {
   const [dx, dgamma, dbeta] = outputs;
-  return stripWork(gradKernel(attrs.silu, wantedOf(outputs)), gradWords, {
+  return stripPlan(gradKernel(attrs.silu, wantedOf(outputs)), {
     shape: x!.view.shape,
     groups: attrs.groups,
-    pixels: { g: at(g!), x: at(x!), dx: dx?.address ?? 0 },
+    pixels: { g: g!.at, x: x!.at, dx: dx?.at ?? 0 },
     // without an activation β is not an operand
-    perChannel: { gamma: at(gamma!), beta: beta ? at(beta) : at(gamma!) },
-    perGroup: { mu: at(mu!), r: at(r!) },
-    perPictureChannel: { dgamma: dgamma?.address ?? 0, dbeta: dbeta?.address ?? 0 },
+    perChannel: { gamma: gamma!.at, beta: (beta ?? gamma!).at },
+    perGroup: { mu: mu!.at, r: r!.at },
+    perPictureChannel: { dgamma: dgamma?.at ?? 0, dbeta: dbeta?.at ?? 0 },
   });
 };

@@ -5,20 +5,20 @@ import type { Attrs } from '../../../ir/tensor.ts';
 import { sizeOf } from '../../../ir/view.ts';
 import { type Expr, f32x4, i32, type Local, memoryFill, v128 } from '../assembler/assemble.ts';
 import { expBoundedF32x4 } from '../assembler/vectorMath.ts';
-import { prepareTails } from '../cluster/scalarCode.ts';
-import { at, type Call, type Placed, type WasmKernel } from '../kernel.ts';
-import { accumulators, alongRow, combineAll, reciprocal } from '../loops/rows.ts';
 import {
-  cutUnits,
-  type KernelSource,
-  unitNames,
-  type Words,
-  type Work,
-  walkNames,
-  walkUnits,
-  walkWords,
+  type Kernel,
+  type KernelCode,
+  kernel,
+  nothing,
+  type Placed,
+  type Plan,
+  type Shapes,
+  type WasmKernel,
+  type Word,
   words,
-} from '../loops/walk.ts';
+} from '../kernel.ts';
+import { accumulators, alongRow, combineAll, reciprocal } from '../loops/rows.ts';
+import { cutUnits, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
 
 type I32 = Local<'i32'>;
@@ -26,16 +26,11 @@ type Code = Expr<'v128'>;
 const UNROLL = 4;
 
 interface RowKernel {
-  readonly source: KernelSource;
-  readonly words: Words;
+  readonly kernel: Kernel;
   readonly pointers: readonly string[];
 }
 /** what the body of a row kernel works with */
-interface RowBody {
-  readonly f: Parameters<typeof alongRow>[0];
-  readonly m: Parameters<typeof alongRow>[1];
-  read(word: string): Expr<'i32'>;
-  splat(word: string): Code;
+interface RowBody extends KernelCode<string> {
   /** pointers at the current row */
   readonly at: Readonly<Record<string, I32>>;
   readonly width: I32;
@@ -49,37 +44,28 @@ const rowKernel = (
   body: (row: RowBody) => void,
 ): RowKernel => {
   const layout = words([...unitNames, 'width', ...pointers, ...others, ...walkNames('w', 1, pointers)]);
-  const emit: KernelSource['emit'] = (m) => {
-    prepareTails(m);
-    m.kernel(name, (f, params) => {
-      const read = (word: string): Expr<'i32'> => layout.read(params.args, word);
-      const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))]));
-      const width = f.let(read('width'));
-      const splat = (word: string): Code => v128.load32_splat(params.args, layout.at(word));
-      walkUnits(f, read, params, 'w', 1, moving, () => body({ f, m, read, splat, at: moving, width }));
-    });
-  };
-  return { source: { name, emit }, words: layout, pointers };
+  const made = kernel(name, layout, (code) => {
+    const { f, read } = code;
+    const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))]));
+    const width = f.let(read('width'));
+    walkUnits(f, read, code, 'w', 1, moving, () => body({ ...code, at: moving, width }));
+  });
+  return { kernel: made, pointers };
 };
 
 /** One command over all rows. `strides`: bytes from row to row of each pointer. */
-const rowWork = (
-  kernel: RowKernel,
+const rowPlan = (
+  { kernel, pointers }: RowKernel,
   rows: number,
   width: number,
   price: number,
-  values: Readonly<Record<string, number>>,
+  values: Readonly<Record<string, Word>>,
   strides: Readonly<Record<string, number>>,
-): Work => {
-  if (rows * width === 0) return { commands: [], kernels: [] };
+): Plan => {
+  if (rows * width === 0) return nothing;
   const { grid, ...unit } = cutUnits(rows, price * Math.ceil(width / 4) + 60);
-  const args = kernel.words.pack({
-    ...unit,
-    width,
-    ...values,
-    ...walkWords('w', [{ size: rows, strides }], kernel.pointers),
-  });
-  return { commands: [{ kernel: kernel.source.name, args, grid }], kernels: [kernel.source] };
+  const walk = walkWords('w', [{ size: rows, strides }], pointers);
+  return { bytes: 0, commands: [kernel.command({ ...unit, width, ...values, ...walk }, grid)] };
 };
 
 /** a kernel of its own for each set of results that are wanted */
@@ -245,35 +231,35 @@ const rowsOf = ({ view: { shape } }: Placed): [rows: number, width: number] => [
   shape.at(-1) ?? 1,
 ];
 /** addresses of the results that are wanted, by name */
-const wantedOf = (outputs: Call['outputs'], names: readonly string[]): Record<string, number> =>
-  Object.fromEntries(names.flatMap((name, i) => (outputs[i] ? [[name, outputs[i].address]] : [])));
+const wantedOf = (outputs: Shapes['outputs'], names: readonly string[]): Record<string, Word> =>
+  Object.fromEntries(names.flatMap((name, i) => (outputs[i] ? [[name, outputs[i].at]] : [])));
 
 /** `norm` of rows */
-export const rowNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Call<NormAttrs>): Work => {
+export const rowNorm = ({ inputs: [x, gamma, beta], outputs, attrs }: Shapes<NormAttrs>): Plan => {
   const [rows, width] = rowsOf(x!);
   const results = wantedOf(outputs, ['y', 'mu', 'r']);
-  return rowWork(
+  return rowPlan(
     forwardKernel(Object.keys(results)),
     rows,
     width,
     8,
-    { x: at(x!), gamma: at(gamma!), beta: at(beta!), ...results, eps: f32Bits(attrs.eps) },
+    { x: x!.at, gamma: gamma!.at, beta: beta!.at, ...results, eps: f32Bits(attrs.eps) },
     { x: width * 4, y: width * 4, mu: 4, r: 4 },
   );
 };
 /** `normGrad` of rows */
-export const rowNormGrad = ({ inputs, outputs, attrs: { blocks } }: Call<NormGradAttrs>): Work => {
+export const rowNormGrad = ({ inputs, outputs, attrs: { blocks } }: Shapes<NormGradAttrs>): Plan => {
   const [g, x, gamma, mu, r] = inputs;
   const [all, width] = rowsOf(x!);
   const results = wantedOf(outputs, ['dx', 'dgamma', 'dbeta']);
-  const kernel = gradKernel(Object.keys(results));
-  const values = { g: at(g!), x: at(x!), gamma: at(gamma!), mu: at(mu!), r: at(r!), ...results };
+  const gradient = gradKernel(Object.keys(results));
+  const values = { g: g!.at, x: x!.at, gamma: gamma!.at, mu: mu!.at, r: r!.at, ...results };
   if (!outputs[1] && !outputs[2])
-    return rowWork(kernel, all, width, 14, values, { g: width * 4, x: width * 4, dx: width * 4, mu: 4, r: 4 });
+    return rowPlan(gradient, all, width, 14, values, { g: width * 4, x: width * 4, dx: width * 4, mu: 4, r: 4 });
   const rows = all / blocks;
   const block = rows * width * 4;
-  return rowWork(
-    kernel,
+  return rowPlan(
+    gradient,
     blocks,
     width,
     18 * rows,
@@ -283,8 +269,8 @@ export const rowNormGrad = ({ inputs, outputs, attrs: { blocks } }: Call<NormGra
 };
 export const softmax: WasmKernel<Attrs> = {
   strided: [],
-  work: ({ inputs: [x], outputs: [y] }) => {
+  plan: ({ inputs: [x], outputs: [y] }) => {
     const [rows, width] = rowsOf(x!);
-    return rowWork(softmaxKernel, rows, width, 30, { x: at(x!), y: y!.address }, { x: width * 4, y: width * 4 });
+    return rowPlan(softmaxKernel, rows, width, 30, { x: x!.at, y: y!.at }, { x: width * 4, y: width * 4 });
   },
 };

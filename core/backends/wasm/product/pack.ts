@@ -4,7 +4,6 @@
  */
 import {
   type Assembler,
-  assembler,
   call,
   type Expr,
   type Func,
@@ -13,8 +12,8 @@ import {
   type Local,
   v128,
 } from '../assembler/assemble.ts';
-
-type I32 = Local<'i32'>;
+import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
+import { SERIAL_WORK } from './units.ts';
 
 /** stores dst[k][lane] for 4 k and the lanes of `rows` (2 or 4 vectors along k), `stride` bytes from k to k + 1 */
 export const transpose = (
@@ -101,22 +100,7 @@ export const packPanelFunction = (m: Assembler, width: number): Func =>
     });
   });
 
-/** Argument words of the `pack` kernels. */
-export interface PackArgs {
-  readonly source: number;
-  /** bytes */
-  readonly laneStride: number;
-  readonly kStride: number;
-  readonly groupStride: number;
-  readonly lanes: number;
-  /** length of a stretch of k with a constant stride, and the number of stretches with their own (taps of a kernel) */
-  readonly k: number;
-  readonly stretches: number;
-  readonly stretchStride: number;
-  readonly target: number;
-  readonly groups: number;
-}
-const ORDER = [
+const packWords = words([
   'source',
   'laneStride',
   'kStride',
@@ -126,49 +110,49 @@ const ORDER = [
   'stretches',
   'stretchStride',
   'target',
-] as const;
+  'panels',
+]);
 
-/** words of a pack command; unit = (group, panel) */
-export const packWords = (args: PackArgs, width: number): readonly number[] => [
-  ...ORDER.map((name) => args[name]),
-  Math.ceil(args.lanes / width),
-];
-
-/** Module with kernel `pack<width>`: target[group][panel][stretch][k][width]; unit = group·panels + panel. */
-export const packModule = (width: number): Uint8Array<ArrayBuffer> => {
-  const m = assembler();
-  const packPanel = packPanelFunction(m, width);
-  m.kernel(`pack${width}`, (f, { args, start, end }) => {
-    const word = (key: (typeof ORDER)[number]): I32 => f.let(i32.load(args, ORDER.indexOf(key) * 4));
-    const [source, laneStride, kStride, groupStride] = [
-      word('source'),
-      word('laneStride'),
-      word('kStride'),
-      word('groupStride'),
-    ];
-    const [lanes, k, stretches, stretchStride, target] = [
-      word('lanes'),
-      word('k'),
-      word('stretches'),
-      word('stretchStride'),
-      word('target'),
-    ];
-    const panels = f.let(i32.load(args, ORDER.length * 4));
-    const stretchBytes = f.let(i32.mul(k, width * 4));
+/** target[group][panel][stretch][k][width]; unit = group·panels + panel */
+const packKernel = (width: number) =>
+  kernel(`pack${width}`, packWords, ({ f, m, start, end, locals }) => {
+    const packPanel = packPanelFunction(m, width);
+    const w = locals();
+    const stretchBytes = f.let(i32.mul(w.k, width * 4));
     const u = f.local('i32');
     const s = f.local('i32');
     f.for(u, start, end, 1, () => {
-      const group = f.let(i32.div_u(u, panels));
-      const first = f.let(i32.mul(i32.sub(u, i32.mul(group, panels)), width));
-      const left = f.let(i32.sub(lanes, first));
-      const src = f.let(i32.add(i32.add(source, i32.mul(group, groupStride)), i32.mul(first, laneStride)));
-      const dst = f.let(i32.add(target, i32.mul(u, i32.mul(stretches, stretchBytes))));
-      f.for(s, 0, stretches, 1, () => {
-        f.emit(call(packPanel, [dst, src, left, k, laneStride, kStride]));
-        f.set(src, i32.add(src, stretchStride));
+      const group = f.let(i32.div_u(u, w.panels));
+      const first = f.let(i32.mul(i32.sub(u, i32.mul(group, w.panels)), width));
+      const left = f.let(i32.sub(w.lanes, first));
+      const src = f.let(i32.add(i32.add(w.source, i32.mul(group, w.groupStride)), i32.mul(first, w.laneStride)));
+      const dst = f.let(i32.add(w.target, i32.mul(u, i32.mul(w.stretches, stretchBytes))));
+      f.for(s, 0, w.stretches, 1, () => {
+        f.emit(call(packPanel, [dst, src, left, w.k, w.laneStride, w.kStride]));
+        f.set(src, i32.add(src, w.stretchStride));
         f.set(dst, i32.add(dst, stretchBytes));
       });
     });
   });
-  return m.bytes();
+
+/** what is packed: strides in bytes */
+export interface Packing {
+  readonly source: Word;
+  readonly laneStride: number;
+  readonly kStride: number;
+  readonly groupStride: number;
+  readonly lanes: number;
+  /** length of a stretch of k with a constant stride, and the number of stretches with their own (taps of a kernel) */
+  readonly k: number;
+  readonly stretches: number;
+  readonly stretchStride: number;
+  readonly target: Word;
+  readonly groups: number;
+}
+/** Command that packs a matrix into panels of `width` lanes. */
+export const pack = (width: number, { groups, ...packing }: Packing): KernelCommand => {
+  const { lanes, k, stretches } = packing;
+  const panels = Math.ceil(lanes / width);
+  const alone = lanes * k * stretches * groups < SERIAL_WORK;
+  return packKernel(width).command({ ...packing, panels }, panels * groups, alone);
 };

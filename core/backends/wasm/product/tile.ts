@@ -1,7 +1,7 @@
 /**
  * The register tile: the innermost loop of every contraction. It computes a block of `rows` × 4·`vectors` results
  *
- *   out[r, j] = act(alpha·(previous[r, j] + Σ_k a[r, k]·b[k, j]) + bias[j] + residual[r, j])
+ *   out[r, j] = previous[r, j] + Σ_k a[r, k]·b[k, j]
  *
  * and keeps all of it in registers while k runs. One generator makes all variants: how A is read, how B is stepped and
  * what k walks over.
@@ -17,9 +17,16 @@ import {
   type Local,
   v128,
 } from '../assembler/assemble.ts';
-import { columns, copyTile, finishFunction, type Tile } from './tileFinish.ts';
 
-export { ACTIVATIONS, columns, EPILOGUE, storeLanes, type Tile, tileName } from './tileFinish.ts';
+/** shape of the register tile; which is fastest is found by a probe */
+export interface Tile {
+  readonly rows: number;
+  readonly vectors: number;
+  /** uses relaxed_madd */
+  readonly fma: boolean;
+}
+export const columns = (tile: Tile): number => tile.vectors * 4;
+export const tileName = (tile: Tile): string => `${tile.rows}x${columns(tile)}${tile.fma ? 'f' : ''}`;
 
 /**
  * How A is read:
@@ -34,14 +41,14 @@ export type ReadA = { readonly kind: 'rows' } | { readonly kind: 'cols'; readonl
  * - `taps`: a list of stretches of equal length, each with its own row pointers (implicit im2col)
  * - `runs`: a list of stretches with their own length, each at an offset in A and B
  */
-export type Walk = 'once' | 'taps' | 'runs';
+export type Stretches = 'once' | 'taps' | 'runs';
 
 export interface TileVariant {
   readonly tile: Tile;
   readonly a: ReadA;
   /** bytes from k to k + 1 in B: the width of a packed panel, or `undefined`: given at run time */
   readonly bStep: number | undefined;
-  readonly walk: Walk;
+  readonly stretches: Stretches;
 }
 
 /**
@@ -57,8 +64,6 @@ type Accumulators = readonly (readonly Local<'v128'>[])[];
 /** Parameters of a tile function. */
 const PARAMS = Array.from({ length: 10 }, () => 'i32' as const);
 export interface TileCall {
-  /** argument block of the command: starts with the epilogue */
-  readonly args: Expr<'i32'>;
   /** `once`: A at k = 0; `taps`: the list; `runs`: base of the A offsets */
   readonly a: Expr<'i32'>;
   /** `rows`: bytes from row to row; `cols` without a step: bytes from k to k + 1; `taps`: offset added to row pointers; `runs`: the list */
@@ -73,12 +78,6 @@ export interface TileCall {
   readonly outStride: Expr<'i32'>;
   /** C to add to, or 0; its rows are `outStride` apart */
   readonly previous: Expr<'i32'>;
-  /** bias at this column, or 0 */
-  readonly bias: Expr<'i32'>;
-  /** residual at this tile, or 0 */
-  readonly residual: Expr<'i32'>;
-  /** this is the last stretch of k and there is an epilogue */
-  readonly finish: Expr<'i32'>;
 }
 
 /**
@@ -124,7 +123,7 @@ const rowPointers = (f: FunctionBuilder, base: I32, stride: Expr<'i32'>, rows: n
  * spill the accumulators inside the loop if anything after it called a function or needed more registers.
  */
 export const tileFunction = (m: Assembler, variant: TileVariant, rows: number): Func => {
-  const { tile, a: readA, walk } = variant;
+  const { tile, a: readA, stretches } = variant;
   return m.func('', PARAMS, 'void', (f, ...params) => {
     const [a, aStride, b, bStride, k, count, out, outStride, previous, previousStride] = params as unknown as I32[];
     const acc = Array.from({ length: rows }, () => Array.from({ length: tile.vectors }, () => f.local('v128')));
@@ -134,14 +133,14 @@ export const tileFunction = (m: Assembler, variant: TileVariant, rows: number): 
     });
     const bStep = variant.bStep ?? bStride;
     const pointers = Array.from({ length: readA.kind === 'rows' ? rows : 1 }, () => f.local('i32'));
-    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (walk === 'runs' ? f.let(k) : aStride));
+    const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (stretches === 'runs' ? f.let(k) : aStride));
     const list = f.local('i32');
     const position = f.local('i32');
     const i = f.local('i32');
-    if (walk === 'once') {
+    if (stretches === 'once') {
       for (const [r, p] of pointers.entries()) f.set(p, r === 0 ? a : i32.add(pointers[r - 1]!, aStride));
       stretch(f, acc, variant, pointers, aStep, b, bStep, k);
-    } else if (walk === 'taps') {
+    } else if (stretches === 'taps') {
       f.set(list, a);
       f.for(i, 0, count, 1, () => {
         f.set(position, i32.add(b, i32.load(list)));
@@ -164,24 +163,15 @@ export const tileFunction = (m: Assembler, variant: TileVariant, rows: number): 
   });
 };
 
-export interface TileFunctions {
-  /** index: number of rows */
-  readonly multiply: readonly (Func | undefined)[];
-  readonly finish: Func;
-}
-/** the functions of a tile for 1 … tile.rows rows */
-export const tileFunctions = (m: Assembler, variant: TileVariant): TileFunctions => ({
-  multiply: Array.from({ length: variant.tile.rows + 1 }, (_, rows) =>
-    rows === 0 ? undefined : tileFunction(m, variant, rows),
-  ),
-  finish: finishFunction(m, variant.tile),
-});
+/** the functions of a tile for 1 … tile.rows rows; index: number of rows */
+export const tileFunctions = (m: Assembler, variant: TileVariant): readonly (Func | undefined)[] =>
+  Array.from({ length: variant.tile.rows + 1 }, (_, rows) => (rows === 0 ? undefined : tileFunction(m, variant, rows)));
 
 /** Emits the computation of one tile with a run-time number of rows and of columns. */
 export const emitTile = (
   f: FunctionBuilder,
   variant: TileVariant,
-  functions: TileFunctions,
+  functions: readonly (Func | undefined)[],
   rows: I32,
   validColumns: I32,
   /** room for one tile */
@@ -189,7 +179,8 @@ export const emitTile = (
   c: TileCall,
 ): void => {
   const width = columns(variant.tile);
-  const through = f.let(i32.or(i32.lt_u(validColumns, width), c.finish));
+  // C has no room for all columns: through the spare tile
+  const through = f.let(i32.lt_u(validColumns, width));
   const out = f.let(c.out);
   const outStride = f.let(c.outStride);
   f.if(through, () => {
@@ -198,18 +189,7 @@ export const emitTile = (
   });
   const run = (n: number): void =>
     f.emit(
-      call(functions.multiply[n]!, [
-        c.a,
-        c.aStride,
-        c.b,
-        c.bStride,
-        c.k,
-        c.count,
-        out,
-        outStride,
-        c.previous,
-        c.outStride,
-      ]),
+      call(functions[n]!, [c.a, c.aStride, c.b, c.bStride, c.k, c.count, out, outStride, c.previous, c.outStride]),
     );
   const dispatch = (n: number): void => {
     if (n === 1) run(1);
@@ -221,12 +201,25 @@ export const emitTile = (
       );
   };
   dispatch(variant.tile.rows);
-  f.if(through, () => {
-    const final = c.finish;
-    f.if(
-      final,
-      () => f.emit(call(functions.finish, [c.args, spare, c.out, c.outStride, rows, validColumns, c.bias, c.residual])),
-      () => copyTile(f, spare, width * 4, c.out, c.outStride, rows, validColumns),
-    );
+  f.if(through, () => copyTile(f, spare, width * 4, c.out, c.outStride, rows, validColumns));
+};
+
+/** copies the part of a tile in scratch that C has room for */
+const copyTile = (
+  f: FunctionBuilder,
+  source: Expr<'i32'>,
+  sourceStride: number,
+  target: Expr<'i32'>,
+  targetStride: Expr<'i32'>,
+  rows: I32,
+  validColumns: I32,
+): void => {
+  const [from, to] = [f.let(source), f.let(target)];
+  const [r, j] = [f.local('i32'), f.local('i32')];
+  const bytes = f.let(i32.shl(validColumns, 2));
+  f.for(r, 0, rows, 1, () => {
+    f.for(j, 0, bytes, 4, () => f.emit(i32.store(i32.add(to, j), i32.load(i32.add(from, j)))));
+    f.inc(from, sourceStride);
+    f.set(to, i32.add(to, targetStride));
   });
 };

@@ -1,10 +1,13 @@
-/** What all contractions share: the choice of the tile, the division into units, packing commands. */
+/** What all contractions share: the choice of the tile, the division into units, sizes of panels. */
 
-import type { Command, Machine } from '../machine/machine.ts';
-import { KC, TILES_PER_BLOCK } from './gemmCode.ts';
-import { type PackArgs, packModule, packWords } from './pack.ts';
-import { columns, type Tile, type Walk } from './tile.ts';
+import type { Machine } from '../machine/machine.ts';
+import { columns, type Stretches, type Tile } from './tile.ts';
 import { tileFor } from './tune.ts';
+
+/** rows of a unit at most, in tiles: with KC they fill a part of the second-level cache */
+const TILES_PER_BLOCK = 32;
+/** k of a block: a panel of B (KC × 32 bytes) stays in the first-level cache */
+export const KC = 256;
 
 /** multiplications below which a command stays on the main thread: about 5 µs */
 export const SERIAL_WORK = 150_000;
@@ -18,17 +21,11 @@ const MIN_COLUMNS = 128;
 
 export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
-/** adds a module when its kernel is not there yet; returns the kernel's name */
-export const ensure = (machine: Machine, name: string, module: () => Uint8Array<ArrayBuffer>): string => {
-  if (!machine.hasKernel(name)) machine.addModule(module());
-  return name;
-};
-
 /** the tile whose panels waste least on n columns */
-export const chooseTile = (machine: Machine, walk: Walk, n: number): Tile => {
+export const chooseTile = (machine: Machine, stretches: Stretches, n: number): Tile => {
   // Narrow panels read more for each multiplication.
   const narrow = roundUp(n, 4) * 1.1 < roundUp(n, 8);
-  return tileFor(machine, walk, narrow ? 'narrow' : 'wide');
+  return tileFor(machine, stretches, narrow ? 'narrow' : 'wide');
 };
 
 export interface Blocks {
@@ -66,17 +63,6 @@ export const divide = (tile: Tile, groups: number, m: number, n: number, k: numb
     rowBlocks: Math.ceil(m / (tilesPerUnit * tile.rows)),
     panelsPerUnit,
     columnBlocks: Math.ceil(panels / panelsPerUnit),
-  };
-};
-
-/** Command that packs a matrix into panels of `width` lanes. */
-export const packCommand = (machine: Machine, width: number, args: PackArgs): Command => {
-  const units = Math.ceil(args.lanes / width) * args.groups;
-  return {
-    kernel: ensure(machine, `pack${width}`, () => packModule(width)),
-    args: packWords(args, width),
-    grid: units,
-    ...(args.lanes * args.k * args.stretches * args.groups < SERIAL_WORK && { chunk: units }),
   };
 };
 

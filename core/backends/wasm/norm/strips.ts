@@ -5,20 +5,10 @@
  */
 import { normSizes } from '../../../fused/norm.ts';
 import { gcd } from '../../../ir/view.ts';
-import {
-  type Assembler,
-  type Expr,
-  type FunctionBuilder,
-  f32,
-  f64,
-  i32,
-  type Local,
-  memoryFill,
-  select,
-} from '../assembler/assemble.ts';
-import { prepareTails } from '../cluster/scalarCode.ts';
-import { lastVector, type RowVector, wholeVector } from './rows.ts';
-import { type KernelSource, type WalkAxis, type Words, type Work, walkUnits, walkWords } from './walk.ts';
+import { type Expr, f32, f64, i32, type Local, memoryFill, select } from '../assembler/assemble.ts';
+import { type Kernel, type KernelCode, kernel, nothing, type Plan, type Word, type Words } from '../kernel.ts';
+import { lastVector, type RowVector, wholeVector } from '../loops/rows.ts';
+import { type WalkAxis, walkUnits, walkWords } from '../loops/walk.ts';
 
 type I32 = Local<'i32'>;
 /** fewest channels of a strip: a cache line */
@@ -35,11 +25,7 @@ const SMALL = 16384;
 export const SHARED = ['pixels', 'groupSize', 'strip', 'lastStrip', 'rowBytes', 'arrayBytes'] as const;
 
 /** what the body of a strip works with */
-export interface Strip<P extends string> {
-  readonly f: FunctionBuilder;
-  readonly m: Assembler;
-  read(word: string): Expr<'i32'>;
-  readonly args: Expr<'i32'>;
+export interface Strip<P extends string> extends KernelCode<string> {
   /** pointers at the strip's first channel (or group) */
   readonly at: Readonly<Record<P, I32>>;
   /** channels of this strip */
@@ -50,25 +36,20 @@ export interface Strip<P extends string> {
 
 export const stripKernel = <P extends string>(
   name: string,
-  layout: Words,
+  layout: Words<string>,
   pointers: readonly P[],
   body: (strip: Strip<P>) => void,
-): KernelSource => ({
-  name,
-  emit: (m) => {
-    prepareTails(m);
-    m.kernel(name, (f, params) => {
-      const read = (word: string): Expr<'i32'> => layout.read(params.args, word);
-      const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))])) as Record<P, I32>;
-      const array = (index: number): I32 => f.let(i32.add(params.scratch, i32.mul(read('arrayBytes'), index)));
-      walkUnits(f, read, params, 'w', 2, moving, ([, strip]) => {
-        const channels = f.let(read('strip'));
-        f.if(i32.eq(i32.add(strip!, 1), read('w1.size')), () => f.set(channels, read('lastStrip')));
-        body({ f, m, read, args: params.args, at: moving, channels, array });
-      });
+): Kernel =>
+  kernel(name, layout, (code) => {
+    const { f, read, scratch } = code;
+    const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))])) as Record<P, I32>;
+    const array = (index: number): I32 => f.let(i32.add(scratch, i32.mul(read('arrayBytes'), index)));
+    walkUnits(f, read, code, 'w', 2, moving, ([, strip]) => {
+      const channels = f.let(read('strip'));
+      f.if(i32.eq(i32.add(strip!, 1), read('w1.size')), () => f.set(channels, read('lastStrip')));
+      body({ ...code, at: moving, channels, array });
     });
-  },
-});
+  });
 
 /** makes arrays of a strip's scratch zero, for sums to begin with */
 export const clear = <P extends string>({ f, read }: Strip<P>, arrays: readonly I32[]): void => {
@@ -174,21 +155,21 @@ const stripWidth = (pictures: number, channels: number, groups: number): number 
   return Math.min(channels, Math.ceil(channels / strips / step) * step);
 };
 
-export interface StripCall {
+export interface StripShapes {
   readonly shape: readonly number[];
   readonly groups: number;
   /** addresses of what has all pixels, a number per group of a picture, per channel, per channel of a picture */
-  readonly pixels: Readonly<Record<string, number>>;
-  readonly perGroup: Readonly<Record<string, number>>;
-  readonly perChannel: Readonly<Record<string, number>>;
-  readonly perPictureChannel?: Readonly<Record<string, number>>;
-  readonly rest?: Readonly<Record<string, number>>;
+  readonly pixels: Readonly<Record<string, Word>>;
+  readonly perGroup: Readonly<Record<string, Word>>;
+  readonly perChannel: Readonly<Record<string, Word>>;
+  readonly perPictureChannel?: Readonly<Record<string, Word>>;
+  readonly rest?: Readonly<Record<string, Word>>;
 }
-export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall): Work => {
+export const stripPlan = (kernel: Kernel, call: StripShapes): Plan => {
   const { groups, pixels, perGroup: ofGroup, perChannel, perPictureChannel = {} } = call;
   const { n, pixels: count, width: size } = normSizes(call.shape, groups);
   const c = groups * size;
-  if (n * count * c === 0) return { commands: [], kernels: [] };
+  if (n * count * c === 0) return nothing;
   const strip = stripWidth(n, c, groups);
   const strips = Math.ceil(c / strip);
   const all = { ...pixels, ...ofGroup, ...perChannel, ...perPictureChannel };
@@ -205,7 +186,7 @@ export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall):
     { size: n, strides: strides(count * c * 4, groups * 4, 0, c * 4) },
     { size: strips, strides: strides(strip * 4, (strip / size) * 4, strip * 4, strip * 4) },
   ];
-  const args = layout.pack({
+  const values = {
     unit: 1,
     items: n * strips,
     pixels: count,
@@ -217,7 +198,6 @@ export const stripWork = (kernel: KernelSource, layout: Words, call: StripCall):
     ...all,
     ...call.rest,
     ...walkWords('w', axes, names),
-  });
-  const chunk = n * count * c < SMALL ? { chunk: n * strips } : {};
-  return { commands: [{ kernel: kernel.name, args, grid: n * strips, ...chunk }], kernels: [kernel] };
+  };
+  return { bytes: 0, commands: [kernel.command(values, n * strips, n * count * c < SMALL)] };
 };
