@@ -2,7 +2,7 @@
  * Elementwise primitives: one row each. A row is what sets an op apart: formula, scalar function, derivative, domain for
  * tests; `elementwise` below makes the record of it, with the shape rule, batching rule and reference loop that all rows
  * share. Shapes must be equal here; the public functions (math.ts) broadcast. A backend prints a row by its name
- * (backends/wasm/math.ts, backends/webgpu/math.ts, backends/gpujs/printKernel.ts): a missing printer is a type error there.
+ * (backends/wasm/cluster/math.ts, backends/webgpu/math.ts, backends/gpujs/printKernel.ts): a missing printer is a type error there.
  *
  * This file and math.ts import each other, because derivatives are written in the functions a person calls.
  */
