@@ -39,7 +39,9 @@ export const SAMPLE_DEFAULTS = { sampler: 'ddim', steps: 20, guidance: 3, seed: 
 
 type Options = BackendOptions &
   BaseOptions & {
-    readonly adapter?: string;
+    readonly adapter?: readonly string[];
+    readonly adapterStrength: number;
+    readonly negativePrompt?: string;
     readonly prompt?: readonly string[];
     readonly prompts?: string;
     readonly sampler: SamplerName;
@@ -66,13 +68,21 @@ const program = (io: Io) =>
         [
           '--prompt "a large white circle, upper left"',
           '--adapter runs/first/adapter.safetensors --prompt "Right pleural effusion." --n 4',
+          '--adapter first.safetensors=0.7 --negative-prompt "blurry" --prompt "Normal chest."',
           '--base DIR --prompts reports.txt --sampler dpm-solver++ --steps 15 --seed 7 --out pictures',
         ],
         io,
       ),
     )
-      .option('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
+      .addOption(
+        repeatable(
+          '--adapter <path>',
+          'LoRA or SeLoRA adapter: file or folder; FILE=0.7 at that strength; several add up',
+        ),
+      )
+      .option('--adapter-strength <s>', 'strength of adapters named without one', decimal(-100, 100), 1)
       .addOption(repeatable('--prompt <text>', 'what to draw; may be given several times'))
+      .option('--negative-prompt <text>', 'what guidance leads away from (default: the empty text)')
       .option('--prompts <file>', 'text file with one prompt per line')
       .addOption(
         new Option('--sampler <name>', 'how noise is removed')
@@ -106,6 +116,13 @@ const MAX_PROMPT_BYTES = 32 << 20;
 async function readPrompts({ prompt = [], prompts }: Options): Promise<readonly string[]> {
   const lines =
     prompts === undefined ? [] : decodeText(await readBytes(prompts, MAX_PROMPT_BYTES), prompts).split(/\r\n|\r|\n/);
+  const foreign = lines.findIndex((line) => /(^|\s)--[nwhdlsg]\s/.test(line));
+  if (foreign >= 0)
+    throw new FileError(
+      prompts!,
+      `line ${foreign + 1}`,
+      "has options of kohya's prompt files, which would be drawn as words: take them out and give --negative-prompt, --resolution, --seed, --guidance, --steps",
+    );
   const all = [...prompt, ...lines.filter((line) => line.trim() !== '')];
   if (all.length === 0 && prompts !== undefined) throw new FileError(prompts, '', 'holds no prompt: one per line');
   if (all.length === 0) throw new UsageError('nothing to draw: give --prompt "text" or --prompts FILE');
@@ -173,7 +190,7 @@ async function refuseOther(out: string, settings: string): Promise<void> {
 
 /** Chunks of a prompt: as asked for, else as the adapter was trained with. */
 const chunksOf = (o: Options, { adapter }: LoadedModel): number =>
-  o.captionChunks ?? (adapter && o.adapter ? runOf(adapter.file, o.adapter)?.captionChunks : undefined) ?? 1;
+  o.captionChunks ?? (adapter && o.adapter ? runOf(adapter.file, o.adapter[0])?.captionChunks : undefined) ?? 1;
 
 async function settingsOf(
   o: Options & { readonly captionChunks: number },
@@ -187,7 +204,9 @@ async function settingsOf(
     format: 'selora-pictures/1',
     base: o.base,
     baseHash: await model.base.hash(),
-    adapter: o.adapter ?? null,
+    adapter: o.adapter === undefined ? null : o.adapter.length === 1 ? o.adapter[0] : o.adapter,
+    ...(o.adapterStrength === 1 ? {} : { adapterStrength: o.adapterStrength }),
+    ...(o.negativePrompt === undefined ? {} : { negativePrompt: o.negativePrompt }),
     sampler: o.sampler,
     steps: o.steps,
     guidance: o.guidance,
@@ -211,7 +230,14 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     given.out ?? path.join('generated', started.toISOString().slice(0, 19).replace('T', '-').replace(/:/g, ''));
   const backend = await openChosen(given);
   try {
-    const model = await loadPipeline(given.base, backend, { adapter: given.adapter, configFolder: given.config });
+    const model = await loadPipeline(given.base, backend, {
+      adapter: given.adapter,
+      adapterStrength: given.adapterStrength,
+      configFolder: given.config,
+    });
+    for (const note of model.adapter?.file.notes ?? []) print(io, note);
+    if (given.negativePrompt !== undefined && given.guidance === 1)
+      print(io, 'note: --negative-prompt does nothing with --guidance 1');
     const o = { ...given, captionChunks: chunksOf(given, model) };
     const size = sizeOf(o.resolution, model);
     const orders = ordersOf(prompts, o.n, o.seed);
@@ -225,10 +251,12 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
 
     // a folder that cannot be made is told before hours of drawing; one that stays empty goes again
     await makeRunFolder(out);
-    const pictures = await draw(model, backend, orders, { ...o, ...size }, io).catch(async (error) => {
-      await rmdir(out).catch(() => undefined);
-      throw error;
-    });
+    const pictures = await draw(model, backend, orders, { ...o, ...size, negative: o.negativePrompt }, io).catch(
+      async (error) => {
+        await rmdir(out).catch(() => undefined);
+        throw error;
+      },
+    );
     for (const [i, { file }] of orders.entries())
       await writePng(path.join(out, file), pictures[i], size.width, size.height);
     await writeRunFile(path.join(out, SETTINGS), json);
@@ -248,7 +276,7 @@ async function draw(
   io: Io,
 ): Promise<readonly Float32Array[]> {
   const generate = createGenerator(backend, pipeline.configs);
-  const { sampler, steps, guidance, seed, height, width, batch, captionChunks } = options;
+  const { sampler, steps, guidance, seed, height, width, batch, captionChunks, negative } = options;
   const begin = performance.now();
   let progress: ReturnType<typeof startProgress> | undefined;
   const onStep = (done: number, of: number) => {
@@ -257,7 +285,7 @@ async function draw(
     progress.update({ step: done, steps: of, stepsPerSecond: (done * 1000) / (performance.now() - begin) });
   };
   try {
-    const settings = { sampler, steps, guidance, seed, height, width, batch, captionChunks, onStep };
+    const settings = { sampler, steps, guidance, seed, height, width, batch, captionChunks, negative, onStep };
     return await generate(
       pipeline,
       orders.map(({ prompt }) => prompt),

@@ -3,18 +3,27 @@
  * needs no adapter any more; `--unmerge` takes it out again.
  */
 import { Option } from 'commander';
-import { checkAdapter } from '../models/io/adapter-check.ts';
-import { readAdapter } from '../models/io/adapter-file.ts';
 import { type RunFacts, runOf } from '../models/io/adapter-run.ts';
 import { type Base, openBase } from '../models/io/base.ts';
 import { writeBase } from '../models/io/base-write.ts';
 import { printable } from '../models/io/error.ts';
-import { type BaseOptions, command, type Io, parseArgs, print, runMain, withBase } from './cli/command.ts';
+import {
+  type BaseOptions,
+  command,
+  decimal,
+  type Io,
+  parseArgs,
+  print,
+  repeatable,
+  runMain,
+  withBase,
+} from './cli/command.ts';
 import { mergedModel } from './model/merged-weights.ts';
-import { checkBase, openBaseAt, tokenizerOf } from './model/model.ts';
+import { checkBase, openBaseAt, readAdapters, tokenizerOf } from './model/model.ts';
 
 type Options = BaseOptions & {
-  readonly adapter: string;
+  readonly adapter: readonly string[];
+  readonly strength: number;
   readonly out: string;
   readonly unmerge?: boolean;
   readonly dtype?: 'f32' | 'f16';
@@ -28,12 +37,19 @@ const program = (io: Io) =>
       [
         '--adapter runs/first/adapter.safetensors --out merged',
         '--base DIR --adapter DIR --out merged --dtype f16',
+        '--adapter one.safetensors=0.7 --adapter two.safetensors=0.3 --out merged',
         '--base merged --adapter runs/first/adapter.safetensors --unmerge --out base-again',
       ],
       io,
     ),
   )
-    .requiredOption('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
+    .addOption(
+      repeatable(
+        '--adapter <path>',
+        'LoRA or SeLoRA adapter: file or folder; FILE=0.7 at that strength; several add up',
+      ).makeOptionMandatory(),
+    )
+    .option('--strength <s>', 'strength of adapters named without one', decimal(-100, 100), 1)
     .requiredOption('--out <dir>', 'folder to write; must be empty or not there')
     .option('--unmerge', 'take the adapter out of a base it was merged into')
     .addOption(
@@ -51,9 +67,9 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const o = parseArgs<Options>(program(io), args);
   const base = await openBaseAt(o.base, o.config);
   checkBase(base);
-  const adapter = checkAdapter(o.adapter, await readAdapter(o.adapter, base.configs), base.parts);
+  const { name, adapter } = await readAdapters(base, o.adapter, o.strength);
   for (const note of adapter.notes ?? []) print(io, note);
-  for (const note of await notes(runOf(adapter, o.adapter), base, o.unmerge === true)) print(io, note);
+  for (const note of await notes(runOf(adapter, name), base, o.unmerge === true)) print(io, note);
 
   const dtype = o.dtype === undefined ? undefined : o.dtype === 'f16' ? 'F16' : 'F32';
   const weights = mergedModel(base, adapter, o.unmerge ? -1 : 1, dtype);

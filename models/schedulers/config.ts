@@ -54,9 +54,11 @@ const configSchema = z
     if (config.clip_sample) issue('clip_sample', 'is for pixel models and not supported, expected false');
     if (!config.skip_prk_steps) issue('skip_prk_steps', 'Runge-Kutta warm-up is not supported, expected true');
   })
-  // What diffusers takes for a missing key depends on the class that wrote the file.
+  // What diffusers takes for a missing key depends on the class that reads the file (`spacedBy`); until one does, on
+  // the class that wrote it.
   .transform((config) => ({
     ...config,
+    spacingGiven: config.timestep_spacing !== undefined,
     timestep_spacing: config.timestep_spacing ?? (LINSPACE_CLASSES.test(config._class_name) ? 'linspace' : 'leading'),
     set_alpha_to_one: config.set_alpha_to_one ?? config._class_name === 'DDIMScheduler',
   }));

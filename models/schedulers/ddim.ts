@@ -13,6 +13,7 @@ import {
   refuseZeroSignal,
   type Sampler,
   START,
+  spacedBy,
   spacedTimesteps,
 } from './sampler.ts';
 import { alphaBar, type Schedule } from './schedule.ts';
@@ -23,7 +24,8 @@ export type DdimOptions = {
 };
 
 /** @throws RangeError for a wrong number of steps or η outside 0..1 @example ddim(schedule, 50) */
-export function ddim(schedule: Schedule, steps: number, { eta = 0 }: DdimOptions = {}): Sampler {
+export function ddim(read: Schedule, steps: number, { eta = 0 }: DdimOptions = {}): Sampler {
+  const schedule = spacedBy(read, 'leading');
   if (!(eta >= 0 && eta <= 1)) throw new RangeError(`eta: expected a number from 0 to 1, found ${eta}`);
   const timesteps = spacedTimesteps(schedule, steps);
   refuseZeroSignal(schedule, timesteps);

@@ -12,6 +12,7 @@ import {
   refuseZeroSignal,
   type Sampler,
   START,
+  spacedBy,
   spacedTimesteps,
 } from './sampler.ts';
 import { alphaBar, type Schedule } from './schedule.ts';
@@ -20,7 +21,8 @@ import { alphaBar, type Schedule } from './schedule.ts';
 const SMALLEST_VARIANCE = 1e-20;
 
 /** @throws RangeError for a wrong number of steps @example ddpm(schedule, 1000) */
-export function ddpm(schedule: Schedule, steps: number): Sampler {
+export function ddpm(read: Schedule, steps: number): Sampler {
+  const schedule = spacedBy(read, 'leading');
   const timesteps = spacedTimesteps(schedule, steps);
   refuseZeroSignal(schedule, timesteps);
   return {

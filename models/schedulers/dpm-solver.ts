@@ -16,6 +16,7 @@ import {
   roundHalfEven,
   type Sampler,
   START,
+  spacedBy,
   spacedTimesteps,
 } from './sampler.ts';
 import { linspace, type Schedule } from './schedule.ts';
@@ -57,7 +58,8 @@ function signalAndNoise(sigma: number): { a: number; b: number } {
 }
 
 /** @throws RangeError for a wrong number of steps @example dpmSolver(schedule, 20, { karras: true }) */
-export function dpmSolver(schedule: Schedule, steps: number, options: DpmSolverOptions = {}): Sampler {
+export function dpmSolver(read: Schedule, steps: number, options: DpmSolverOptions = {}): Sampler {
+  const schedule = spacedBy(read, 'linspace');
   const { order = 2, solver = 'midpoint', karras = false, finalSigma = 'zero' } = options;
   const table = sigmaTable(schedule);
   const spaced = timestepsOf(schedule, steps);

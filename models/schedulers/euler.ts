@@ -13,6 +13,7 @@ import {
   type Sampler,
   type SamplerState,
   START,
+  spacedBy,
   spacedTimesteps,
 } from './sampler.ts';
 import type { Samples, Schedule } from './schedule.ts';
@@ -23,7 +24,8 @@ export type EulerOptions = {
   readonly karras?: boolean;
 };
 
-function eulerSampler(schedule: Schedule, steps: number, karras: boolean, ancestral: boolean): Sampler {
+function eulerSampler(read: Schedule, steps: number, karras: boolean, ancestral: boolean): Sampler {
+  const schedule = spacedBy(read, 'linspace');
   const table = sigmaTable(schedule);
   const spaced = spacedTimesteps(schedule, steps, false);
   const plain = spaced.map((t) => interpolate(table, t));

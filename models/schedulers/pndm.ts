@@ -8,7 +8,15 @@
  *
  * Source: Liu et al. 2022, formulas 9 and 12; diffusers `PNDMScheduler` with `skip_prk_steps`.
  */
-import { alphaBarOrFinal, combine, predictionCoefficients, type Sampler, START, spacedTimesteps } from './sampler.ts';
+import {
+  alphaBarOrFinal,
+  combine,
+  predictionCoefficients,
+  type Sampler,
+  START,
+  spacedBy,
+  spacedTimesteps,
+} from './sampler.ts';
 import { alphaBar, type Samples, type Schedule } from './schedule.ts';
 
 /** Adams–Bashforth weights of the newest 2, 3 and 4 outputs. */
@@ -20,7 +28,8 @@ const ADAMS_BASHFORTH: readonly (readonly number[])[] = [
 ];
 
 /** @throws RangeError for a wrong number of steps, prediction type `sample` or zero terminal SNR @example pndm(schedule, 50) // 51 calls */
-export function pndm(schedule: Schedule, steps: number): Sampler {
+export function pndm(read: Schedule, steps: number): Sampler {
+  const schedule = spacedBy(read, 'leading');
   const prediction = schedule.config.prediction_type;
   if (prediction === 'sample')
     throw new RangeError('pndm: expected prediction_type epsilon or v_prediction, found sample');

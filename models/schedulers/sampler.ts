@@ -81,6 +81,15 @@ export function checkSteps(schedule: Schedule, steps: number, most = schedule.le
 }
 
 /**
+ * The schedule as a sampler reads it: without `timestep_spacing` in the file its own class's default holds, as in
+ * diffusers' `from_config`: `linspace` for DPM-Solver and Euler, `leading` for the others.
+ */
+export const spacedBy = (schedule: Schedule, otherwise: 'leading' | 'linspace'): Schedule =>
+  schedule.config.spacingGiven
+    ? schedule
+    : { ...schedule, config: { ...schedule.config, timestep_spacing: otherwise } };
+
+/**
  * Timesteps of `steps` model calls, falling. Table 2 of Lin et al. 2023 (the three spacings), with diffusers' roundings.
  * @param rounded false leaves linspace fractional (Euler)
  */

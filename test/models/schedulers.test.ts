@@ -58,9 +58,24 @@ const pointModel = (schedule: ReturnType<typeof scheduleOf>, c: number) => (x: A
   return Float64Array.from(x, (value) => (value - Math.sqrt(bar) * c) / Math.sqrt(1 - bar));
 };
 
+it.each(['PNDMScheduler', 'DDIMScheduler', 'DPMSolverMultistepScheduler'])(
+  'without timestep_spacing the default of the class that reads holds, whoever wrote (%s)',
+  (_class_name) => {
+    const schedule = scheduleOf({ _class_name, steps_offset: 1 });
+    const timesteps = (name: string) => createSampler(name, schedule, 5).timesteps;
+    // numpy's linspace(0, 999, 5) and linspace(0, 999, 6) without its first, as diffusers' classes call it
+    expect(timesteps('euler')).toEqual([999, 749.25, 499.5, 249.75, 0]);
+    expect(timesteps('euler-ancestral')).toEqual([999, 749.25, 499.5, 249.75, 0]);
+    expect(timesteps('dpm-solver++')).toEqual([999, 799, 599, 400, 200]);
+    expect(timesteps('ddim')).toEqual([801, 601, 401, 201, 1]);
+    const given = scheduleOf({ _class_name, steps_offset: 1, timestep_spacing: 'leading' });
+    expect(createSampler('euler', given, 5).timesteps).toEqual([801, 601, 401, 201, 1]);
+  },
+);
+
 describe('closed forms', () => {
   it.each(['ddim', 'dpm-solver++', 'euler', 'ddpm'] as const)('%s reaches the only picture there is', async (name) => {
-    const schedule = scheduleOf({ set_alpha_to_one: true });
+    const schedule = scheduleOf({ set_alpha_to_one: true, timestep_spacing: 'leading' }); // whole timesteps
     const sampler = createSampler(name, schedule, 7);
     const end = await runSampler(sampler, pointModel(schedule, 0.7), random(10, 1), {
       noise: (k) => random(10, k + 2),

@@ -1,7 +1,10 @@
 /** A base model made ready to run, with or without an adapter: what `generate` and the trainer start from. */
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { type Backend, CoreError, type Tree, tensor } from '../../core/index.ts';
 import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
+import { checkAdapter } from '../../models/io/adapter-check.ts';
+import { combine, type Share, splitStrength } from '../../models/io/adapter-combine.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
 import { type Base, openBase } from '../../models/io/base.ts';
 import { FileError, listed } from '../../models/io/error.ts';
@@ -16,6 +19,7 @@ import type { Param } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
 import type { PerNetwork } from '../step/state.ts';
+import { addedIn } from './merged-weights.ts';
 import { SMALL_BASE } from './paths.ts';
 import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
 
@@ -47,8 +51,10 @@ export function storageOf(base: Base, backend: Backend, wanted: WeightStorage = 
 }
 
 export type LoadModelOptions = {
-  /** An adapter file or folder to attach. */
-  readonly adapter?: string | undefined;
+  /** An adapter file or folder to attach, or several with strengths: `FILE=0.7`; their changes add up. */
+  readonly adapter?: string | readonly string[] | undefined;
+  /** Strength of those named without one; default: 1. */
+  readonly adapterStrength?: number;
   /** Folder of the configurations that belong to a single-file checkpoint. */
   readonly configFolder?: string | undefined;
   /** f64 runs on the cpu backend only. */
@@ -121,7 +127,9 @@ export function adaptersFromFile(
     const local = name.slice(dot + 1);
     const shape = network && linears[network].get(local);
     if (module.kernel !== undefined) {
-      problems.push(`${name} is a convolution's, only linear layers can be adapted on the fly: npm run merge takes it`);
+      problems.push(
+        `${name} is a convolution's, only linear layers can be trained on: npm run generate and merge take it`,
+      );
     } else if (shape === undefined) {
       problems.push(`${name} is no linear layer of the base`);
     } else if (shape[0] !== module.dOut || shape[1] !== module.dIn) {
@@ -140,9 +148,38 @@ function adapterOf({ A, B, rank, dIn, dOut }: AdapterModule, factor: number, dty
   return { A: tensor(A, [dIn, rank], dtype), B: tensor(b, [rank, dOut], dtype) };
 }
 
-async function openAdapter(location: string, base: Base, linears: Linears, { dtype = 'f32' }: LoadModelOptions) {
-  const file = await readAdapter(location, base.configs);
-  return { file, adapters: adaptersFromFile(file, linears, { file: location, dtype }) };
+/**
+ * Reads adapters for a base, `FILE` or `FILE=0.7` each, and adds them up.
+ * @throws FileError naming file and module that do not fit
+ */
+export async function readAdapters(
+  base: Base,
+  wanted: readonly string[],
+  strength = 1,
+): Promise<{ readonly name: string; readonly adapter: AdapterFile }> {
+  const shares: Share[] = [];
+  for (const text of wanted) {
+    const split = splitStrength(text, strength, existsSync(text));
+    const adapter = checkAdapter(split.path, await readAdapter(split.path, base.configs), base.parts);
+    shares.push({ name: split.path, adapter, strength: split.strength });
+  }
+  return { name: shares[0].name, adapter: combine(shares) };
+}
+
+async function openAdapter(
+  wanted: readonly string[],
+  base: Base,
+  linears: Linears,
+  { dtype = 'f32', adapterStrength }: LoadModelOptions,
+) {
+  const { name, adapter: file } = await readAdapters(base, wanted, adapterStrength);
+  const isKernel = ([, module]: readonly [string, AdapterModule]) => module.kernel !== undefined;
+  const linear = new Map([...file.modules].filter((entry) => !isKernel(entry)));
+  const adapters =
+    linear.size === 0
+      ? { unet: {}, text: {}, scale: 1 }
+      : adaptersFromFile({ ...file, modules: linear }, linears, { file: name, dtype });
+  return { file, adapters, kernels: new Map([...file.modules].filter(isKernel)) };
 }
 
 /**
@@ -168,7 +205,14 @@ export async function loadBase(
 ): Promise<LoadedModel> {
   const linears = linearsOf(base);
   const adapter =
-    options.adapter === undefined ? undefined : await openAdapter(options.adapter, base, linears, options);
+    options.adapter === undefined ? undefined : await openAdapter([options.adapter].flat(), base, linears, options);
+  // adapters of convolutions cannot be attached: their changes are added to the weights as these are read
+  const kernelsOf = (part: Part) =>
+    new Map(
+      [...(adapter?.kernels ?? [])]
+        .filter(([name]) => name.startsWith(`${part}.`))
+        .map(([name, module]) => [name.slice(part.length + 1), module] as const),
+    );
   const specs = specsOf(base);
   const dtype = options.dtype ?? 'f32';
   const how: LoadOptions = {
@@ -176,7 +220,7 @@ export async function loadBase(
     weights: dtype === 'f64' ? 'f32' : storageOf(base, backend, options.weights),
     ...(options.keepOnHost ? {} : { backend }),
   };
-  const unet = await load(specs.unet, base.parts.unet, how);
+  const unet = await load(specs.unet, addedIn(base.parts.unet, kernelsOf('unet')), how);
   const text = await load(specs.text, base.parts.text_encoder, how);
   const vae = await load(specs.vae, base.parts.vae, how);
   const { configs } = base;

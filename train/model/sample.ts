@@ -24,6 +24,8 @@ export interface SampleOptions {
   readonly batch?: number;
   /** pieces of 77 ids that a prompt may take (default: 1) */
   readonly captionChunks?: number | undefined;
+  /** what guidance leads away from; default: the empty text */
+  readonly negative?: string | undefined;
   readonly onStep?: (done: number, of: number) => void;
 }
 /** RGB pictures [h, w, 3] in [−1, 1], one per prompt. */
@@ -52,7 +54,7 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
       const group = prompts.slice(from, from + size);
       const n = group.length;
       // unconditional half first
-      const texts = guided ? [...group.map(() => ''), ...group] : group;
+      const texts = guided ? [...group.map(() => o.negative ?? ''), ...group] : group;
       const context = encode(
         p.text,
         idsTensor(
