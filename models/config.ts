@@ -155,7 +155,9 @@ export const textEncoderSchema = z
   .object({
     architectures: z
       .array(z.string())
-      .refine((names) => names.includes('CLIPTextModel'), { error: 'must name CLIPTextModel' })
+      .refine((names) => names.some((name) => /^CLIPTextModel(WithProjection)?$/.test(name)), {
+        error: 'must name CLIPTextModel',
+      })
       .nullish(),
     model_type: only('clip_text_model'),
     vocab_size: int(3, 4_194_304).default(49_408),

@@ -74,7 +74,11 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const dtype = o.dtype === undefined ? undefined : o.dtype === 'f16' ? 'F16' : 'F32';
   const weights = mergedModel(base, adapter, o.unmerge ? -1 : 1, dtype);
   const tokenizerFiles = (await tokenizerOf(base)).raw;
-  await writeBase(o.out, { configFiles: base.configFiles, tokenizerFiles, weights }, { signal: io.signal });
+  await writeBase(
+    o.out,
+    { configFiles: base.configFiles, configBytes: base.configBytes, tokenizerFiles, weights },
+    { signal: io.signal },
+  );
 
   checkBase(await openBase(o.out));
   const count = `${adapter.modules.size} module${adapter.modules.size === 1 ? '' : 's'}`;

@@ -43,6 +43,46 @@ export function parseMerges(text: string, file = 'tokenizer/merges.txt'): readon
   });
 }
 
+const pieces = z.union([z.string().transform((line) => line.split(' ')), z.array(z.string())]);
+const fastSchema = z.object({
+  added_tokens: z
+    .array(
+      z.object({
+        id: z
+          .int()
+          .min(0)
+          .max(MAX_ID - 1),
+        content: z.string(),
+      }),
+    )
+    .nullish(),
+  model: z.object({
+    type: z.literal('BPE', { error: 'only "BPE" is supported' }).nullish(),
+    end_of_word_suffix: z.literal('</w>', { error: 'only "</w>" is supported, CLIP\'s' }),
+    vocab: z.record(z.string(), z.unknown()),
+    merges: z.array(pieces.refine((pair) => pair.length === 2, { error: 'expected two symbols to merge' })),
+  }),
+});
+
+/**
+ * Checks the content of tokenizer.json, the one file that transformers 5 writes: vocabulary and merges.
+ * @throws FileError naming file and field
+ */
+export function parseTokenizerJson(
+  text: string,
+  file = 'tokenizer/tokenizer.json',
+): { readonly vocabulary: ReadonlyMap<string, number>; readonly merges: readonly (readonly [string, string])[] } {
+  const result = fastSchema.safeParse(parseJson(text, file));
+  if (!result.success) {
+    const issue = result.error.issues[0]!;
+    throw new FileError(file, issue.path.map(String).join('.'), issue.message);
+  }
+  const { added_tokens, model } = result.data;
+  const vocabulary = new Map(parseVocabulary(JSON.stringify(model.vocab), file));
+  for (const { id, content } of added_tokens ?? []) vocabulary.set(content, id);
+  return { vocabulary, merges: model.merges.slice(0, MAX_MERGES) as unknown as readonly (readonly [string, string])[] };
+}
+
 /** A special token is written as its text or as a record with `content`. */
 const token = z.union([z.string(), z.object({ content: z.string() }).transform((t) => t.content)]);
 const configSchema = z.object({

@@ -6,8 +6,8 @@ import type { AdapterForm } from './adapter-write.ts';
 /** One line per form, for help and the end of a run. */
 export const READERS: Readonly<Record<AdapterForm, string>> = {
   diffusers: 'diffusers 0.34 and later; older ones only with one rank for all (--pad-rank)',
-  kohya: "kohya's sd-scripts, AUTOMATIC1111's web UI, ComfyUI; diffusers 0.34 and later",
-  peft: 'PEFT 0.17 and later, one folder per network',
+  kohya: "kohya's sd-scripts, AUTOMATIC1111's web UI, ComfyUI; diffusers 0.34 and later but for time_embedding",
+  peft: 'PEFT, one folder per network (the text encoder with transformers below 5.6)',
 };
 
 /**
@@ -25,8 +25,8 @@ export function readerNotes(adapter: AdapterFile, form: AdapterForm): readonly s
   const whole = normOf([...adapter.modules.values()]);
   if (share > 0)
     notes.push(
-      `kohya's own scripts adapt no time_embedding: ${lost.map(([name]) => name.slice('unet.'.length)).join(' and ')} ` +
-        `would be left out there, ${((100 * share) / whole).toPrecision(2)}% of ‖ΔW‖`,
+      `kohya's own scripts and diffusers leave time_embedding out of this form: ${lost.map(([name]) => name.slice('unet.'.length)).join(' and ')} ` +
+        `would be lost there, ${((100 * share) / whole).toPrecision(2)}% of ‖ΔW‖`,
     );
   return notes;
 }

@@ -9,6 +9,8 @@ import { type TensorOut, writeSafetensors } from './safetensors-write.ts';
 /** Everything that a model folder is written from. */
 export type BaseOut = {
   readonly configFiles: Omit<ConfigFiles, 'modelIndex'>;
+  /** Bytes of those that were read from a folder and are to be written as they were. */
+  readonly configBytes?: ReadonlyMap<string, Uint8Array>;
   /** `vocab.json`, `merges.txt`, `tokenizer_config.json` …: name → bytes. */
   readonly tokenizerFiles: ReadonlyMap<string, Uint8Array>;
   readonly weights: Readonly<Record<Part, ReadonlyMap<string, TensorOut>>>;
@@ -37,10 +39,11 @@ export async function writeBase(folder: string, model: BaseOut, options: AtomicO
         await writeFileAtomic(path.join(temporary, name), content, options.signal ? { signal: options.signal } : {});
       };
       await write('model_index.json', text(modelIndex(model.configFiles.scheduler)));
-      await write('scheduler/scheduler_config.json', text(model.configFiles.scheduler));
+      const config = (name: string, json: Json) => write(name, model.configBytes?.get(name) ?? text(json));
+      await config('scheduler/scheduler_config.json', model.configFiles.scheduler);
       for (const [name, bytes] of model.tokenizerFiles) await write(`tokenizer/${name}`, bytes);
       for (const part of PARTS) {
-        await write(`${part}/config.json`, text(model.configFiles[CONFIG_KEY[part]]));
+        await config(`${part}/config.json`, model.configFiles[CONFIG_KEY[part]]);
         const file = path.join(temporary, part, WEIGHT_FILE[part]);
         // transformers refuses a file whose metadata do not say "pt".
         const metadata = new Map([['format', 'pt']]);
@@ -54,10 +57,14 @@ export async function writeBase(folder: string, model: BaseOut, options: AtomicO
 /** Everything of an opened base but its weights, for writing it again. @throws RangeError without a tokenizer */
 export function filesOf(base: Base): Omit<BaseOut, 'weights'> {
   if (base.tokenizer === undefined) throw new RangeError(`${base.path} has no tokenizer files to copy`);
-  return { configFiles: base.configFiles, tokenizerFiles: base.tokenizer.raw };
+  return { configFiles: base.configFiles, configBytes: base.configBytes, tokenizerFiles: base.tokenizer.raw };
 }
 
-const text = (json: Json) => `${JSON.stringify(json, null, 2)}\n`;
+/** Keys that transformers 5 takes as numbers with a point only; JSON has one kind of number and writes 1.0 as 1. */
+const FLOATS = 'attention_dropout|dropout|initializer_factor|initializer_range|layer_norm_eps';
+const WHOLE = new RegExp(`("(?:${FLOATS})": -?\\d+)(?=,?$)`, 'gm');
+
+const text = (json: Json) => `${JSON.stringify(json, null, 2).replace(WHOLE, '$1.0')}\n`;
 
 /** The parts that are there; a safety checker is not, and says so, or diffusers would look for its folder. */
 function modelIndex(scheduler: Json): Json {

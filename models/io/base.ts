@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import {
   checkTogether,
@@ -18,10 +18,11 @@ import {
 } from '../config.ts';
 import { PARTS, type Part } from '../names.ts';
 import { SD15_MODEL_INDEX, SD15_SCHEDULER, SD15_TEXT_ENCODER, SD15_UNET, SD15_VAE } from '../sd15.ts';
-import { asFileError, FileError, systemCode } from './error.ts';
-import { type Json, readJson } from './json.ts';
-import { openLdm } from './ldm.ts';
+import { asFileError, FileError, quoted, systemCode } from './error.ts';
+import { decodeText, type Json, parseJson, readBytes } from './json.ts';
+import { markersOf, openLdm } from './ldm.ts';
 import { openPart } from './part.ts';
+import { conversionHint } from './safetensors-header.ts';
 import { readTokenizer, type TokenizerFiles } from './tokenizer-files.ts';
 import type { WeightSource } from './weights.ts';
 
@@ -39,6 +40,8 @@ export type Base = {
   readonly path: string;
   readonly configs: ModelConfigs;
   readonly configFiles: ConfigFiles;
+  /** The same files' bytes, by path in the folder: written again they keep the spelling of their numbers. */
+  readonly configBytes: ReadonlyMap<string, Uint8Array>;
   /** Undefined for a single file opened without a folder: CLIP's own vocabulary is meant. */
   readonly tokenizer: TokenizerFiles | undefined;
   readonly parts: Readonly<Record<Part, WeightSource>>;
@@ -68,9 +71,11 @@ export async function openBase(location: string, options: OpenOptions = {}): Pro
 async function openFolder(folder: string): Promise<Base> {
   const there = await Promise.all(['model_index.json', ...PARTS].map((name) => exists(path.join(folder, name))));
   if (!there.includes(true)) {
-    throw new FileError(folder, '', 'is not a model: no model_index.json, unet, vae and text_encoder in it');
+    const pickle = (await readdir(folder)).find((name) => /\.(bin|ckpt|pt|pth|pkl)$/i.test(name));
+    const hint = pickle === undefined ? '' : `; there is only ${quoted(pickle)}: ${conversionHint(pickle)}`;
+    throw new FileError(folder, '', `is not a model: no model_index.json, unet, vae and text_encoder in it${hint}`);
   }
-  const { configs, configFiles } = await readConfigs(folder);
+  const { configs, configFiles, configBytes } = await readConfigs(folder);
   const tokenizer = await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder);
   const unet = await openPart(path.join(folder, 'unet'), 'unet');
   const vae = await openPart(path.join(folder, 'vae'), 'vae');
@@ -80,6 +85,7 @@ async function openFolder(folder: string): Promise<Base> {
     path: folder,
     configs,
     configFiles,
+    configBytes,
     tokenizer,
     parts: { unet: unet.source, vae: vae.source, text_encoder: text.source },
     hash: once(() => hashFiles(files.map((file) => [path.relative(folder, file).split(path.sep).join('/'), file]))),
@@ -88,17 +94,42 @@ async function openFolder(folder: string): Promise<Base> {
 
 async function openSingleFile(file: string, options: OpenOptions): Promise<Base> {
   const folder = options.configFolder;
-  const { configs, configFiles } = folder === undefined ? SD15 : await readConfigs(folder);
+  const { configs, configFiles, configBytes } =
+    folder === undefined ? await singleFileConfigs(file) : await readConfigs(folder);
   const tokenizer =
     folder === undefined ? undefined : await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder);
   const parts = await openLdm(file, configs);
-  return { path: file, configs, configFiles, tokenizer, parts, hash: once(() => hashFiles([['checkpoint', file]])) };
+  return {
+    path: file,
+    configs,
+    configFiles,
+    configBytes,
+    tokenizer,
+    parts,
+    hash: once(() => hashFiles([['checkpoint', file]])),
+  };
 }
 
-type Configured = { readonly configs: ModelConfigs; readonly configFiles: ConfigFiles };
+type Configured = Pick<Base, 'configs' | 'configFiles' | 'configBytes'>;
+
+/** SD 1.5's configurations with what the file's markers say about its noise schedule. */
+async function singleFileConfigs(file: string): Promise<Configured> {
+  if (!/\.safetensors$/i.test(file)) return SD15;
+  const { v_pred, ztsnr } = await markersOf(file);
+  if (!v_pred) return SD15;
+  const zero: { readonly [key: string]: Json } = ztsnr
+    ? { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }
+    : {};
+  const scheduler: Json = { ...SD15_SCHEDULER, _class_name: 'DDIMScheduler', prediction_type: 'v_prediction', ...zero };
+  return configured({ ...SD15.configFiles, scheduler }, (name) => `${file}: ${name}`);
+}
 
 /** Checked configurations from their JSON. */
-function configured(files: ConfigFiles, file: (name: string) => string): Configured {
+function configured(
+  files: ConfigFiles,
+  file: (name: string) => string,
+  configBytes: ReadonlyMap<string, Uint8Array> = new Map(),
+): Configured {
   parseConfig(modelIndexSchema, files.modelIndex, file('model_index.json'));
   const configs: ModelConfigs = {
     unet: parseConfig(unetSchema, files.unet, file('unet/config.json')),
@@ -107,7 +138,7 @@ function configured(files: ConfigFiles, file: (name: string) => string): Configu
     scheduler: parseScheduler(files.scheduler, file('scheduler/scheduler_config.json')),
   };
   checkTogether(configs, (part) => file(`${part}/config.json`));
-  return { configs, configFiles: files };
+  return { configs, configFiles: files, configBytes };
 }
 
 const SD15: Configured = configured(
@@ -121,10 +152,17 @@ const SD15: Configured = configured(
   (name) => `SD 1.5's ${name}`,
 );
 
+const MAX_CONFIG_BYTES = 1 << 20;
+
 /** The configurations of a folder in the diffusers layout; the weights need not be there. */
 export async function readConfigs(folder: string): Promise<Configured> {
   const file = (name: string) => path.join(folder, name);
-  const read = (name: string) => readJson(file(name));
+  const configBytes = new Map<string, Uint8Array>();
+  const read = async (name: string): Promise<Json> => {
+    const bytes = await readBytes(file(name), MAX_CONFIG_BYTES);
+    configBytes.set(name, bytes);
+    return parseJson(decodeText(bytes, file(name)), file(name));
+  };
   const files: ConfigFiles = {
     modelIndex: (await exists(file('model_index.json'))) ? await read('model_index.json') : SD15_MODEL_INDEX,
     unet: await read('unet/config.json'),
@@ -132,7 +170,7 @@ export async function readConfigs(folder: string): Promise<Configured> {
     textEncoder: await read('text_encoder/config.json'),
     scheduler: await read('scheduler/scheduler_config.json'),
   };
-  return configured(files, file);
+  return configured(files, file, configBytes);
 }
 
 async function exists(file: string): Promise<boolean> {

@@ -5,7 +5,7 @@
 import type { UNetConfig, VaeConfig } from '../config.ts';
 import { LDM_PREFIX, ldmNames, PARTS, type Part } from '../names.ts';
 import { FileError } from './error.ts';
-import { checkPositionIds, withoutKernel } from './part.ts';
+import { textEncoderName, withoutKernel } from './part.ts';
 import { openSafetensors } from './safetensors.ts';
 import { conversionHint } from './safetensors-header.ts';
 import { type Weight, type WeightSource, weightOf, weightSource } from './weights.ts';
@@ -17,6 +17,17 @@ const OTHERS: readonly (readonly [string, string])[] = [
   ['model.diffusion_model.joint_blocks.', 'a Stable Diffusion 3 checkpoint'],
   ['model.diffusion_model.double_blocks.', 'a Flux checkpoint'],
 ];
+
+const FIRST_KERNEL = 'model.diffusion_model.input_blocks.0.0.weight';
+
+/**
+ * What a single file says about its noise schedule: keys without values that stand for how it was trained.
+ * @throws FileError as `openSafetensors`
+ */
+export async function markersOf(file: string): Promise<{ readonly v_pred: boolean; readonly ztsnr: boolean }> {
+  const { tensors } = await openSafetensors(file);
+  return { v_pred: tensors.has('v_pred'), ztsnr: tensors.has('ztsnr') };
+}
 
 /**
  * Opens a single-file checkpoint; headers only. Schedule tables, EMA copies and other extras are left out.
@@ -31,6 +42,14 @@ export async function openLdm(
   const stored = [...opened.tensors.keys()];
   const other = OTHERS.find(([prefix]) => stored.some((name) => name.startsWith(prefix)));
   if (other !== undefined) throw new FileError(file, 'tensors', `this is ${other[1]}, expected Stable Diffusion 1.5`);
+  const first = opened.tensors.get(FIRST_KERNEL)?.shape;
+  const extra = first === undefined ? 0 : first[1] - configs.unet.in_channels;
+  if (extra === 5 || extra === 4)
+    throw new FileError(
+      file,
+      `tensor "${FIRST_KERNEL}"`,
+      `takes ${first![1]} channels: this is ${extra === 5 ? 'an inpainting' : 'an instruct-pix2pix'} checkpoint, expected text to image`,
+    );
   const lacking = PARTS.find((part) => !stored.some((name) => name.startsWith(LDM_PREFIX[part])));
   if (lacking !== undefined) {
     throw new FileError(
@@ -42,6 +61,11 @@ export async function openLdm(
   const names = ldmNames(configs);
   const weights: Record<Part, Weight[]> = { unet: [], vae: [], text_encoder: [] };
   for (const name of stored) {
+    if (name.startsWith(LDM_PREFIX.text_encoder)) {
+      const modern = textEncoderName(name.slice(LDM_PREFIX.text_encoder.length));
+      if (modern !== undefined) weights.text_encoder.push(weightOf(opened, name, modern));
+      continue;
+    }
     const mapped = names.fromLdm(name);
     if (mapped === undefined) {
       // Inside a network's prefix nothing is an extra: let the check of the names report it.
@@ -50,10 +74,6 @@ export async function openLdm(
       continue;
     }
     const [part, modern] = mapped;
-    if (modern.endsWith('.position_ids')) {
-      await checkPositionIds(opened, name);
-      continue;
-    }
     const attention = part === 'vae' && modern.includes('.attentions.');
     const shape = attention ? withoutKernel(opened.tensors.get(name)!.shape) : undefined;
     weights[part].push(weightOf(opened, name, modern, shape));

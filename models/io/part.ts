@@ -14,8 +14,6 @@ export type OpenedPart = { readonly source: WeightSource; readonly files: readon
 const MAX_SHARDS = 1000;
 const MAX_INDEX_BYTES = 32 << 20;
 
-const POSITION_IDS = 'text_model.embeddings.position_ids';
-
 /** Names of weight files in the order of preference: full precision before the fp16 variant. */
 function candidates(part: Part): readonly string[] {
   const stem = part === 'text_encoder' ? 'model' : 'diffusion_pytorch_model';
@@ -86,8 +84,9 @@ async function openShards(folder: string, index: string): Promise<readonly Safet
 async function weightsOf(file: Safetensors, part: Part): Promise<readonly Weight[]> {
   const weights: Weight[] = [];
   for (const [stored, { shape }] of file.tensors) {
-    if (part === 'text_encoder' && stored === POSITION_IDS) {
-      await checkPositionIds(file, stored);
+    if (part === 'text_encoder') {
+      const name = textEncoderName(stored);
+      if (name !== undefined) weights.push(weightOf(file, stored, name));
       continue;
     }
     if (part !== 'vae') {
@@ -107,15 +106,12 @@ export function withoutKernel(shape: readonly number[]): readonly number[] {
 }
 
 /**
- * The buffer `position_ids` of older text encoders counts 0, 1, 2 …, which the model does by itself: it is checked and
- * left out. A file where it says something else would not run as written.
+ * The text encoder's names as CLIPTextModel has had them up to transformers 5.5, or undefined for what the model does not
+ * use: `position_ids`, which count 0, 1, 2 … whatever merged checkpoints have made of them, and the projection of a
+ * CLIPTextModelWithProjection. transformers 5.6 dropped the level `text_model`.
  */
-export async function checkPositionIds(file: Safetensors, stored: string): Promise<void> {
-  const { shape } = file.tensors.get(stored)!;
-  const count = shape.reduce((product, size) => product * size, 1);
-  const wrong = (problem: string) => new FileError(file.file, `tensor ${quoted(stored)}`, problem);
-  if (count > 65_536) throw wrong(`has ${count} values, at most 65536 were expected`);
-  const ids = await file.float64(stored); // merged checkpoints store them as F16 or F32
-  const bad = ids.findIndex((id, i) => id !== i);
-  if (bad >= 0) throw wrong(`value ${bad} is ${ids[bad]}, expected the positions 0, 1, 2 …`);
+export function textEncoderName(stored: string): string | undefined {
+  if (/^(text_model\.)?embeddings\.position_ids$/.test(stored) || /^text_projection(\.weight)?$/.test(stored))
+    return undefined;
+  return /^(embeddings|encoder|final_layer_norm)\./.test(stored) ? `text_model.${stored}` : stored;
 }

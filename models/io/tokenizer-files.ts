@@ -4,8 +4,8 @@
  */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { createTokenizer, type Tokenizer } from '../clip/tokenizer.ts';
-import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../clip/tokenizer-files.ts';
+import { CLIP_TOKENIZER, createTokenizer, type Tokenizer } from '../clip/tokenizer.ts';
+import { parseMerges, parseTokenizerConfig, parseTokenizerJson, parseVocabulary } from '../clip/tokenizer-files.ts';
 import type { TextEncoderConfig } from '../config.ts';
 import { FileError } from './error.ts';
 import { decodeText, parseJson, readBytes } from './json.ts';
@@ -18,11 +18,17 @@ export type TokenizerFiles = {
 
 const MAX_BYTES = 32 << 20;
 
+/** Absent: CLIP's own settings. */
+const CONFIG = 'tokenizer_config.json';
+
+/** What transformers 5 writes in place of the two files of vocabulary and merges. */
+const FAST = 'tokenizer.json';
+
 /** Not needed here, but kept for the loaders that want it. */
 const SPECIAL = 'special_tokens_map.json';
 
 /**
- * Reads `vocab.json`, `merges.txt` and `tokenizer_config.json` of `folder`.
+ * Reads `vocab.json` and `merges.txt`, or `tokenizer.json` where there is nothing else, and `tokenizer_config.json`.
  * @throws FileError naming file and line or token, also where ids or lengths do not fit the text encoder
  */
 export async function readTokenizer(
@@ -31,20 +37,23 @@ export async function readTokenizer(
 ): Promise<TokenizerFiles> {
   const file = (name: string) => path.join(folder, name);
   const raw = new Map<string, Uint8Array>();
-  for (const name of ['vocab.json', 'merges.txt', 'tokenizer_config.json']) {
+  const fast = !(await isFile(file('vocab.json'))) && (await isFile(file(FAST)));
+  for (const name of fast ? [FAST] : ['vocab.json', 'merges.txt'])
     raw.set(name, await readBytes(file(name), MAX_BYTES));
-  }
-  if (await isFile(file(SPECIAL))) raw.set(SPECIAL, await readBytes(file(SPECIAL), MAX_BYTES));
+  for (const name of [CONFIG, SPECIAL])
+    if (await isFile(file(name))) raw.set(name, await readBytes(file(name), MAX_BYTES));
   const parsed = <T>(name: string, parse: (text: string, file: string) => T): T =>
     parse(decodeText(raw.get(name)!, file(name)), file(name));
-  const vocabulary = parsed('vocab.json', parseVocabulary);
-  const merges = parsed('merges.txt', parseMerges);
-  const config = parsed('tokenizer_config.json', parseTokenizerConfig);
+  const { vocabulary, merges } = fast
+    ? parsed(FAST, parseTokenizerJson)
+    : { vocabulary: parsed('vocab.json', parseVocabulary), merges: parsed('merges.txt', parseMerges) };
+  const config = raw.has(CONFIG) ? parsed(CONFIG, parseTokenizerConfig) : CLIP_TOKENIZER;
   if (raw.has(SPECIAL)) parsed(SPECIAL, parseJson);
-  const tokenizer = build(file('vocab.json'), () => createTokenizer(vocabulary, merges, config));
+  const named = file(fast ? FAST : 'vocab.json');
+  const tokenizer = build(named, () => createTokenizer(vocabulary, merges, config));
   if (tokenizer.vocabularySize > encoder.vocab_size) {
     const problem = `ids go up to ${tokenizer.vocabularySize - 1}, but the text encoder's vocab_size is ${encoder.vocab_size}`;
-    throw new FileError(file('vocab.json'), '', problem);
+    throw new FileError(named, '', problem);
   }
   if (config.maxLength > encoder.max_position_embeddings) {
     const problem = `is ${config.maxLength}, above the text encoder's max_position_embeddings ${encoder.max_position_embeddings}`;

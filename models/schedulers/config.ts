@@ -41,6 +41,11 @@ const configSchema = z
   })
   .superRefine((config, context) => {
     const issue = (field: string, message: string) => context.addIssue({ code: 'custom', path: [field], message });
+    if (/^FlowMatch/.test(config._class_name))
+      issue(
+        '_class_name',
+        `${config._class_name} is for flow-matching models (Stable Diffusion 3, Flux), not supported`,
+      );
     if (config.beta_start > config.beta_end)
       issue('beta_start', `must not exceed beta_end ${config.beta_end}, found ${config.beta_start}`);
     if (config.trained_betas && config.trained_betas.length !== config.num_train_timesteps)

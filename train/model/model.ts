@@ -128,7 +128,7 @@ export function adaptersFromFile(
     const shape = network && linears[network].get(local);
     if (module.kernel !== undefined) {
       problems.push(
-        `${name} is a convolution's, only linear layers can be trained on: npm run generate and merge take it`,
+        `${name} is a convolution's, only linear layers can be trained on: npm run merge takes it, and generate`,
       );
     } else if (shape === undefined) {
       problems.push(`${name} is no linear layer of the base`);

@@ -102,7 +102,7 @@ test('notes: kohya adapts no time embedding, told with its share of ‖ΔW‖', 
   const [lost, other] = names.map((name) => deltaWeight(two.modules.get(name)!).reduce((s, x) => s + x * x, 0));
   const percent = (100 * Math.sqrt(lost / (lost + other))).toPrecision(2);
   expect(readerNotes(two, 'kohya').join('\n')).toMatch(
-    new RegExp(`time_embedding.*linear_1 would.* ${percent}% of ‖ΔW‖`),
+    new RegExp(`time_embedding.*linear_1 would be lost.* ${percent}% of ‖ΔW‖`),
   );
   const still = { ...two, modules: new Map([...two.modules].map(([n, m]) => [n, { ...m, B: m.B.map(() => 0) }])) };
   expect(readerNotes(still, 'kohya').join('\n')).not.toMatch(/time_embedding/);

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openBase } from '../../../models/io/base.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
-import { positions, rewrite, shard, TEXT, UNET, VAE } from '../../support/tiny-base-files.ts';
+import { rewrite, shard, TEXT, UNET, VAE } from '../../support/tiny-base-files.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-base-'));
 const good = path.join(scratch, 'good');
@@ -79,15 +79,6 @@ describe('openBase refuses', () => {
       'another context',
       (f) => json(f, 'unet/config.json', { cross_attention_dim: 16 }),
       /cross_attention_dim: is 16, but .*hidden_size is 8/,
-    ],
-    [
-      'position_ids out of order',
-      (f) =>
-        rewrite(path.join(f, TEXT), (name, tensor) => [
-          [name, tensor],
-          ['text_model.embeddings.position_ids', positions(Int32Array.of(0, 2, 1))],
-        ]),
-      /position_ids": value 1 is 2, expected the positions/,
     ],
     [
       'a name in two forms',

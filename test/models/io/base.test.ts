@@ -91,6 +91,36 @@ describe('openBase takes', () => {
     }
   });
 
+  it('position_ids that a merge has spoilt, and a projection beside the text encoder: neither is used', async () => {
+    const folder = copy();
+    await rewrite(path.join(folder, TEXT), (name, tensor) => [
+      [name, tensor],
+      ['text_model.embeddings.position_ids', positions(Int32Array.of(0, 2, 1))],
+      ['text_projection.weight', { dtype: 'F32', shape: [1, 1], data: Float32Array.of(1) }],
+    ]);
+    await expectTiny(folder);
+  });
+
+  it('what transformers 5 writes: no level text_model, tokenizer.json alone', async () => {
+    const folder = copy();
+    await rewrite(path.join(folder, TEXT), (name, tensor) => [[name.replace(/^text_model\./, ''), tensor]]);
+    await expectTiny(folder);
+    const before = (await openBase(folder)).tokenizer!.tokenizer;
+    const file = (name: string) => path.join(folder, 'tokenizer', name);
+    const vocab = JSON.parse(readFileSync(file('vocab.json'), 'utf8')) as Record<string, number>;
+    const lines = readFileSync(file('merges.txt'), 'utf8').trim().split('\n').slice(1);
+    const end = '<|endoftext|>';
+    const { [end]: id, ...rest } = vocab;
+    for (const merges of [lines, lines.map((line) => line.split(' '))]) {
+      const model = { type: 'BPE', end_of_word_suffix: '</w>', vocab: rest, merges };
+      writeFileSync(file('tokenizer.json'), JSON.stringify({ added_tokens: [{ id, content: end }], model }));
+      for (const name of ['vocab.json', 'merges.txt', 'tokenizer_config.json']) rmSync(file(name), { force: true });
+      const after = (await openBase(folder)).tokenizer!.tokenizer;
+      for (const text of ['a small left effusion', '', 'x '.repeat(200)])
+        expect(after.encode(text)).toEqual(before.encode(text));
+    }
+  });
+
   it('files behind links, as download caches lay them out', async () => {
     const folder = copy();
     const blob = path.join(folder, '..', 'blob');
