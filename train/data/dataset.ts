@@ -11,6 +11,8 @@ export type ImageFacts = {
   readonly height: number;
   readonly channels: 1 | 3;
   readonly depth: 8 | 16;
+  /** The brightest value; white is 2^depth - 1. */
+  readonly brightest: number;
   readonly hash: string;
 };
 
@@ -30,7 +32,9 @@ export function factsOf({ width, height, channels, depth, data }: Picture): Imag
     .update(`${width} ${height} ${channels} ${depth} `)
     .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
     .digest('hex');
-  return { width, height, channels, depth, hash };
+  let brightest = 0;
+  for (const value of data) if (value > brightest) brightest = value;
+  return { width, height, channels, depth, brightest, hash };
 }
 
 // Two at once: a film of 20 million pixels takes 60 MB while it is decoded.

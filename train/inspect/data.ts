@@ -55,6 +55,14 @@ function tally(values: readonly string[], limit = 12): string {
   return [...shown, ...(sorted.length > limit ? [`${sorted.length - limit} others`] : [])].join(', ');
 }
 
+/** The brightest value of all pictures, and how many are darker than half of white: films of 12 bits in files of 16. */
+function rangeOf({ records }: Dataset): string {
+  const share = ({ picture: p }: Dataset['records'][number]) => p.brightest / (2 ** p.depth - 1);
+  const dark = records.filter((record) => share(record) < 0.5).length;
+  const brightest = `brightest pixel ${(100 * Math.max(...records.map(share))).toFixed(0)}% of white`;
+  return dark === 0 ? brightest : `${brightest}; ${commas(dark)} pictures have none above half of white, they are dark`;
+}
+
 function captionFacts({ records }: Dataset, tokenizer: Tokenizer): readonly (readonly [string, string | undefined])[] {
   const encoded = records.map(({ text }) => tokenizer.encode(text));
   const cut = encoded.filter((e) => e.cut).length;
@@ -128,6 +136,7 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
     ['width', spread(records.map(({ picture }) => picture.width))],
     ['height', spread(records.map(({ picture }) => picture.height))],
     ['pictures', tally(records.map(({ picture: p }) => `${p.channels === 1 ? 'grey' : 'colour'} ${p.depth} bit`))],
+    ['range', rangeOf(dataset)],
     ['patients', patients > 0 ? commas(patients) : 'not told: every picture counts as a patient of its own'],
     ['classes', labels.length > 0 ? tally(labels) : undefined],
     ...captionFacts(dataset, tokenizer),

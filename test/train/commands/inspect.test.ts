@@ -303,6 +303,7 @@ describe('a data folder', () => {
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toMatch(/layout +imagefolder\n/);
     expect(stdout).toMatch(/prompt +the column text, /);
+    expect(stdout).toMatch(/range +brightest pixel \d+% of white/);
     expect(stdout).toMatch(/pairs +4\n/);
     expect(stdout).toMatch(/width +16 … 20, median 16\n/);
     expect(stdout).toMatch(/captions +3 different/);

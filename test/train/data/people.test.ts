@@ -1,11 +1,14 @@
 /** Data as people have it: what spreadsheets, other programs and operating systems make of tables and folders. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { loadDataset } from '../../../train/data/dataset.ts';
 import { LAYOUTS, loadRecords } from '../../../train/data/layouts/index.ts';
 import type { Layout } from '../../../train/data/layouts/layout.ts';
 import { resolveInside } from '../../../train/data/records.ts';
+import { main as inspect } from '../../../train/inspect.ts';
+import { runCommand } from '../../support/commands.ts';
 import { film, folder, refusal, rows } from '../../support/data-fixtures.ts';
 
 const two = { 'a.png': undefined, 'b.png': undefined };
@@ -233,6 +236,26 @@ describe('several odd pairs', () => {
   it('one alone is told as it is', async () => {
     expect(await refusal(loadDataset(folder({ ...two, 'metadata.csv': rows('a.png,one', 'c.png,x') })))).toMatch(
       /metadata\.csv: line 3: file_name: "c\.png" is not there$/,
+    );
+  });
+});
+
+describe('films of 12 bits in files of 16', () => {
+  it('inspect says that they are dark', async () => {
+    const twelve = await sharp(
+      Uint16Array.from({ length: 64 }, (_, at) => at * 65),
+      {
+        raw: { width: 8, height: 8, channels: 1, depth: 'ushort' } as never,
+      },
+    )
+      .toColourspace('grey16')
+      .png()
+      .toBuffer();
+    const dir = folder({ 'a.png': twelve, 'b.png': undefined, 'metadata.csv': rows('a.png,one', 'b.png,two') });
+    const { code, stdout } = await runCommand(inspect, [dir, '--split', '50/50']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /range +brightest pixel \d+% of white; 1 pictures have none above half of white, they are dark/,
     );
   });
 });
