@@ -145,7 +145,7 @@ function treesOf(base: Base, linears: Linears, o: RunShape) {
 
 /**
  * What JavaScript adds to a run beside the process as it is after planning: heap and compiled code, and the graph and commands
- * of each kernel. Measured at 137 modules of the small base and at 256 of SD 1.5 (train/README.md, "True size").
+ * of each kernel. Measured at 137 modules of the small base and at 256 of SD 1.5 (train/RESULTS.md, "True size").
  */
 const HOST_BYTES = 250 * 2 ** 20;
 const KERNEL_BYTES = 6 * 2 ** 10;
