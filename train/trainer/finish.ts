@@ -17,10 +17,10 @@ import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
 import type { HostModules } from '../run/tensors.ts';
-import type { Progress } from '../train.ts';
 import { textRankMaps } from '../words/progress.ts';
 import { adapterFileOf, parameters, writeMerged } from './adapter-file.ts';
 import type { RunData, RunPair } from './pairs.ts';
+import type { Progress } from './progress.ts';
 import { sampleFile, summarise } from './summary.ts';
 
 /** Weights of a run and the step they are of. */
