@@ -1,0 +1,42 @@
+/**
+ * A checkpoint written before methods had records of their own (`old-checkpoint/`, step 3 of 6, one module per attention):
+ * gone on with, it ends with the bits of a run that was never stopped.
+ */
+import { execFileSync } from 'node:child_process';
+import { cpSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { beforeAll, expect, test, vi } from 'vitest';
+import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
+import { writeCalmBase } from '../../support/commands.ts';
+import { scratchFolder } from '../../support/run-state.ts';
+
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
+
+const scratch = scratchFolder();
+const script = path.join(import.meta.dirname, '../../../train/train.ts');
+/** its configuration names the base by a relative path: the trainer runs where that leads to one */
+const train = (...args: string[]) =>
+  execFileSync(process.execPath, ['--import', import.meta.resolve('tsx'), script, ...args], {
+    cwd: scratch,
+    stdio: 'pipe',
+  });
+beforeAll(() => writeCalmBase(path.join(scratch, 'base')));
+
+const SETTINGS =
+  '--base base --resolution 16 --pairs 24 --batch 2 --test-every 2 --lambda 1.02 --validate-every 3 --save-every 3 ' +
+  '--samples 0 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --backend cpu --clip 1 --seed 5 --steps 6 ' +
+  '--targets **.attn1.to_q --fi-ema 0.5';
+
+test('an old checkpoint is read: the same bits as without a stop', async () => {
+  train(...SETTINGS.split(' '), '--out', 'whole');
+  cpSync(path.join(import.meta.dirname, 'old-checkpoint'), path.join(scratch, 'old'), { recursive: true });
+  train('--resume', 'old', '--samples', '0');
+  const at = (run: string, file: string) => readFileSync(path.join(scratch, run, file));
+  for (const file of ['adapter.safetensors', 'last.safetensors'])
+    expect(at('old', file).equals(at('whole', file)), file).toBe(true);
+  const [old, whole] = await Promise.all(['old', 'whole'].map((run) => loadCheckpoint(path.join(scratch, run))));
+  expect(old!.tensors).toEqual(whole!.tensors);
+  expect(old!.info.ranks).toEqual(whole!.info.ranks);
+  expect(old!.info.memories).toEqual(whole!.info.memories);
+});
