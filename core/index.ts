@@ -16,14 +16,13 @@ export {
   ShapeError,
 } from './ir/errors.ts';
 export { print } from './ir/print.ts';
-export type { Shape, Tensor } from './ir/tensor.ts';
+export { bind, type Composite, type Op, type Primitive, type Shape, type Tensor } from './ir/tensor.ts';
 export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
 export { findOp, registry } from './registry.ts';
 
 // ── elementwise functions, with broadcasting ───────────────────────────────────────────────────────────────────────
 
 export { cast } from './ops/cast.ts';
-export { asFloat } from './ops/half.ts';
 export {
   abs,
   add,
@@ -53,6 +52,7 @@ export {
   sub,
   tanh,
 } from './ops/math.ts';
+export { asFloat } from './ops/stored.ts';
 
 // ── reductions and contractions ────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +90,7 @@ export { vmap } from './transforms/vmap.ts';
 // ── compilation and backends ───────────────────────────────────────────────────────────────────────────────────────
 
 export { cpuBackend } from './backends/cpu/index.ts';
-export { type BackendChoice, type OpenOptions, openBackend } from './backends/open.ts';
+export { type BackendChoice, backendNames, type OpenOptions, openBackend } from './backends/open.ts';
 export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport } from './compile/backend.ts';
 export { checkKeys } from './compile/checkKeys.ts';
 export { type Compiled, compile, evaluate } from './compile/compile.ts';

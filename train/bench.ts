@@ -9,8 +9,7 @@
  * Close other programs first: a busy machine is named in the output, and only ratios within one run count then.
  */
 import { Option } from 'commander';
-import { backendNames } from '../core/backends/open.ts';
-import type { Backend } from '../core/index.ts';
+import { type Backend, backendNames } from '../core/index.ts';
 import { loadWarning } from './bench/clock.ts';
 import { benchOps, type OpFigure } from './bench/ops.ts';
 import { measurePeak, type Peak } from './bench/peak.ts';

@@ -3,8 +3,7 @@
  * backend, cost, use in the models, and live checks. A check that fails is exit code 1.
  */
 import { Argument, Option } from 'commander';
-import { backendNames } from '../core/backends/open.ts';
-import { findOp, registry } from '../core/index.ts';
+import { backendNames, findOp, registry } from '../core/index.ts';
 import type { Op } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
 import {

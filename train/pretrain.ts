@@ -9,8 +9,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { openBackend } from '../core/backends/open.ts';
-import type { Backend } from '../core/index.ts';
+import { type Backend, openBackend } from '../core/index.ts';
 import type { TextEncoder } from '../models/clip/text-encoder.ts';
 import type { Tokenizer } from '../models/clip/tokenizer.ts';
 import { vaeSchema } from '../models/config.ts';

@@ -8,8 +8,7 @@
  */
 import { statSync } from 'node:fs';
 import { Argument, Option } from 'commander';
-import { backendNames } from '../core/backends/open.ts';
-import { type Backend, CoreError } from '../core/index.ts';
+import { type Backend, backendNames, CoreError } from '../core/index.ts';
 import { FileError } from '../models/io/error.ts';
 import { command, type Io, type Main, openChosen, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
 import { printable } from './report/printable.ts';

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import type { Backend, BackendName } from '../compile/backend.ts';
 import { CoreError } from '../ir/errors.ts';
 
+/** Names of all backends. */
 export const backendNames = ['webgpu', 'wasm', 'gpujs', 'cpu'] as const satisfies readonly BackendName[];
 /** A backend by name, or `auto`: the fastest that runs here. */
 export type BackendChoice = BackendName | 'auto';

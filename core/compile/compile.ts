@@ -1,5 +1,6 @@
 /** compile(f): trace once per shape, simplify, hand to the backend, replay. evaluate(tree): the same for a loose graph. */
 
+import { isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { hole, type Tensor, topo } from '../ir/tensor.ts';
 import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
@@ -211,8 +212,8 @@ export function compile<A extends readonly unknown[], R>(
 
 /** Computes a tree of recipes: every tensor of the result holds values on the backend. */
 export function evaluate<P extends Tree<Tensor>>(tree: P, backend: Backend): P {
-  // stored halves stay where they are: no program can write them
-  const stays = (t: Tensor) => isData(t) && t.dtype === 'f16';
+  // stored types stay where they are: no program can write them
+  const stays = (t: Tensor) => isData(t) && isStored(t.dtype);
   const all = leaves<Tensor>(tree);
   if (all.every(isData)) return tree;
   const outputs = all.filter((t) => !stays(t));

@@ -1,6 +1,6 @@
 /** Tensors that hold values: where their bytes live, how they get to a backend and back. No user-visible disposal. */
 
-import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
+import { allocate, type DType, dtypes, type HostArray, isStored } from '../ir/dtype.ts';
 import { CoreError, DonatedError } from '../ir/errors.ts';
 import { dataOp, type LeafAttrs, leaf, type Shape, type Tensor } from '../ir/tensor.ts';
 import { mapTree } from '../ir/tree.ts';
@@ -41,16 +41,10 @@ const cellOf = (t: Tensor): Cell => {
 };
 export const isData = (t: Tensor): boolean => (t.attrs as LeafAttrs).storage instanceof Cell;
 
-const inferred = (values: HostArray): DType =>
-  values instanceof Float32Array
-    ? 'f32'
-    : values instanceof Float64Array
-      ? 'f64'
-      : values instanceof Int32Array
-        ? 'i32'
-        : values instanceof Uint16Array
-          ? 'f16'
-          : 'u32';
+const holds = (type: DType, values: unknown): values is HostArray => values instanceof dtypes[type].array;
+/** of the dtypes with this host array the first: u32 before bool */
+const inferred = (values: ArrayBufferView): DType =>
+  (Object.keys(dtypes) as DType[]).find((d) => holds(d, values)) ?? 'u32';
 
 /**
  * A tensor from values: `tensor([1, 2, 3])`, `tensor(new Float32Array(6), [2, 3])`. Typed arrays are taken over, not
@@ -64,11 +58,8 @@ export function tensor(
   label?: string,
 ): Tensor {
   const list = typeof values === 'number' ? [values] : values;
-  const type = dtype ?? (ArrayBuffer.isView(list) ? inferred(list as HostArray) : 'f32');
-  const array =
-    ArrayBuffer.isView(list) && inferred(list as HostArray) === (type === 'bool' ? 'u32' : type)
-      ? (list as HostArray)
-      : fill(type, list as ArrayLike<number>);
+  const type = dtype ?? (ArrayBuffer.isView(list) ? inferred(list) : 'f32');
+  const array = holds(type, list) ? list : fill(type, list as ArrayLike<number>);
   const dims = shape ?? (typeof values === 'number' ? [] : [array.length]);
   if (sizeOf(dims) !== array.length)
     throw new CoreError(`tensor: ${array.length} values do not fill [${dims.join(', ')}]`);
@@ -76,9 +67,9 @@ export function tensor(
 }
 function fill(type: DType, values: ArrayLike<number>): HostArray {
   // a bit pattern is a whole number; anything else was meant as a value, which only f32 can hold here
-  if (type === 'f16' && Array.prototype.some.call(values, (x: number) => !Number.isInteger(x)))
-    throw new CoreError('tensor: f16 values are given as bit patterns, best in a Uint16Array');
-  const out = dtypes[type].alloc(values.length);
+  if (isStored(type) && Array.prototype.some.call(values, (x: number) => !Number.isInteger(x)))
+    throw new CoreError(`tensor: ${type} values are given as bit patterns, best in a ${dtypes[type].array.name}`);
+  const out = allocate(type, values.length);
   for (let i = 0; i < values.length; i++) out[i] = values[i]!;
   return out;
 }

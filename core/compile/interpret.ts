@@ -3,23 +3,13 @@
  * fallback of backends that cannot express a kernel.
  */
 import ndarray from 'ndarray';
-import { type DType, dtypes, type HostArray } from '../ir/dtype.ts';
+import { allocate, dtypes, type HostArray } from '../ir/dtype.ts';
 import type { Nd, Primitive } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import { registry } from '../registry.ts';
 import { resultStrides } from './axes.ts';
 import { type Buffer, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
 import type { Cluster, ScalarStep } from './scalar.ts';
-
-/** Rounds a value to a dtype; to integers towards zero, as `cast` does. */
-const wrap: Record<DType, (x: number) => number> = {
-  f32: Math.fround,
-  f64: (x) => x,
-  f16: (x) => x,
-  i32: (x) => x | 0,
-  u32: (x) => x >>> 0,
-  bool: (x) => (x ? 1 : 0),
-};
 
 /** One scalar step at one point, rounded to its dtype. */
 function stepValue(
@@ -29,12 +19,12 @@ function stepValue(
   index: readonly number[],
 ): number {
   if (s.kind === 'load') return load(s.input);
-  if (s.kind === 'const') return wrap[s.dtype](s.value);
-  if (s.kind === 'iota') return wrap[s.dtype](index[s.axis]!);
+  if (s.kind === 'const') return dtypes[s.dtype].round(s.value);
+  if (s.kind === 'iota') return dtypes[s.dtype].round(index[s.axis]!);
   const x = s.args.map((a) => earlier[a]!);
   const op = registry.get(s.fn);
   if (op?.kind !== 'primitive' || op.form.kind !== 'elementwise') throw new Error(`${s.fn} is not elementwise`);
-  return wrap[s.dtype](op.form.js(...x));
+  return dtypes[s.dtype].round(op.form.js(...x));
 }
 
 /** One cluster at every point of its iteration space, into `outputs`; a reduction sums in f64. */
@@ -76,7 +66,7 @@ export function interpret(p: Lowered, inputs: readonly HostArray[]): HostArray[]
   const memory = new Map<Buffer, HostArray>(p.inputs.map((b, i) => [b, inputs[i]!]));
   for (const k of p.kernels) {
     const from = readsOf(k).map((b) => memory.get(b)!);
-    const to = writesOf(k).map((b) => dtypes[b.dtype].alloc(b.elements));
+    const to = writesOf(k).map((b) => allocate(b.dtype, b.elements));
     runKernel(k, from, to);
     for (const [i, b] of writesOf(k).entries()) memory.set(b, to[i]!);
   }

@@ -10,7 +10,7 @@
  *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
  */
 
-import { bytesOf, type DType } from '../ir/dtype.ts';
+import { bytesOf, type DType, isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { contiguousView, isWhole, sizeOf, type View } from '../ir/view.ts';
@@ -102,8 +102,10 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
 
   /** rule 4: row-major copy of a view */
   const copy = (o: Operand, node: Tensor): Buffer => {
-    if (o.buffer.dtype === 'f16')
-      throw new CoreError(`${node.op.name}: f16 is for storage, it cannot be copied into another order: cast it first`);
+    if (isStored(o.buffer.dtype))
+      throw new CoreError(
+        `${node.op.name}: ${o.buffer.dtype} is for storage, it cannot be copied into another order: cast it first`,
+      );
     const key = `${o.buffer.id}|${o.view.offset}|${o.view.shape}|${o.view.strides}`;
     const known = copies.get(key);
     if (known) return known;

@@ -1,18 +1,50 @@
 /** Element types. One table row per dtype: everything a backend or a file needs to know about it. */
-export type DType = 'f32' | 'f64' | 'f16' | 'i32' | 'u32' | 'bool';
 
-/** Host storage of a dtype. `bool` is kept as 0/1 in 32 bits so that every GPU can address it. */
+/** Host storage: one of these for every dtype. */
 export type HostArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array;
 
+interface Row {
+  readonly bytes: number;
+  readonly float: boolean;
+  /** host array of values, or of bit patterns for stored types */
+  readonly array: HostArrayConstructor;
+  /** the nearest value an element holds; integers towards zero, as `cast` does */
+  readonly round: (x: number) => number;
+  /**
+   * A type for the storage of frozen weights, as bit patterns made on the host: no arithmetic, no derivatives. Ops take it
+   * as views or through the op named here, which makes f32 of it (ops/stored.ts).
+   */
+  readonly widenedBy?: string;
+}
+
+interface HostArrayConstructor {
+  new (elements: number): HostArray;
+  new (buffer: ArrayBufferLike, offset: number, elements: number): HostArray;
+  readonly name: string;
+}
+
+const itself = (x: number): number => x;
+// `bool` is kept as 0/1 in 32 bits so that every GPU can address it
 export const dtypes = {
-  f32: { bytes: 4, float: true, alloc: (n: number): HostArray => new Float32Array(n) },
-  f64: { bytes: 8, float: true, alloc: (n: number): HostArray => new Float64Array(n) },
-  // storage of frozen weights only, as bit patterns: no arithmetic and no derivatives (ops/half.ts)
-  f16: { bytes: 2, float: false, alloc: (n: number): HostArray => new Uint16Array(n) },
-  i32: { bytes: 4, float: false, alloc: (n: number): HostArray => new Int32Array(n) },
-  u32: { bytes: 4, float: false, alloc: (n: number): HostArray => new Uint32Array(n) },
-  bool: { bytes: 4, float: false, alloc: (n: number): HostArray => new Uint32Array(n) },
-} as const satisfies Record<DType, { bytes: number; float: boolean; alloc: (n: number) => HostArray }>;
+  f32: { bytes: 4, float: true, array: Float32Array, round: Math.fround },
+  f64: { bytes: 8, float: true, array: Float64Array, round: itself },
+  f16: { bytes: 2, float: false, array: Uint16Array, round: itself, widenedBy: 'fromHalf' },
+  i32: { bytes: 4, float: false, array: Int32Array, round: (x) => x | 0 },
+  u32: { bytes: 4, float: false, array: Uint32Array, round: (x) => x >>> 0 },
+  bool: { bytes: 4, float: false, array: Uint32Array, round: (x) => (x ? 1 : 0) },
+} as const satisfies { readonly [dtype: string]: Row };
+
+type Rows = typeof dtypes;
+/** Element types of tensors: the rows of `dtypes`. */
+export type DType = keyof Rows;
+/** the dtypes that are for storage only */
+export type StoredDType = { [D in DType]: Rows[D] extends { widenedBy: string } ? D : never }[DType];
 
 export const isFloat = (d: DType): boolean => dtypes[d].float;
+export const isStored = (d: DType): d is StoredDType => 'widenedBy' in dtypes[d];
 export const bytesOf = (d: DType, elements: number): number => dtypes[d].bytes * elements;
+/** zeros */
+export const allocate = (d: DType, elements: number): HostArray => new dtypes[d].array(elements);
+/** the values that begin at a byte of a buffer */
+export const valuesAt = (d: DType, buffer: ArrayBufferLike, offset: number, elements: number): HostArray =>
+  new dtypes[d].array(buffer as ArrayBuffer, offset, elements);

@@ -2,7 +2,7 @@
  * Errors a person can act on. Every message says what was asked, with which operands, which rule was broken and
  * (for shapes) which line of the caller's code asked for it.
  */
-import type { Tensor } from './tensor.ts';
+import type { DType } from './dtype.ts';
 
 /** Base class of what the core refuses: one line that names op, shapes and what was expected. */
 export class CoreError extends Error {
@@ -33,7 +33,13 @@ export class LostDeviceError extends CoreError {
   override name = 'LostDeviceError';
 }
 
-const describe = (t: Tensor): string => `${t.dtype}[${t.shape.join(', ')}]`;
+/** what a message tells of a tensor */
+interface Described {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly label?: string;
+}
+const describe = (t: Described): string => `${t.dtype}[${t.shape.join(', ')}]`;
 
 /** `file:line` of the first stack frame outside core/, i.e. the line that asked for the op. */
 export function callerLine(stack: string | undefined): string {
@@ -50,7 +56,7 @@ export function callerLine(stack: string | undefined): string {
 }
 
 /** One formatter for all shape errors: op, operands with their names, the rule, the caller's line. */
-export function shapeError(op: string, inputs: readonly Tensor[], rule: string): ShapeError {
+export function shapeError(op: string, inputs: readonly Described[], rule: string): ShapeError {
   const error = new ShapeError('');
   const names = inputs.map(
     (t, i) => `  ${String.fromCharCode(97 + (i % 26))}  ${describe(t)}${t.label ? `   ${t.label}` : ''}`,

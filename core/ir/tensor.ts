@@ -4,7 +4,7 @@
  */
 
 import type { NdArray } from 'ndarray';
-import type { DType } from './dtype.ts';
+import { type DType, type HostArray, isStored } from './dtype.ts';
 import { MissingRuleError, shapeError } from './errors.ts';
 import type { View } from './view.ts';
 
@@ -16,7 +16,7 @@ export interface OutSpec {
 }
 export type Attrs = object;
 /** Host arrays behind ndarray views: what the reference kernels read and write. */
-export type Nd = NdArray<Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array>;
+export type Nd = NdArray<HostArray>;
 
 /** A node of the immutable graph, or one result of it: what to compute, never when. `read` and `compile` make numbers of it. */
 export interface Tensor<D extends DType = DType> {
@@ -62,8 +62,8 @@ interface OpCommon<A extends Attrs> {
   flops?(inputs: readonly Tensor[], attrs: A): number;
   /** a random valid application, for the test battery and `explain` */
   sample(pick: Pick): Sample<A>;
-  /** true: takes stored f16 values. Views and identities take them anyway; everything else refuses them */
-  readonly takesHalf?: boolean;
+  /** true: takes stored types (f16). Views and identities take them anyway; everything else refuses them */
+  readonly takesStored?: boolean;
 }
 
 /**
@@ -118,6 +118,7 @@ export type Form =
   /** leaves: program inputs, data, holes of a trace */
   | { readonly kind: 'leaf' };
 
+/** An op with loops of its own: how it is differentiated, mapped, treated by the compiler, and its reference kernel. */
 export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly kind: 'primitive';
   readonly form: Form;
@@ -129,6 +130,7 @@ export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   cpu(inputs: readonly Nd[], attrs: A, outs: readonly Nd[]): void;
 }
 
+/** An op written in other ops, with closed forms and kernels of its own where they pay. */
 export interface Composite<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly kind: 'composite';
   /** the meaning, in other ops; a backend without a kernel runs this */
@@ -139,13 +141,13 @@ export interface Composite<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly batch?: (...x: Parameters<BatchRule<A>>) => readonly Tensor[] | undefined;
 }
 
-// Attrs of an op are only ever handed back to that op, so storing ops of all attrs in one type is sound.
+/** Any op. Attrs of an op are only ever handed back to that op, so ops of all attrs in one type are sound. */
 export type Op = Primitive<never> | Composite<never> | Primitive | Composite;
 
 let nextId = 0;
 
-const takesHalf = <A extends Attrs>(op: Primitive<A> | Composite<A>): boolean =>
-  op.takesHalf === true || (op.kind === 'primitive' && ['layout', 'identity'].includes(op.form.kind));
+const takesStored = <A extends Attrs>(op: Primitive<A> | Composite<A>): boolean =>
+  op.takesStored === true || (op.kind === 'primitive' && ['layout', 'identity'].includes(op.form.kind));
 
 /** Applies an op: checks the shapes and returns its results as new nodes. */
 export function bindAll<A extends Attrs>(
@@ -153,8 +155,9 @@ export function bindAll<A extends Attrs>(
   inputs: readonly Tensor[],
   attrs: A,
 ): readonly Tensor[] {
-  if (inputs.some((x) => x.dtype === 'f16') && !takesHalf(op))
-    throw shapeError(op.name, inputs, "f16 is for storage: use cast(x, 'f32')");
+  const stored = inputs.find((x) => isStored(x.dtype));
+  if (stored && !takesStored(op))
+    throw shapeError(op.name, inputs, `${stored.dtype} is for storage: use cast(x, 'f32')`);
   const spec = op.shape(inputs, attrs);
   const specs = (Array.isArray(spec) ? spec : [spec]) as readonly OutSpec[];
   const outs: Tensor[] = [];
@@ -172,6 +175,7 @@ export function bindAll<A extends Attrs>(
   return outs;
 }
 
+/** As `bindAll`, for ops with one result (or where only the first one matters). @throws ShapeError */
 export const bind = <A extends Attrs>(op: Primitive<A> | Composite<A>, inputs: readonly Tensor[], attrs: A): Tensor =>
   bindAll(op, inputs, attrs)[0]!;
 

@@ -1,9 +1,9 @@
 /** cast changes the dtype; the only way between numbers of different kinds, and from stored half floats. */
-import { type DType, isFloat } from '../ir/dtype.ts';
+import { type DType, isFloat, isStored } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { fromHalf } from './half.ts';
+import { asFloat } from './stored.ts';
 
 export interface CastAttrs {
   readonly to: DType;
@@ -27,11 +27,11 @@ export const castOp: Primitive<CastAttrs> = {
 /**
  * `cast(x, 'i32')`: the same values in another dtype; to integers towards zero, to bool x ≠ 0, from bool 0 or 1.
  * Its derivative casts back; none flows to integers. Cost: one read and one write, nothing inside a cluster.
- * @throws ShapeError for f16, which is made on the host only
+ * @throws ShapeError for stored types (f16), which are made on the host only
  * @example cast(tensor([1.7, -1.7]), 'i32') // [1, -1]
  */
 export function cast(x: Tensor, to: DType): Tensor {
   if (x.dtype === to) return x;
-  if (to === 'f16') throw shapeError('cast', [x], 'f16 is for storage: make it on the host');
-  return x.dtype === 'f16' ? cast(fromHalf(x), to) : bind(castOp, [x], { to });
+  if (isStored(to)) throw shapeError('cast', [x], `${to} is for storage: make it on the host`);
+  return isStored(x.dtype) ? cast(asFloat(x), to) : bind(castOp, [x], { to });
 }

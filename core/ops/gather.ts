@@ -23,7 +23,7 @@ export const gatherOp: Primitive<Attrs> = {
   doc: 'rows of a table by number',
   formula: 'y[i, …] = x[ids[i], …]',
   form: { kind: 'kernel' },
-  takesHalf: true,
+  takesStored: true,
   shape(inputs) {
     const [x, ids] = inputs;
     if (x!.shape.length < 1 || (ids!.dtype !== 'i32' && ids!.dtype !== 'u32'))

@@ -4,7 +4,7 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
-import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { type Attrs, bind, type Primitive } from '../ir/tensor.ts';
 
 /** The number a half-float pattern stands for; exact. */
 export function halfValue(pattern: number): number {
@@ -21,7 +21,7 @@ export const fromHalfOp: Primitive<Attrs> = {
   doc: 'stored half floats as f32, exact; run again for every reader, so that no wide copy of the weights lives on',
   formula: 'y = (−1)^s·2^(e−15)·(1 + f/1024)',
   form: { kind: 'kernel' },
-  takesHalf: true,
+  takesStored: true,
   repeat: true,
   shape(inputs) {
     if (inputs[0]!.dtype !== 'f16') throw shapeError('fromHalf', inputs, 'takes f16');
@@ -29,7 +29,7 @@ export const fromHalfOp: Primitive<Attrs> = {
   },
   // storage is frozen
   vjp: () => [undefined],
-  batch: (_size, [x]) => [fromHalf(x!)],
+  batch: (_size, [x]) => [bind(fromHalfOp, [x!], {})],
   cpu([x], _attrs, [y]) {
     const flat = flatten(x!);
     for (let i = 0; i < flat.length; i++) y!.data[i] = halfValue(flat[i]!);
@@ -40,8 +40,3 @@ export const fromHalfOp: Primitive<Attrs> = {
     attrs: {},
   }),
 };
-/** `fromHalf(x)`: f16 → f32. Public as `cast(x, 'f32')`. */
-export const fromHalf = (x: Tensor): Tensor => bind(fromHalfOp, [x], {});
-
-/** A weight as the model computes with it: stored halves as f32, anything else as it is. */
-export const asFloat = (x: Tensor): Tensor => (x.dtype === 'f16' ? fromHalf(x) : x);

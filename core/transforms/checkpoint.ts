@@ -20,7 +20,7 @@ export const checkpointOp: Composite<ClosedBody> = {
   name: 'checkpoint',
   doc: 'a closed function whose intermediates are recomputed in the backward pass',
   formula: 'y = f(x)',
-  takesHalf: true,
+  takesStored: true,
   shape: (_inputs, b): OutSpec[] => b.results.map((r) => ({ shape: r.shape, dtype: r.dtype })),
   body: (inputs, b) => instantiate(b, inputs),
   vjp(gs, inputs, b, _outs, wanted = inputs.map(() => true)) {

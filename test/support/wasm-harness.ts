@@ -4,7 +4,7 @@ import { type Address, install, type Plan, type WasmKernel } from '../../core/ba
 import { kernels } from '../../core/backends/wasm/kernels.ts';
 import type { Machine } from '../../core/backends/wasm/machine/machine.ts';
 import { tensor } from '../../core/index.ts';
-import { type DType, dtypes, type HostArray } from '../../core/ir/dtype.ts';
+import { allocate, type DType, type HostArray } from '../../core/ir/dtype.ts';
 import { type Attrs, bindAll, type Composite, type OutSpec, type Primitive } from '../../core/ir/tensor.ts';
 import { contiguousView, sizeOf, type View } from '../../core/ir/view.ts';
 import { numbers } from './gradcheck.ts';
@@ -79,7 +79,7 @@ export function runKernel<A extends Attrs>(
       expect(words[g], 'word before the result').toBe(GUARD_WORD);
       expect(words[GUARD + n + g], 'word after the result').toBe(GUARD_WORD);
     }
-    const values = dtypes[o.dtype].alloc(n);
+    const values = allocate(o.dtype, n);
     if (!wanted[i]) {
       expect(
         words.every((w) => w === GUARD_WORD),
@@ -114,7 +114,7 @@ export async function definition<A extends Attrs>(
 ): Promise<{ readonly outs: readonly OutSpec[]; readonly values: readonly (readonly number[])[] }> {
   const wide = operands.map((o) => {
     const dtype = o.dtype === 'f32' ? 'f64' : o.dtype;
-    const values = dtypes[dtype].alloc(sizeOf(o.view.shape));
+    const values = allocate(dtype, sizeOf(o.view.shape));
     values.set(flat(o));
     return tensor(values, o.view.shape, dtype);
   });

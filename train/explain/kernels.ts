@@ -2,10 +2,10 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { printCluster, printDot } from '../../core/backends/gpujs/printKernel.ts';
-import type { Target } from '../../core/backends/webgpu/device.ts';
 import { hasKernel, isStrided, recipeOf } from '../../core/backends/webgpu/ops.ts';
 import { printReduce } from '../../core/backends/webgpu/printReduce.ts';
 import { printElementwise } from '../../core/backends/webgpu/printWgsl.ts';
+import type { Target } from '../../core/backends/webgpu/target.ts';
 import type { Graph } from '../../core/compile/backend.ts';
 import { makeGraph } from '../../core/compile/compile.ts';
 import { type Kernel, lower } from '../../core/compile/lower.ts';

@@ -4,8 +4,7 @@
  */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { openBackend } from '../../core/backends/open.ts';
-import type { Backend } from '../../core/index.ts';
+import { type Backend, openBackend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { systemCode } from '../../models/io/error.ts';
 import type { Json } from '../../models/io/json.ts';

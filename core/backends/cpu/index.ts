@@ -5,7 +5,7 @@
 import ndarray from 'ndarray';
 import type { Backend, Executable, Graph } from '../../compile/backend.ts';
 import { reportNodes } from '../../compile/report.ts';
-import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
+import { allocate, type DType, type HostArray } from '../../ir/dtype.ts';
 import { flatten } from '../../ir/flatten.ts';
 import type { Nd, Primitive, Tensor } from '../../ir/tensor.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
@@ -22,7 +22,7 @@ function evaluateNode(node: Tensor, inputs: readonly Nd[]): Nd[] {
     const v = op.form.view(viewOf(inputs[0]!), node.attrs as never);
     if (v) return [wrap(inputs[0]!.data as HostArray, v)];
   }
-  const outs = node.outs.map((o) => dense(dtypes[o.dtype].alloc(sizeOf(o.shape)), o.shape));
+  const outs = node.outs.map((o) => dense(allocate(o.dtype, sizeOf(o.shape)), o.shape));
   op.cpu(inputs, node.attrs, outs);
   return outs;
 }

@@ -8,7 +8,7 @@ import { runKernel } from '../../compile/interpret.ts';
 import { type Buffer, bytesOfBuffer, type Kernel, readsOf, writesOf } from '../../compile/lower.ts';
 import { prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
-import { type DType, dtypes, type HostArray } from '../../ir/dtype.ts';
+import { allocate, type DType, type HostArray } from '../../ir/dtype.ts';
 import { sizeOf } from '../../ir/view.ts';
 import { closeDevice, hasHardwareAdapter } from '../webgpu/device.ts';
 import { functions, type GpujsKernel, printCluster, printDot, type Refusal } from './printKernel.ts';
@@ -99,7 +99,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
       const spent: number[] = [];
       for (const [i, k] of lowered.kernels.entries()) {
         const start = performance.now();
-        const outputs = writesOf(k).map((b) => dtypes[b.dtype].alloc(b.elements));
+        const outputs = writesOf(k).map((b) => allocate(b.dtype, b.elements));
         await launches[i]!(
           readsOf(k).map((b) => memory.get(b)!),
           outputs,

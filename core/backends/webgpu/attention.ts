@@ -6,9 +6,9 @@
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import { type AttentionSizes, frame } from './attentionRows.ts';
-import type { Target } from './device.ts';
 import { type Kernel, type Operand, type Recipe, single } from './kernel.ts';
 import { range } from './registerTile.ts';
+import type { Target } from './target.ts';
 
 const statistics = new Set(['lse', 'rowsum']);
 

@@ -4,10 +4,10 @@
  * others get it from its registers: software drivers load lane by lane, so this is 5 times as fast there.
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import type { Target } from './device.ts';
 import { assemble, ceilDiv, createParams, type Kernel } from './kernel.ts';
 import type { Width } from './math.ts';
 import { range } from './registerTile.ts';
+import type { Target } from './target.ts';
 
 export interface AttentionSizes {
   readonly b: number;

@@ -7,9 +7,9 @@
  */
 import type { View } from '../../ir/view.ts';
 import type { ConvAttrs } from '../../ops/conv.ts';
-import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
-import { declareTile, loadColumns, multiplyTile, range, storeTile, tileFor, tileThreads } from './registerTile.ts';
+import { createParams, type Kernel } from './kernel.ts';
+import { range, tileFor, tileKernel, tileThreads } from './registerTile.ts';
+import type { AdapterClass } from './target.ts';
 
 /** `x` is the picture that is read: x of conv, g of convInput. `out` is the shape of the result [n, h, w, channels]. */
 export interface ConvProblem {
@@ -53,9 +53,6 @@ export const printConv = ({ kind, x, w, out, attrs }: ConvProblem, adapter: Adap
   // the axis o of w counts all groups, the axis c one group
   const wGroup = p.word((w.strides[3]! / unit) * (forward ? cols : depth));
   const [xOffset, wOffset] = [p.word(x.offset), p.word(w.offset / unit)];
-  const groupsN = ceilDiv(cols, 4 * tile.vecs * threads.n);
-  const countN = p.word(groupsN);
-  const total = groupsN * ceilDiv(pixels, tile.rows * threads.m);
   const vectorStore = channels % 4 === 0 && cols % 4 === 0;
 
   // u32 arithmetic wraps: a pixel left of or above the picture becomes a huge number, and one comparison finds both ends
@@ -75,48 +72,30 @@ export const printConv = ({ kind, x, w, out, attrs }: ConvProblem, adapter: Adap
   let start${r} = row${r} / (${pOw} * ${pOh}) * ${xn} + first;`;
   const tap = (r: number) => `${where(r)}
       let ia${r} = select(0u, start${r} + h${r} * ${xh} + w${r} * ${xw}, on${r});`;
-  const columns = vectorLoad
-    ? range(tile.vecs).map((v) => `let col${4 * v} = min(col + ${4 * v}u, ${pCols} - 4u) / 4u;`)
-    : range(4 * tile.vecs).map((c) => `let col${c} = min(col + ${c}u, ${pCols} - 1u) * ${wCol};`);
-  const code = `@compute @workgroup_size(${threads.n}, ${threads.m})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  let at = id.x + id.y * ${MAX_GROUPS}u;
-  let row = (at / ${countN} * ${threads.m}u + local.y) * ${tile.rows}u;
-  let col = (at % ${countN} * ${threads.n}u + local.x) * ${4 * tile.vecs}u;
-  if (row >= ${pPixels} || col >= ${pCols}) { return; }
-  let first = ${xOffset} + id.z * ${pDepth} * ${xc};
-  ${range(tile.rows).map(rowSetup).join('\n  ')}
-  ${columns.join('\n  ')}
-  ${declareTile(tile)}
-  for (var i = 0u; i < ${pKh}; i++) {
+  return tileKernel(
+    p,
+    { tile, threads, rows: pixels, cols, pRows: pPixels, pCols, vectorLoad, columnStride: wCol },
+    {
+      name: kind,
+      left: 'x',
+      right: 'w',
+      layers: attrs.groups,
+      setup: [`let first = ${xOffset} + id.z * ${pDepth} * ${xc};`, ...range(tile.rows).map(rowSetup)],
+      sum: (term) => `for (var i = 0u; i < ${pKh}; i++) {
     for (var j = 0u; j < ${pKw}; j++) {
       ${range(tile.rows).map(tap).join('\n      ')}
       let tap = ${wOffset} + i * ${wi} + j * ${wj} + id.z * ${wGroup};
       for (var c = 0u; c < ${pDepth}; c++) {
         let iw = tap + c * ${ws};
         let ic = c * ${xc};
-        ${loadColumns(tile, vectorLoad, (c) => `w[iw + col${c}]`)}
-        ${multiplyTile(tile, (r) => `select(0.0, x[ia${r} + ic], on${r})`)}
+        ${term}
       }
     }
-  }
-  ${storeTile(tile, { vector: vectorStore, rows: pPixels, cols: pCols, rowStart: `r_out * ${pChannels} + id.z * ${pCols}` })}
-}
-`;
-  return {
-    name: kind,
-    code: assemble(
-      p,
-      [
-        { name: 'x', type: 'f32' },
-        { name: 'w', type: vectorLoad ? 'vec4<f32>' : 'f32' },
-      ],
-      [{ name: 'y', type: vectorStore ? 'vec4<f32>' : 'f32' }],
-      code,
-    ),
-    params: p.words(),
-    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), attrs.groups],
-    reads: 2,
-    writes: 1,
-  };
+  }`,
+      leftAt: (r) => `select(0.0, x[ia${r} + ic], on${r})`,
+      rightAt: 'iw',
+      vectorStore,
+      rowStart: `r_out * ${pChannels} + id.z * ${pCols}`,
+    },
+  );
 };

@@ -1,9 +1,9 @@
 /** The kernel gradient of a convolution: one small matrix product xᵀ·g over all pixels for every tap (i, j). */
 import type { View } from '../../ir/view.ts';
 import type { ConvSizedAttrs } from '../../ops/conv.ts';
-import type { AdapterClass } from './device.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
-import { declareTile, loadColumns, multiplyTile, range, storeTile, tileFor, tileThreads } from './registerTile.ts';
+import { createParams, type Kernel } from './kernel.ts';
+import { range, tileFor, tileKernel, tileThreads } from './registerTile.ts';
+import type { AdapterClass } from './target.ts';
 
 export interface ConvKernelProblem {
   readonly x: View;
@@ -34,26 +34,19 @@ export const printConvKernel = ({ x, g, attrs }: ConvKernelProblem, adapter: Ada
   const gc = vectorLoad ? '1u' : p.word(g.strides[3]!);
   const gGroup = p.word((g.strides[3]! * cols) / unit);
   const [xOffset, gOffset] = [p.word(x.offset), p.word(g.offset / unit)];
-  const groupsN = ceilDiv(cols, 4 * tile.vecs * threads.n);
-  const countN = p.word(groupsN);
-  const total = groupsN * ceilDiv(rows, tile.rows * threads.m);
-  const vectorStore = cols % 4 === 0;
-  const columns = vectorLoad
-    ? range(tile.vecs).map((v) => `let col${4 * v} = min(col + ${4 * v}u, ${pCols} - 4u) / 4u;`)
-    : range(4 * tile.vecs).map((c) => `let col${c} = min(col + ${c}u, ${pCols} - 1u) * ${gc};`);
-  const code = `@compute @workgroup_size(${threads.n}, ${threads.m})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  let at = id.x + id.y * ${MAX_GROUPS}u;
-  let j = id.z % ${pKw}; let i = id.z / ${pKw} % ${pKh}; let group = id.z / (${pKw} * ${pKh});
-  let row = (at / ${countN} * ${threads.m}u + local.y) * ${tile.rows}u;
-  let col = (at % ${countN} * ${threads.n}u + local.x) * ${4 * tile.vecs}u;
-  if (row >= ${pRows} || col >= ${pCols}) { return; }
-  ${range(tile.rows)
-    .map((r) => `let row${r} = min(row + ${r}u, ${pRows} - 1u) * ${xc};`)
-    .join('\n  ')}
-  ${columns.join('\n  ')}
-  ${declareTile(tile)}
-  let x0 = ${xOffset} + group * ${pRows} * ${xc};
+  return tileKernel(
+    p,
+    { tile, threads, rows, cols, pRows, pCols, vectorLoad, columnStride: gc },
+    {
+      name: 'convKernel',
+      left: 'x',
+      right: 'g',
+      layers: attrs.groups * kh * kw,
+      setup: [
+        `let j = id.z % ${pKw}; let i = id.z / ${pKw} % ${pKh}; let group = id.z / (${pKw} * ${pKh});`,
+        ...range(tile.rows).map((r) => `let row${r} = min(row + ${r}u, ${pRows} - 1u) * ${xc};`),
+      ],
+      sum: (term) => `let x0 = ${xOffset} + group * ${pRows} * ${xc};
   let g0 = ${gOffset} + group * ${gGroup};
   for (var n = 0u; n < ${pN}; n++) {
     for (var oy = 0u; oy < ${pOh}; oy++) {
@@ -64,28 +57,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
         if (w >= ${pW}) { continue; }
         let ix = x0 + n * ${xn} + h * ${xh} + w * ${xw};
         let ig = g0 + n * ${gn} + oy * ${gh} + ox * ${gw};
-        ${loadColumns(tile, vectorLoad, (c) => `g[ig + col${c}]`)}
-        ${multiplyTile(tile, (r) => `x[ix + row${r}]`)}
+        ${term}
       }
     }
-  }
-  ${storeTile(tile, { vector: vectorStore, rows: pRows, cols: pCols, rowStart: `((i * ${pKw} + j) * ${pRows} + r_out) * ${pChannels} + group * ${pCols}` })}
-}
-`;
-  return {
-    name: 'convKernel',
-    code: assemble(
-      p,
-      [
-        { name: 'x', type: 'f32' },
-        { name: 'g', type: vectorLoad ? 'vec4<f32>' : 'f32' },
-      ],
-      [{ name: 'y', type: vectorStore ? 'vec4<f32>' : 'f32' }],
-      code,
-    ),
-    params: p.words(),
-    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), attrs.groups * kh * kw],
-    reads: 2,
-    writes: 1,
-  };
+  }`,
+      leftAt: (r) => `x[ix + row${r}]`,
+      rightAt: 'ig',
+      vectorStore: cols % 4 === 0,
+      rowStart: `((i * ${pKw} + j) * ${pRows} + r_out) * ${pChannels} + group * ${pCols}`,
+    },
+  );
 };

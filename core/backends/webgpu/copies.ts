@@ -4,7 +4,6 @@
  */
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
 import type { PadAttrs } from '../../ops/slice.ts';
-import type { AdapterClass } from './device.ts';
 import {
   assemble,
   ceilDiv,
@@ -16,6 +15,7 @@ import {
   type Recipe,
 } from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';
+import type { AdapterClass } from './target.ts';
 
 export const word = (name: string) => ({ name, type: 'u32' });
 

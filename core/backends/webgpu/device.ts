@@ -3,7 +3,7 @@
  * object stays in a module variable for the process's whole life; the device itself is opened once and closed by hand.
  */
 import { CoreError, LostDeviceError } from '../../ir/errors.ts';
-import type { BindingLimits } from './ranges.ts';
+import type { BindingLimits, Target } from './target.ts';
 
 /** No WebGPU adapter on this machine. */
 export class NoAdapterError extends CoreError {
@@ -12,15 +12,6 @@ export class NoAdapterError extends CoreError {
 /** Dawn refused a call of ours: a fault of the program or a limit of the device that was not checked before. */
 export class DeviceError extends CoreError {
   override name = 'DeviceError';
-}
-
-/** What kernels need to know about the adapter: software drivers run workgroups on a few cores, barriers are slow. */
-export type AdapterClass = 'cpu' | 'gpu';
-/** What kernels are written for. */
-export interface Target {
-  readonly class: AdapterClass;
-  /** lanes of a subgroup where that is one known number, else 0: no exchange between lanes */
-  readonly subgroup: number;
 }
 
 export interface Gpu extends Target {

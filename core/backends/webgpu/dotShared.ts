@@ -1,8 +1,8 @@
 /** Workgroup tiles of dot for GPUs: both operands pass through workgroup memory, each thread keeps a block in registers. */
-import type { DotPlan, Side } from './dot.ts';
+import type { DotPlan, Side } from './dotPlan.ts';
 import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
+import { range } from './registerTile.ts';
 
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const THREADS = 16;
 const DEPTH = 16;
 

@@ -1,9 +1,11 @@
 /** Stored half floats: two in a word. WGSL's own f16 needs a feature software adapters lack, so they are taken apart by hand. */
+import { dtypes, type StoredDType } from '../../ir/dtype.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
 import { forEach, word } from './copies.ts';
-import type { AdapterClass } from './device.ts';
 import { ceilDiv, createParams, type Kernel } from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';
+import { range } from './registerTile.ts';
+import type { AdapterClass } from './target.ts';
 
 /** y = x as f32 in row-major order, exact (subnormal halves are normal in f32). Two bytes in, four out. */
 export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
@@ -33,22 +35,31 @@ export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
   );
 };
 
-/** gather on a table of half floats, two results per word; ids outside it read zeros. `width` halves per row. */
-export const gatherHalfKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
+/** gather on a table of a stored type, a word of results per thread; ids outside it read zeros. `width` elements per row. */
+export const gatherStoredKernel = (
+  dtype: StoredDType,
+  rows: number,
+  width: number,
+  ids: number,
+  adapter: AdapterClass,
+): Kernel => {
   const p = createParams();
   const [pRows, pWidth, pIds] = [p.word(rows), p.word(width), p.word(ids)];
-  const half = (name: string, at: string) => `let ${name}_row = ids[min((${at}) / ${pWidth}, ${pIds} - 1u)];
-    let ${name}_at = min(${name}_row, ${pRows} - 1u) * ${pWidth} + (${at}) % ${pWidth};
-    let ${name} = select(0u, (x[${name}_at / 2u] >> (16u * (${name}_at & 1u))) & 0xffffu, ${name}_row < ${pRows});`;
+  const bits = 8 * dtypes[dtype].bytes;
+  const each = 32 / bits;
+  const part = (k: number) => `let at${k} = ${each}u * i + ${k}u;
+    let row${k} = ids[min(at${k} / ${pWidth}, ${pIds} - 1u)];
+    let from${k} = min(row${k}, ${pRows} - 1u) * ${pWidth} + at${k} % ${pWidth};
+    let part${k} = select(0u, (x[from${k} / ${each}u] >> (${bits}u * (from${k} % ${each}u))) & ${2 ** bits - 1}u, row${k} < ${pRows});`;
+  const parts = range(each);
   return forEach(
-    'gather f16',
+    `gather ${dtype}`,
     adapter,
-    ceilDiv(ids * width, 2),
+    ceilDiv(ids * width, each),
     p,
     [word('x'), word('ids')],
     word('y'),
-    `${half('low', '2u * i')}
-    ${half('high', '2u * i + 1u')}
-    y[i] = low | (high << 16u);`,
+    `${parts.map(part).join('\n    ')}
+    y[i] = ${parts.map((k) => `(part${k} << ${bits * k}u)`).join(' | ')};`,
   );
 };

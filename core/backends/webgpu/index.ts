@@ -4,12 +4,13 @@
  */
 
 import type { Backend } from '../../compile/backend.ts';
-import { dtypes } from '../../ir/dtype.ts';
+import { bytesOf, valuesAt } from '../../ir/dtype.ts';
 import { createPool, readback, upload } from './buffers.ts';
-import { type AdapterClass, closeDevice, type Gpu, openDevice } from './device.ts';
+import { closeDevice, type Gpu, openDevice } from './device.ts';
 import { hasKernel } from './ops.ts';
 import { createPipelines } from './pipelines.ts';
 import { buildProgram, type Storage } from './program.ts';
+import type { AdapterClass } from './target.ts';
 import { createWorkspace } from './workspace.ts';
 
 export interface WebgpuOptions {
@@ -63,14 +64,8 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
       return counted([{ buffer, dtype, elements: values.length }])[0]!;
     },
     async load({ buffer, dtype, elements }) {
-      const size = elements * dtypes[dtype].bytes;
-      const [bytes] = await readback(gpu, [{ buffer, bytes: Math.ceil(size / 4) * 4 }]);
-      if (dtype === 'f16') return new Uint16Array(bytes!, 0, elements);
-      return dtype === 'f32'
-        ? new Float32Array(bytes!)
-        : dtype === 'i32'
-          ? new Int32Array(bytes!)
-          : new Uint32Array(bytes!);
+      const [bytes] = await readback(gpu, [{ buffer, bytes: Math.ceil(bytesOf(dtype, elements) / 4) * 4 }]);
+      return valuesAt(dtype, bytes!, 0, elements);
     },
     free({ buffer }) {
       live--;

@@ -2,8 +2,9 @@
  * What every kernel of this backend is: WGSL text plus the numbers of one application of it. The text holds no sizes, so
  * one pipeline serves all shapes of its kind; sizes, strides and constants travel in a small uniform block.
  */
-import type { AdapterClass } from './device.ts';
+
 import { helperText } from './math.ts';
+import type { AdapterClass } from './target.ts';
 
 export interface Kernel {
   readonly name: string;

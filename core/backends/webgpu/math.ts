@@ -3,24 +3,25 @@
  * 2^-11 and its comparisons may drop NaN, so those are written out here (polynomials: Cephes, S. L. Moshier; erf:
  * N. Juffa) and NaN is found by its bits.
  */
-import type { DType } from '../../ir/dtype.ts';
+import { type DType, isStored } from '../../ir/dtype.ts';
 import type { ElementwiseName } from '../../ops/elementwise.ts';
 
 /** How many neighbouring elements a value of the kernel holds. */
 export type Width = 1 | 4;
 
-const scalarType: Readonly<Record<Exclude<DType, 'f64' | 'f16'>, string>> = {
+const scalarType: Readonly<Partial<Record<DType, string>>> = {
   f32: 'f32',
   i32: 'i32',
   u32: 'u32',
   bool: 'bool',
 };
 
-/** WGSL type of a value in registers. @throws RangeError for f64, which GPUs lack */
+/** WGSL type of a value in registers. @throws RangeError for f64, which GPUs lack, and for stored types */
 export const typeName = (dtype: DType, width: Width): string => {
-  if (dtype === 'f64') throw new RangeError('the webgpu backend computes in f32; f64 runs on the cpu backend only');
-  if (dtype === 'f16') throw new RangeError('f16 is storage: its kernels read it as u32 words');
-  return width === 1 ? scalarType[dtype] : `vec4<${scalarType[dtype]}>`;
+  if (isStored(dtype)) throw new RangeError(`${dtype} is storage: its kernels read it as u32 words`);
+  const type = scalarType[dtype];
+  if (!type) throw new RangeError(`the webgpu backend computes in f32; ${dtype} runs on the cpu backend only`);
+  return width === 1 ? type : `vec4<${type}>`;
 };
 /** WGSL type of an element in memory: bool is kept as 0/1 in a u32. */
 export const storageType = (dtype: DType, width: Width): string => typeName(dtype === 'bool' ? 'u32' : dtype, width);

@@ -3,9 +3,9 @@
  * width), scale and shift per (group, width). A workgroup of a GPU makes one set of statistics; on software drivers a
  * thread does.
  */
-import type { AdapterClass } from './device.ts';
 import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Operand, type Recipe } from './kernel.ts';
 import type { Width } from './math.ts';
+import type { AdapterClass } from './target.ts';
 
 export interface NormProblem {
   readonly n: number;

@@ -2,7 +2,7 @@
 
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import { type NormAttrs, type NormGradAttrs, normSizes } from '../../fused/norm.ts';
-import { isFloat } from '../../ir/dtype.ts';
+import { isFloat, isStored } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import type { Op, Tensor } from '../../ir/tensor.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
@@ -14,11 +14,11 @@ import { attentionGradRecipe, attentionRecipe } from './attention.ts';
 import { printConv } from './conv.ts';
 import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
-import type { AdapterClass, Target } from './device.ts';
-import { fromHalfKernel, gatherHalfKernel } from './half.ts';
+import { fromHalfKernel, gatherStoredKernel } from './half.ts';
 import type { Recipe } from './kernel.ts';
 import { single } from './kernel.ts';
 import { normGradRecipe, normRecipe } from './norm.ts';
+import type { AdapterClass, Target } from './target.ts';
 import { convInputRecipe, dotRecipe } from './transposed.ts';
 
 interface OpKernels {
@@ -62,8 +62,10 @@ const table: Readonly<Record<string, OpKernels>> = {
   gather: {
     strided: false,
     recipe: ({ inputs: [x, ids] }, _views, adapter) => {
-      const gather = x!.dtype === 'f16' ? gatherHalfKernel : gatherKernel;
-      return single(gather(x!.shape[0]!, rest(x!, 1), sizeOf(ids!.shape), adapter));
+      const sizes = [x!.shape[0]!, rest(x!, 1), sizeOf(ids!.shape)] as const;
+      return single(
+        isStored(x!.dtype) ? gatherStoredKernel(x!.dtype, ...sizes, adapter) : gatherKernel(...sizes, adapter),
+      );
     },
   },
   fromHalf: { strided: true, recipe: (_node, [x], adapter) => single(fromHalfKernel(x!, adapter)) },

@@ -7,10 +7,10 @@
 import { collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
 import { dtypes } from '../../ir/dtype.ts';
-import type { AdapterClass } from './device.ts';
 import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Recipe, single } from './kernel.ts';
 import { printCall, storageType, typeName, type Width } from './math.ts';
 import { printCoordinates, printSteps } from './printWgsl.ts';
+import type { AdapterClass } from './target.ts';
 
 interface Shape {
   /** results (or groups of four) and terms of each (or groups of four) */

@@ -4,9 +4,9 @@
  */
 import { type Axis, collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
-import type { AdapterClass } from './device.ts';
 import { assemble, ceilDiv, createParams, type Kernel, overIndices, type Params } from './kernel.ts';
 import { printCall, printCast, storageType, typeName, type Width } from './math.ts';
+import type { AdapterClass } from './target.ts';
 
 /** How one input is read at `width` neighbouring points of the last axis. */
 type Access = 'one' | 'vector' | 'splat' | 'gather';

@@ -5,6 +5,7 @@
  */
 import { DeviceLimitError } from '../../ir/errors.ts';
 import { ceilDiv, type Kernel } from './kernel.ts';
+import type { BindingLimits } from './target.ts';
 
 /** Bytes `offset … offset + size` of the buffer that stands for operand number `operand` of a kernel. */
 export interface Range {
@@ -17,12 +18,6 @@ export interface Bound {
   readonly kernel: Kernel;
   readonly ranges: readonly Range[];
 }
-/** What a device lets one kernel bind: bytes per binding (a multiple of 256), and storage bindings in all. */
-export interface BindingLimits {
-  readonly bytes: number;
-  readonly count: number;
-}
-
 const declaration = /^@group\(0\) @binding\(\d+\) var<storage, (read|read_write)> (\w+): array<(.+)>;$/gm;
 
 /** Index of the bracket that closes the one at `open`. */

@@ -5,9 +5,10 @@
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
 import { type ConvProblem, printConv } from './conv.ts';
 import { type Matrices, transposeKernel } from './copies.ts';
-import type { AdapterClass } from './device.ts';
-import { type DotProblem, printDot } from './dot.ts';
+import { printDot } from './dot.ts';
+import type { DotProblem } from './dotPlan.ts';
 import { type Kernel, type Operand, type Recipe, single } from './kernel.ts';
+import type { AdapterClass } from './target.ts';
 
 /** Rows of the product from which on the copy pays. */
 const WORTH = 32;

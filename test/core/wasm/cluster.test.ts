@@ -3,7 +3,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { clusterPlan } from '../../../core/backends/wasm/cluster/index.ts';
 import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
 import type { Cluster, ScalarStep } from '../../../core/compile/scalar.ts';
-import { type DType, dtypes } from '../../../core/ir/dtype.ts';
+import { allocate, type DType } from '../../../core/ir/dtype.ts';
 import { type ElementwiseName, table } from '../../../core/ops/elementwise.ts';
 import { runPlan } from '../../support/wasm-harness.ts';
 
@@ -122,7 +122,7 @@ const randomData = (dtype: DType, n: number, seed: number): Data => {
     state ^= state << 5;
     return (state >>> 0) / 2 ** 32;
   };
-  const x = dtypes[dtype].alloc(n) as Data;
+  const x = allocate(dtype, n) as Data;
   for (let i = 0; i < n; i++)
     x[i] = dtype === 'f32' ? next() * 4 - 2 : dtype === 'bool' ? Math.floor(next() * 2) : Math.floor(next() * 100);
   return x;

@@ -1,7 +1,8 @@
 /** dot kernels of both families against f64 loops: odd sizes, transposed and offset operands, NaN beyond the edge. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { closeDevice, type Gpu, openDevice } from '../../../core/backends/webgpu/device.ts';
-import { planDot, printDot, registerDot } from '../../../core/backends/webgpu/dot.ts';
+import { printDot, registerDot } from '../../../core/backends/webgpu/dot.ts';
+import { planDot } from '../../../core/backends/webgpu/dotPlan.ts';
 import { sharedDot } from '../../../core/backends/webgpu/dotShared.ts';
 import type { View } from '../../../core/ir/view.ts';
 import { createRunner, type Runner, values } from '../../support/webgpu-harness.ts';

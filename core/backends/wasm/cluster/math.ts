@@ -118,7 +118,8 @@ export const castCode = (x: Value, from: DType, to: DType): Code => {
  */
 export const printCall = (f: FunctionBuilder, fn: string, args: readonly Value[], operands: readonly DType[]): Code => {
   const kind = operands.at(-1)!;
-  const print = kind === 'f64' || kind === 'f16' ? undefined : rows[fn as ElementwiseName]?.[kind];
+  const row: Partial<Record<DType, Print>> | undefined = rows[fn as ElementwiseName];
+  const print = row?.[kind];
   if (!print) throw new RangeError(`the wasm backend has no elementwise function ${fn} for ${kind}`);
   return print(f, args);
 };

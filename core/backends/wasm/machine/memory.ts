@@ -1,12 +1,12 @@
 /**
  * The bytes of the backend: storages and the shared workspace in the memory kernels address, stored halves outside of it.
  */
-import { type DType, dtypes, type HostArray } from '../../../ir/dtype.ts';
+import { bytesOf, type DType, type HostArray, isStored, valuesAt } from '../../../ir/dtype.ts';
 import { DeviceLimitError } from '../../../ir/errors.ts';
 import type { Machine } from './machine.ts';
 
 export interface WasmStorage {
-  /** in the machine's memory; f16: in the one outside */
+  /** in the machine's memory; stored types: in the one outside */
   readonly address: number;
   readonly bytes: number;
   readonly dtype: DType;
@@ -15,17 +15,9 @@ export interface WasmStorage {
 
 export const ALIGN = 64;
 
-/** Stored halves lie outside the memory kernels address: those few kernels that take them fetch them (outside.ts). */
-export const isOutside = (dtype: DType): boolean => dtype === 'f16';
+/** Stored types lie outside the memory kernels address: those few kernels that take them fetch them (outside.ts). */
+export const isOutside = isStored;
 
-const arrays = {
-  f32: Float32Array,
-  f64: Float64Array,
-  f16: Uint16Array,
-  i32: Int32Array,
-  u32: Uint32Array,
-  bool: Uint32Array,
-} as const;
 const mib = (bytes: number): number => Math.ceil(bytes / 2 ** 20);
 
 export class Memory {
@@ -64,7 +56,7 @@ export class Memory {
   }
   /** a storage with any values. @throws DeviceLimitError */
   storage(elements: number, dtype: DType): WasmStorage {
-    const bytes = elements * dtypes[dtype].bytes;
+    const bytes = bytesOf(dtype, elements);
     const address = isOutside(dtype) ? this.allocOutside(bytes) : this.alloc(bytes, 'a tensor');
     const s = { address, bytes, dtype, elements };
     this.live.add(s);
@@ -102,6 +94,6 @@ export class Memory {
   }
   private at(address: number, elements: number, dtype: DType, outside: boolean): HostArray {
     const { buffer } = outside ? this.machine.outside.u8 : this.machine.u8;
-    return new arrays[dtype](buffer as ArrayBuffer, address, elements);
+    return valuesAt(dtype, buffer, address, elements);
   }
 }

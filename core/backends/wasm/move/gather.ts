@@ -1,5 +1,5 @@
 /** gather and scatterAdd: rows of a table by number. */
-import { bytesOf, type DType } from '../../../ir/dtype.ts';
+import { bytesOf, type DType, isStored } from '../../../ir/dtype.ts';
 import type { Attrs } from '../../../ir/tensor.ts';
 import { sizeOf } from '../../../ir/view.ts';
 import type { ScatterAttrs } from '../../../ops/gather.ts';
@@ -55,7 +55,7 @@ const gather: WasmKernel<Attrs> = {
     const { grid, ...unit } = cutUnits(count, rowBytes / 4 + 20);
     const places = { table: x!.at, ids: ids!.at, y: y!.at };
     const values = { ...unit, ...places, rows, rowBytes, outside: x!.outside ? 1 : 0 };
-    const kernel = x!.dtype === 'f16' ? gatherHalves : gatherWide;
+    const kernel = isStored(x!.dtype) ? gatherHalves : gatherWide;
     return { bytes: 0, commands: [kernel.command(values, grid)] };
   },
 };
