@@ -312,7 +312,7 @@ describe('what goes wrong is one line', () => {
     ['--resolution 15', /^--resolution 15: expected a multiple of 2/],
     [
       '--lr 10 --scale 1000 --optimizer adamw --weight-decay 10 --steps 30 --test-every 100',
-      /^step \d+: the loss is (NaN|Infinity); lower --lr or use --clip \(last checkpoint: none\); first spoilt: (unet|text_encoder)\.\S+: \S+ is (NaN|-?Infinity) \(\d+ of \d+ modules\)/,
+      /^step \d+: the loss is (NaN|Infinity); lower --lr or use --clip \(last checkpoint: step 3\); first spoilt: (unet|text_encoder)\.\S+: \S+ is (NaN|-?Infinity) \(\d+ of \d+ modules\)/,
     ],
   ])('%s', async (more, message) => {
     const { code, stderr } = await start(`bad${more.length}`, more);
