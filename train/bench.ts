@@ -10,6 +10,7 @@
  */
 import { Option } from 'commander';
 import { type Backend, backendNames } from '../core/index.ts';
+import { printable } from '../models/io/error.ts';
 import { loadWarning } from './bench/clock.ts';
 import { benchOps, type OpFigure } from './bench/ops.ts';
 import { measurePeak, type Peak } from './bench/peak.ts';
@@ -28,7 +29,6 @@ import {
   wholeNumber,
 } from './cli/command.ts';
 import { SMALL_BASE } from './model/model.ts';
-import { printable } from './report/printable.ts';
 
 const CHOICES = ['auto', 'all', ...backendNames] as const;
 type Options = {
@@ -87,7 +87,7 @@ function printStep(io: Io, f: StepFigures, peak: Peak): void {
     ],
     ['memory', `${mib(f.peak_bytes)} on the backend, ${mib(f.rss_bytes)} resident`],
   ];
-  for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text)}`);
+  for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text, Number.POSITIVE_INFINITY)}`);
 }
 
 function printOps(io: Io, figures: readonly OpFigure[], peers: readonly PeerFigure[], peak: Peak): void {

@@ -7,6 +7,7 @@
 import { Option } from 'commander';
 import type { KernelReport } from '../core/index.ts';
 import { writeFileAtomic } from '../models/io/atomic.ts';
+import { printable } from '../models/io/error.ts';
 import { loadWarning } from './bench/clock.ts';
 import { flameOf, flameSvg } from './bench/flame.ts';
 import { setUpStep } from './bench/step.ts';
@@ -23,7 +24,6 @@ import {
   withBackend,
 } from './cli/command.ts';
 import { SMALL_BASE } from './model/model.ts';
-import { printable } from './report/printable.ts';
 
 type Options = BackendOptions & {
   readonly base?: string;

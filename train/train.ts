@@ -7,6 +7,7 @@
  * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
  */
 import { readScalar, tensor } from '../core/index.ts';
+import { printable } from '../models/io/error.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
@@ -16,7 +17,6 @@ import { vaeFactor } from './model/programs.ts';
 import { targetsOf } from './model/targets.ts';
 import { adamDefaults } from './optimise/optimizer.ts';
 import { ratesOf } from './optimise/rates.ts';
-import { printable } from './report/printable.ts';
 import { openMetrics } from './run/metrics.ts';
 import { type PhaseClock, phaseClock } from './run/phases.ts';
 import { unpadded } from './run/tensors.ts';

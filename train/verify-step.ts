@@ -13,6 +13,7 @@ import { computes, modulesOf } from '../core/compile/modules.ts';
 import { type Backend, evaluate, leaves, read, type Tensor, tensor } from '../core/index.ts';
 import type { HostArray } from '../core/ir/dtype.ts';
 import { rebind } from '../core/ir/tensor.ts';
+import { printable } from '../models/io/error.ts';
 import { type StepSettings, setUpStep } from './bench/step.ts';
 import {
   type BackendOptions,
@@ -28,7 +29,6 @@ import {
   withBackend,
 } from './cli/command.ts';
 import { SMALL_BASE } from './model/model.ts';
-import { printable } from './report/printable.ts';
 import { moduleOf } from './step/modules.ts';
 import { bounded } from './verify/step/error-bound.ts';
 import { applyWide, bothWidths, graphOf, lastUses } from './verify/step/graph.ts';
@@ -174,7 +174,7 @@ function report(io: Io, { nodes, loss, adapters }: StepFindings, backend: Backen
     .slice(0, count))
     print(
       io,
-      `${op.padEnd(16)}${String(n).padStart(6)}${figure(worst.share).padStart(12)}${figure(worst.relative).padStart(10)}  ${printable(`${worst.shapes}  ${worst.module}`)}`,
+      `${op.padEnd(16)}${String(n).padStart(6)}${figure(worst.share).padStart(12)}${figure(worst.relative).padStart(10)}  ${printable(`${worst.shapes}  ${worst.module}`, Number.POSITIVE_INFINITY)}`,
     );
   print(
     io,

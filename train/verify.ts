@@ -9,9 +9,8 @@
 import { statSync } from 'node:fs';
 import { Argument, Option } from 'commander';
 import { type Backend, backendNames, CoreError } from '../core/index.ts';
-import { FileError } from '../models/io/error.ts';
+import { FileError, printable } from '../models/io/error.ts';
 import { command, type Io, type Main, openChosen, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
-import { printable } from './report/printable.ts';
 import type { GoldenCase } from './verify/golden.ts';
 import {
   baseFor,
@@ -61,7 +60,7 @@ async function collect(cases: AsyncIterable<GoldenCase>): Promise<Outcome> {
 
 const COLUMNS = [12, 8, 7, 9, 9] as const;
 const row = (cells: readonly (string | number)[], rest: string): string =>
-  `${cells.map((cell, i) => (i < 2 ? String(cell).padEnd(COLUMNS[i]!) : String(cell).padStart(COLUMNS[i]!))).join(' ')}  ${printable(rest)}`;
+  `${cells.map((cell, i) => (i < 2 ? String(cell).padEnd(COLUMNS[i]!) : String(cell).padStart(COLUMNS[i]!))).join(' ')}  ${printable(rest, Number.POSITIVE_INFINITY)}`;
 const figure = (x: number): string => (x === 0 ? '0' : Number.isFinite(x) ? x.toExponential(1) : '∞');
 
 /** Prints a check's worst case (all with --all, every failure always) and returns the number of failures. */
@@ -165,7 +164,8 @@ const main: Main = async (args, io) => {
       await backend.close();
     }
     const rest = await uncheckedIn(directory);
-    if (rest.length > 0 && !options.only) print(io, printable(`no check yet for: ${rest.join(', ')}`));
+    if (rest.length > 0 && !options.only)
+      print(io, printable(`no check yet for: ${rest.join(', ')}`, Number.POSITIVE_INFINITY));
   }
   if (failures > 0) throw new UsageError(`${failures} of ${cases} comparisons failed`);
   if (cases === 0) throw new UsageError('nothing was compared');

@@ -17,10 +17,14 @@ export class FileError extends Error {
   }
 }
 
-// Control characters, line separators, direction overrides, lone surrogates and noncharacters (U+FFFF): whatever could
-// move a terminal's cursor, fake a second line, turn a name round or is forbidden in XML.
+// Whatever could move a terminal's cursor, fake a second line, turn a name round or hide in it: control characters, line
+// and paragraph separators, soft hyphen, zero-width space, bidi marks, embeddings and isolates, byte-order mark,
+// noncharacters (XML forbids some), tag characters, lone surrogates.
 const UNPRINTABLE =
-  /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Noncharacter_Code_Point}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+  /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\p{Noncharacter_Code_Point}\u{e0000}-\u{e007f}]/gu;
+
+/** `'\x1b'` → `'\\u{1b}'`: the reader sees that something was there, the terminal does not act on it. */
+const visible = (c: string): string => `\\u{${c.codePointAt(0)!.toString(16)}}`;
 
 /**
  * Text from outside as one harmless line: unprintable characters become `\u{…}`, the rest is cut after `limit`.
@@ -28,7 +32,21 @@ const UNPRINTABLE =
  */
 export function printable(text: string, limit = 300): string {
   const cut = text.length > limit ? `${text.slice(0, limit)}…` : text;
-  return cut.replace(UNPRINTABLE, (c) => `\\u{${c.codePointAt(0)!.toString(16)}}`);
+  return cut.replace(UNPRINTABLE, visible);
+}
+
+/** As {@link printable}, whole and with its line breaks and tabs: for reports and commands that are shown as paragraphs. */
+export function printableLines(text: string): string {
+  return text.replace(/\r\n?/g, '\n').replace(UNPRINTABLE, (c) => (c === '\n' || c === '\t' ? c : visible(c)));
+}
+
+/** Applies {@link printableLines} to every string inside a plain value, keys included; typed arrays and numbers pass unchanged. */
+export function printableDeep<T>(value: T): T;
+export function printableDeep(value: unknown): unknown {
+  if (typeof value === 'string') return printableLines(value);
+  if (Array.isArray(value)) return value.map((v) => printableDeep(v));
+  if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [printableLines(k), printableDeep(v)]));
 }
 
 /** A name from a file in quotes, made printable. */

@@ -1,7 +1,9 @@
 /** A simulated run with realistic sizes and names, for the report's tests. Deterministic; no files needed. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import type { ExpansionRow, RunSummaryInput } from '../../train/report/summary.ts';
+import { renderReport } from '../../train/report/page.ts';
+import { type Compared, type ExpansionRow, parseRecord, type RunRecordInput } from '../../train/run/record.ts';
 
 /** mulberry32: enough randomness for fixtures. */
 export function randomFrom(seed: number): () => number {
@@ -98,8 +100,12 @@ export function simulateLog(modules: readonly string[], steps: number, every: nu
   return log;
 }
 
+/** The page of a record that may leave out what has a default. */
+export const render = (input: unknown, compared: readonly Compared[] = []) =>
+  renderReport(parseRecord(input, compared));
+
 /** A finished SeLoRA run of 1,200 steps without pictures. */
-export function simulatedRun(): RunSummaryInput {
+export function simulatedRun(): RunRecordInput {
   const random = randomFrom(1);
   const modules = smallModules();
   const expansions = simulateLog(modules, 1200, 40, 1.1);
@@ -118,40 +124,35 @@ export function simulatedRun(): RunSummaryInput {
   });
   return {
     name: 'phantoms-selora-1',
-    question:
-      'Does a small latent diffusion model, fine-tuned with SeLoRA, draw the chest film that its report describes?',
-    answer: 'Mostly: effusions and opacities appear on the side the report names; faint opacities are still missed.',
     method: 'selora',
-    started: '2026-11-24 22:10',
     seconds: 322,
     lambda: 1.1,
     testEvery: 40,
     command: 'npm run train -- --seed 1 --steps 1200 --method selora --lambda 1.1 --test-every 40 --loss clip-snr',
-    config: [
-      { label: 'learning rate', value: '3e-3, cosine' },
-      { label: 'batch', value: '8' },
-      { label: 'λ', value: '1.1' },
-      { label: 't', value: '40' },
-      { label: 'init gain a', value: '0' },
-      { label: 'scale s', value: '1' },
-      { label: 'targets', value: 'all-linear (137 modules)' },
-      { label: 'loss weight', value: 'clip-snr' },
-      { label: 'caption dropout', value: '0.1' },
-    ],
+    settings: {
+      lr: 3e-3,
+      schedule: 'cosine',
+      batch: 8,
+      lambda: 1.1,
+      testEvery: 40,
+      gainA: 0,
+      scale: 1,
+      targets: 'all-linear',
+      lossWeight: 'clip-snr',
+      captionDropout: 0.1,
+      seed: 1,
+      sampler: 'ddim',
+      sampleSteps: 20,
+      guidance: 3,
+    },
     environment: [
       { label: 'backend', value: 'wasm, 2 threads' },
       { label: 'node', value: 'v20.20.2' },
       { label: 'base', value: 'models/small-base', note: 'sha256 9f2c…' },
     ],
     metrics,
-    validation: { n: 256, base: { loss: 0.471, shuffled: 0.4712 }, rows: validationRows, bestStep: 1200 },
-    comparisons: [
-      {
-        method: 'LoRA r = 4',
-        parameters: 132_864,
-        validation: validationRows.map((r) => ({ step: r.step, loss: r.loss * 0.985 + 0.004 })),
-      },
-    ],
+    validation: { n: 256, base: { loss: 0.471, shuffled: 0.4712 } },
+    validations: validationRows,
     expansions,
     modules: modules.map((path) => ({
       path,
@@ -160,7 +161,6 @@ export function simulatedRun(): RunSummaryInput {
       dOut: 96,
       change: 0.02 + random() * (path.includes('ff') ? 0.7 : 0.25),
     })),
-    samplesNote: 'Base and adapted pictures start from the same noise; guidance 3, 20 DDIM steps.',
     phases: [
       { name: 'load base', seconds: 0.8, peakBytes: 61e6 },
       { name: 'encode pictures', seconds: 14.2, calls: 400, peakBytes: 180e6 },
@@ -183,60 +183,50 @@ export function simulatedRun(): RunSummaryInput {
         { label: 'normal films', value: '16%' },
       ],
     },
-    obedience: {
-      what: 'Read off 48 held-out pictures per method by simple detectors fitted on real phantoms.',
-      rows: [
-        ['always normal', undefined, 52, 0, 0],
-        ['untouched base', undefined, 17, 2, 5],
-        ['LoRA r = 4', 132_864, 55, 14, 15],
-        ['selora', 162_864, 58, 16, 15],
-      ].map(([method, parameters, lung, effusion, opacity]) => ({
-        method: String(method),
-        ...(parameters === undefined ? {} : { parameters: Number(parameters) }),
-        scores: [
-          { question: 'each lung right', right: Number(lung), n: 96 },
-          { question: 'effusion on the right side', right: Number(effusion), n: 26 },
-          { question: 'opacity on the right side', right: Number(opacity), n: 41 },
-        ],
-      })),
+    results: {
+      obedience: {
+        what: 'Read off 48 held-out pictures per method by simple detectors fitted on real phantoms.',
+        rows: [
+          ['always normal', undefined, 52, 0, 0],
+          ['untouched base', undefined, 17, 2, 5],
+          ['LoRA r = 4', 132_864, 55, 14, 15],
+          ['selora', 162_864, 58, 16, 15],
+        ].map(([method, parameters, lung, effusion, opacity]) => ({
+          method: String(method),
+          ...(parameters === undefined ? {} : { parameters: Number(parameters) }),
+          scores: [
+            { question: 'each lung right', right: Number(lung), n: 96 },
+            { question: 'effusion on the right side', right: Number(effusion), n: 26 },
+            { question: 'opacity on the right side', right: Number(opacity), n: 41 },
+          ],
+        })),
+      },
+      nearest: { measure: 'L2 distance on 64 × 64 normalised pixels', threshold: 0.31, below: 0, n: 48 },
     },
-    memorisation: { measure: 'L2 distance on 64 × 64 normalised pixels', threshold: 0.31, below: 0, n: 48 },
     warnings: ['One seed: differences of a few percent between the methods may be chance.'],
   };
 }
 
-/** A small run with `text` in every place a text can reach; its second picture is missing from `folder`. */
-export function runWith(text: string, png: Uint8Array, folder: string): RunSummaryInput {
+/**
+ * A small run with `text` in every place a text can reach; its pictures lie in `folder` (see {@link folderWithPicture}),
+ * the second one is missing there.
+ */
+export function runWith(text: string, folder: string): RunRecordInput {
   const placed = 'unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k';
   const facts = [{ label: text, value: text, note: text }];
   const expansion = { step: 2, fiOriginal: 1, fiExpanded: 2, ratio: 2, expanded: true, rankAfter: 2, keyHash: text };
   return {
     name: `n${text}`,
-    question: text,
-    answer: text,
+    folder,
     method: text,
-    started: text,
     command: text || 'c',
-    headlines: facts,
-    config: facts,
+    settings: { [`key ${text}`]: text, seed: text, sampler: text, sampleSteps: text, guidance: text },
     environment: facts,
     metrics: [1, 2, 3].map((step) => ({ step, loss: 1 / step, totalRank: 2, seconds: step, memory: 1e6 })),
-    validation: {
-      n: 4,
-      what: text,
-      rows: [
-        { step: 1, loss: 1, shuffled: 1.1 },
-        { step: 3, loss: 0.5, shuffled: 0.8 },
-      ],
-    },
-    comparisons: [
-      {
-        method: text,
-        validation: [
-          { step: 1, loss: 1 },
-          { step: 3, loss: 0.6 },
-        ],
-      },
+    validation: { n: 4 },
+    validations: [
+      { step: 1, loss: 1, shuffled: 1.1 },
+      { step: 3, loss: 0.5, shuffled: 0.8 },
     ],
     expansions: [
       { ...expansion, module: placed },
@@ -253,21 +243,31 @@ export function runWith(text: string, png: Uint8Array, folder: string): RunSumma
         split: text,
         note: text,
         pictures: [
-          { label: text, image: { bytes: png }, verdict: text, right: true },
-          { label: 'missing', image: { path: join(folder, `no-such-file${text.replace(/\0/g, '')}`) } },
+          { label: text, file: 'samples/here.png', verdict: text, right: true },
+          { label: 'missing', file: 'samples/no-such-file.png' },
         ],
       },
     ],
-    samplesNote: text,
     phases: [{ name: text, seconds: 2 }],
     data: { source: text, splits: [{ name: text, images: 3, hash: text }], facts },
-    obedience: { what: text, rows: [{ method: text, scores: [{ question: text, right: 1, n: 2 }] }] },
-    memorisation: {
-      measure: text,
-      threshold: 1,
-      below: 0,
-      n: 3,
-      pairs: [{ sample: { bytes: png }, nearest: { bytes: png }, distance: 2, label: text }],
+    results: {
+      obedience: {
+        what: text,
+        rows: [
+          {
+            method: text,
+            scores: [{ question: text, right: 1, n: 2 }],
+            findings: [{ finding: text, sensitivity: { right: 1, n: 2 }, specificity: { right: 1, n: 2 } }],
+          },
+        ],
+      },
+      nearest: {
+        measure: text,
+        threshold: 1,
+        below: 0,
+        n: 3,
+        pairs: [{ sample: 'samples/here.png', nearest: 'samples/here.png', distance: 2, label: text }],
+      },
     },
     warnings: [text],
   };
@@ -277,4 +277,31 @@ export function runWith(text: string, png: Uint8Array, folder: string): RunSumma
 export async function greyPng(): Promise<Uint8Array> {
   const grey = sharp({ create: { width: 4, height: 4, channels: 3, background: '#777' } });
   return new Uint8Array(await grey.png().toBuffer());
+}
+
+/** A run compared with another, with `text` in every place. */
+export const comparedWith = (text: string): Compared => ({
+  label: text,
+  method: text,
+  validations: [
+    { step: 1, loss: 1 },
+    { step: 3, loss: 0.6 },
+  ],
+  results: { obedience: { what: text, rows: [{ method: text, scores: [{ question: text, right: 1, n: 2 }] }] } },
+});
+
+/** LoRA beside {@link simulatedRun}. */
+export const simulatedComparison = (): Compared => ({
+  label: 'LoRA r = 4',
+  method: 'lora',
+  parameters: 132_864,
+  validations: simulatedRun().validations!.map((r) => ({ step: r.step, loss: Number(r.loss) * 0.985 + 0.004 })),
+  results: {},
+});
+
+/** Writes the one picture of {@link runWith} into a folder. */
+export async function folderWithPicture(folder: string): Promise<string> {
+  mkdirSync(join(folder, 'samples'), { recursive: true });
+  writeFileSync(join(folder, 'samples/here.png'), await greyPng());
+  return folder;
 }

@@ -4,8 +4,7 @@
  */
 import { readFile, stat } from 'node:fs/promises';
 import sharp from 'sharp';
-import { printable } from './printable.ts';
-import type { Picture } from './summary.ts';
+import { printable } from '../../models/io/error.ts';
 
 /** Files above this are left out: the report shows samples, not archives. */
 const maxFileBytes = 32 * 2 ** 20;
@@ -23,18 +22,17 @@ function isPngOrJpeg(bytes: Uint8Array): boolean {
   return png.every((b, i) => bytes[i] === b) || (bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff);
 }
 
-async function load(picture: Picture): Promise<Uint8Array> {
-  if ('bytes' in picture) return picture.bytes;
-  const info = await stat(picture.path);
+async function load(file: string): Promise<Uint8Array> {
+  const info = await stat(file);
   if (!info.isFile()) throw new Error('not a regular file');
   if (info.size > maxFileBytes) throw new Error(`larger than ${maxFileBytes / 2 ** 20} MiB`);
-  return readFile(picture.path);
+  return readFile(file);
 }
 
 /** Decodes, shrinks where needed and encodes as PNG. Never throws: a report with a gap is better than none. */
-export async function embed(picture: Picture): Promise<Embedded> {
+export async function embed(file: string): Promise<Embedded> {
   try {
-    const bytes = await load(picture);
+    const bytes = await load(file);
     if (!isPngOrJpeg(bytes)) return { missing: 'neither PNG nor JPEG' };
     const image = sharp(bytes, { limitInputPixels: 64 * 2 ** 20, failOn: 'warning' });
     const small = image.resize({ width: maxSide, height: maxSide, fit: 'inside', withoutEnlargement: true });

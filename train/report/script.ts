@@ -3,6 +3,8 @@
  * the JSON block `run-data` and writes text nodes only. Without it the cells keep their native tooltips.
  */
 
+import type { ModuleHistory } from './history.ts';
+
 /** One test in the JSON block: step, ratio, expanded (0/1), FI before, FI with the candidate, rank after, key, expected ratio. */
 export type PackedTest = readonly [
   step: number,
@@ -23,6 +25,29 @@ export type PackedModule = readonly [
   change: number | null,
   tests: readonly PackedTest[],
 ];
+
+const orNull = (v: number | undefined): number | null =>
+  v !== undefined && Number.isFinite(v) ? Number(v.toPrecision(4)) : null;
+
+/** Histories for the page's script. */
+export function packModules(histories: readonly ModuleHistory[]): readonly PackedModule[] {
+  return histories.map((h) => [
+    h.path,
+    h.start,
+    h.rank,
+    orNull(h.change),
+    h.tests.map((t) => [
+      t.step,
+      orNull(t.ratio),
+      t.expanded ? 1 : 0,
+      orNull(t.fiOriginal),
+      orNull(t.fiExpanded),
+      t.rankAfter,
+      t.keyHash ?? '',
+      orNull(t.expectedRatio),
+    ]),
+  ]);
+}
 
 export const script = `
 'use strict';

@@ -1,19 +1,24 @@
-/** Writes a report into a run folder. */
-import { join } from 'node:path';
-import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
+/** Writes a report into its run's folder. */
+import path from 'node:path';
+import { writeRunFile } from '../run/atomic.ts';
+import { readRun } from '../run/read.ts';
+import type { RunRecord } from '../run/record.ts';
 import { renderReport } from './page.ts';
-import type { RunSummaryInput } from './summary.ts';
 
 /**
- * Writes `report.html` and one SVG file per chart (`loss.svg`, `rank-unet.svg`, `rank-text-encoder.svg`, …) into
- * `folder`, each atomically and readable by the owner only. Returns the paths, the page first.
- * @throws Error one line that names the field when the summary is not of the declared form
- * @example const [page] = await writeReport({ name: 'demo', metrics }, 'runs/demo')
+ * Reads a run's folder and writes `report.html` and one SVG file per chart (`loss.svg`, `rank-unet.svg`, …) into it, each
+ * atomically and readable by the owner only. Returns the paths, the page first.
+ * @throws FileError naming file and field of what cannot be read
+ * @example const [page] = await writeReport('runs/first')
  */
-export async function writeReport(summary: RunSummaryInput, folder: string): Promise<readonly string[]> {
-  const { html, charts } = await renderReport(summary);
-  await makeRunFolder(folder);
+export async function writeReport(folder: string): Promise<readonly string[]> {
+  return writePage(await readRun(folder), folder);
+}
+
+/** The same of a record at hand. */
+export async function writePage(run: RunRecord, folder: string): Promise<readonly string[]> {
+  const { html, charts } = await renderReport(run);
   const files = [['report.html', html] as const, ...[...charts].map(([name, svg]) => [`${name}.svg`, svg] as const)];
-  for (const [name, text] of files) await writeRunFile(join(folder, name), text);
-  return files.map(([name]) => join(folder, name));
+  for (const [name, text] of files) await writeRunFile(path.join(folder, name), text);
+  return files.map(([name]) => path.join(folder, name));
 }

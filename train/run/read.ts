@@ -1,68 +1,142 @@
-/** Finished runs beside this one in the report: their validation curves and what their pictures obeyed. */
-import { readFile } from 'node:fs/promises';
+/** The one reader of run folders: for the report, `--compare`, `inspect`, and whatever looks at runs later. */
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { FileError } from '../../models/io/error.ts';
-import { parseJson, readJson } from '../../models/io/json.ts';
-import { labelOf } from '../../selora/methods/registry.ts';
+import { asFileError, FileError, printable } from '../../models/io/error.ts';
+import { type Json, readJson } from '../../models/io/json.ts';
+import { labelOf, methodNames, methodOf } from '../../selora/methods/registry.ts';
+import { CONFIG_FILE } from './folder.ts';
+import {
+  type Compared,
+  type ExpansionRow,
+  type Facts,
+  factsSchema,
+  type RunRecord,
+  sampleSchema,
+  trainedParameters,
+} from './record.ts';
+import { readRows } from './rows.ts';
 
-const score = z.object({ question: z.string(), right: z.int(), n: z.int() });
-const obedienceSchema = z.object({
-  rows: z.array(z.object({ method: z.string(), parameters: z.int().optional(), scores: z.array(score) })),
-});
-const configSchema = z.object({ method: z.string(), rank: z.int() });
-const rowSchema = z.object({
-  step: z.int(),
-  validation: z.object({ loss: z.number().nullable(), shuffled: z.number().nullable() }).optional(),
-});
-
-export interface Comparison {
-  readonly method: string;
-  readonly parameters?: number;
-  readonly validation: readonly { readonly step: number; readonly loss: number; readonly shuffled: number }[];
-  /** this method's row of its own obedience table */
-  readonly scores?: readonly { readonly question: string; readonly right: number; readonly n: number }[];
-}
+export const FACTS_FILE = 'facts.json';
+export const SAMPLES_FILE = 'samples/samples.json';
+/** A metric's result, beside the settings. */
+export const resultFile = (metric: string): string => `${metric}.json`;
 
 const MB = 2 ** 20;
+/** What the reader itself needs of the settings; all of them are kept. */
+const settingsSchema = z.looseObject({
+  method: z.string(),
+  rank: z.int().optional(),
+  lambda: z.number().optional(),
+  testEvery: z.int().optional(),
+  compare: z.array(z.string()).optional(),
+});
+
 function parsed<T>(schema: z.ZodType<T>, value: unknown, file: string): T {
   const r = schema.safeParse(value);
   if (r.success) return r.data;
-  throw new FileError(file, r.error.issues[0]!.path.join('.') || 'content', r.error.issues[0]!.message);
+  const [issue] = r.error.issues;
+  throw new FileError(file, issue!.path.map(String).join('.') || 'content', printable(issue!.message));
+}
+
+/** A JSON file of the folder; undefined where there is none. */
+async function optional<T>(folder: string, name: string, names: readonly string[], schema: z.ZodType<T>) {
+  if (!names.includes(path.dirname(name) === '.' ? name : path.dirname(name))) return undefined;
+  const file = path.join(folder, name);
+  const value = await readJson(file, 64 * MB).catch((error: FileError) => {
+    if (path.dirname(name) !== '.' && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT')
+      return undefined;
+    throw error;
+  });
+  return value === undefined ? undefined : parsed(schema, value, file);
+}
+
+/** Not results of metrics. */
+const OTHER_FILES: ReadonlySet<string> = new Set([CONFIG_FILE, FACTS_FILE, 'split.json']);
+
+/**
+ * Everything a run folder tells, typed; rows of the metrics are read as a stream. Cost: one pass over `metrics.jsonl`.
+ * @param compare whether the runs of `--compare` are read, too
+ * @throws FileError naming the file that is missing or broken, its line and field
+ * @example (await readRun('runs/first')).validations.at(-1)
+ */
+export async function readRun(folder: string, compare = true): Promise<RunRecord> {
+  const names = await readdir(folder).catch((error) => {
+    throw asFileError(error, folder);
+  });
+  const config = await readJson(path.join(folder, CONFIG_FILE), MB);
+  const settings = parsed(settingsSchema, config, path.join(folder, CONFIG_FILE));
+  if (!names.includes('metrics.jsonl'))
+    throw new FileError(path.join(folder, 'metrics.jsonl'), 'file', 'cannot be read: is this a run folder?');
+  const rows = await collect(folder);
+  const facts: Facts = (await optional(folder, FACTS_FILE, names, factsSchema)) ?? factsSchema.parse({});
+  const samples = await optional(folder, SAMPLES_FILE, names, z.array(sampleSchema));
+  const results: Record<string, Json> = {};
+  for (const name of names)
+    if (/^[a-z][a-z0-9-]*\.json$/.test(name) && !OTHER_FILES.has(name))
+      results[name.slice(0, -'.json'.length)] = await readJson(path.join(folder, name), 64 * MB);
+  return {
+    ...facts,
+    name: path.basename(path.resolve(folder)),
+    folder,
+    method: settings.method,
+    ...testsOf(settings),
+    settings: config as Record<string, Json>,
+    ...rows,
+    samples: samples ?? [],
+    results,
+    compared: compare ? await Promise.all((settings.compare ?? []).map(readComparison)) : [],
+  };
+}
+
+/** Threshold and distance of a method's tests; nothing where it has none, or is not known here. */
+function testsOf({ method, lambda, testEvery }: z.output<typeof settingsSchema>): Pick<RunRecord, 'lambda' | 'testEvery'> {
+  if (lambda === undefined || testEvery === undefined || !methodNames.some((name) => name === method)) return {};
+  const tells = methodOf(method).facts({ lambda, testEvery } as never);
+  return tells.lambda === null || tells.testEvery === null ? {} : { lambda, testEvery };
+}
+
+/** The rows by what they tell. */
+async function collect(folder: string): Promise<Pick<RunRecord, 'metrics' | 'validations' | 'expansions'>> {
+  const metrics: RunRecord['metrics'][number][] = [];
+  const validations: RunRecord['validations'][number][] = [];
+  const expansions: ExpansionRow[] = [];
+  // One text per module, not one per test.
+  const texts = new Map<string, string>();
+  const interned = (text: string): string => {
+    const known = texts.get(text);
+    if (known === undefined) texts.set(text, text);
+    return known ?? text;
+  };
+  for await (const { validation, tests, ...row } of readRows(folder)) {
+    metrics.push({ ...row, loss: row.loss ?? Number.NaN });
+    if (validation) validations.push({ step: row.step, ...validation });
+    for (const { key, ...test } of tests ?? [])
+      expansions.push({
+        step: row.step,
+        ...test,
+        module: interned(test.module),
+        ...(key === undefined ? {} : { keyHash: key }),
+      });
+  }
+  return { metrics, validations, expansions };
 }
 
 /** What another run folder says of itself. @throws FileError naming the file that is missing or broken */
-export async function readComparison(folder: string): Promise<Comparison> {
-  const config = parsed(
-    configSchema,
-    await readJson(path.join(folder, 'config.json'), MB),
-    path.join(folder, 'config.json'),
-  );
-  const file = path.join(folder, 'metrics.jsonl');
-  const lines = await readFile(file, 'utf8').catch(() => {
-    throw new FileError(file, 'file', 'cannot be read: is this a run folder?');
-  });
-  const validation = lines
-    .split('\n')
-    .filter((l) => l.includes('"validation"'))
-    .flatMap((l) => {
-      const row = parsed(rowSchema, parseJson(l, file), file);
-      return row.validation
-        ? [{ step: row.step, loss: row.validation.loss ?? Number.NaN, shuffled: row.validation.shuffled ?? Number.NaN }]
-        : [];
-    });
-  const name = labelOf(config.method, config) ?? `${config.method} (${path.basename(folder)})`;
-  const obedience = await readJson(path.join(folder, 'obedience.json'), MB).catch(() => undefined);
-  const own =
-    obedience === undefined
-      ? undefined
-      : parsed(obedienceSchema, obedience, path.join(folder, 'obedience.json')).rows.find(
-          (r) => r.method === config.method,
-        );
+export async function readComparison(folder: string): Promise<Compared> {
+  const run = await readRun(folder, false);
+  const parameters = trainedParameters(run) ?? ownParameters(run);
   return {
-    method: name,
-    validation,
-    ...(own?.parameters === undefined ? {} : { parameters: own.parameters }),
-    ...(own ? { scores: own.scores } : {}),
+    method: run.method,
+    label: labelOf(run.method, run.settings as never) ?? `${run.method} (${run.name})`,
+    validations: run.validations,
+    results: run.results,
+    ...(parameters === undefined ? {} : { parameters }),
   };
+}
+
+/** Parameters as an older run's obedience table has them. */
+function ownParameters({ method, results }: RunRecord): number | undefined {
+  const table = z.object({ rows: z.array(z.object({ method: z.string(), parameters: z.int().optional() })) });
+  return table.safeParse(results.obedience).data?.rows.find((r) => r.method === method)?.parameters;
 }

@@ -5,23 +5,25 @@ import { writeAdapter } from '../../models/io/adapter-write.ts';
 import { type Io, print } from '../cli/command.ts';
 import type { RunConfig } from '../config/config.ts';
 import { contactSheet, encodePng } from '../data/pictures/image-write.ts';
-import { nearestPictures } from '../metrics/nearest.ts';
-import { judgePictures } from '../metrics/obedience.ts';
+import { METRICS } from '../metrics/index.ts';
+import { lacking, type Material } from '../metrics/metric.ts';
 import type { Encoded } from '../model/encode.ts';
 import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
 import type { LoadedAdapters } from '../model/pipeline.ts';
+import { reconstruct } from '../model/reconstruct.ts';
 import { adaptedPipeline, createGenerator, pictureOptions } from '../model/sample.ts';
 import { writeReport } from '../report/write.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
-import { readComparison } from '../run/read.ts';
+import { resultFile, SAMPLES_FILE } from '../run/read.ts';
+import type { Sample } from '../run/record.ts';
 import type { HostModules } from '../run/tensors.ts';
 import { textRankMaps } from '../words/progress.ts';
 import { adapterFileOf, parameters, writeMerged } from './adapter-file.ts';
+import { firstFacts, moduleFacts, writeFacts } from './facts.ts';
 import type { RunData, RunPair } from './pairs.ts';
 import type { Progress } from './progress.ts';
-import { sampleFile, summarise } from './summary.ts';
 
 /** Weights of a run and the step they are of. */
 export interface Final {
@@ -49,7 +51,10 @@ export interface Finish {
   readonly io: Io;
 }
 
-/** Real, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
+/** Seeds of the adapted pictures of a shown report: the run's own and the next ones. */
+const SEEDS = 3;
+
+/** Real, reconstructed, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
 async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const { config: c, model, data, clock } = f;
   const { pipeline } = model;
@@ -59,34 +64,87 @@ async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const generate = createGenerator(f.backend, pipeline.configs);
   const texts = chosen.map((p) => p.text);
   const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
-  const adapted = await clock.time('sample pictures', () =>
-    generate(adaptedPipeline(pipeline, adapters), texts, options),
-  );
-  return { chosen, base, adapted, real: await Promise.all(chosen.map((p) => p.pixels())) };
+  const adapted = [
+    await clock.time('sample pictures', () => generate(adaptedPipeline(pipeline, adapters), texts, options)),
+  ];
+  const shown = texts.slice(0, c.samples);
+  for (let seed = 1; seed < SEEDS && shown.length > 0; seed++)
+    adapted.push(
+      await clock.time('sample pictures', () =>
+        generate(adaptedPipeline(pipeline, adapters), shown, { ...options, seed: c.seed + seed }),
+      ),
+    );
+  const real = await Promise.all(chosen.map((p) => p.pixels()));
+  const autoencoder = await clock.time('reconstruct pictures', () => reconstruct(f.backend, pipeline, real, f.side));
+  return { chosen, real, autoencoder, base, adapted };
 }
+type Drawn = Awaited<ReturnType<typeof drawPictures>>;
 
-async function writePictures(
-  f: Finish,
-  shown: readonly RunPair[],
-  pictures: { readonly [what in 'real' | 'base' | 'adapted']: readonly Float32Array[] },
-): Promise<void> {
+/** The pictures of the shown reports as files, with what the page needs to show them. */
+async function writePictures(f: Finish, drawn: Drawn): Promise<void> {
+  const shown = drawn.chosen.slice(0, f.config.samples);
   if (shown.length === 0) return;
-  await makeRunFolder(path.join(f.run.path, 'samples'));
-  for (const i of shown.keys())
-    for (const what of ['real', 'base', 'adapted'] as const)
-      await writeRunFile(path.join(f.run.path, sampleFile(i, what)), await encodePng(pictures[what][i]!, f.side));
+  const [adapted, ...more] = drawn.adapted;
+  const columns: readonly (readonly [label: string, file: string, pictures: readonly Float32Array[]])[] = [
+    ['real', 'real', drawn.real],
+    ['autoencoder', 'autoencoder', drawn.autoencoder],
+    ['base', 'base', drawn.base],
+    ['adapted', 'adapted', adapted!],
+    ...more.map((p, i) => [`adapted, seed ${f.config.seed + 1 + i}`, `adapted-${i + 2}`, p] as const),
+  ];
+  const samples: Sample[] = [];
+  for (const [i, pair] of shown.entries()) {
+    const pictures: Sample['pictures'][number][] = [];
+    for (const [label, name, list] of columns)
+      pictures.push({ label, file: await keepPicture(f, `${String(i + 1).padStart(2, '0')}-${name}`, list[i]!) });
+    samples.push({ report: pair.text, split: f.data.test.includes(pair) ? 'test' : 'validation', pictures });
+  }
+  await writeRunFile(path.join(f.run.path, SAMPLES_FILE), `${JSON.stringify(samples, null, 1)}\n`);
   const tiles = shown.flatMap((p, i) => [
-    { pixels: pictures.real[i]!, caption: `real: ${p.text}` },
-    { pixels: pictures.base[i]!, caption: 'base' },
-    { pixels: pictures.adapted[i]!, caption: 'adapted' },
+    { pixels: drawn.real[i]!, caption: `real: ${p.text}` },
+    { pixels: drawn.base[i]!, caption: 'base' },
+    { pixels: adapted![i]!, caption: 'adapted' },
   ]);
   await writeRunFile(path.join(f.run.path, 'samples/sheet.png'), await contactSheet(tiles, f.side, 6));
 }
 
-export async function finishRun(f: Finish): Promise<void> {
-  const { config: c, model, data, clock, run, io } = f;
-  const others = await Promise.all(c.compare.map(readComparison));
+/** Writes `samples/NAME.png` and tells its file. */
+async function keepPicture({ run, side }: Pick<Finish, 'run' | 'side'>, name: string, pixels: Float32Array) {
+  const file = `samples/${name}.png`;
+  await makeRunFolder(path.join(run.path, 'samples'));
+  await writeRunFile(path.join(run.path, file), await encodePng(pixels, side));
+  return file;
+}
 
+/** Computes every metric whose needs are met and writes its result; returns the lines for the terminal. */
+async function measure(f: Finish, drawn: Drawn, size: number): Promise<readonly string[]> {
+  const { config: c, data, clock } = f;
+  const judged = c.obedience > 0;
+  const material: Material = {
+    side: f.side,
+    reports: drawn.chosen.map(({ text, findings }) => ({ text, ...(judged && findings ? { findings } : {}) })),
+    real: drawn.real,
+    autoencoder: drawn.autoencoder,
+    base: drawn.base,
+    adapted: drawn.adapted[0]!,
+    training: data.train,
+    method: c.method,
+    parameters: size,
+    guidance: c.guidance,
+    keep: (name, pixels) => keepPicture(f, name, pixels),
+  };
+  const lines: string[] = [];
+  for (const metric of METRICS) {
+    if (lacking(metric, material) !== undefined) continue;
+    const result = await clock.time(metric.name, () => metric.compute(material));
+    await writeRunFile(path.join(f.run.path, resultFile(metric.name)), `${JSON.stringify(result, null, 1)}\n`);
+    lines.push(...metric.lines(result));
+  }
+  return lines;
+}
+
+export async function finishRun(f: Finish): Promise<void> {
+  const { config: c, model, run, io } = f;
   const baseHash = await model.base.hash();
   const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.linears, step, c, baseHash, f.metrics);
   const file = fileOf(f.final);
@@ -96,31 +154,15 @@ export async function finishRun(f: Finish): Promise<void> {
   const adapters = adaptersFromFile(file, model.linears);
   if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file);
 
-  const { chosen, base, adapted, real } = await drawPictures(f, adapters);
-  const shown = chosen.slice(0, c.samples);
-  await writePictures(f, shown, { real, base, adapted });
-
-  const told = c.obedience > 0 ? chosen.flatMap((p) => (p.findings ? [p.findings] : [])) : [];
-  const settings = { side: f.side, method: c.method, parameters: parameters(file), guidance: c.guidance };
-  const obeyed =
-    told.length > 0 ? clock.sync('detectors', () => judgePictures(told, { base, adapted }, settings)) : undefined;
-  if (obeyed) await writeRunFile(path.join(run.path, 'obedience.json'), `${JSON.stringify(obeyed.table, null, 1)}\n`);
-  const memorisation =
-    chosen.length >= 4
-      ? await clock.time('nearest pictures', () => nearestPictures(data.train, real, adapted, f.side))
-      : undefined;
-
-  const summary = await clock.time('report', () =>
-    summarise(f, {
-      file,
-      adapters,
-      shown,
-      others,
-      ...(obeyed ? { obeyed } : {}),
-      ...(memorisation ? { memorisation } : {}),
-    }),
-  );
-  await clock.time('report', () => writeReport(summary, run.path));
+  const drawn = await drawPictures(f, adapters);
+  await writePictures(f, drawn);
+  const measured = await measure(f, drawn, parameters(file));
+  const modules = await f.clock.time('norms', () => moduleFacts(f, file, adapters));
+  await writeFacts(f, await firstFacts(f), f.progress, {
+    modules,
+    weights: { name: f.final.name, step: f.final.step, of: f.progress.step },
+  });
+  await writeReport(run.path);
 
   // the last words on the terminal
   const rankOf = new Map([...file.modules].map(([p, m]) => [p, m.rank]));
@@ -135,7 +177,6 @@ export async function finishRun(f: Finish): Promise<void> {
       io,
       `validation loss ${best.loss.toFixed(5)} at step ${best.step} (untouched base ${baseline.loss.toFixed(5)})`,
     );
-  for (const row of obeyed?.table.rows ?? [])
-    print(io, `  ${row.method.padEnd(14)} ${row.scores.map((s) => `${s.question} ${s.right}/${s.n}`).join(', ')}`);
+  for (const line of measured) print(io, line);
   print(io, `report ${path.join(run.path, 'report.html')}`);
 }

@@ -4,8 +4,8 @@
  * On a terminal the line is redrawn in place; elsewhere (a log file, CI) a plain line is written now and then.
  */
 
+import { printable } from '../../models/io/error.ts';
 import { type Grid, layout } from '../report/charts/modules.ts';
-import { printable } from '../report/printable.ts';
 import { bytes, number } from './format.ts';
 
 /** Where a run stands. */
@@ -91,7 +91,7 @@ function liveDisplay(stream: TerminalStream, steps: number, now: () => number): 
       if (now() - drawn >= liveMs) draw();
     },
     log: (text) => {
-      stream.write(`\r${printable(text)}${clearToEnd}\n`);
+      stream.write(`\r${printable(text, Number.POSITIVE_INFINITY)}${clearToEnd}\n`);
       draw();
     },
     stop: () => {
@@ -114,7 +114,7 @@ function plainDisplay(stream: TerminalStream, now: () => number): ProgressDispla
       if (now() - shown >= sparseMs || progress.step >= progress.steps) write(progress);
       else pending = progress;
     },
-    log: (text) => void stream.write(`${printable(text)}\n`),
+    log: (text) => void stream.write(`${printable(text, Number.POSITIVE_INFINITY)}\n`),
     stop: () => {
       if (pending !== undefined) write(pending);
     },

@@ -1,15 +1,17 @@
 /** Statistics, colours, formats and the progress line, against published or closed-form values. */
+import { quantile } from 'd3-array';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { printable, printableDeep, printableLines } from '../../../models/io/error.ts';
 import { oklch, onHigh, onLow, onMiddle, ramp, rampStep, rampSteps } from '../../../train/report/charts/colors.ts';
 import { lossCurve } from '../../../train/report/charts/curves.ts';
 import { smooth, thin } from '../../../train/report/charts/line-chart.ts';
 import { expansionTimeline } from '../../../train/report/charts/timelines.ts';
-import { difference, moduleHistories, quantile, rankAt, spearman, wilson } from '../../../train/report/history.ts';
-import { printable, printableDeep, printableLines } from '../../../train/report/printable.ts';
-import { parseSummary } from '../../../train/report/summary.ts';
+import { moduleHistories, rankAt } from '../../../train/report/history.ts';
+import { parseRecord } from '../../../train/run/record.ts';
 import { bytes, duration, integer, number } from '../../../train/words/format.ts';
 import { clock, progressLine, startProgress, type TerminalStream } from '../../../train/words/progress.ts';
+import { difference, spearman, studentFactor, wilson } from '../../../train/words/statistics.ts';
 import { simulateLog, smallModules } from '../../support/report-fixture.ts';
 
 describe('statistics', () => {
@@ -37,7 +39,18 @@ describe('statistics', () => {
 
   test('quantiles as R: quantile(c(1, 2, 4, 8), c(.1, .5, .9))', () => {
     expect([0.1, 0.5, 0.9].map((p) => quantile([8, 1, Number.NaN, 4, 2], p))).toEqual([1.3, 3, 6.800000000000001]);
-    expect(quantile([], 0.5)).toBeNaN();
+    expect(quantile([], 0.5)).toBeUndefined();
+  });
+
+  // The tables of Student's t, two-sided 5%.
+  test.each([
+    [1, 12.706],
+    [4, 2.7764],
+    [9, 2.2622],
+    [31, 2.0395],
+    [1000, 1.9623],
+  ])('t of %i degrees of freedom is %f', (freedom, t) => {
+    expect(Math.abs(studentFactor(freedom) / t - 1)).toBeLessThan(1.5e-3);
   });
 
   test('Spearman without ties = 1 − 6 Σd² / n(n² − 1); with ties the hand-ranked Pearson', () => {
@@ -133,7 +146,7 @@ describe('printable text', () => {
   test('no control, bidi or separator character survives, everything else does', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
-        expect(printable(text)).not.toMatch(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\p{Bidi_Control}/u);
+        expect(printable(text, Number.POSITIVE_INFINITY)).not.toMatch(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\p{Bidi_Control}/u);
       }),
     );
     expect(printable('Größe 5 µm, 胸部 X 線 👩‍⚕️')).toBe('Größe 5 µm, 胸部 X 線 👩‍⚕️');
@@ -238,7 +251,7 @@ test('an axis of few steps names each step once', () => {
     memory: 1,
   }));
   const histories = moduleHistories({ modules: [], expansions: simulateLog(smallModules(), 6, 2, 1.1) });
-  for (const svg of [lossCurve(parseSummary({ name: 'short', metrics }))!, expansionTimeline(histories, 6)!]) {
+  for (const svg of [lossCurve(parseRecord({ name: 'short', metrics }))!, expansionTimeline(histories, 6)!]) {
     const axis = /aria-label="x-axis tick label"[\s\S]*?<\/g>/.exec(svg)![0];
     const labels = [...axis.matchAll(/>(\d+)<\/text>/g)].map((m) => m[1]);
     expect(labels.filter((l) => l !== '0')).toEqual(['1', '2', '3', '4', '5', '6']);

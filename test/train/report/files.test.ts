@@ -1,15 +1,23 @@
 /** Pictures that enter the page, and the files that leave it. */
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, describe, expect, test } from 'vitest';
 import { embed } from '../../../train/report/embed.ts';
-import { writeReport } from '../../../train/report/write.ts';
+import { writePage } from '../../../train/report/write.ts';
+import { parseRecord } from '../../../train/run/record.ts';
 import { greyPng, simulatedRun } from '../../support/report-fixture.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'selora-report-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A file in the folder. */
+function written(name: string, content: Uint8Array): string {
+  const file = join(folder, name);
+  writeFileSync(file, content);
+  return file;
+}
 
 describe('pictures', () => {
   test('only pixels enter the page: text chunks and EXIF stay behind, pixels are exact', async () => {
@@ -21,7 +29,7 @@ describe('pictures', () => {
       .png()
       .toBuffer();
     expect(bytes.includes(canary)).toBe(true);
-    const out = await embed({ bytes: new Uint8Array(bytes) });
+    const out = await embed(written('exif.png', bytes));
     if ('missing' in out) throw new Error(out.missing);
     const embedded = Buffer.from(out.src.slice(out.src.indexOf(',') + 1), 'base64');
     expect(embedded.includes(canary)).toBe(false);
@@ -40,7 +48,7 @@ describe('pictures', () => {
   ])('%s is left out and the page says why', async (name, content, reason) => {
     const path = join(folder, `${name.replace(/ /g, '-')}.png`);
     writeFileSync(path, content === 'cut' ? (await greyPng()).subarray(0, 40) : content);
-    const out = await embed({ path });
+    const out = await embed(path);
     expect('missing' in out && out.missing).toContain(reason);
   });
 
@@ -48,14 +56,15 @@ describe('pictures', () => {
     const big = await sharp({ create: { width: 1500, height: 700, channels: 3, background: '#123' } })
       .jpeg()
       .toBuffer();
-    expect(await embed({ bytes: new Uint8Array(big) })).toMatchObject({ width: 512, height: 239 });
+    expect(await embed(written('big.jpg', big))).toMatchObject({ width: 512, height: 239 });
   });
 });
 
 test('writes the page and the charts, private, complete, and again over itself', async () => {
   const target = join(folder, 'run');
+  mkdirSync(target);
   for (let i = 0; i < 2; i++) {
-    const files = await writeReport(simulatedRun(), target);
+    const files = await writePage(parseRecord(simulatedRun()), target);
     expect(files[0]).toBe(join(target, 'report.html'));
     expect(files.map((f) => f.slice(target.length + 1))).toEqual(
       expect.arrayContaining([

@@ -1,11 +1,13 @@
 /** Nothing from outside becomes markup: attacks in every text of a run, and the page compared with a harmless one. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { XMLValidator } from 'fast-xml-parser';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { printableLines } from '../../../models/io/error.ts';
 import { escapeHtml, html, jsonForScript } from '../../../train/report/html.ts';
-import { renderReport } from '../../../train/report/page.ts';
-import { printableLines } from '../../../train/report/printable.ts';
 import { parse, skeleton } from '../../support/report-dom.ts';
-import { greyPng, runWith } from '../../support/report-fixture.ts';
+import { comparedWith, folderWithPicture, render, runWith } from '../../support/report-fixture.ts';
 
 const attacks = [
   '<script>alert(1)</script>',
@@ -54,14 +56,14 @@ const wrappers: ReadonlyArray<(s: string) => string> = [
   (s) => `line one\n\t${s}\r\nline two`,
 ];
 describe('hostile texts', () => {
-  // Nothing is in it: the pictures looked for there are missing.
-  const folder = '/nonexistent/selora-report';
-  let png: Uint8Array = new Uint8Array();
+  const folder = mkdtempSync(join(tmpdir(), 'selora-hostile-'));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  const reportWith = (text: string) => render(runWith(text, folder), [comparedWith(text)]);
   let plain = '';
   let plainCharts: ReadonlyMap<string, string> = new Map();
   beforeAll(async () => {
-    png = await greyPng();
-    const report = await renderReport(runWith('x', png, folder));
+    await folderWithPicture(folder);
+    const report = await reportWith('x');
     plain = skeleton(parse(report.html));
     plainCharts = report.charts;
   });
@@ -77,13 +79,13 @@ describe('hostile texts', () => {
     async (_, attack) => {
       // Escaping works letter by letter, so one text may carry the attack in all its wrappings.
       const text = wrappers.map((wrap) => wrap(attack)).join(' ');
-      const report = await renderReport(runWith(text, png, folder));
+      const report = await reportWith(text);
       const page = parse(report.html);
       expect(skeleton(page)).toBe(plain);
       const shown = printableLines(text);
       // Escaped, not removed: the reader sees exactly what was there.
       expect(page.querySelector('blockquote')!.textContent).toBe(shown);
-      expect(page.querySelector('h1')!.textContent).toBe(shown);
+      expect(page.querySelector('.eyebrow')!.textContent).toContain(`n${shown}`);
       expect(page.querySelector('pre')!.textContent).toBe(shown);
       expect(page.querySelector('.strip img')!.getAttribute('alt')).toBe(`${shown}: ${shown}`);
       const data = JSON.parse(page.querySelector('#run-data')!.textContent) as { modules: unknown[][] };

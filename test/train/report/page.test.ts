@@ -1,19 +1,31 @@
 /** The page fetches nothing, says what the data says, and odd runs still get a report. */
 import { createHash } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { XMLValidator } from 'fast-xml-parser';
-import { beforeAll, describe, expect, test } from 'vitest';
-import { renderReport } from '../../../train/report/page.ts';
-import { parseSummary, type RunSummaryInput } from '../../../train/report/summary.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseRecord, type RunRecordInput } from '../../../train/run/record.ts';
 import { all, type Node, parse } from '../../support/report-dom.ts';
-import { greyPng, runWith, simulatedRun, smallModules } from '../../support/report-fixture.ts';
+import {
+  folderWithPicture,
+  render,
+  runWith,
+  simulatedComparison,
+  simulatedRun,
+  smallModules,
+} from '../../support/report-fixture.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'selora-page-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('the page fetches nothing and runs only its own script', () => {
   let page: Node;
   let source = '';
   beforeAll(async () => {
-    source = (
-      await renderReport({ ...simulatedRun(), samples: runWith('x', await greyPng(), '/nonexistent').samples! })
-    ).html;
+    const pictures = await folderWithPicture(folder);
+    const run = { ...simulatedRun(), folder: pictures, samples: runWith('x', pictures).samples! };
+    source = (await render(run, [simulatedComparison()])).html;
     page = parse(source);
   });
 
@@ -63,9 +75,9 @@ describe('the page fetches nothing and runs only its own script', () => {
 
   test('headline numbers come first and agree with the data', () => {
     const values = all(page, '.numbers .value').map((v) => v.textContent);
-    const run = parseSummary(simulatedRun());
+    const run = parseRecord(simulatedRun());
     const total = run.modules.reduce((s, m) => s + m.rank, 0);
-    const lowest = Math.min(...run.validation!.rows.map((r) => r.loss));
+    const lowest = Math.min(...run.validations.map((r) => r.loss));
     expect(values.slice(0, 2)).toEqual([`0.471 → ${Number(lowest.toPrecision(3))}`, '58 of 96']);
     expect(values[3]).toBe(`${smallModules().length} → ${total}`);
     expect(source.indexOf('class="numbers"')).toBeLessThan(source.indexOf('id="pictures"'));
@@ -92,7 +104,7 @@ describe('the page fetches nothing and runs only its own script', () => {
 
 describe('odd runs', () => {
   test('an empty run gets a page', async () => {
-    const { html: source, charts } = await renderReport({ name: 'nothing' });
+    const { html: source, charts } = await render({ name: 'nothing' });
     expect([...charts]).toEqual([]);
     const page = parse(source);
     expect(page.querySelector('h1')!.textContent.length).toBeGreaterThan(10);
@@ -102,7 +114,7 @@ describe('odd runs', () => {
   });
 
   test('a single step is drawn', async () => {
-    const { charts, html: source } = await renderReport({
+    const { charts, html: source } = await render({
       name: 'one',
       metrics: [{ step: 1, loss: 0.5, seconds: 0.2 }],
     });
@@ -121,15 +133,15 @@ describe('odd runs', () => {
       i % 5 ? e : { ...e, ratio: Number.POSITIVE_INFINITY, fiOriginal: Number.NaN },
     );
     const modules = run.modules!.map((m, i) => (i % 3 ? m : { ...m, change: Number.NaN }));
-    const rows = run.validation!.rows.map((r) => ({ ...r, loss: Number.NaN, shuffled: Number.NaN }));
+    const validations = run.validations!.map((r) => ({ ...r, loss: Number.NaN, shuffled: Number.NaN }));
     const phases = [...run.phases!, { name: 'odd', seconds: Number.NaN, peakBytes: Number.NaN }];
-    const report = await renderReport({
+    const report = await render({
       ...run,
       metrics,
       expansions,
       modules,
       phases,
-      validation: { ...run.validation!, rows },
+      validations,
     });
     const page = parse(report.html);
     expect(page.querySelector('.alert')!.textContent).toContain(
@@ -146,18 +158,18 @@ describe('odd runs', () => {
 
   test('values that went through a JSON file as null are NaN again', () => {
     const copy = JSON.parse(JSON.stringify({ name: 'a', metrics: [{ step: 1, loss: Number.NaN }] })) as unknown;
-    expect(parseSummary(copy).metrics[0]!.loss).toBeNaN();
+    expect(parseRecord(copy).metrics[0]!.loss).toBeNaN();
   });
 
   test.each([
-    [{}, 'report: name: '],
-    [{ name: 'a', metrics: [{ step: -1, loss: 0 }] }, 'report: metrics[0].step: '],
-    [{ name: 'a', metrics: [{ step: 1, loss: '0.5' }] }, 'report: metrics[0].loss: '],
-    [{ name: 'a', colour: 'red' }, 'report: '],
-  ])('a wrong summary %j is refused in one line', (summary, start) => {
-    expect(() => parseSummary(summary)).toThrow(start);
+    [{}, 'run: name: '],
+    [{ name: 'a', metrics: [{ step: -1, loss: 0 }] }, 'run: metrics[0].step: '],
+    [{ name: 'a', metrics: [{ step: 1, loss: '0.5' }] }, 'run: metrics[0].loss: '],
+    [{ name: 'a', colour: 'red' }, 'run: '],
+  ])('a wrong record %j is refused in one line', (record, start) => {
+    expect(() => parseRecord(record)).toThrow(start);
     try {
-      parseSummary(summary);
+      parseRecord(record);
     } catch (error) {
       expect(String((error as Error).message)).not.toContain('\n');
     }
@@ -193,11 +205,11 @@ describe('odd runs', () => {
       { expansions: [{ step: 1, module: 'a', fiOriginal: 1, fiExpanded: 1, ratio: 1, expanded: false, rankAfter: 1 }] },
       'No module ever grew',
     ],
-    ['copies', { memorisation: { measure: 'm', threshold: 1, below: 2, n: 9 } }, '2 of 9 samples lie closer'],
-  ] as ReadonlyArray<readonly [string, Partial<RunSummaryInput>, string]>)('warns: %s', async (_, part, text) => {
-    const healthy = await renderReport({ name: 'a' });
+    ['copies', { results: { nearest: { measure: 'm', threshold: 1, below: 2, n: 9 } } }, '2 of 9 samples lie closer'],
+  ] as ReadonlyArray<readonly [string, Partial<RunRecordInput>, string]>)('warns: %s', async (_, part, text) => {
+    const healthy = await render({ name: 'a' });
     expect(healthy.html).not.toContain('class="alert"');
-    const page = parse((await renderReport({ name: 'a', ...part })).html);
+    const page = parse((await render({ name: 'a', ...part })).html);
     expect(page.querySelector('.alert')!.textContent).toContain(text);
   });
 
@@ -209,13 +221,17 @@ describe('odd runs', () => {
       { method: 'LoRA r = 4', scores: score(70) },
       { method: 'SeLoRA', scores: score(40) },
     ];
-    const { html: source } = await renderReport({ name: 'a', method: 'selora', obedience: { what: 'w', rows } });
+    const { html: source } = await render({ name: 'a', method: 'selora', results: { obedience: { what: 'w', rows } } });
     expect(source).toContain('Lungs right: SeLoRA 40 of 100, LoRA r = 4 70 of 100. SeLoRA is worse.');
     const near = [
       { method: 'LoRA r = 4', scores: score(70) },
       { method: 'SeLoRA', scores: score(72) },
     ];
-    const { html: close } = await renderReport({ name: 'a', method: 'selora', obedience: { what: 'w', rows: near } });
+    const { html: close } = await render({
+      name: 'a',
+      method: 'selora',
+      results: { obedience: { what: 'w', rows: near } },
+    });
     expect(close).toContain('SeLoRA is higher, a difference within chance.');
   });
 });

@@ -1,11 +1,12 @@
 /** What the report warns of: nothing a reader must know stays out, and no number in it is another one. */
 import { describe, expect, it } from 'vitest';
-import { warnings } from '../../../train/report/derive.ts';
-import { parseSummary } from '../../../train/report/summary.ts';
+import { warningsOf } from '../../../train/report/head.ts';
+import { PANELS } from '../../../train/report/panels/index.ts';
+import { parseRecord } from '../../../train/run/record.ts';
 
 const metrics = (steps: number) =>
   Array.from({ length: steps }, (_, i) => ({ step: i + 1, loss: 1, lr: 1e-4, totalRank: 1, seconds: i, memory: 1 }));
-const of = (more: object) => warnings(parseSummary({ name: 'run', method: 'selora', ...more }));
+const of = (more: object) => warningsOf(parseRecord({ name: 'run', method: 'selora', ...more }), PANELS);
 
 describe('captions', () => {
   const data = { source: 'films', splits: [{ name: 'train', images: 9, cut: 2 }] };

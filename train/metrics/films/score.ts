@@ -56,6 +56,22 @@ export function judgeFilm(told: readonly Finding[], read: FilmReading): FilmVerd
   };
 }
 
+const sayLung = (finding: LungFinding): string =>
+  [
+    attribute(finding, 'density'),
+    attribute(finding, 'size'),
+    `${finding.side}${finding.kind === 'opacity' ? ` ${finding.zone}` : ''}`,
+    finding.kind,
+  ]
+    .filter((word) => word !== undefined)
+    .join(' ');
+
+/** What the detectors read, in words: `dense small right upper opacity, cardiomegaly`; sides are the patient's. */
+export function sayReading({ lungs, cardiomegaly }: FilmReading): string {
+  const found = SIDES.flatMap((side) => (lungs[side] ? [sayLung(lungs[side])] : []));
+  return [...found, ...(cardiomegaly ? ['cardiomegaly'] : [])].join(', ') || 'normal';
+}
+
 const count = <T>(items: readonly T[], isRight: (item: T) => boolean): Count => ({
   right: items.filter(isRight).length,
   of: items.length,

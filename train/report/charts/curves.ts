@@ -1,19 +1,21 @@
 /** The run's curves: loss, validation with true and shuffled reports, FI ratios, ranks, memory. */
 import * as Plot from '@observablehq/plot';
+import { group, quantile } from 'd3-array';
+import type { RunRecord } from '../../run/record.ts';
 import { number } from '../../words/format.ts';
-import { extent, groupBy, type ModuleHistory, quantile, rankAt, testSteps } from '../history.ts';
-import type { RunSummary } from '../summary.ts';
+import { finiteExtent } from '../../words/statistics.ts';
+import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
 import { ground, series } from './colors.ts';
 import { type Line, lineChart, type Point, smooth, thin } from './line-chart.ts';
 import { placeOf } from './modules.ts';
 
 /** Training loss (raw and smoothed), validation loss, the frozen base's, and other methods' on one axis. */
-export function lossCurve(s: RunSummary): string | undefined {
+export function lossCurve(s: RunRecord): string | undefined {
   const train = s.metrics.map((m) => ({ step: m.step, value: m.loss }));
-  const validation = (s.validation?.rows ?? []).map((r) => ({ step: r.step, value: r.loss }));
+  const validation = s.validations.map((r) => ({ step: r.step, value: r.loss }));
   const steps = [...train, ...validation].map((p) => p.step);
   const base = s.validation?.base?.loss;
-  const reference = base === undefined || steps.length === 0 ? [] : extent(steps);
+  const reference = base === undefined || steps.length === 0 ? [] : finiteExtent(steps);
   const lines: Line[] = [
     { name: 'train, each step', color: series[0]!, points: train, kind: 'faint' },
     { name: 'train, smoothed (0.95)', color: series[0]!, points: smooth(train) },
@@ -24,11 +26,11 @@ export function lossCurve(s: RunSummary): string | undefined {
       points: reference.map((step) => ({ step, value: base! })),
       kind: 'dashed',
     },
-    ...s.comparisons.map(
+    ...s.compared.map(
       (c, i): Line => ({
-        name: c.method,
+        name: c.label,
         color: series[2 + (i % 3)]!,
-        points: c.validation.map((r) => ({ step: r.step, value: r.loss })),
+        points: c.validations.map((r) => ({ step: r.step, value: r.loss })),
       }),
     ),
   ];
@@ -55,8 +57,8 @@ export function lossCurve(s: RunSummary): string | undefined {
 }
 
 /** Validation loss with each picture's own report and with another picture's: the gap is what the words are worth. */
-export function shuffledCurve(s: RunSummary): string | undefined {
-  const rows = (s.validation?.rows ?? []).filter((r) => r.shuffled !== undefined);
+export function shuffledCurve(s: RunRecord): string | undefined {
+  const rows = s.validations.filter((r) => r.shuffled !== undefined);
   const points = (pick: (r: (typeof rows)[number]) => number): Point[] =>
     rows.map((r) => ({ step: r.step, value: pick(r) }));
   if (rows.length === 0) return undefined;
@@ -74,22 +76,15 @@ export function shuffledCurve(s: RunSummary): string | undefined {
 }
 
 /** Median and 10–90% band of the FI ratios of each test, with the threshold λ. */
-export function ratioCurve(s: RunSummary): string | undefined {
-  const tests = groupBy(
-    s.expansions.filter((e) => Number.isFinite(e.ratio)),
-    (e) => e.step,
-  );
-  const band = [...tests]
+export function ratioCurve(s: RunRecord): string | undefined {
+  const finite = s.expansions.filter((e) => Number.isFinite(e.ratio));
+  const { endOf } = testBins([...new Set(finite.map((e) => e.step))].sort((a, b) => a - b));
+  const band = [...group(finite, (e) => endOf(e.step))]
     .sort((a, b) => a[0] - b[0])
     .map(([step, rows]) => {
-      const ratios = rows.map((r) => r.ratio);
-      return {
-        step,
-        low: quantile(ratios, 0.1),
-        value: quantile(ratios, 0.5),
-        high: quantile(ratios, 0.9),
-        n: rows.length,
-      };
+      const ratios = Float64Array.from(rows, (r) => r.ratio).sort();
+      const at = (p: number): number => quantile(ratios, p)!;
+      return { step, low: at(0.1), value: at(0.5), high: at(0.9), n: new Set(rows.map((r) => r.module)).size };
     });
   if (band.length === 0) return undefined;
   const steps = [band[0]!.step, band.at(-1)!.step];
@@ -120,9 +115,9 @@ export function ratioCurve(s: RunSummary): string | undefined {
 
 /** Total rank of each network after every test. */
 export function rankCurve(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
-  const steps = [0, ...testSteps(histories.flatMap((h) => h.tests)), lastStep];
+  const steps = [0, ...testBins(testSteps(histories)).ends, lastStep];
   const distinct = [...new Set(steps)].sort((a, b) => a - b);
-  const groups = groupBy(histories, (h) => placeOf(h.path)?.network ?? 'other');
+  const groups = group(histories, (h) => placeOf(h.path)?.network ?? 'other');
   const names = { unet: 'U-Net', text: 'text encoder', other: 'other modules' } as const;
   const lines = (['unet', 'text', 'other'] as const).flatMap((key, i): Line[] => {
     const members = groups.get(key) ?? [];
@@ -135,7 +130,7 @@ export function rankCurve(histories: readonly ModuleHistory[], lastStep: number)
 }
 
 /** Live bytes after each step. */
-export function memoryCurve(s: RunSummary): string | undefined {
+export function memoryCurve(s: RunRecord): string | undefined {
   const points = s.metrics
     .filter((m) => m.memory !== undefined)
     .map((m) => ({ step: m.step, value: m.memory! / 2 ** 20 }));

@@ -3,8 +3,8 @@
  * the forward pass, each cell its number and colour. Also used for ‖ΔW‖/‖W‖ and for an adapter file alone.
  */
 import * as Plot from '@observablehq/plot';
-import { extent } from '../history.ts';
-import { printable, printableLines } from '../printable.ts';
+import { printable, printableLines } from '../../../models/io/error.ts';
+import { finiteExtent } from '../../words/statistics.ts';
 import { ground, rampIndex, rampStep } from './colors.ts';
 import { type Grid, type Layout, layout, type Network } from './modules.ts';
 import { appendHeading, appendScale, draw, inline, type SvgElement, standalone } from './svg.ts';
@@ -51,7 +51,7 @@ function rowMean(grid: Grid<number>, row: string): number {
 
 /** One grid as an SVG element. Cells carry `data-module` with their path, for the page's tooltips. */
 export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
-  const [low, high] = options.domain ?? extent(grid.cells.map((c) => c.value));
+  const [low, high] = options.domain ?? finiteExtent(grid.cells.map((c) => c.value));
   const cells = grid.cells.map((c): Drawn => {
     const style = Number.isFinite(c.value)
       ? rampStep(rampIndex(c.value, low, high))
@@ -121,7 +121,7 @@ export function drawRankMaps(
   placed: Layout<number>,
   tooltip: MapOptions['tooltip'] = (path, rank) => `${path}: rank ${rank}`,
 ): { readonly unet?: string; readonly text?: string } {
-  const domain = extent([placed.unet, placed.text].flatMap((g) => g?.cells.map((c) => c.value) ?? []));
+  const domain = finiteExtent([placed.unet, placed.text].flatMap((g) => g?.cells.map((c) => c.value) ?? []));
   const one = (network: Network): string | undefined => {
     const grid = placed[network];
     if (grid === undefined) return undefined;

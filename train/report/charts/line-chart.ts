@@ -1,7 +1,7 @@
 /** A chart of curves over training steps: what all of the run's curves share. */
 import * as Plot from '@observablehq/plot';
 import { integer, number, stepTick } from '../../words/format.ts';
-import { extent } from '../history.ts';
+import { finiteExtent } from '../../words/statistics.ts';
 import { ground, type Pair } from './colors.ts';
 import { appendHeading, type ChartText, draw, element, inline, type SvgElement } from './svg.ts';
 
@@ -43,7 +43,7 @@ export function thin<T>(points: readonly T[], limit = 800): readonly T[] {
 /** Plot's y options: logarithmic, where `log` allows it, if the values are positive and span more than 1.5 decades. */
 function yScale(values: readonly number[], log: boolean): Plot.ScaleOptions {
   const finite = values.filter(Number.isFinite);
-  const [low, high] = extent(finite);
+  const [low, high] = finiteExtent(finite);
   // Thousands as everywhere on the page; below that Plot's own digits suit the step.
   const base = { label: null, nice: true, ...(high >= 1000 ? { tickFormat: integer } : {}) };
   return (log && low > 0 && high / low > 32 ? { ...base, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
@@ -64,7 +64,7 @@ export function lineChart(lines: readonly Line[], options: LineChartOptions): st
   const shown = lines.filter((l) => l.points.some((p) => Number.isFinite(p.value)));
   if (shown.length === 0) return undefined;
   const points = shown.flatMap((l) => l.points);
-  const [first, last] = extent(points.map((p) => p.step));
+  const [first, last] = finiteExtent(points.map((p) => p.step));
   const values = points.map((p) => p.value);
   const node = draw(
     {

@@ -4,7 +4,7 @@
  */
 import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
-import { printable } from '../printable.ts';
+import { printable } from '../../../models/io/error.ts';
 import { darkRules, ground, ramp, rampSteps } from './colors.ts';
 
 const { document } = parseHTML('<!doctype html><html><body></body></html>');
@@ -32,7 +32,7 @@ export function element(
 ): SvgElement {
   const node = document.createElementNS('http://www.w3.org/2000/svg', name) as unknown as SvgElement;
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-  if (text !== undefined) node.textContent = printable(text);
+  if (text !== undefined) node.textContent = printable(text, Number.POSITIVE_INFINITY);
   return node;
 }
 

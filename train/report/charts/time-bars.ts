@@ -1,8 +1,8 @@
 /** Where the wall time went, phase by phase. */
 import * as Plot from '@observablehq/plot';
+import { printable } from '../../../models/io/error.ts';
+import type { RunRecord } from '../../run/record.ts';
 import { duration, percent } from '../../words/format.ts';
-import { printable } from '../printable.ts';
-import type { RunSummary } from '../summary.ts';
 import { onHigh, series } from './colors.ts';
 import { appendHeading, draw, inline } from './svg.ts';
 
@@ -23,7 +23,7 @@ interface Bar {
 }
 
 /** Wall time by phase as bars, longest first; `undefined` when no phase took time. */
-export function timeBars(s: RunSummary): string | undefined {
+export function timeBars(s: Pick<RunRecord, 'phases'>): string | undefined {
   const phases = s.phases
     .filter((p) => Number.isFinite(p.seconds) && p.seconds > 0)
     .sort((a, b) => b.seconds - a.seconds);

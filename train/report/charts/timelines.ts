@@ -1,7 +1,9 @@
 /** Rank history by kind of layer, the time line of expansions, and final rank against change. */
 import * as Plot from '@observablehq/plot';
+import { group, mean, quantile } from 'd3-array';
 import { integer, number, stepTick } from '../../words/format.ts';
-import { extent, groupBy, type ModuleHistory, mean, quantile, rankAt, spearman, testSteps } from '../history.ts';
+import { finiteExtent, spearman } from '../../words/statistics.ts';
+import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
 import { ground, rampIndex, rampStep, series } from './colors.ts';
 import { placeOf } from './modules.ts';
 import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
@@ -24,7 +26,7 @@ function kinds(histories: readonly ModuleHistory[]): readonly Kind[] {
   const sorted = [...placed].sort((a, b) => order(a) - order(b));
   const name = (p: (typeof placed)[number]): string =>
     p.place === undefined ? 'other' : p.place.network === 'unet' ? p.place.row : `text ${p.place.row}`;
-  return [...groupBy(sorted, name)].map(([label, list]) => ({ label, members: list.map((p) => p.h) }));
+  return [...group(sorted, name)].map(([label, list]) => ({ label, members: list.map((p) => p.h) }));
 }
 
 function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.PlotOptions {
@@ -49,18 +51,18 @@ function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.
 
 /** Mean rank by kind of layer (rows) from test to test (columns). */
 export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
-  const steps = testSteps(histories.flatMap((h) => h.tests));
+  const steps = testBins(testSteps(histories)).ends;
   if (steps.length === 0) return undefined;
   const edges = [0, ...steps, Math.max(lastStep, steps.at(-1)!)];
   const rows = kinds(histories);
   const cells = rows.flatMap(({ label, members }) =>
     edges.slice(0, -1).map((from, i) => {
-      const value = mean(members.map((h) => rankAt(h, i === 0 ? -1 : from)));
+      const value = mean(members, (h) => rankAt(h, i === 0 ? -1 : from))!;
       return { label, from, to: edges[i + 1]!, value, n: members.length };
     }),
   );
   const visible = cells.filter((c) => c.to > c.from);
-  const [low, high] = extent(visible.map((c) => c.value));
+  const [low, high] = finiteExtent(visible.map((c) => c.value));
   const bottom = 64;
   const options = frame(
     rows.map((r) => r.label),
@@ -93,15 +95,16 @@ export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: nu
 export function expansionTimeline(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
   const rows = kinds(histories.filter((h) => h.tests.length > 0));
   if (rows.length === 0) return undefined;
+  const { endOf } = testBins(testSteps(histories));
   const dots = rows.flatMap(({ label, members }) => {
-    const byStep = groupBy(
+    const byStep = group(
       members.flatMap((h) => h.tests),
-      (t) => t.step,
+      (t) => endOf(t.step),
     );
     return [...byStep].map(([step, tests]) => {
       const grown = tests.filter((t) => t.expanded).length;
-      const ratios = tests.map((t) => t.ratio);
-      const tip = `step ${integer(step)}, ${label}: ${grown} of ${tests.length} expanded; FI ratio median ${number(quantile(ratios, 0.5))}, ${number(quantile(ratios, 0))} to ${number(quantile(ratios, 1))}`;
+      const ratio = (p: number): string => number(quantile(tests, p, (t) => t.ratio));
+      const tip = `step ${integer(step)}, ${label}: ${grown} of ${tests.length} expanded; FI ratio median ${ratio(0.5)}, ${ratio(0)} to ${ratio(1)}`;
       return { label, step, share: grown / tests.length, tip };
     });
   });

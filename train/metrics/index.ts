@@ -1,0 +1,6 @@
+/** All metrics, in the order of their panels in the page. */
+import type { AnyMetric } from './metric.ts';
+import { nearest } from './nearest.ts';
+import { obedience } from './obedience.ts';
+
+export const METRICS: readonly AnyMetric[] = [obedience, nearest];
