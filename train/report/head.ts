@@ -1,6 +1,7 @@
 /** The head of the page: question, answer, headline numbers, comparisons and warnings, contents. */
 import type { RunRecord } from '../run/record.ts';
 import { methodName } from '../words/format.ts';
+import { answerOf } from './answer.ts';
 import { html, type Markup } from './html.ts';
 import type { AnyPanel } from './panel.ts';
 
@@ -19,11 +20,13 @@ export function head(
 ): Markup {
   const facts = panels.flatMap((p) => p.headlines?.(run) ?? []).sort((a, b) => a.place - b.place);
   const sentences = panels.flatMap((p) => p.sentences?.(run) ?? []);
+  const answer = answerOf(run);
   const list = warningsOf(run, panels);
   const origin = [methodName(run.method), run.name].filter(Boolean).join(' · ');
   return html`<header>
 <p class="eyebrow">${origin}</p>
 <h1>${QUESTION}</h1>
+${answer && html`<p class="answer" id="answer">${answer.sentences.join(' ')}</p>`}
 ${facts.length > 0 && html`<dl class="numbers">${facts.map((f) => html`<div><dt>${f.label}</dt><dd><span class="value">${f.value}</span>${f.note && html`<div class="note">${f.note}</div>`}</dd></div>`)}</dl>`}
 ${sentences.length > 0 && html`<h3>Against the other methods</h3><ul class="plain">${sentences.map((t) => html`<li>${t}</li>`)}</ul>`}
 ${list.length > 0 && html`<div class="alert" role="note"><ul class="plain">${list.map((w) => html`<li>${w}</li>`)}</ul></div>`}

@@ -19,6 +19,7 @@ import type { PhaseClock } from '../run/phases.ts';
 import { FACTS_FILE } from '../run/read.ts';
 import type { FactsInput } from '../run/record.ts';
 import type { RunData, RunPair } from './pairs.ts';
+import type { Validated } from './validate.ts';
 
 /** The parts of a run that its facts are taken from. */
 export interface FactSources {
@@ -125,7 +126,7 @@ export async function firstFacts(f: FactSources): Promise<FactsInput> {
 /** How far a run has come. */
 export interface FactProgress {
   readonly seconds: number;
-  readonly baseline: { readonly loss: number; readonly shuffled: number } | null;
+  readonly baseline: Validated | null;
 }
 
 /** Writes `facts.json`; what is known only at the end is given then. */

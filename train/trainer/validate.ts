@@ -1,11 +1,19 @@
 /** The validation loss: a fixed grid of noise and timesteps over held-out pairs, with their own reports and exchanged ones. */
 import { read } from '../../core/index.ts';
 import type { Encoded } from '../model/encode.ts';
-import type { BatchSource } from '../step/batches.ts';
+import { type BatchSource, VALIDATION_GRID } from '../step/batches.ts';
 import { type Frozen, paramsOf, type State, type Steps } from '../step/step.ts';
+import { meanWithError } from '../words/statistics.ts';
 
-/** Mean losses; NaN where there are no pairs. */
-export type Validated = { readonly loss: number; readonly shuffled: number };
+/**
+ * Mean losses; NaN where there are no pairs. `gapError`: the standard error of their difference (exchanged − true), one
+ * difference per picture; missing below two pictures.
+ */
+export type Validated = {
+  readonly loss: number;
+  readonly shuffled: number;
+  readonly gapError?: number | undefined;
+};
 
 /** Measures a state on the grid over these pairs. Cost: two passes over it. */
 export function validator(
@@ -15,14 +23,20 @@ export function validator(
   pairs: readonly Encoded[],
 ): (state: State) => Promise<Validated> {
   const grid = { loss: batches.validation(pairs, false), shuffled: batches.validation(pairs, true) };
-  const mean = async (state: State, which: keyof typeof grid): Promise<number> => {
-    let [sum, n] = [0, 0];
-    for (const b of grid[which]) {
-      const losses = await read(programs.losses(paramsOf(state), frozen, b));
-      for (const l of losses) sum += l;
-      n += losses.length;
-    }
-    return n === 0 ? Number.NaN : sum / n;
+  const measure = async (state: State, which: keyof typeof grid) => {
+    const each: number[] = [];
+    for (const b of grid[which]) each.push(...(await read(programs.losses(paramsOf(state), frozen, b))));
+    return { each, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
   };
-  return async (state) => ({ loss: await mean(state, 'loss'), shuffled: await mean(state, 'shuffled') });
+  const perPicture = VALIDATION_GRID.length;
+  return async (state) => {
+    const [own, other] = [await measure(state, 'loss'), await measure(state, 'shuffled')];
+    const gaps = pairs.map((_, i) => {
+      let gap = 0;
+      for (let k = i * perPicture; k < (i + 1) * perPicture; k++) gap += other.each[k]! - own.each[k]!;
+      return gap / perPicture;
+    });
+    const { error } = meanWithError(gaps);
+    return { loss: own.mean, shuffled: other.mean, ...(Number.isFinite(error) ? { gapError: error } : {}) };
+  };
 }

@@ -1,5 +1,5 @@
 /** Statistics that d3-array has not: rank correlation, intervals of shares and of means. */
-import { extent, mean } from 'd3-array';
+import { deviation, extent, mean } from 'd3-array';
 
 /** Lowest and highest finite value, [0, 0] when there is none (d3's `extent` lets infinities through). */
 export function finiteExtent(values: Iterable<number>): readonly [number, number] {
@@ -84,4 +84,10 @@ export function studentFactor(freedom: number): number {
     (79 * z ** 9 + 776 * z ** 7 + 1482 * z ** 5 - 1920 * z ** 3 - 945 * z) / 92160,
   ];
   return terms.reduce((sum, term, k) => sum + term / n ** (k + 1), z);
+}
+
+/** A mean and its standard error s/√n; the error of fewer than two values is NaN. */
+export function meanWithError(values: readonly number[]): { readonly mean: number; readonly error: number } {
+  const spread = deviation(values);
+  return { mean: mean(values) ?? Number.NaN, error: spread === undefined ? Number.NaN : spread / Math.sqrt(values.length) };
 }

@@ -59,7 +59,7 @@ async function essence(folder: string) {
   const { tensors, info } = (await loadCheckpoint(folder, (line) => expect.unreachable(line)))!;
   const { seconds: _s, metrics: _m, ...host } = info;
   const files = Object.entries(filesOf(folder)).filter(
-    ([name]) => !/^(checkpoints|report|metrics|.*\.svg$)/.test(name),
+    ([name]) => !/^(checkpoints|report|facts|metrics|.*\.svg$)/.test(name),
   );
   return {
     files: Object.fromEntries(files),

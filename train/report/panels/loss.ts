@@ -1,14 +1,9 @@
 /** Training and validation loss, and what the words are worth: the gap between true and exchanged reports. */
-import { bestValidation, type RunRecord, type ValidationRow } from '../../run/record.ts';
+import { bestValidation, type RunRecord } from '../../run/record.ts';
 import { counted, integer, methodName, number, percent } from '../../words/format.ts';
 import { lossCurve, shuffledCurve } from '../charts/curves.ts';
+import { shownValidation } from '../answer.ts';
 import { chart, definePanel, type Headline, parts } from '../panel.ts';
-
-/** The validation at the step whose weights the page shows, else the last; of those with exchanged reports. */
-export function shownValidation(run: RunRecord): ValidationRow | undefined {
-  const rows = run.validations.filter((r) => r.shuffled !== undefined);
-  return rows.find((r) => r.step === run.weights?.step) ?? rows.at(-1);
-}
 
 function validationHeadline(run: RunRecord): readonly Headline[] {
   const lowest = bestValidation(run.validations);
@@ -58,9 +53,17 @@ function gapHeadline(run: RunRecord): readonly Headline[] {
 
 function lossWarnings(run: RunRecord): readonly string[] {
   const bad = run.metrics.filter((m) => !Number.isFinite(m.loss));
-  return bad.length === 0
+  const notFinite =
+    bad.length === 0
     ? []
     : [`The loss was not finite at ${counted(bad.length, 'step')}, first at step ${bad[0]!.step}.`];
+  const base = run.validation?.base?.loss;
+  const shown = shownValidation(run);
+  const same = base !== undefined && shown !== undefined && Math.abs(shown.loss / base - 1) < 0.005;
+  return [
+    ...notFinite,
+    ...(same ? ['The adapted model’s loss is the untouched base’s to within half a percent: both draw the same. Raise --lr.'] : []),
+  ];
 }
 
 /** Says plainly, for each other run, whether this one's loss is lower. */
