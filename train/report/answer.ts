@@ -173,7 +173,11 @@ export function answerOf(run: RunRecord): Answer | undefined {
   if (gap.error === undefined)
     return {
       verdict: 'unclear',
-      sentences: [`${measured} Without an interval it cannot be told whether that is more than noise.`, ...detectors, ...others],
+      sentences: [
+        `${measured} Without an interval it cannot be told whether that is more than noise.`,
+        ...detectors,
+        ...others,
+      ],
     };
   if (gap.low > 0 && gained > noise)
     return { verdict: 'learned', sentences: [`Yes, beyond noise. ${measured}`, ...detectors, ...others] };

@@ -89,5 +89,8 @@ export function studentFactor(freedom: number): number {
 /** A mean and its standard error s/√n; the error of fewer than two values is NaN. */
 export function meanWithError(values: readonly number[]): { readonly mean: number; readonly error: number } {
   const spread = deviation(values);
-  return { mean: mean(values) ?? Number.NaN, error: spread === undefined ? Number.NaN : spread / Math.sqrt(values.length) };
+  return {
+    mean: mean(values) ?? Number.NaN,
+    error: spread === undefined ? Number.NaN : spread / Math.sqrt(values.length),
+  };
 }

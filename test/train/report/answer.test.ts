@@ -66,10 +66,7 @@ describe('five runs, each with its answer', () => {
     expect(broken.verdict).toBe('diverged');
     expect(broken.sentences[0]).toContain('at step 7 the loss is not finite. Lower --lr');
     const away = verdictOf(run({ validations: rows([0.4, 3.2], 0.05) }));
-    expect([away.verdict, away.sentences[1]]).toEqual([
-      'diverged',
-      'Its lowest validation loss was 0.4 at step 100.',
-    ]);
+    expect([away.verdict, away.sentences[1]]).toEqual(['diverged', 'Its lowest validation loss was 0.4 at step 100.']);
   });
 });
 

@@ -1,8 +1,8 @@
 /** Training and validation loss, and what the words are worth: the gap between true and exchanged reports. */
 import { bestValidation, type RunRecord } from '../../run/record.ts';
 import { counted, integer, methodName, number, percent } from '../../words/format.ts';
-import { lossCurve, shuffledCurve } from '../charts/curves.ts';
 import { shownValidation } from '../answer.ts';
+import { lossCurve, shuffledCurve } from '../charts/curves.ts';
 import { chart, definePanel, type Headline, parts } from '../panel.ts';
 
 function validationHeadline(run: RunRecord): readonly Headline[] {
@@ -55,14 +55,16 @@ function lossWarnings(run: RunRecord): readonly string[] {
   const bad = run.metrics.filter((m) => !Number.isFinite(m.loss));
   const notFinite =
     bad.length === 0
-    ? []
-    : [`The loss was not finite at ${counted(bad.length, 'step')}, first at step ${bad[0]!.step}.`];
+      ? []
+      : [`The loss was not finite at ${counted(bad.length, 'step')}, first at step ${bad[0]!.step}.`];
   const base = run.validation?.base?.loss;
   const shown = shownValidation(run);
   const same = base !== undefined && shown !== undefined && Math.abs(shown.loss / base - 1) < 0.005;
   return [
     ...notFinite,
-    ...(same ? ['The adapted model’s loss is the untouched base’s to within half a percent: both draw the same. Raise --lr.'] : []),
+    ...(same
+      ? ['The adapted model’s loss is the untouched base’s to within half a percent: both draw the same. Raise --lr.']
+      : []),
   ];
 }
 
