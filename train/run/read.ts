@@ -90,7 +90,11 @@ export async function readRun(folder: string, compare = true): Promise<RunRecord
 }
 
 /** Threshold and distance of a method's tests; nothing where it has none, or is not known here. */
-function testsOf({ method, lambda, testEvery }: z.output<typeof settingsSchema>): Pick<RunRecord, 'lambda' | 'testEvery'> {
+function testsOf({
+  method,
+  lambda,
+  testEvery,
+}: z.output<typeof settingsSchema>): Pick<RunRecord, 'lambda' | 'testEvery'> {
   if (lambda === undefined || testEvery === undefined || !methodNames.some((name) => name === method)) return {};
   const tells = methodOf(method).facts({ lambda, testEvery } as never);
   return tells.lambda === null || tells.testEvery === null ? {} : { lambda, testEvery };
