@@ -46,7 +46,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     throw error;
   } finally {
     const left = await run.close();
-    if (left !== undefined) io.stderr.write(`${printable(left)}\n`);
+    if (left !== undefined) io.stderr.write(`${printable(left, Number.POSITIVE_INFINITY)}\n`);
     await backend.close();
   }
 }
