@@ -41,7 +41,6 @@ export {
   mul,
   neg,
   not,
-  pow,
   recip,
   rsqrt,
   select,
@@ -52,6 +51,7 @@ export {
   sub,
   tanh,
 } from './ops/math.ts';
+export { pow } from './ops/pow.ts';
 export { asFloat } from './ops/stored.ts';
 
 // ── reductions and contractions ────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ import { fullOp, iotaOp } from './ops/fill.ts';
 import { gatherOp, scatterAddOp } from './ops/gather.ts';
 import { fromHalfOp } from './ops/half.ts';
 import { expandOp, flipOp, permuteOp, reshapeOp } from './ops/layout.ts';
+import { powOp } from './ops/pow.ts';
 import { randomBitsOp } from './ops/random.ts';
 import { maxOp, sumOp } from './ops/reduce.ts';
 import { padOp, sliceOp } from './ops/slice.ts';
@@ -43,6 +44,7 @@ const all: readonly unknown[] = [
   aliasOp,
   stopGradientOp,
   barrierOp,
+  powOp,
   softmaxOp,
   normOp,
   normGradOp,

@@ -46,21 +46,37 @@ const holds = (type: DType, values: unknown): values is HostArray => values inst
 const inferred = (values: ArrayBufferView): DType =>
   (Object.keys(dtypes) as DType[]).find((d) => holds(d, values)) ?? 'u32';
 
+/** numbers in arrays of arrays, all of one depth and length */
+export type Nested = readonly (number | Nested | HostArray)[];
+const isList = (x: unknown): x is readonly unknown[] => Array.isArray(x) || ArrayBuffer.isView(x);
+/** `[[1, 2], [3, 4]]` → [2, 2]. @throws CoreError when rows differ */
+function nestedShape(values: readonly unknown[]): number[] {
+  const shapes = Array.from(values, (x) => (isList(x) ? nestedShape(x) : undefined));
+  const [first] = shapes;
+  if (shapes.some((s) => s?.join() !== first?.join()))
+    throw new CoreError('tensor: nested arrays must be rows of equal length and depth');
+  return [values.length, ...(first ?? [])];
+}
+const flat = (values: readonly unknown[]): number[] =>
+  Array.from(values as ArrayLike<unknown>).flatMap((x) => (isList(x) ? flat(x) : [x as number]));
+
 /**
- * A tensor from values: `tensor([1, 2, 3])`, `tensor(new Float32Array(6), [2, 3])`. Typed arrays are taken over, not
+ * A tensor from values: `tensor([1, 2, 3])`, `tensor([[1, 2], [3, 4]])`, `tensor(new Float32Array(6), [2, 3])`. Typed arrays are taken over, not
  * copied: do not write to them afterwards.
- * @throws CoreError when the number of values does not fit the shape.
+ * @throws CoreError when the number of values does not fit the shape, rows differ in length, or a value is no number the
+ * dtype holds (fractions and NaN beside integers).
  */
-export function tensor(
-  values: HostArray | readonly number[] | number,
-  shape?: Shape,
-  dtype?: DType,
-  label?: string,
-): Tensor {
-  const list = typeof values === 'number' ? [values] : values;
+export function tensor(values: HostArray | Nested | number, shape?: Shape, dtype?: DType, label?: string): Tensor {
+  const nested = Array.isArray(values) && values.some((x) => Array.isArray(x) || ArrayBuffer.isView(x));
+  const inner = nested ? nestedShape(values as Nested) : undefined;
+  const list = (typeof values === 'number' ? [values] : nested ? flat(values as Nested) : values) as
+    | HostArray
+    | readonly number[];
   const type = dtype ?? (ArrayBuffer.isView(list) ? inferred(list) : 'f32');
   const array = holds(type, list) ? list : fill(type, list as ArrayLike<number>);
-  const dims = shape ?? (typeof values === 'number' ? [] : [array.length]);
+  const dims = shape ?? inner ?? (typeof values === 'number' ? [] : [array.length]);
+  if (dims.some((n) => !Number.isInteger(n) || n < 0))
+    throw new CoreError(`tensor: sizes must be whole numbers of at least 0, not [${dims.join(', ')}]`);
   if (sizeOf(dims) !== array.length)
     throw new CoreError(`tensor: ${array.length} values do not fill [${dims.join(', ')}]`);
   return leaf(dataOp, { shape: dims, dtype: type, storage: new Cell(array) }, label);
@@ -70,7 +86,15 @@ function fill(type: DType, values: ArrayLike<number>): HostArray {
   if (isStored(type) && Array.prototype.some.call(values, (x: number) => !Number.isInteger(x)))
     throw new CoreError(`tensor: ${type} values are given as bit patterns, best in a ${dtypes[type].array.name}`);
   const out = allocate(type, values.length);
-  for (let i = 0; i < values.length; i++) out[i] = values[i]!;
+  const integer = type === 'i32' || type === 'u32';
+  for (let i = 0; i < values.length; i++) {
+    const x = Number(values[i]);
+    if (typeof values[i] !== 'number' && typeof values[i] !== 'boolean')
+      throw new CoreError(`tensor: value ${i} is ${typeof values[i]}, not a number`);
+    if (integer && !Number.isInteger(x))
+      throw new CoreError(`tensor: value ${i} is ${x}, which ${type} cannot hold: values must be whole`);
+    out[i] = type === 'bool' ? (x ? 1 : 0) : x;
+  }
   return out;
 }
 

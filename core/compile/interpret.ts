@@ -3,9 +3,10 @@
  * fallback of backends that cannot express a kernel.
  */
 import ndarray from 'ndarray';
-import { allocate, dtypes, type HostArray } from '../ir/dtype.ts';
+import { allocate, dtypes, type HostArray, isFloat, lowest } from '../ir/dtype.ts';
 import type { Nd, Primitive } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
+import { convert } from '../ops/cast.ts';
 import { registry } from '../registry.ts';
 import { resultStrides } from './axes.ts';
 import { type Buffer, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
@@ -14,6 +15,7 @@ import type { Cluster, ScalarStep } from './scalar.ts';
 /** One scalar step at one point, rounded to its dtype. */
 function stepValue(
   s: ScalarStep,
+  steps: readonly ScalarStep[],
   earlier: readonly number[],
   load: (input: number) => number,
   index: readonly number[],
@@ -24,7 +26,10 @@ function stepValue(
   const x = s.args.map((a) => earlier[a]!);
   const op = registry.get(s.fn);
   if (op?.kind !== 'primitive' || op.form.kind !== 'elementwise') throw new Error(`${s.fn} is not elementwise`);
-  return dtypes[s.dtype].round(op.form.js(...x));
+  const from = steps[s.args.at(-1)!]!.dtype;
+  if (s.converts) return dtypes[s.dtype].round(convert(x[0]!, isFloat(from), s.dtype));
+  const js = from === 'i32' || from === 'u32' ? (op.form.integer ?? op.form.js) : op.form.js;
+  return dtypes[s.dtype].round(js(...x));
 }
 
 /** One cluster at every point of its iteration space, into `outputs`; a reduction sums in f64. */
@@ -32,14 +37,14 @@ function runCluster(c: Cluster, inputs: readonly HostArray[], outputs: readonly 
   const n = sizeOf(c.shape);
   const index = c.shape.map(() => 0);
   const total = c.reduce
-    ? new Float64Array(outputs[0]!.length).fill(c.reduce.op === 'sum' ? 0 : Number.NEGATIVE_INFINITY)
+    ? new Float64Array(outputs[0]!.length).fill(c.reduce.op === 'sum' ? 0 : lowest(c.steps[c.outputs[0]!]!.dtype))
     : undefined;
   const values: number[] = new Array(c.steps.length);
   const strides = resultStrides(c);
   const load = (i: number): number =>
     inputs[i]![c.inputs[i]!.offset + index.reduce((o, p, axis) => o + p * c.inputs[i]!.strides[axis]!, 0)]!;
   for (let at = 0; at < n; at++) {
-    for (const [i, s] of c.steps.entries()) values[i] = stepValue(s, values, load, index);
+    for (const [i, s] of c.steps.entries()) values[i] = stepValue(s, c.steps, values, load, index);
     if (total && c.reduce) {
       const to = index.reduce((o, p, axis) => o + p * strides[axis]!, 0);
       const v = values[c.outputs[0]!]!;

@@ -2,7 +2,9 @@
  * Graph → smaller graph: inlines composites the backend has no kernel for, drops identities, merges equal nodes (CSE)
  * and leaves out what no result needs (DCE). Reads records' fields only; names no op.
  */
+
 import { type Composite, head, type Op, rebind, type Tensor, topo } from '../ir/tensor.ts';
+import { full } from '../ops/fill.ts';
 
 const isComposite = (op: Op): boolean => op.kind === 'composite';
 const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
@@ -37,10 +39,17 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
   };
 
   const place = (node: Tensor, inputs: readonly Tensor[]): readonly Tensor[] => {
-    if (isComposite(node.op) && !hasKernel(node.op)) {
+    const empty = inputs.some((x) => x.shape.includes(0));
+    if (isComposite(node.op) && (empty || !hasKernel(node.op))) {
       const outs = (node.op as Composite).body(inputs, node.attrs);
       visit(outs);
       return outs.map((o) => env.get(o) ?? o);
+    }
+    if (empty && node.op.kind === 'primitive' && node.op.whenEmpty) {
+      const value = node.op.whenEmpty(node.attrs as never);
+      const outs = node.outs.map((o) => full(o.shape, value, o.dtype));
+      for (const o of outs) done.add(o);
+      return outs;
     }
     if (isIdentity(node)) {
       if (inputs.length === 1) return inputs;

@@ -4,6 +4,7 @@
  * with a kernel stores an m×n matrix (Dao et al. 2022, FlashAttention).
  */
 import { shapeError } from '../ir/errors.ts';
+import { checkDtypes, checkWhole } from '../ir/rules.ts';
 import { bindAll, type Composite, type Tensor } from '../ir/tensor.ts';
 import { fold, mapAll, unfold } from '../ops/batching.ts';
 import { dot } from '../ops/dot.ts';
@@ -52,6 +53,8 @@ export const attentionOp: Composite<AttentionAttrs> = {
       k!.shape[1] === v!.shape[1] &&
       k!.shape[2] === v!.shape[2];
     if (!ok) throw shapeError('attention', inputs, 'operands must be q[b,m,c], k[b,n,c], v[b,n,c]');
+    checkDtypes('attention', inputs, 'float');
+    checkWhole('attention', inputs, 'heads', [heads], 1);
     const [b, m, c] = q!.shape as [number, number, number];
     if (c % heads !== 0) throw shapeError('attention', inputs, `${c} channels do not divide into ${heads} heads`);
     return [

@@ -6,6 +6,7 @@
  * Kernels leave out the results nobody reads.
  */
 import { shapeError } from '../ir/errors.ts';
+import { checkDtypes, checkWhole } from '../ir/rules.ts';
 import {
   bindAll,
   type Composite,
@@ -72,6 +73,8 @@ export const normOp: Composite<NormAttrs> = {
     const c = x!.shape.at(-1);
     if (x!.shape.length < 2 || [gamma!, beta!].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
       throw shapeError('norm', inputs, 'operands must be x[n,…,c], γ[c], β[c]');
+    checkDtypes('norm', inputs, 'float');
+    checkWhole('norm', inputs, 'groups', [groups], 1);
     if (c! % groups !== 0) throw shapeError('norm', inputs, `${c} channels do not divide into ${groups} groups`);
     const stat = { shape: [x!.shape[0]!, 1, groups, 1], dtype: x!.dtype };
     return [{ shape: x!.shape, dtype: x!.dtype }, stat, stat];
@@ -167,6 +170,7 @@ export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps: number): 
   const c = x.shape.at(-1);
   if (c === undefined || [gamma, beta].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
     throw shapeError('layerNorm', [x, gamma, beta], 'operands must be x[r,c], γ[c], β[c] (all leading axes are rows)');
+  checkDtypes('layerNorm', [x, gamma, beta], 'float');
   const rows = reshape(x, [sizeOf(x.shape.slice(0, -1)), c]);
   return reshape(bindAll(normOp, [rows, gamma, beta], { groups: 1, eps, silu: false })[0]!, x.shape);
 }
@@ -181,8 +185,8 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, a: NormAttrs):
   const c = x.shape[3];
   if (x.shape.length !== 4 || [gamma, beta].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
     throw shapeError('groupNorm', inputs, 'operands must be x[n,h,w,c], γ[c], β[c]');
-  if (!Number.isInteger(a.groups) || a.groups < 1)
-    throw shapeError('groupNorm', inputs, `${a.groups} is no number of groups`);
+  checkDtypes('groupNorm', inputs, 'float');
+  checkWhole('groupNorm', inputs, 'groups', [a.groups], 1);
   if (c! % a.groups !== 0) throw shapeError('groupNorm', inputs, `${c} channels do not divide into ${a.groups} groups`);
   return bindAll(normOp, inputs, a)[0]!;
 }

@@ -1,9 +1,11 @@
+import { axisOf, checkDtypes } from '../ir/rules.ts';
 import { type Attrs, bind, type Composite, type Tensor } from '../ir/tensor.ts';
 import { div, exp, mul, sub } from '../ops/math.ts';
 import { max, sum } from '../ops/reduce.ts';
 
 /**
  * softmax over the last axis     x[…, n] → y[…, n], rows sum to 1. The maximum is taken off first, so ±1e4 is safe.
+ * A row of −∞ only is NaN.
  * vjp  dx = y·(g − Σ g·y): needs only the output.
  */
 export const softmaxOp: Composite<Attrs> = {
@@ -11,7 +13,11 @@ export const softmaxOp: Composite<Attrs> = {
   name: 'softmax',
   doc: 'normalised exponentials over the last axis',
   formula: 'y = e^(x − max x) / Σ e^(x − max x)',
-  shape: ([x]) => ({ shape: x!.shape, dtype: x!.dtype }),
+  shape(inputs) {
+    checkDtypes('softmax', inputs, 'float');
+    axisOf('softmax', inputs, -1);
+    return { shape: inputs[0]!.shape, dtype: inputs[0]!.dtype };
+  },
   body([x]) {
     const e = exp(sub(x!, max(x!, -1, true)));
     return [div(e, sum(e, -1, true))];

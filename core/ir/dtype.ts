@@ -40,6 +40,8 @@ export type DType = keyof Rows;
 /** the dtypes that are for storage only */
 export type StoredDType = { [D in DType]: Rows[D] extends { widenedBy: string } ? D : never }[DType];
 
+/** the least number of a dtype: the maximum over nothing */
+export const lowest = (d: DType): number => (d === 'i32' ? -(2 ** 31) : isFloat(d) ? Number.NEGATIVE_INFINITY : 0);
 export const isFloat = (d: DType): boolean => dtypes[d].float;
 export const isStored = (d: DType): d is StoredDType => 'widenedBy' in dtypes[d];
 export const bytesOf = (d: DType, elements: number): number => dtypes[d].bytes * elements;

@@ -6,6 +6,7 @@
 import type { NdArray } from 'ndarray';
 import { type DType, type HostArray, isStored } from './dtype.ts';
 import { MissingRuleError, shapeError } from './errors.ts';
+import { checkShape } from './rules.ts';
 import type { View } from './view.ts';
 
 /** Sizes of the axes, first to last; `[]` is a scalar. */
@@ -98,6 +99,8 @@ export type Form =
   | {
       readonly kind: 'elementwise';
       readonly js: (...x: number[]) => number;
+      /** the same on integers, where it differs */
+      readonly integer?: (...x: number[]) => number;
       readonly cost?: number;
       readonly converts?: true;
     }
@@ -122,6 +125,8 @@ export type Form =
 export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly kind: 'primitive';
   readonly form: Form;
+  /** what every result is where an operand has no elements (a sum over nothing); kernels never see such an operand */
+  whenEmpty?(attrs: A): number;
   /** true: where it reads program inputs only, it runs again for every reader instead of keeping its result */
   readonly repeat?: boolean;
   readonly vjp: Vjp<A> | 'nondifferentiable';
@@ -160,6 +165,7 @@ export function bindAll<A extends Attrs>(
     throw shapeError(op.name, inputs, `${stored.dtype} is for storage: use cast(x, 'f32')`);
   const spec = op.shape(inputs, attrs);
   const specs = (Array.isArray(spec) ? spec : [spec]) as readonly OutSpec[];
+  for (const { shape } of specs) checkShape(op.name, inputs, shape);
   const outs: Tensor[] = [];
   for (let index = 0; index < specs.length; index++)
     outs.push({

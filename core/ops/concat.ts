@@ -1,6 +1,7 @@
 /** concat puts operands one after the other along an axis; its derivative slices. */
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
+import { axisOf } from '../ir/rules.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { mapAll } from './batching.ts';
 import { unsqueeze } from './layout.ts';
@@ -17,6 +18,8 @@ export const concatOp: Primitive<ConcatAttrs> = {
   form: { kind: 'kernel' },
   shape(inputs, a) {
     const [first] = inputs;
+    if (!first) throw shapeError('concat', inputs, 'needs at least one operand');
+    axisOf('concat', inputs, a.axis);
     for (const x of inputs)
       if (
         x.shape.length !== first!.shape.length ||
@@ -56,12 +59,16 @@ export const concatOp: Primitive<ConcatAttrs> = {
 };
 /** `concat([a[2,3], b[2,5]], 1)` → [2,8]. @throws ShapeError when other axes or dtypes differ. Cost: one read and one write of everything. */
 export function concat(inputs: readonly Tensor[], axis: number): Tensor {
-  if (inputs.length === 1) return inputs[0]!;
-  return bind(concatOp, inputs, { axis: axis < 0 ? axis + inputs[0]!.shape.length : axis });
+  if (inputs.length === 0) throw shapeError('concat', inputs, 'needs at least one operand');
+  const at = axisOf('concat', inputs, axis);
+  return inputs.length === 1 ? inputs[0]! : bind(concatOp, inputs, { axis: at });
 }
 /** `stack([a[3], b[3]], 0)` → [2,3]: a new axis that counts the operands. */
-export const stack = (inputs: readonly Tensor[], axis = 0): Tensor =>
-  concat(
-    inputs.map((x) => unsqueeze(x, axis)),
-    axis < 0 ? axis + inputs[0]!.shape.length + 1 : axis,
+export function stack(inputs: readonly Tensor[], axis = 0): Tensor {
+  if (inputs.length === 0) throw shapeError('stack', inputs, 'needs at least one operand');
+  const at = axisOf('stack', inputs, axis, inputs[0]!.shape.length + 1);
+  return concat(
+    inputs.map((x) => unsqueeze(x, at)),
+    at,
   );
+}

@@ -5,7 +5,8 @@
  * Channels last: x[n,h,w,c], w[kh,kw,c/groups,o], y[n,h',w',o].
  */
 import { shapeError } from '../ir/errors.ts';
-import { bind, type Nd, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { checkDtypes, checkWhole } from '../ir/rules.ts';
+import { bind, type Nd, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { fold, repeat, unfold } from './batching.ts';
 import { permute, reshape } from './layout.ts';
 
@@ -19,6 +20,27 @@ export interface ConvAttrs {
 /** `size` is the spatial size of the result: [h, w] of x for convInput, [kh, kw] of w for convKernel. */
 export interface ConvSizedAttrs extends ConvAttrs {
   readonly size: readonly [number, number];
+}
+
+/** stride, padding and groups are whole; the operands floats of one dtype */
+function checkConv(op: string, inputs: readonly Tensor[], a: ConvAttrs): void {
+  checkWhole(op, inputs, 'strides', a.stride, 1);
+  checkWhole(op, inputs, 'pads', a.pad.flat());
+  checkWhole(op, inputs, 'groups', [a.groups], 1);
+  checkDtypes(op, inputs, 'float');
+}
+/** that y of a sized convolution is what conv would make of x and w */
+function checkSized(op: string, inputs: readonly Tensor[], a: ConvSizedAttrs, x: Shape, w: Shape, y: Shape): void {
+  checkConv(op, inputs, a);
+  checkWhole(op, inputs, 'size', a.size);
+  const fits =
+    x[0] === y[0] &&
+    w[2]! * a.groups === x[3] &&
+    w[3] === y[3] &&
+    y[3]! % a.groups === 0 &&
+    [0, 1].every((i) => outSize(x[i + 1]!, w[i]!, a.stride[i]!, a.pad[i]!) === y[i + 1]);
+  if (!fits)
+    throw shapeError(op, inputs, `x[${x}], w[${w}] and g[${y}] are not those of one convolution of ${a.groups} groups`);
 }
 
 const outSize = (n: number, k: number, s: number, p: readonly [number, number]): number =>
@@ -106,8 +128,10 @@ export const convOp: Primitive<ConvAttrs> = {
   doc: '2-D convolution (cross-correlation), channels last',
   formula: 'y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i−p, w·s+j−p, c]·w[i,j,c,o]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   shape(inputs, a) {
     const [x, w] = inputs;
+    checkWhole('conv', inputs, 'groups', [a.groups], 1);
     if (x!.shape.length !== 4 || w!.shape.length !== 4)
       throw shapeError('conv', inputs, 'operands must be x[n,h,w,c] and w[kh,kw,c/groups,o]');
     const [n, h, wd, c] = x!.shape as [number, number, number, number];
@@ -118,6 +142,7 @@ export const convOp: Primitive<ConvAttrs> = {
         inputs,
         `needs c = ${a.groups}·w.shape[2] and o divisible by ${a.groups} groups: c ${c}, w[2] ${cg}, o ${o}`,
       );
+    checkConv('conv', inputs, a);
     const size = [outSize(h, kh, a.stride[0], a.pad[0]), outSize(wd, kw, a.stride[1], a.pad[1])] as const;
     if (size[0] < 1 || size[1] < 1)
       throw shapeError('conv', inputs, `kernel ${kh}×${kw} is larger than the padded picture`);
@@ -164,11 +189,14 @@ export const convInputOp: Primitive<ConvSizedAttrs> = {
   doc: 'derivative of conv by its picture (a transposed convolution)',
   formula: 'x[n,h,w,c] = Σ_{i,j,o} g[n, (h+p−i)/s, (w+p−j)/s, o]·w[i,j,c,o]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   shape(inputs, a) {
     const [g, w] = inputs;
     if (g!.shape.length !== 4 || w!.shape.length !== 4 || g!.shape[3] !== w!.shape[3])
       throw shapeError('convInput', inputs, 'operands must be g[n,h,w,o] and w[kh,kw,c/groups,o]');
-    return { shape: [g!.shape[0]!, ...a.size, w!.shape[2]! * a.groups], dtype: g!.dtype };
+    const x = [g!.shape[0]!, ...a.size, w!.shape[2]! * a.groups];
+    checkSized('convInput', inputs, a, x, w!.shape, g!.shape);
+    return { shape: x, dtype: g!.dtype };
   },
   // ⟨convInput(g, w), t⟩ = ⟨g, conv(t, w)⟩
   vjp: ([t], [g, w], a) => [conv(t!, w!, a), convKernel(t!, g!, { ...a, size: [w!.shape[0]!, w!.shape[1]!] })],
@@ -199,11 +227,14 @@ export const convKernelOp: Primitive<ConvSizedAttrs> = {
   doc: 'derivative of conv by its kernel',
   formula: 'w[i,j,c,o] = Σ_{n,h,w} x[n, h·s+i−p, w·s+j−p, c]·g[n,h,w,o]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   shape(inputs, a) {
     const [x, g] = inputs;
     if (x!.shape.length !== 4 || g!.shape.length !== 4 || x!.shape[0] !== g!.shape[0])
       throw shapeError('convKernel', inputs, 'operands must be x[n,h,w,c] and g[n,h,w,o] with equal n');
-    return { shape: [...a.size, x!.shape[3]! / a.groups, g!.shape[3]!], dtype: x!.dtype };
+    const w = [...a.size, x!.shape[3]! / a.groups, g!.shape[3]!];
+    checkSized('convKernel', inputs, a, x!.shape, w, g!.shape);
+    return { shape: w, dtype: x!.dtype };
   },
   // ⟨convKernel(x, g), t⟩ = ⟨conv(x, t), g⟩
   vjp: ([t], [x, g], a) => [convInput(g!, t!, { ...a, size: [x!.shape[1]!, x!.shape[2]!] }), conv(x!, t!, a)],

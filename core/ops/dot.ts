@@ -1,6 +1,10 @@
+import { isFloat } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
+import { checkDtypes } from '../ir/rules.ts';
 import { bind, type Nd, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { permute, reshape, swap } from './layout.ts';
+import { permute, reshape, swap, unsqueeze } from './layout.ts';
+import { mul } from './math.ts';
+import { sum } from './reduce.ts';
 
 /**
  * dot: grouped matrix product     a[g,m,k] · b[g,k,n] → y[g,m,n]
@@ -17,18 +21,13 @@ export const dotOp: Primitive<object> = {
   doc: 'grouped matrix product',
   formula: 'y[g,m,n] = Σ_k a[g,m,k]·b[g,k,n]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   shape(inputs) {
     const [a, b] = inputs;
-    if (a!.shape.length !== 3 || b!.shape.length !== 3)
-      throw shapeError('dot', inputs, 'operands must be a[g,m,k] and b[g,k,n]');
-    const [ga, m, ka] = a!.shape;
-    const [gb, kb, n] = b!.shape;
-    if (ga !== gb) throw shapeError('dot', inputs, `needs equal g: ${ga} ≠ ${gb}  (a[g,m,k] · b[g,k,n])`);
-    if (ka !== kb) throw shapeError('dot', inputs, `needs equal k: ${ka} ≠ ${kb}  (a[g,m,k] · b[g,k,n])`);
-    if (a!.dtype !== b!.dtype) throw shapeError('dot', inputs, 'operands must have equal dtypes');
-    return { shape: [ga!, m!, n!], dtype: a!.dtype };
+    checkShapes(inputs);
+    checkDtypes('dot', inputs, 'float');
+    return { shape: [a!.shape[0]!, a!.shape[1]!, b!.shape[2]!], dtype: a!.dtype };
   },
-
   // y = a·b  ⇒  da = g·bᵀ,  db = aᵀ·g
   vjp: ([g], [a, b]) => [dot(g!, swap(b!)), dot(swap(a!), g!)],
 
@@ -75,9 +74,25 @@ export const dotOp: Primitive<object> = {
     return { operands: [{ shape: [g, m, k] }, { shape: [g, k, n] }], attrs: {} };
   },
 };
+function checkShapes(inputs: readonly Tensor[]): void {
+  const [a, b] = inputs;
+  if (a!.shape.length !== 3 || b!.shape.length !== 3)
+    throw shapeError('dot', inputs, 'operands must be a[g,m,k] and b[g,k,n]');
+  const [ga, , ka] = a!.shape;
+  const [gb, kb] = b!.shape;
+  if (ga !== gb) throw shapeError('dot', inputs, `needs equal g: ${ga} ≠ ${gb}  (a[g,m,k] · b[g,k,n])`);
+  if (ka !== kb) throw shapeError('dot', inputs, `needs equal k: ${ka} ≠ ${kb}  (a[g,m,k] · b[g,k,n])`);
+}
 function store(y: Nd, at: number, row: Float64Array): void {
   for (let j = 0; j < row.length; j++) y.data[at + j] = row[j]!;
 }
 
-/** `dot(a[g,m,k], b[g,k,n])` → [g,m,n]. @example dot(x[1, 6, 18], W[1, 18, 5]) // [1, 6, 5] */
-export const dot = (a: Tensor, b: Tensor): Tensor => bind(dotOp, [a, b], {});
+/**
+ * `dot(a[g,m,k], b[g,k,n])` → [g,m,n]. Products of integers are exact modulo 2³² (as a fused sum, without the op's kernels).
+ * @example dot(x[1, 6, 18], W[1, 18, 5]) // [1, 6, 5]
+ */
+export function dot(a: Tensor, b: Tensor): Tensor {
+  checkShapes([a, b]);
+  checkDtypes('dot', [a, b], 'number');
+  return isFloat(a.dtype) ? bind(dotOp, [a, b], {}) : sum(mul(unsqueeze(a, 3), unsqueeze(b, 1)), 2);
+}

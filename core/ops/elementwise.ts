@@ -9,6 +9,7 @@
 import type { DType } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
+import { checkDtypes, type Kind } from '../ir/rules.ts';
 import { type Attrs, bind, type Primitive, type Tensor, type Vjp } from '../ir/tensor.ts';
 import { mapAll } from './batching.ts';
 import { full } from './fill.ts';
@@ -21,6 +22,10 @@ interface Row {
   readonly doc: string;
   readonly formula: string;
   readonly js: Scalar;
+  /** the same on integers, where it differs; results are taken modulo 2³² */
+  readonly integer?: Scalar;
+  /** what the values may be; default numbers */
+  readonly takes?: Kind;
   /** (g, inputs, y) → cotangents of the inputs: g·∂y/∂x, from x or from y, whichever is cheaper; or why there are none */
   readonly vjp: Derivative | 'nondifferentiable';
   /** in simple instructions; default 1 */
@@ -41,16 +46,23 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
     name,
     doc: row.doc,
     formula: row.formula,
-    form: { kind: 'elementwise', js: row.js, cost: row.cost ?? 1 },
+    form: {
+      kind: 'elementwise',
+      js: row.js,
+      ...(row.integer ? { integer: row.integer } : {}),
+      cost: row.cost ?? 1,
+    },
     shape(inputs) {
       const [a] = inputs;
       if (inputs.length !== arity) throw shapeError(name, inputs, `takes ${arity} operands`);
       for (const x of inputs)
         if (x.shape.length !== a!.shape.length || x.shape.some((n, i) => n !== a!.shape[i]))
           throw shapeError(name, inputs, 'operands must have equal shapes');
-      const values = inputs.slice(row.conditions ?? 0);
-      if (values.some((x) => x.dtype !== values[0]!.dtype))
-        throw shapeError(name, inputs, 'operands must have equal dtypes');
+      const conditions = row.conditions ?? 0;
+      if (inputs.slice(0, conditions).some((x) => x.dtype !== 'bool'))
+        throw shapeError(name, inputs, 'the condition must be bool');
+      const values = inputs.slice(conditions);
+      checkDtypes(name, inputs, row.takes ?? 'number', values);
       return { shape: a!.shape, dtype: row.out ?? values[0]!.dtype };
     },
     vjp: row.vjp === 'nondifferentiable' ? 'nondifferentiable' : wrap(row.vjp),
@@ -60,11 +72,13 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
     cpu(inputs, _attrs, [y]) {
       const out = y!.data;
       const flat = inputs.map(flatten);
+      const last = flat.at(-1);
+      const js = row.integer && (last instanceof Int32Array || last instanceof Uint32Array) ? row.integer : row.js;
       for (let i = 0; i < out.length; i++) {
         let v: number;
-        if (arity === 1) v = row.js(flat[0]![i]!);
-        else if (arity === 2) v = row.js(flat[0]![i]!, flat[1]![i]!);
-        else v = row.js(flat[0]![i]!, flat[1]![i]!, flat[2]![i]!);
+        if (arity === 1) v = js(flat[0]![i]!);
+        else if (arity === 2) v = js(flat[0]![i]!, flat[1]![i]!);
+        else v = js(flat[0]![i]!, flat[1]![i]!, flat[2]![i]!);
         out[i] = v;
       }
     },
@@ -112,8 +126,9 @@ const like = (x: Tensor, value: number): Tensor => full(x.shape, value, x.dtype)
 const winner = (a: Tensor, b: Tensor): Tensor => select(equal(a, b), 0.5, select(less(b, a), like(a, 1), 0));
 
 const rows1: Readonly<Record<Unary, Row>> = {
-  neg: { doc: 'negation', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [neg(g)] },
+  neg: { doc: 'negation; of integers modulo 2³²', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [neg(g)] },
   exp: {
+    takes: 'float',
     cost: 16,
     doc: 'exponential function',
     formula: 'y = eˣ',
@@ -121,14 +136,16 @@ const rows1: Readonly<Record<Unary, Row>> = {
     vjp: (g, _x, y) => [mul(g, y)],
   },
   log: {
+    takes: 'float',
     cost: 16,
-    doc: 'natural logarithm',
+    doc: 'natural logarithm; −∞ at 0, NaN below',
     formula: 'y = ln x',
     js: Math.log as Scalar,
     vjp: (g, [x]) => [div(g, x!)],
     range: [0.2, 3],
   },
   sqrt: {
+    takes: 'float',
     cost: 4,
     doc: 'square root',
     formula: 'y = √x',
@@ -137,6 +154,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.2, 3],
   },
   rsqrt: {
+    takes: 'float',
     cost: 4,
     doc: 'reciprocal square root',
     formula: 'y = 1/√x',
@@ -145,6 +163,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.2, 3],
   },
   recip: {
+    takes: 'float',
     cost: 4,
     doc: 'reciprocal',
     formula: 'y = 1/x',
@@ -153,6 +172,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     range: [0.3, 3],
   },
   sin: {
+    takes: 'float',
     cost: 16,
     doc: 'sine of radians',
     formula: 'y = sin x',
@@ -160,6 +180,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     vjp: (g, [x]) => [mul(g, cos(x!))],
   },
   cos: {
+    takes: 'float',
     cost: 16,
     doc: 'cosine of radians',
     formula: 'y = cos x',
@@ -167,6 +188,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     vjp: (g, [x]) => [neg(mul(g, sin(x!)))],
   },
   tanh: {
+    takes: 'float',
     cost: 16,
     doc: 'hyperbolic tangent',
     formula: 'y = tanh x',
@@ -174,6 +196,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     vjp: (g, _x, y) => [mul(g, sub(1, mul(y, y)))],
   },
   erf: {
+    takes: 'float',
     cost: 16,
     doc: 'error function',
     formula: 'y = 2/√π ∫₀ˣ e^(−t²) dt',
@@ -182,6 +205,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
     vjp: (g, [x]) => [mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(mul(x!, x!)))))],
   },
   sigmoid: {
+    takes: 'float',
     cost: 16,
     doc: 'logistic function, (0, 1)',
     formula: 'y = 1/(1 + e^(−x))',
@@ -189,10 +213,16 @@ const rows1: Readonly<Record<Unary, Row>> = {
     // uses the output, so x need not be kept
     vjp: (g, _x, y) => [mul(g, mul(y, sub(1, y)))],
   },
-  floor: { doc: 'largest integer not above x', formula: 'y = ⌊x⌋', js: Math.floor as Scalar, vjp: 'nondifferentiable' },
+  floor: {
+    doc: 'largest integer not above x; integers stay as they are',
+    formula: 'y = ⌊x⌋',
+    js: Math.floor as Scalar,
+    vjp: 'nondifferentiable',
+  },
   not: {
     doc: 'logical negation',
     formula: 'y = ¬x',
+    takes: 'bool',
     js: (x) => (x ? 0 : 1),
     vjp: 'nondifferentiable',
     operands: ['bool'],
@@ -200,6 +230,7 @@ const rows1: Readonly<Record<Unary, Row>> = {
   isFinite: {
     doc: 'neither NaN nor infinite (tested on the exponent bits: GPUs may optimise x ≠ x away)',
     formula: 'y = |x| < ∞',
+    takes: 'any',
     js: (x) => (Number.isFinite(x) ? 1 : 0),
     vjp: 'nondifferentiable',
     out: 'bool',
@@ -207,30 +238,40 @@ const rows1: Readonly<Record<Unary, Row>> = {
 };
 
 const rows2: Readonly<Record<Binary, Row>> = {
-  add: { doc: 'sum', formula: 'y = a + b', js: (a, b) => a! + b!, vjp: (g) => [g, g] },
-  sub: { doc: 'difference', formula: 'y = a − b', js: (a, b) => a! - b!, vjp: (g) => [g, neg(g)] },
+  add: { doc: 'sum; of integers modulo 2³²', formula: 'y = a + b', js: (a, b) => a! + b!, vjp: (g) => [g, g] },
+  sub: {
+    doc: 'difference; of integers modulo 2³²',
+    formula: 'y = a − b',
+    js: (a, b) => a! - b!,
+    vjp: (g) => [g, neg(g)],
+  },
   mul: {
-    doc: 'product',
+    doc: 'product; of integers modulo 2³², of bools “and”',
     formula: 'y = a·b',
+    takes: 'any',
     js: (a, b) => a! * b!,
+    integer: (a, b) => Math.imul(a!, b!),
     vjp: (g, [a, b]) => [mul(g, b!), mul(g, a!)],
   },
   div: {
     cost: 4,
-    doc: 'quotient',
+    doc: 'quotient; of integers towards zero, where n/0 = 0 and −2³¹/−1 = −2³¹',
     formula: 'y = a/b',
     js: (a, b) => a! / b!,
+    integer: (a, b) => (b === 0 ? 0 : Math.trunc(a! / b!)),
     vjp: (g, [, b], y) => [div(g, b!), neg(mul(div(g, b!), y))],
     range: [0.3, 3],
   },
   maximum: {
-    doc: 'larger of two; the gradient is split at ties',
+    doc: 'larger of two; the gradient is split at ties; of bools “or”',
+    takes: 'any',
     formula: 'y = max(a, b)',
     js: (a, b) => Math.max(a!, b!),
     vjp: (g, [a, b]) => [mul(g, winner(a!, b!)), mul(g, winner(b!, a!))],
   },
   minimum: {
-    doc: 'smaller of two; the gradient is split at ties',
+    doc: 'smaller of two; the gradient is split at ties; of bools “and”',
+    takes: 'any',
     formula: 'y = min(a, b)',
     js: (a, b) => Math.min(a!, b!),
     vjp: (g, [a, b]) => [mul(g, winner(b!, a!)), mul(g, winner(a!, b!))],
@@ -245,6 +286,7 @@ const rows2: Readonly<Record<Binary, Row>> = {
   equal: {
     doc: 'comparison',
     formula: 'y = a = b',
+    takes: 'any',
     js: (a, b) => (a === b ? 1 : 0),
     vjp: 'nondifferentiable',
     out: 'bool',
@@ -255,6 +297,7 @@ const rows3: Readonly<Record<'select', Row>> = {
   select: {
     doc: 'a where the condition holds, b elsewhere',
     formula: 'y = c ? a : b',
+    takes: 'any',
     js: (c, a, b) => (c ? a! : b!),
     vjp: (g, [c]) => [undefined, select(c!, g, 0), select(c!, 0, g)],
     conditions: 1,

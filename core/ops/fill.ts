@@ -1,5 +1,7 @@
 /** Sources without inputs: constants and coordinates. Free to recompute, so the compiler never stores them. */
 import type { DType } from '../ir/dtype.ts';
+import { shapeError } from '../ir/errors.ts';
+import { axisOf, checkLiteral } from '../ir/rules.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 
 export interface FullAttrs {
@@ -13,7 +15,10 @@ export const fullOp: Primitive<FullAttrs> = {
   doc: 'one value everywhere',
   formula: 'y[…] = value',
   form: { kind: 'fill', at: ({ value }: FullAttrs) => ({ value }) },
-  shape: (_inputs, a) => ({ shape: a.shape, dtype: a.dtype }),
+  shape(inputs, a) {
+    checkLiteral('full', inputs, a.value, a.dtype);
+    return { shape: a.shape, dtype: a.dtype };
+  },
   vjp: () => [],
   batch: (size, _inputs, _mapped, a) => [full([size, ...a.shape], a.value, a.dtype)],
   cpu: (_inputs, a, [y]) => void y!.data.fill(a.value),
@@ -38,7 +43,11 @@ export const iotaOp: Primitive<IotaAttrs> = {
   doc: 'the coordinate along one axis',
   formula: 'y[…, i, …] = i',
   form: { kind: 'fill', at: ({ axis }: IotaAttrs) => ({ axis }) },
-  shape: (_inputs, a) => ({ shape: a.shape, dtype: a.dtype }),
+  shape(inputs, a) {
+    axisOf('iota', inputs, a.axis, a.shape.length);
+    if (a.dtype === 'bool') throw shapeError('iota', inputs, 'coordinates are numbers, not bool');
+    return { shape: a.shape, dtype: a.dtype };
+  },
   vjp: () => [],
   batch: (size, _inputs, _mapped, a) => [bind(iotaOp, [], { ...a, shape: [size, ...a.shape], axis: a.axis + 1 })],
   cpu(_inputs, a, [y]) {
@@ -49,4 +58,5 @@ export const iotaOp: Primitive<IotaAttrs> = {
   sample: (pick) => ({ operands: [], attrs: { shape: [pick(1, 3), pick(1, 3)], axis: pick(0, 1), dtype: 'f32' } }),
 };
 /** `iota([4])` = [0, 1, 2, 3]; with more axes y[…, i, …] = i, the coordinate along `axis`. Cost: none. */
-export const iota = (shape: Shape, axis = 0, dtype: DType = 'f32'): Tensor => bind(iotaOp, [], { shape, axis, dtype });
+export const iota = (shape: Shape, axis = 0, dtype: DType = 'f32'): Tensor =>
+  bind(iotaOp, [], { shape, axis: axisOf('iota', [], axis, shape.length), dtype });

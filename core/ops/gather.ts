@@ -1,16 +1,25 @@
 /** Indexing along the first axis: gather reads rows, scatterAdd adds them up; each is the other's derivative. */
+import { isFloat, isStored } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
-import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { axisOf, checkDtypes, checkIds, checkWhole } from '../ir/rules.ts';
+import { type Attrs, bind, bindAll, type Primitive, type Tensor } from '../ir/tensor.ts';
+import { sizeOf } from '../ir/view.ts';
 import { mapAll } from './batching.ts';
+import { cast } from './cast.ts';
 import { full, iota } from './fill.ts';
-import { broadcastTo, permute, reshape } from './layout.ts';
-import { add, mul } from './math.ts';
+import { broadcastTo, permute, reshape, unsqueeze } from './layout.ts';
+import { add, equal, less, mul, select } from './math.ts';
+import { sum } from './reduce.ts';
 
 const tail = (t: Tensor, from: number): number[] => t.shape.slice(from) as number[];
-/** ids of sample b point into block b of a table whose rows are all samples' rows */
+/** ids where they lie in [0, rows); an id that no table has where they do not */
+const inside = (ids: Tensor, rows: number, then: Tensor): Tensor =>
+  // as unsigned numbers negative ones are too large, so that one comparison is enough
+  select(less(cast(ids, 'u32'), rows), then, full(ids.shape, ids.dtype === 'i32' ? -1 : 2 ** 32 - 1, ids.dtype));
+/** ids of sample b point into block b of a table whose rows are all samples' rows; outside their own block they point nowhere */
 function offsetIds(ids: Tensor, rows: number): Tensor {
-  return add(ids, mul(iota(ids.shape, 0, ids.dtype), rows));
+  return inside(ids, rows, add(ids, mul(iota(ids.shape, 0, ids.dtype), rows)));
 }
 
 /**
@@ -20,14 +29,15 @@ function offsetIds(ids: Tensor, rows: number): Tensor {
 export const gatherOp: Primitive<Attrs> = {
   kind: 'primitive',
   name: 'gather',
-  doc: 'rows of a table by number',
+  doc: 'rows of a table by number; numbers the table does not have read zeros',
   formula: 'y[i, …] = x[ids[i], …]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   takesStored: true,
   shape(inputs) {
     const [x, ids] = inputs;
-    if (x!.shape.length < 1 || (ids!.dtype !== 'i32' && ids!.dtype !== 'u32'))
-      throw shapeError('gather', inputs, 'operands must be x[v, …] and integer ids');
+    if (x!.shape.length < 1) throw shapeError('gather', inputs, 'operands must be x[v, …] and integer ids');
+    checkIds('gather', inputs, ids!);
     return { shape: [...ids!.shape, ...tail(x!, 1)], dtype: x!.dtype };
   },
   vjp: ([g], [x, ids]) => [scatterAdd(g!, ids!, x!.shape[0]!), undefined],
@@ -69,13 +79,17 @@ export interface ScatterAttrs {
 export const scatterAddOp: Primitive<ScatterAttrs> = {
   kind: 'primitive',
   name: 'scatterAdd',
-  doc: 'rows added into a table by number',
+  doc: 'rows added into a table by number; those with numbers it does not have are left out',
   formula: 'y[v, …] = Σ_{i: ids[i]=v} g[i, …]',
   form: { kind: 'kernel' },
+  whenEmpty: () => 0,
   shape(inputs, a) {
     const [g, ids] = inputs;
     if (ids!.shape.some((n, i) => g!.shape[i] !== n))
       throw shapeError('scatterAdd', inputs, 'operands must be g[…ids.shape, …d] and integer ids');
+    checkIds('scatterAdd', inputs, ids!);
+    checkDtypes('scatterAdd', inputs, 'float', [g!]);
+    checkWhole('scatterAdd', inputs, 'rows', [a.rows]);
     return { shape: [a.rows, ...tail(g!, ids!.shape.length)], dtype: g!.dtype };
   },
   vjp: ([t], [, ids]) => [gather(t!, ids!), undefined],
@@ -115,21 +129,24 @@ export const gather = (x: Tensor, ids: Tensor): Tensor => bind(gatherOp, [x, ids
  * `scatterAdd(g[b,t,d], ids[b,t], v)` → [v,d]: y[v] = Σ g[i] over the i with ids[i] = v; the derivative of `gather`.
  * @throws ShapeError when g does not begin with the axes of ids. Cost: one read of g, one write of y.
  */
-export const scatterAdd = (g: Tensor, ids: Tensor, rows: number): Tensor => bind(scatterAddOp, [g, ids], { rows });
+export function scatterAdd(g: Tensor, ids: Tensor, rows: number): Tensor {
+  if (g.dtype === 'bool' || isFloat(g.dtype) || isStored(g.dtype)) return bind(scatterAddOp, [g, ids], { rows });
+  // integers: each row of the result is a fused sum, exact modulo 2³²
+  bindAll(scatterAddOp, [full(g.shape, 0), ids], { rows });
+  const n = sizeOf(ids.shape);
+  const width = tail(g, ids.shape.length);
+  const row = iota([rows, n], 0, 'u32');
+  const hit = unsqueeze(equal(broadcastTo(reshape(cast(ids, 'u32'), [1, n]), [rows, n]), row), 2);
+  const terms = select(hit, reshape(g, [1, n, sizeOf(width)]), 0);
+  return reshape(sum(terms, 1), [rows, ...width]);
+}
 
-/** `axis` from the front. @throws ShapeError when x has no such axis */
-const axisOf = (name: string, x: Tensor, ids: Tensor, axis: number): number => {
-  const rank = x.shape.length;
-  if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
-    throw shapeError(name, [x, ids], `axis ${axis} must lie within the ${rank} axes of the first operand`);
-  return axis < 0 ? axis + rank : axis;
-};
 /**
  * `take(x[2,3,4], ids[5], 1)` → [2,5,4]: y[…, i, …] = x[…, ids[i], …] with ids 1-D (numpy.take); a negative axis counts from the end.
  * @throws ShapeError when ids are not integers or x has no such axis. Cost: as `gather`.
  */
 export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
-  const at = axisOf('take', x, ids, axis);
+  const at = axisOf('take', [x, ids], axis);
   const front = [at, ...x.shape.map((_, i) => i).filter((i) => i !== at)];
   const y = gather(permute(x, front), ids);
   return permute(
@@ -139,13 +156,16 @@ export function take(x: Tensor, ids: Tensor, axis: number): Tensor {
 }
 /**
  * `takeAlong(x[2,3], ids[2,1], 1)` → [2,1]: y[…, i, …] = x[…, ids[…, i, …], …] with ids of x's rank (torch.gather);
- * a negative axis counts from the end.
- * @throws ShapeError when ids are not integers, not of x's rank, or x has no such axis. Cost: as `gather`.
+ * a negative axis counts from the end; ids outside [0, n) read zeros.
+ * @throws ShapeError when ids are not integers, not of x's rank, larger than x on another axis, or x has no such axis. Cost: as `gather`.
  */
 export function takeAlong(x: Tensor, ids: Tensor, axis: number): Tensor {
-  const at = axisOf('takeAlong', x, ids, axis);
+  const at = axisOf('takeAlong', [x, ids], axis);
   if (ids.shape.length !== x.shape.length)
     throw shapeError('takeAlong', [x, ids], 'ids must have as many axes as the first operand');
+  checkIds('takeAlong', [x, ids], ids);
+  if (ids.shape.some((n, i) => i !== at && n > x.shape[i]!))
+    throw shapeError('takeAlong', [x, ids], `ids must not be larger than the first operand on any axis but ${at}`);
   let flat: Tensor = full(ids.shape, 0, ids.dtype);
   let step = 1;
   for (let i = x.shape.length - 1; i >= 0; i--) {
@@ -153,5 +173,5 @@ export function takeAlong(x: Tensor, ids: Tensor, axis: number): Tensor {
     flat = add(flat, mul(index, step));
     step *= x.shape[i]!;
   }
-  return gather(reshape(x, [step]), broadcastTo(flat, ids.shape));
+  return gather(reshape(x, [step]), inside(ids, x.shape[at]!, broadcastTo(flat, ids.shape)));
 }

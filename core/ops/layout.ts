@@ -4,6 +4,7 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
+import { axesOf, axisOf } from '../ir/rules.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { expandView, flipView, permuteView, reshapeView, sizeOf, type View } from '../ir/view.ts';
 import { sumKeep } from './reduce.ts';
@@ -55,6 +56,8 @@ export const reshapeOp: Primitive<ReshapeAttrs> = {
 export function reshape(x: Tensor, shape: Shape): Tensor {
   const hole = shape.indexOf(-1);
   const rest = shape.reduce((p, n) => (n === -1 ? p : p * n), 1);
+  if (hole >= 0 && rest === 0)
+    throw shapeError('reshape', [x], `cannot become [${shape.join(', ')}]: −1 beside a size of 0 can be anything`);
   const to = hole < 0 ? shape : shape.map((n, i) => (i === hole ? sizeOf(x.shape) / rest : n));
   if (same(x.shape, to)) return x;
   // a reshape of a reshape is one reshape
@@ -65,7 +68,8 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 export const unsqueezeFront = (x: Tensor): Tensor => reshape(x, [1, ...x.shape]);
 /** `squeeze(x[2,1,3], 1)` → [2,3]: drops an axis of size 1. @throws ShapeError when it is larger */
 export const squeeze = (x: Tensor, axis: number): Tensor => {
-  const at = axis < 0 ? axis + x.shape.length : axis;
+  const at = axisOf('squeeze', [x], axis);
+  if (x.shape[at] !== 1) throw shapeError('squeeze', [x], `axis ${axis} has size ${x.shape[at]}, only size 1 can go`);
   return reshape(
     x,
     x.shape.filter((_, i) => i !== at),
@@ -73,7 +77,7 @@ export const squeeze = (x: Tensor, axis: number): Tensor => {
 };
 /** `unsqueeze(x[2,3], 1)` → [2,1,3]; −1 puts the new axis last. */
 export const unsqueeze = (x: Tensor, axis: number): Tensor => {
-  const at = axis < 0 ? axis + x.shape.length + 1 : axis;
+  const at = axisOf('unsqueeze', [x], axis, x.shape.length + 1);
   return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
 };
 
@@ -130,7 +134,7 @@ export function permute(x: Tensor, perm: readonly number[]): Tensor {
 export function swap(x: Tensor, i = -2, j = -1): Tensor {
   const n = x.shape.length;
   const perm = identity(n);
-  const [p, q] = [(i + n) % n, (j + n) % n];
+  const [p, q] = [axisOf('swap', [x], i), axisOf('swap', [x], j)];
   [perm[p], perm[q]] = [perm[q]!, perm[p]!];
   return permute(x, perm);
 }
@@ -170,6 +174,7 @@ export const expandTo = (x: Tensor, shape: Shape): Tensor =>
 /** `broadcastTo(x[3], [2,3])` → [2,3]: numpy broadcasting of one operand, new axes in front, then size-1 axes repeat. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
   const lead = shape.length - x.shape.length;
+  if (lead < 0) throw shapeError('broadcastTo', [x], `cannot become [${shape.join(', ')}]: it has fewer axes`);
   return expandTo(reshape(x, [...new Array<number>(lead).fill(1), ...x.shape]), shape);
 }
 
@@ -183,7 +188,10 @@ export const flipOp: Primitive<FlipAttrs> = {
   doc: 'axes read backwards; its own inverse',
   formula: 'y[…, i, …] = x[…, n−1−i, …]',
   form: { kind: 'layout', view: (v: View, a: FlipAttrs) => flipView(v, a.axes) },
-  shape: ([x]) => ({ shape: x!.shape, dtype: x!.dtype }),
+  shape(inputs, a) {
+    axesOf('flip', inputs, a.axes);
+    return { shape: inputs[0]!.shape, dtype: inputs[0]!.dtype };
+  },
   vjp: ([g], _x, a) => [flip(g!, a.axes)],
   batch: (_size, [x], _mapped, a) => [
     flip(
@@ -199,4 +207,4 @@ export const flipOp: Primitive<FlipAttrs> = {
 };
 /** `flip(x[n], [0])`: y[i] = x[n−1−i]. Cost: none. */
 export const flip = (x: Tensor, axes: readonly number[]): Tensor =>
-  bind(flipOp, [x], { axes: axes.map((a) => (a < 0 ? a + x.shape.length : a)) });
+  bind(flipOp, [x], { axes: axesOf('flip', [x], axes) });

@@ -1,10 +1,12 @@
 /**
  * The public elementwise functions: numpy broadcasting, plain numbers welcome (they take the other operand's dtype).
  * Formula, derivative and reference loop of each are its row in elementwise.ts. Common to all: @throws ShapeError when
- * axes neither match nor are 1, or when dtypes differ; cost one read of each operand and one write, nothing but the
+ * axes neither match nor are 1, when dtypes differ or are none the function takes (transcendental functions take floats,
+ * conditions are bool), or for a number the other operand's dtype cannot hold (½ beside integers); cost one read of each operand and one write, nothing but the
  * arithmetic inside a cluster. "Dear" below is about 16 simple instructions an element, everything else 1 to 4.
  */
 import { shapeError } from '../ir/errors.ts';
+import { checkLiteral } from '../ir/rules.ts';
 import { bind, type Shape, type Tensor } from '../ir/tensor.ts';
 import { type ElementwiseName, table } from './elementwise.ts';
 import { full } from './fill.ts';
@@ -25,12 +27,19 @@ function broadcastShape(op: string, xs: readonly Tensor[]): Shape {
   });
 }
 
+/** tensors of one shape, for rules that want them so */
+export function broadcastAll(op: string, xs: readonly Tensor[]): Tensor[] {
+  const shape = broadcastShape(op, xs);
+  return xs.map((x) => broadcastTo(x, shape));
+}
+
 function apply(name: ElementwiseName, xs: readonly Operand[]): Tensor {
   const tensors = xs.filter((x): x is Tensor => typeof x !== 'number');
   if (tensors.length === 0)
     throw shapeError(name, [], 'at least one operand must be a tensor; plain numbers have no dtype');
   const shape = broadcastShape(name, tensors);
   const dtype = (tensors.find((x) => x.dtype !== 'bool') ?? tensors[0])!.dtype;
+  for (const x of xs) if (typeof x === 'number') checkLiteral(name, tensors, x, dtype);
   return bind(
     table[name],
     xs.map((x) => (typeof x === 'number' ? full(shape, x, dtype) : broadcastTo(x, shape))),
@@ -94,5 +103,3 @@ export const square = (x: Tensor): Tensor => mul(x, x);
 export const abs = (x: Tensor): Tensor => maximum(x, neg(x));
 /** `clip(x, lo, hi)`: y = min(max(x, lo), hi); at a limit half the gradient passes. */
 export const clip = (x: Tensor, lo: number, hi: number): Tensor => minimum(maximum(x, lo), hi);
-/** `pow(a, b)`: y = aᵇ for a > 0, as e^(b·ln a). Dear, twice. */
-export const pow = (a: Tensor, b: Operand): Tensor => exp(mul(log(a), b));

@@ -4,6 +4,7 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
+import { checkShape, checkWhole } from '../ir/rules.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { mapAll } from './batching.ts';
 import { cast } from './cast.ts';
@@ -56,6 +57,9 @@ export const randomBitsOp: Primitive<BitsAttrs> = {
       lead.length !== offset!.shape.length
     )
       throw shapeError('randomBits', inputs, 'operands must be key u32[…, 2] and offset u32[…]');
+    if (lead.some((n, i) => n !== offset!.shape[i]))
+      throw shapeError('randomBits', inputs, 'operands must be key u32[…, 2] and offset u32[…]');
+    checkWhole('randomBits', inputs, 'the number of words', [a.count]);
     return { shape: [...lead, a.count], dtype: 'u32' };
   },
   vjp: 'nondifferentiable',
@@ -86,6 +90,7 @@ const bits = (key: Key, count: number, stream: number, offset?: Tensor): Tensor 
 
 /** `key(42)` → u32[2] from an integer seed (53 bits are used). Cost: none, the words are constants. */
 export function key(seed: number): Key {
+  checkWhole('key', [], 'seeds', [seed], Number.MIN_SAFE_INTEGER);
   const low = seed >>> 0;
   const high = Math.floor(seed / 2 ** 32) >>> 0;
   return select(equal(iota([2], 0, 'u32'), 0), full([2], high, 'u32'), full([2], low, 'u32'));
@@ -102,6 +107,7 @@ export const fold = (k: Key, data: number | Tensor): Key =>
 
 /** `uniform(k, [2, 3])` → f32[2,3] in [0, 1), 23 random bits each. Cost: half a Threefry block (20 rounds) a number. */
 export function uniform(k: Key, shape: Shape): Tensor {
+  checkShape('uniform', [k], shape);
   const n = shape.reduce((p, q) => p * q, 1);
   // the top 23 bits as an integer, exact in f32
   const top = cast(div(bits(k, n, DRAW), 512), 'f32');
@@ -112,6 +118,7 @@ export function uniform(k: Key, shape: Shape): Tensor {
  * Cost: two uniform numbers, a logarithm and a cosine a number.
  */
 export function normal(k: Key, shape: Shape): Tensor {
+  checkShape('normal', [k], shape);
   const n = shape.reduce((p, q) => p * q, 1);
   const u = uniform(k, [2, n]);
   const u1 = sub(1, reshape(slice(u, { axis: 0, start: 0, stop: 1 }), [n])); // (0, 1]

@@ -1,7 +1,9 @@
 /** Reductions: sum and max. The primitives keep reduced axes with size 1, so every rule is one line. */
+import { lowest } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
-import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
+import { axesOf, checkDtypes } from '../ir/rules.ts';
+import { bind, type Nd, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { cast } from './cast.ts';
 import { expandTo, reshape } from './layout.ts';
 import { div, equal, mul } from './math.ts';
@@ -12,7 +14,7 @@ export interface ReduceAttrs {
 
 function reduction(
   name: 'sum' | 'max',
-  start: number,
+  start: number | undefined,
   combine: (a: number, b: number) => number,
   rest: Pick<Primitive<ReduceAttrs>, 'doc' | 'formula' | 'vjp'>,
 ): Primitive<ReduceAttrs> {
@@ -23,14 +25,15 @@ function reduction(
     form: { kind: 'reduce', combine: name, axes: (a: ReduceAttrs) => a.axes },
     shape(inputs, a) {
       const x = inputs[0]!;
-      if (a.axes.some((i) => i < 0 || i >= x.shape.length))
+      checkDtypes(name, inputs, 'number');
+      if (axesOf(name, inputs, a.axes).some((axis, i) => axis !== a.axes[i]))
         throw shapeError(name, inputs, `axes [${a.axes.join(', ')}] must lie within the operand`);
       return { shape: x.shape.map((n, i) => (a.axes.includes(i) ? 1 : n)), dtype: x.dtype };
     },
     batch: (_size, [x], _mapped, a) => [bind(name === 'sum' ? sumOp : maxOp, [x!], { axes: a.axes.map((i) => i + 1) })],
     cpu([x], a, [y]) {
       // f64 accumulation, so that the reference is the more exact side of every comparison
-      const total = new Float64Array(y!.data.length).fill(start);
+      const total = new Float64Array(y!.data.length).fill(start ?? least(y!.data));
       const flat = flatten(x!);
       const strides = y!.shape.map((n, i) => (n === 1 && a.axes.includes(i) ? 0 : y!.stride[i]!));
       const index = x!.shape.map(() => 0);
@@ -55,13 +58,16 @@ function reduction(
 }
 
 export const sumOp = reduction('sum', 0, (a, b) => a + b, {
-  doc: 'sum along axes, kept with size 1',
+  doc: 'sum along axes, kept with size 1; of integers modulo 2³²',
   formula: 'y = Σ_axes x',
   // every element counts once  ⇒  dx = g, repeated along the axes
   vjp: ([g], [x]) => [expandTo(g!, x!.shape)],
 });
-export const maxOp = reduction('max', Number.NEGATIVE_INFINITY, Math.max, {
-  doc: 'maximum along axes, kept with size 1; the gradient is split among ties',
+/** of an array's dtype */
+const least = (data: Nd['data']): number =>
+  lowest(data instanceof Int32Array ? 'i32' : data instanceof Uint32Array ? 'u32' : 'f64');
+export const maxOp = reduction('max', undefined, Math.max, {
+  doc: 'maximum along axes, kept with size 1; the gradient is split among ties. Over nothing: −∞, of integers the least',
   formula: 'y = max_axes x',
   // dx = g·[x = y] / number of ties
   vjp([g], [x], a, [y]) {
@@ -75,9 +81,9 @@ export const sumKeep = (x: Tensor, axes: readonly number[]): Tensor =>
   axes.length === 0 ? x : bind(sumOp, [x], { axes });
 
 export type Axes = number | readonly number[] | undefined;
-const resolve = (x: Tensor, axes: Axes): number[] => {
+const resolve = (name: string, x: Tensor, axes: Axes): number[] => {
   const all = axes === undefined ? x.shape.map((_, i) => i) : typeof axes === 'number' ? [axes] : [...axes];
-  return all.map((a) => (a < 0 ? a + x.shape.length : a));
+  return axesOf(name, [x], all);
 };
 const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((_, i) => !axes.includes(i));
 
@@ -86,19 +92,20 @@ const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((
  * @throws ShapeError for an axis outside the operand. Cost: one read.
  */
 export function sum(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve(x, axes);
+  const at = resolve('sum', x, axes);
   const y = sumKeep(x, at);
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
 /** `max(x[2,3], 1)` → [2]: y = max_axes x; ties share the gradient. @throws ShapeError for an axis outside the operand. */
 export function max(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve(x, axes);
+  const at = resolve('max', x, axes);
   const y = at.length === 0 ? x : bind(maxOp, [x], { axes: at });
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
-/** `mean(x[2,3], 1)` → [2]: Σ_axes x/n. @throws ShapeError for an axis outside the operand. */
+/** `mean(x[2,3], 1)` → [2]: Σ_axes x/n. @throws ShapeError for an axis outside the operand or twice, and for integers. */
 export function mean(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve(x, axes);
+  const at = resolve('mean', x, axes);
+  checkDtypes('mean', [x], 'float');
   const n = at.reduce((p, i) => p * x.shape[i]!, 1);
   const y = sumKeep(x, at);
   const scaled = mul(y, 1 / n);

@@ -4,6 +4,7 @@
  */
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
+import { axesOf, checkLiteral, checkWhole } from '../ir/rules.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { sliceView, type View } from '../ir/view.ts';
 import { copy, same } from './layout.ts';
@@ -23,6 +24,7 @@ export const sliceOp: Primitive<SliceAttrs> = {
   form: { kind: 'layout', view: (v: View, a: SliceAttrs) => sliceView(v, a.start, sliceShape(a), a.step) },
   shape(inputs, a) {
     const x = inputs[0]!;
+    for (const [what, values] of Object.entries(a)) checkWhole('slice', inputs, what, values, what === 'step' ? 1 : 0);
     const bad =
       a.start.length !== x.shape.length ||
       a.start.some((s, i) => s < 0 || a.stop[i]! > x.shape[i]! || s > a.stop[i]! || a.step[i]! < 1);
@@ -62,8 +64,13 @@ export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
   const start = x.shape.map(() => 0);
   const stop = [...x.shape];
   const step = x.shape.map(() => 1);
-  for (const r of ranges) {
-    const axis = r.axis < 0 ? r.axis + x.shape.length : r.axis;
+  const axes = axesOf(
+    'slice',
+    [x],
+    ranges.map((r) => r.axis),
+  );
+  for (const [i, r] of ranges.entries()) {
+    const axis = axes[i]!;
     const n = x.shape[axis]!;
     start[axis] = r.start === undefined ? 0 : r.start < 0 ? r.start + n : r.start;
     stop[axis] = r.stop === undefined ? n : r.stop < 0 ? r.stop + n : r.stop;
@@ -86,9 +93,15 @@ export const padOp: Primitive<PadAttrs> = {
   doc: 'a value before, after and between the elements of each axis',
   formula: 'y[low + i·(interior+1)] = x[i], value elsewhere',
   form: { kind: 'kernel' },
+  whenEmpty: (a) => a.value,
   shape(inputs, a) {
     const x = inputs[0]!;
-    if (a.low.length !== x.shape.length || [...a.low, ...a.high, ...a.interior].some((n) => n < 0))
+    checkLiteral('pad', inputs, a.value, x.dtype);
+    for (const what of ['low', 'high', 'interior'] as const) checkWhole('pad', inputs, `the widths (${what})`, a[what]);
+    if (
+      [a.low, a.high, a.interior].some((w) => w.length !== x.shape.length) ||
+      [...a.low, ...a.high, ...a.interior].some((n) => n < 0)
+    )
       throw shapeError('pad', inputs, 'low, high and interior must be ≥ 0, one per axis');
     return {
       shape: x.shape.map((n, i) => a.low[i]! + n + Math.max(0, n - 1) * a.interior[i]! + a.high[i]!),

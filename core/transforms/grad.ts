@@ -1,6 +1,6 @@
 /** Reverse-mode differentiation: one walk over the graph, from results to inputs. */
 import { isFloat } from '../ir/dtype.ts';
-import { MissingRuleError, ShapeError } from '../ir/errors.ts';
+import { MissingRuleError, ShapeError, shapeError } from '../ir/errors.ts';
 import { type Composite, head, type Tensor, topo } from '../ir/tensor.ts';
 import { leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import { alias } from '../ops/control.ts';
@@ -31,7 +31,14 @@ export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly
   const give = (t: Tensor, g: Ct) => {
     if (g) total.set(t, total.has(t) ? add(total.get(t)!, g) : g);
   };
-  for (const [i, y] of ys.entries()) give(y, cts[i]);
+  if (cts.length !== ys.length)
+    throw new ShapeError(`pullback: ${ys.length} results, but ${cts.length} cotangents: one is needed for each`);
+  for (const [i, y] of ys.entries()) {
+    const ct = cts[i];
+    if (ct && (ct.dtype !== y.dtype || ct.shape.join() !== y.shape.join()))
+      throw shapeError('pullback', [y, ct], `the cotangent of result ${i} must have its shape and dtype`);
+    give(y, ct);
+  }
   const { order, hot } = dependents(ys, xs);
   for (const node of order.reverse()) {
     const gs = node.outs.map((o) => total.get(o));
