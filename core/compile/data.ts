@@ -93,7 +93,7 @@ function fill(type: DType, values: ArrayLike<number>): HostArray {
       throw new CoreError(`tensor: value ${i} is ${typeof values[i]}, not a number`);
     if (integer && !Number.isInteger(x))
       throw new CoreError(`tensor: value ${i} is ${x}, which ${type} cannot hold: values must be whole`);
-    out[i] = type === 'bool' ? (x ? 1 : 0) : x;
+    out[i] = x;
   }
   return out;
 }

@@ -18,11 +18,7 @@ export function checkWhole(
 /** An axis from the front; negative ones count from the end. `rank` is the number of axes there are to choose from. */
 export function axisOf(op: string, inputs: readonly Tensor[], axis: number, rank = inputs[0]!.shape.length): number {
   if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
-    throw shapeError(
-      op,
-      inputs,
-      `axis ${axis} must be a whole number that lies within the ${rank} axes of the operand`,
-    );
+    throw shapeError(op, inputs, `axis ${axis} must lie within the ${rank} axes of the first operand`);
   return axis < 0 ? axis + rank : axis;
 }
 
@@ -68,7 +64,7 @@ export function checkDtypes(
 /** Numbers of rows by which tables are read. */
 export function checkIds(op: string, inputs: readonly Tensor[], ids: Tensor): void {
   if (ids.dtype !== 'i32' && ids.dtype !== 'u32')
-    throw shapeError(op, inputs, `ids must be integer (i32 or u32), not ${ids.dtype}`);
+    throw shapeError(op, inputs, `operands must be x[v, …] and integer ids (i32 or u32), not ${ids.dtype}`);
 }
 
 /** A number that a dtype holds: whole beside integers, 0 or 1 beside bools. */

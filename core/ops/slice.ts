@@ -97,7 +97,9 @@ export const padOp: Primitive<PadAttrs> = {
   shape(inputs, a) {
     const x = inputs[0]!;
     checkLiteral('pad', inputs, a.value, x.dtype);
-    for (const what of ['low', 'high', 'interior'] as const) checkWhole('pad', inputs, `the widths (${what})`, a[what]);
+    for (const what of ['low', 'high', 'interior'] as const)
+      if (a[what].some((n) => !Number.isInteger(n) || n < 0))
+        throw shapeError('pad', inputs, 'low, high and interior must be ≥ 0 and whole, one per axis');
     if (
       [a.low, a.high, a.interior].some((w) => w.length !== x.shape.length) ||
       [...a.low, ...a.high, ...a.interior].some((n) => n < 0)
@@ -135,7 +137,9 @@ export const padOp: Primitive<PadAttrs> = {
 };
 /** pad with all attributes given; the tensor itself where nothing is added. */
 export const padTo = (x: Tensor, a: PadAttrs): Tensor =>
-  [...a.low, ...a.high, ...a.interior].every((n) => n === 0) ? x : bind(padOp, [x], a);
+  a.low.length === x.shape.length && [...a.low, ...a.high, ...a.interior].every((n) => n === 0)
+    ? x
+    : bind(padOp, [x], a);
 /** `pad(x[2,3], [[0, 0], [1, 2]])` → [2,6]: [before, after] per axis. Cost: one read and one write. */
 export const pad = (x: Tensor, widths: readonly (readonly [number, number])[], value = 0): Tensor =>
   padTo(x, { low: widths.map((w) => w[0]), high: widths.map((w) => w[1]), interior: widths.map(() => 0), value });

@@ -98,7 +98,7 @@ describe('shape errors', () => {
       /^expand: cannot become \[2, 4\]: only axes of size 1 may grow/,
     ],
     ['slice', () => slice(data([4]), { axis: 0, start: 1, stop: 9 }), /^slice: \[1\]…\[9\] lies outside the operand/],
-    ['pad', () => pad(data([4]), [[-1, 0]]), /^pad: low, high and interior must be ≥ 0/],
+    ['pad', () => pad(data([4]), [[-1, 0]]), /^pad: low, high and interior must be ≥ 0 and whole, one per axis/],
     [
       'concat',
       () => concat([data([2, 3]), data([3, 3])], 1),
@@ -106,7 +106,7 @@ describe('shape errors', () => {
     ],
     ['sum', () => sum(data([2, 3]), 2), /^sum: axes \[2\] must lie within the operand/],
     ['max', () => max(data([2, 3]), [0, 5]), /^max: axes \[0, 5\] must lie within the operand/],
-    ['mean', () => mean(data([2, 3]), 7), /^sum: axes \[7\] must lie within the operand/],
+    ['mean', () => mean(data([2, 3]), 7), /^mean: axes \[7\] must lie within the operand/],
     ['gather', () => gather(data([4, 2]), data([3])), /^gather: operands must be x\[v, …\] and integer ids/],
     ['dot ranks', () => dot(data([2, 3]), data([3, 2])), /^dot: operands must be a\[g,m,k\] and b\[g,k,n\]/],
     ['dot groups', () => dot(data([2, 3, 1]), data([1, 1, 2])), /^dot: needs equal g: 2 ≠ 1/],
@@ -183,7 +183,9 @@ describe('transformations', () => {
       new ShapeError('vmap: argument 0 (b) has size 4 on axis 0, others have 3'),
     );
     expect(() => f({ a: data([3]), b: data([3]) }, data([2]))).toThrow(/^vmap: argument 1 has size 2 on axis 0/);
-    expect(() => vmap((x: Tensor) => x, [1])(data([3]))).toThrow(/^vmap: argument 0 has size undefined on axis 1/);
+    expect(() => vmap((x: Tensor) => x, [1])(data([3]))).toThrow(
+      /^vmap: argument 0 in-axis 1 must be a whole number that lies within the 1 axes/,
+    );
     expect(() => vmap((x: Tensor) => x, [null])(data([3]))).toThrow(/at least one argument must be mapped/);
   });
   test('an op without derivative is an error by name, never a zero gradient', () => {

@@ -11,7 +11,7 @@ export interface GpujsKernel {
   readonly source: string;
   /** [x, y, z], x fastest */
   readonly output: readonly [number, number, number];
-  /** numbers given as arguments after the arrays: gpu.js has no literal for infinities */
+  /** numbers given as arguments after the arrays: gpu.js has no literal for infinities and −0 */
   readonly constants: readonly number[];
 }
 /** Why gpu.js cannot express something. */
@@ -83,7 +83,7 @@ const representable = (dtype: string): boolean => dtype === 'f32' || dtype === '
 
 const callText = (step: Extract<ScalarStep, { kind: 'call' }>, value: (s: number) => string): string | undefined => {
   const args = step.args.map(value);
-  if (step.converts) return step.dtype === 'bool' ? `(${args[0]} == 0.0 ? 0.0 : 1.0)` : args[0];
+  if (step.converts) return step.dtype === 'bool' ? `(${args[0]} < 0.0 || ${args[0]} > 0.0 ? 1.0 : 0.0)` : args[0];
   return rows[step.fn as ElementwiseName]?.(...args);
 };
 
@@ -123,7 +123,7 @@ export const printCluster = (cluster: Cluster): GpujsKernel | Refusal => {
   const { lines, output } = coordinates(place(false));
   const constants: number[] = [];
   const constant = (v: number): string =>
-    Number.isFinite(v) ? `${v < 0 ? `(${v})` : v}` : `k${constants.push(v) - 1}`;
+    Number.isFinite(v) && !Object.is(v, -0) ? `${v < 0 ? `(${v})` : v}` : `k${constants.push(v) - 1}`;
   const body: string[] = [];
   const value = (s: number) => `t${s}`;
   for (const [s, step] of cluster.steps.entries()) {

@@ -49,24 +49,61 @@ const helpers: Readonly<Record<string, string>> = {
   let t = bitcast<T>((n - h + 127) << U(23u));
   return select(y * s * t, x, isNan_W(x));
 }`,
-  // x = 2^e · (1 + m) with sqrt(1/2) <= 1 + m < sqrt(2); zero, negatives and non-finite values are set by bits
+  // x = 2^e · (1 + m) with sqrt(1/2) <= 1 + m < sqrt(2); subnormals (which arithmetic may take for zero) become the number
+  // that their bits are, x·2^149; zero, negatives and non-finite values are set by bits
   log: `fn log_W(x: T) -> T {
-  let tiny = x < T(1.17549435e-38);
-  let b = bitcast<U>(select(x, x * 8388608.0, tiny));
+  let a = bitcast<U>(x);
+  let tiny = a < U(0x00800000u);
+  let b = select(a, bitcast<U>(T(a)), tiny);
   let f = bitcast<T>((b & U(0x007fffffu)) | U(0x3f000000u));
   let low = f < T(0.707106781);
   let m = select(f, f + f, low) - 1.0;
-  let e = T((b >> U(23u)) & U(0xffu)) - 126.0 - select(T(0.0), T(1.0), low) - select(T(0.0), T(23.0), tiny);
+  let e = T((b >> U(23u)) & U(0xffu)) - 126.0 - select(T(0.0), T(1.0), low) - select(T(0.0), T(149.0), tiny);
   let z = m * m;
   let y = ${horner('m', '7.0376836292e-2', '-1.1514610310e-1', '1.1676998740e-1', '-1.2420140846e-1', '1.4249322787e-1', '-1.6668057665e-1', '2.0000714765e-1', '-2.4999993993e-1', '3.3333331174e-1')} * m * z - e * 2.12194440e-4 - 0.5 * z;
-  let a = bitcast<U>(x);
-  let edge = bitcast<T>(a | select(select(U(0u), U(0x7fc00000u), x < T(0.0)), U(0xff800000u), x == T(0.0)));
-  return select((m + y) + e * 0.693359375, edge, (x <= T(0.0)) | !isFinite_W(x));
+  let zero = (a & U(0x7fffffffu)) == U(0u);
+  let negative = a > U(0x7fffffffu);
+  let edge = bitcast<T>(a | select(select(U(0u), U(0x7fc00000u), negative), U(0xff800000u), zero));
+  return select((m + y) + e * 0.693359375, edge, zero | negative | !isFinite_W(x));
+}`,
+  // x mod pi/2 of a large number, exactly (Payne and Hanek 1983): 96 bits of 2/pi from its exponent on times its 24 bits,
+  // of which the low 96 bits are the quadrant (two) and the fraction. Returns the rest and the quadrant as a float
+  large: `const twoOverPi = array<u32, 9>(0u, 0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu);
+fn highWord(a: u32, b: u32) -> u32 {
+  let low = (a & 0xffffu) * (b & 0xffffu);
+  let mid = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+  let cross = (a & 0xffffu) * (b >> 16u) + (mid & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (mid >> 16u) + (cross >> 16u);
+}
+fn bitsOfTwoOverPi(at: u32) -> u32 {
+  var words = twoOverPi;
+  let shift = at & 31u;
+  let word = words[at >> 5u];
+  if (shift == 0u) { return word; }
+  return (word << shift) | (words[(at >> 5u) + 1u] >> (32u - shift));
+}
+fn large_1(x: f32) -> vec2<f32> {
+  let a = bitcast<u32>(x);
+  let mantissa = (a << 8u) | 0x80000000u;
+  // 2^(exponent − 126)·2/pi begins 34 bits before the point; two words of zeros come first
+  let first = ((a >> 23u) & 0xffu) - 96u;
+  let w0 = bitsOfTwoOverPi(first);
+  let w1 = bitsOfTwoOverPi(first + 32u);
+  let w2 = bitsOfTwoOverPi(first + 64u);
+  let low = mantissa * w1;
+  let r1 = highWord(mantissa, w2) + low;
+  let r0 = highWord(mantissa, w1) + mantissa * w0 + select(0u, 1u, r1 < low);
+  let fraction = (r0 << 2u) | (r1 >> 30u);
+  let quarter = (r0 >> 30u) + (fraction >> 31u);
+  let rest = (f32(bitcast<i32>(fraction)) + f32(r1 << 2u) * 2.3283064365386963e-10) * 2.3283064365386963e-10;
+  let way = select(1.0, -1.0, (a >> 31u) == 1u);
+  return vec2<f32>(way * rest * 1.5707963267948966, way * f32(quarter));
 }`,
   // r = x - q·pi/2 in three parts (exact for |q| < 2^16), then the polynomial of the quadrant
   quadrant: `fn quadrant_W(x: T, shift: i32) -> T {
-  let q = round(x * 0.636619772);
-  let r = ((x - q * 1.5703125) - q * 4.837512969970703e-4) - q * 7.549789954891882e-8;
+  var q = round(x * 0.636619772);
+  var r = ((x - q * 1.5703125) - q * 4.837512969970703e-4) - q * 7.549789954891882e-8;
+  LARGE
   let z = r * r;
   let s = ${horner('z', '-1.9515295891e-4', '8.3321608736e-3', '-1.6666654611e-1')} * z * r + r;
   let c = ${horner('z', '2.443315711809948e-5', '-1.388731625493765e-3', '4.166664568298827e-2')} * z * z - 0.5 * z + 1.0;
@@ -91,19 +128,46 @@ const helpers: Readonly<Record<string, string>> = {
   let big = 1.0 - exp_W(${horner('c', 'p', '-1.06777877e-1', '-6.34846687e-1', '-1.28717512e-1')} * c - c);
   return select(small, sign(x) * big, t > T(0.921875));
 }`,
+  // integers: n/0 = 0 (WGSL's is n)
+  divideI: 'fn divideI_W(a: I, b: I) -> I { return select(a / select(b, I(1), b == I(0)), I(0), b == I(0)); }',
+  divideU: 'fn divideU_W(a: U, b: U) -> U { return select(a / select(b, U(1u), b == U(0u)), U(0u), b == U(0u)); }',
+  // floats beyond the range give the nearest bound, NaN gives 0
+  toI: `fn toI_W(x: T) -> I {
+  let inside = I(clamp(x, T(-2147483648.0), T(2147483520.0)));
+  return select(select(inside, I(2147483647), x >= T(2147483648.0)), I(0), isNan_W(x));
+}`,
+  toU: `fn toU_W(x: T) -> U {
+  let inside = U(clamp(x, T(0.0), T(4294967040.0)));
+  return select(select(inside, U(0xffffffffu), x >= T(4294967296.0)), U(0u), isNan_W(x));
+}`,
+  // by bits: neither zero nor NaN; arithmetic may take subnormals for zero
+  toB: 'fn toB_W(x: T) -> B { return ((bitcast<U>(x) & U(0x7fffffffu)) - U(1u)) < U(0x7f800000u); }',
   sigmoid: 'fn sigmoid_W(x: T) -> T { return 1.0 / (1.0 + exp_W(-x)); }',
+};
+
+/** each part of a vector that is large is reduced alone */
+const largeParts: Readonly<Record<Width, string>> = {
+  1: 'if (abs(x) > 65536.0 && isFinite_1(x)) { let part = large_1(x); r = part.x; q = part.y; }',
+  4: `if (any((abs(x) > vec4<f32>(65536.0)) & isFinite_4(x))) {
+    for (var i = 0u; i < 4u; i++) {
+      if (abs(x[i]) > 65536.0 && isFinite_1(x[i])) { let part = large_1(x[i]); r[i] = part.x; q[i] = part.y; }
+    }
+  }`,
 };
 
 /** Text of the helpers named in `text`, and of those they call, for both widths where asked. */
 export const helperText = (text: string): string => {
   const names = Object.keys(helpers).reverse();
   let out = '';
-  for (const width of [1, 4] as const)
+  // helpers for four may call those for one
+  for (const width of [4, 1] as const)
     for (const name of names)
       if (`${text}${out}`.includes(`${name}_${width}(`))
-        out = `${helpers[name]!.replaceAll('_W(', `_${width}(`).replace(/\b[TUIB]\b/g, (t) =>
-          typeName(({ T: 'f32', U: 'u32', I: 'i32', B: 'bool' } as const)[t as 'T'], width),
-        )}\n${out}`;
+        out = `${helpers[name]!.replace('LARGE', largeParts[width])
+          .replaceAll('_W(', `_${width}(`)
+          .replace(/\b[TUIB]\b/g, (t) =>
+            typeName(({ T: 'f32', U: 'u32', I: 'i32', B: 'bool' } as const)[t as 'T'], width),
+          )}\n${out}`;
   return out;
 };
 
@@ -143,18 +207,27 @@ const rows: Readonly<Record<ElementwiseName, Print>> = {
   isFinite: byKind(helper('isFinite'), ([x]) => `(${x} == ${x})`),
   add: infix('+'),
   sub: infix('-'),
-  mul: infix('*'),
-  div: infix('/'),
-  maximum: byKind(helper('max'), ([a, b]) => `max(${a}, ${b})`),
-  minimum: byKind(helper('min'), ([a, b]) => `min(${a}, ${b})`),
+  mul: (x, width, operand) => infix(operand === 'bool' ? '&' : '*')(x, width, operand),
+  div: (x, width, operand) =>
+    operand === 'f32'
+      ? infix('/')(x, width, operand)
+      : helper(operand === 'i32' ? 'divideI' : 'divideU')(x, width, operand),
+  maximum: byKind(helper('max'), (x, width, operand) =>
+    operand === 'bool' ? infix('|')(x, width, operand) : `max(${x.join(', ')})`,
+  ),
+  minimum: byKind(helper('min'), (x, width, operand) =>
+    operand === 'bool' ? infix('&')(x, width, operand) : `min(${x.join(', ')})`,
+  ),
   less: byKind(helper('less'), infix('<')),
   equal: byKind(helper('equal'), infix('==')),
   select: ([c, a, b]) => `select(${b}, ${a}, ${c})`,
 };
 
 /** The WGSL expression of a value in another dtype. */
-export const printCast = (x: string, from: DType, to: DType, width: Width): string =>
-  to === 'bool' ? `(${x} != ${typeName(from, width)}(0))` : `${typeName(to, width)}(${x})`;
+export const printCast = (x: string, from: DType, to: DType, width: Width): string => {
+  if (from === 'f32' && to !== 'f32') return `${{ i32: 'toI', u32: 'toU', bool: 'toB' }[to as 'i32']}_${width}(${x})`;
+  return to === 'bool' ? `(${x} != ${typeName(from, width)}(0))` : `${typeName(to, width)}(${x})`;
+};
 
 /**
  * The WGSL expression of one call, on operands of one dtype (the first one's).

@@ -7,7 +7,8 @@ import { type ConvProblem, printConv } from './conv.ts';
 import { type Matrices, transposeKernel } from './copies.ts';
 import { printDot } from './dot.ts';
 import type { DotProblem } from './dotPlan.ts';
-import { type Kernel, type Operand, type Recipe, single } from './kernel.ts';
+import { type Kernel, MAX_GROUPS, type Operand, type Recipe, single } from './kernel.ts';
+import { printReduce } from './printReduce.ts';
 import type { AdapterClass } from './target.ts';
 
 /** Rows of the product from which on the copy pays. */
@@ -33,8 +34,30 @@ const storedByColumns = ({ shape, strides, offset }: View): Matrices | undefined
   return fits ? { count: shared ? 1 : g, rows: n, cols: k, stride: shared ? 0 : bg, rowStride: bn, offset } : undefined;
 };
 
+/** More products than a launch has groups on an axis: a sum of products like any other. */
+const manySmall = ({ a, b }: DotProblem, adapter: AdapterClass): Recipe => {
+  const [g, m, k] = a.shape as readonly [number, number, number];
+  const [ag, am, ak] = a.strides as readonly [number, number, number];
+  const [bg, bk, bn] = b.strides as readonly [number, number, number];
+  const load = (input: number) => ({ kind: 'load', input, dtype: 'f32' }) as const;
+  return printReduce(
+    {
+      shape: [g, m, b.shape[2]!, k],
+      inputs: [
+        { dtype: 'f32', strides: [ag, am, 0, ak], offset: a.offset },
+        { dtype: 'f32', strides: [bg, 0, bn, bk], offset: b.offset },
+      ],
+      steps: [load(0), load(1), { kind: 'call', fn: 'mul', args: [0, 1], dtype: 'f32' }],
+      outputs: [2],
+      reduce: { op: 'sum', axes: [3] },
+    },
+    adapter,
+  );
+};
+
 /** GPUs transpose on the way into workgroup memory; software drivers read columns faster from a copy. */
 export const dotRecipe = ({ a, b }: DotProblem, adapter: AdapterClass): Recipe => {
+  if (a.shape[0]! > MAX_GROUPS) return manySmall({ a, b }, adapter);
   const m = adapter === 'cpu' && a.shape[1]! >= WORTH ? storedByColumns(b) : undefined;
   if (!m) return single(printDot({ a, b }, adapter));
   const strides = [m.count === 1 ? 0 : m.rows * m.cols, m.rows, 1];

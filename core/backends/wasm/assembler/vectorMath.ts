@@ -193,5 +193,7 @@ export const divideI32x4 = (f: FunctionBuilder, a: Expr<'v128'>, b: Expr<'v128'>
   const upper = (v: Vector): Expr<'v128'> => v128.shuffle32(v, v, [2, 3, 2, 3]);
   const quotient = (p: Vec, q: Vec): Expr<'v128'> => truncate(f64x2.div(convert(p), convert(q)));
   const all = v128.shuffle32(quotient(x, y), quotient(upper(x), upper(y)), [0, 1, 4, 5]);
-  return f.let(v128.andnot(all, i32x4.eq(y, 0)));
+  // the one quotient beyond the range, −2³¹/−1, is −2³¹ as negation makes it
+  const whole = signed ? v128.bitselect(i32x4.neg(x), all, i32x4.eq(y, -1)) : all;
+  return f.let(v128.andnot(whole, i32x4.eq(y, 0)));
 };
