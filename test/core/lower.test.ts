@@ -94,7 +94,7 @@ test('every op and its gradient', { timeout: 60_000 }, async () => {
       const outs = apply(op, inputs, sample.attrs);
       await same(outs, op.name);
       const cts = outs.map((o) =>
-        isFloat(o.dtype) ? tensor(Float64Array.from(values({ shape: o.shape }, r)), o.shape, 'f64') : undefined,
+        isFloat(o.dtype) ? tensor(values({ shape: o.shape }, r), o.shape, o.dtype) : undefined,
       );
       if (op.vjp === 'nondifferentiable' || cts.every((c) => c === undefined)) continue;
       const back = pullback(outs, cts, inputs).filter((g) => g !== undefined);
