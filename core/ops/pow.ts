@@ -3,7 +3,22 @@ import { checkDtypes, checkLiteral } from '../ir/rules.ts';
 import { type Attrs, bind, type Composite, type Tensor } from '../ir/tensor.ts';
 import { mapAll } from './batching.ts';
 import { full } from './fill.ts';
-import { abs, broadcastAll, equal, exp, floor, less, log, mul, neg, type Operand, recip, select, sub } from './math.ts';
+import {
+  abs,
+  broadcastAll,
+  equal,
+  exp,
+  floor,
+  less,
+  log,
+  mul,
+  neg,
+  type Operand,
+  recip,
+  select,
+  sqrt,
+  sub,
+} from './math.ts';
 
 /**
  * pow: y = aᵇ, elementwise. a < 0: (−1)ᵇ·|a|ᵇ where b is whole, NaN elsewhere. 0ᵇ: 0 for b > 0, 1 for b = 0, ∞ below; a⁰ = 1.
@@ -25,7 +40,8 @@ export const powOp: Composite<Attrs> = {
     const odd = equal(sub(half, floor(half)), 0.5);
     const whole = equal(floor(b!), b!);
     const signed = select(odd, neg(size), size);
-    const below = select(whole, signed, Number.NaN);
+    // the root of a negative number is NaN
+    const below = select(whole, signed, sqrt(a!));
     return [select(equal(b!, 0), 1, select(less(a!, 0), below, size))];
   },
   vjp([g], [a, b], _attrs, [y]) {

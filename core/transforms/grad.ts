@@ -35,8 +35,8 @@ export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly
     throw new ShapeError(`pullback: ${ys.length} results, but ${cts.length} cotangents: one is needed for each`);
   for (const [i, y] of ys.entries()) {
     const ct = cts[i];
-    if (ct && (ct.dtype !== y.dtype || ct.shape.join() !== y.shape.join()))
-      throw shapeError('pullback', [y, ct], `the cotangent of result ${i} must have its shape and dtype`);
+    if (ct && (!isFloat(ct.dtype) || ct.shape.join() !== y.shape.join()))
+      throw shapeError('pullback', [y, ct], `the cotangent of result ${i} must have its shape and be of floats`);
     give(y, ct);
   }
   const { order, hot } = dependents(ys, xs);
