@@ -187,7 +187,7 @@ describe('our own bad inputs, whatever command reads them', () => {
   const tables: readonly (readonly [string, string, readonly string[]])[] = [
     ['a path that leaves the folder', 'file_name,text\n../good/0.png,x\n', ['outside']],
     ['an address', 'file_name,text\nhttp://127.0.0.1/0.png,x\n', ['address', 'http']],
-    ['no text column', 'file_name,caption\n0.png,x\n', ['text']],
+    ['no text column', 'file_name,colour\n0.png,x\n', ['text']],
     ['a picture that is not there', 'file_name,text\nnone.png,x\n', ['not there']],
     ['an open quote', 'file_name,text\n0.png,"x\n', ['quote']],
     ['nothing', '', ['file_name', 'empty', 'header', 'pair']],

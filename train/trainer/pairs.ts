@@ -16,7 +16,6 @@ import {
   type SplitName,
   splitRecords,
 } from '../data/split.ts';
-import { counted } from '../words/format.ts';
 
 export type RunPair = Pair & {
   /** what a phantom's report means, for the detectors */
@@ -77,17 +76,9 @@ const eachSplit = <T>(of: (name: SplitName) => T): Record<SplitName, T> =>
 
 /**
  * Reads and splits the data of a run.
- * @throws FileError naming file and field of the first broken record; RangeError when there are too few patients to split,
- * or fewer training pairs than a batch takes
+ * @throws FileError naming file and field of the first broken record; RangeError when there are too few patients to split
  */
-export async function findData(c: RunConfig): Promise<FoundData> {
-  const found = c.data === 'phantoms' ? phantoms(c) : await folderOf(c);
-  if (c.batch > found.pairs.train)
-    throw new RangeError(
-      `--batch ${c.batch}: the training part has ${counted(found.pairs.train, 'pair')}, expected at most as many`,
-    );
-  return found;
-}
+export const findData = async (c: RunConfig): Promise<FoundData> => (c.data === 'phantoms' ? phantoms(c) : folderOf(c));
 
 async function folderOf(c: RunConfig): Promise<FoundData> {
   const set = await loadDataset(c.data, {

@@ -21,6 +21,7 @@ import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
 import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
+import { counted } from '../words/format.ts';
 import { type Origin, originOf, refuseOtherBase, refuseOtherData } from './origin.ts';
 import { type FoundData, findData, type RunData } from './pairs.ts';
 
@@ -76,10 +77,11 @@ async function estimateRun(given: Given, io: Io): Promise<undefined> {
 }
 
 async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io: Io): Promise<Started> {
-  const asked = resolveConfig(given);
-  if (options.out !== undefined) await refuseTaken(options.out, asked);
-  await checkCompared(asked);
-  const found = await clock.time('read data', () => findData(asked));
+  const first = resolveConfig(given);
+  if (options.out !== undefined) await refuseTaken(options.out, first);
+  await checkCompared(first);
+  const found = await clock.time('read data', () => findData(first));
+  const asked = withBatch(first, given, found.pairs.train, io);
   const base = await openBaseAt(asked.base);
   refuseUnfit(asked, base);
   return withBackend(asked, io, async (backend) => {
@@ -95,6 +97,17 @@ async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io
       throw error;
     }
   });
+}
+
+/** A batch that was asked for must be there; the default one takes what there is. @throws RangeError */
+function withBatch(c: RunConfig, given: Given, pairs: number, io: Io): RunConfig {
+  if (c.batch <= pairs || pairs === 0) return c;
+  if (given.batch !== undefined)
+    throw new RangeError(
+      `--batch ${c.batch}: the training part has ${counted(pairs, 'pair')}, expected at most as many`,
+    );
+  print(io, `the training part has ${counted(pairs, 'pair')}: --batch ${pairs} instead of ${c.batch}`);
+  return resolveConfig({ ...given, batch: pairs });
 }
 
 /** The folder that was told, or one of that time and data; a number tells runs of one second apart. */

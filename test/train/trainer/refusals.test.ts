@@ -93,6 +93,12 @@ describe('before the base is opened', () => {
     expect(await start('--data', twelve(), '--batch', '11')).toMatch(/^--batch 11: the training part has 10 pairs/);
     expect(existsSync(out)).toBe(false);
   });
+  test('but the default batch takes what there is, and says so', async () => {
+    const args = ['--pairs', '7', '--base', 'no-such-base', '--out', out, '--backend', 'cpu'];
+    const { stdout, stderr } = await runCommand(train, args);
+    expect(stdout).toBe('the training part has 5 pairs: --batch 5 instead of 8\n');
+    expect(stderr).toMatch(/^no-such-base/);
+  });
   test("--out on somebody else's folder, which stays as it was", async () => {
     const foreign = join(scratch, 'foreign');
     mkdirSync(foreign);
