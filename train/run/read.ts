@@ -61,11 +61,11 @@ const OTHER_FILES: ReadonlySet<string> = new Set([CONFIG_FILE, FACTS_FILE, 'spli
  * @example (await readRun('runs/first')).validations.at(-1)
  */
 export async function readRun(folder: string, compare = true): Promise<RunRecord> {
+  const config = await readJson(path.join(folder, CONFIG_FILE), MB);
+  const settings = parsed(settingsSchema, config, path.join(folder, CONFIG_FILE));
   const names = await readdir(folder).catch((error) => {
     throw asFileError(error, folder);
   });
-  const config = await readJson(path.join(folder, CONFIG_FILE), MB);
-  const settings = parsed(settingsSchema, config, path.join(folder, CONFIG_FILE));
   if (!names.includes('metrics.jsonl'))
     throw new FileError(path.join(folder, 'metrics.jsonl'), 'file', 'cannot be read: is this a run folder?');
   const rows = await collect(folder);
@@ -129,6 +129,7 @@ async function collect(folder: string): Promise<Pick<RunRecord, 'metrics' | 'val
 /** What another run folder says of itself. @throws FileError naming the file that is missing or broken */
 export async function readComparison(folder: string): Promise<Compared> {
   const run = await readRun(folder, false);
+  if (run.metrics.length === 0) throw new FileError(path.join(folder, 'metrics.jsonl'), '', 'holds no finished row');
   const parameters = trainedParameters(run) ?? ownParameters(run);
   return {
     method: run.method,

@@ -94,7 +94,7 @@ describe('before the base is opened', () => {
     expect(existsSync(out)).toBe(false);
   });
   test('but the default batch takes what there is, and says so', async () => {
-    const args = ['--pairs', '7', '--base', 'no-such-base', '--out', out, '--backend', 'cpu'];
+    const args = words(`--pairs 20 --split 25/25/50 --base no-such-base --out ${out} --backend cpu`);
     const { stdout, stderr } = await runCommand(train, args);
     expect(stdout).toBe('the training part has 5 pairs: --batch 5 instead of 8\n');
     expect(stderr).toMatch(/^no-such-base/);
