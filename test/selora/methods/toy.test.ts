@@ -1,0 +1,40 @@
+/** One file and one line: the method of `toy.ts` trained by the loop of `npm run train`, and resumed to the bit. */
+import { cpSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, expect, test, vi } from 'vitest';
+import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
+import { main as train } from '../../../train/train.ts';
+import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { scratch } from '../../support/data-fixtures.ts';
+
+// the line that `selora/methods/index.ts` would get
+vi.mock('../../../selora/methods/index.ts', async (original) => {
+  const { METHODS } = await original<{ METHODS: readonly unknown[] }>();
+  return { METHODS: [...METHODS, (await import('./toy.ts')).toy] };
+});
+
+const base = join(scratch, 'base');
+const out = (name: string) => join(scratch, name);
+beforeAll(() => writeCalmBase(base));
+
+test('a few steps, a checkpoint, and from there the same bits again', async () => {
+  const line =
+    '--method toy --resolution 16 --pairs 24 --steps 3 --batch 2 --validate-every 3 --save-every 2 --samples 0 --obedience 0 ' +
+    '--lr 1e-2 --validation-pairs 2 --targets **.attn1.to_q --backend cpu';
+  const first = await runCommand(train, [...line.split(' '), '--base', base, '--out', out('whole')]);
+  expect([first.code, first.code === 0 ? '' : first.stderr]).toEqual([0, '']);
+  const whole = (await loadCheckpoint(out('whole')))!;
+  const factors = [...whole.tensors].filter(([name]) => name.endsWith('|d') && !name.startsWith('best'));
+  expect(factors.length).toBeGreaterThan(0);
+  for (const [name, { data }] of factors)
+    expect(
+      data.some((x) => x !== 0),
+      name,
+    ).toBe(true);
+  cpSync(out('whole'), out('again'), { recursive: true });
+  for (const f of readdirSync(join(out('again'), 'checkpoints')))
+    if (!f.includes('000002')) rmSync(join(out('again'), 'checkpoints', f));
+  const again = await runCommand(train, ['--resume', out('again')]);
+  expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
+  expect((await loadCheckpoint(out('again')))!.tensors).toEqual(whole.tensors);
+});
