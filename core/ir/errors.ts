@@ -34,7 +34,7 @@ export class LostDeviceError extends CoreError {
 }
 
 /** what a message tells of a tensor */
-interface Described {
+export interface Described {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly label?: string;

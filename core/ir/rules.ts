@@ -1,12 +1,11 @@
 /** The rules arguments must keep, said once: axes, whole numbers, sizes, dtypes. Every breach names op, argument and rule. */
 import { type DType, isFloat, isStored } from './dtype.ts';
-import { shapeError } from './errors.ts';
-import type { Shape, Tensor } from './tensor.ts';
+import { type Described, shapeError } from './errors.ts';
 
 /** Whole numbers of at least `least`. */
 export function checkWhole(
   op: string,
-  inputs: readonly Tensor[],
+  inputs: readonly Described[],
   what: string,
   values: readonly number[],
   least = 0,
@@ -16,14 +15,14 @@ export function checkWhole(
 }
 
 /** An axis from the front; negative ones count from the end. `rank` is the number of axes there are to choose from. */
-export function axisOf(op: string, inputs: readonly Tensor[], axis: number, rank = inputs[0]!.shape.length): number {
+export function axisOf(op: string, inputs: readonly Described[], axis: number, rank = inputs[0]!.shape.length): number {
   if (!Number.isInteger(axis) || axis < -rank || axis >= rank)
     throw shapeError(op, inputs, `axis ${axis} must lie within the ${rank} axes of the first operand`);
   return axis < 0 ? axis + rank : axis;
 }
 
 /** Several axes from the front, each once. */
-export function axesOf(op: string, inputs: readonly Tensor[], axes: readonly number[]): number[] {
+export function axesOf(op: string, inputs: readonly Described[], axes: readonly number[]): number[] {
   const rank = inputs[0]!.shape.length;
   if (axes.some((a) => !Number.isInteger(a) || a < -rank || a >= rank))
     throw shapeError(op, inputs, `axes [${axes.join(', ')}] must lie within the operand`);
@@ -50,9 +49,9 @@ const isOf: Readonly<Record<Kind, (d: DType) => boolean>> = {
 /** Operands of one kind and, among themselves, of one dtype. `which` of the inputs; default all. */
 export function checkDtypes(
   op: string,
-  inputs: readonly Tensor[],
+  inputs: readonly Described[],
   kind: Kind,
-  which: readonly Tensor[] = inputs,
+  which: readonly Described[] = inputs,
 ): void {
   const stored = which.find((x) => isStored(x.dtype));
   if (stored) throw shapeError(op, inputs, `${stored.dtype} is for storage: use cast(x, 'f32')`);
@@ -62,13 +61,13 @@ export function checkDtypes(
 }
 
 /** Numbers of rows by which tables are read. */
-export function checkIds(op: string, inputs: readonly Tensor[], ids: Tensor): void {
+export function checkIds(op: string, inputs: readonly Described[], ids: Described): void {
   if (ids.dtype !== 'i32' && ids.dtype !== 'u32')
     throw shapeError(op, inputs, `operands must be x[v, …] and integer ids (i32 or u32), not ${ids.dtype}`);
 }
 
 /** A number that a dtype holds: whole beside integers, 0 or 1 beside bools. */
-export function checkLiteral(op: string, inputs: readonly Tensor[], value: number, dtype: DType): void {
+export function checkLiteral(op: string, inputs: readonly Described[], value: number, dtype: DType): void {
   if (isFloat(dtype)) return;
   const fits =
     dtype === 'bool' ? value === 0 || value === 1 : Number.isInteger(value) && value >= -(2 ** 31) && value < 2 ** 32;
@@ -83,7 +82,7 @@ export function checkLiteral(op: string, inputs: readonly Tensor[], value: numbe
 }
 
 /** The shape of a result. */
-export function checkShape(op: string, inputs: readonly Tensor[], shape: Shape): void {
+export function checkShape(op: string, inputs: readonly Described[], shape: readonly number[]): void {
   for (const n of shape)
     if (!Number.isInteger(n) || n < 0)
       throw shapeError(

@@ -88,7 +88,7 @@ export const scatterAddOp: Primitive<ScatterAttrs> = {
     if (ids!.shape.some((n, i) => g!.shape[i] !== n))
       throw shapeError('scatterAdd', inputs, 'operands must be g[…ids.shape, …d] and integer ids');
     checkIds('scatterAdd', inputs, ids!);
-    checkDtypes('scatterAdd', inputs, 'float', [g!]);
+    checkDtypes('scatterAdd', inputs, 'number', [g!]);
     checkWhole('scatterAdd', inputs, 'rows', [a.rows]);
     return { shape: [a.rows, ...tail(g!, ids!.shape.length)], dtype: g!.dtype };
   },

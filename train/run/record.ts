@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { Json } from '../../models/io/json.ts';
+import { defaultMethod } from '../../selora/methods/registry.ts';
 
 /**
  * A measured number. Unlike `z.number()` it lets NaN and ±∞ through (a diverged loss is a fact to draw, not a
@@ -128,7 +129,7 @@ export const runRecordSchema = factsSchema.extend({
   name: z.string().min(1),
   /** where the pictures lie */
   folder: z.string().default(''),
-  method: z.string().default('selora'),
+  method: z.string().default(defaultMethod),
   lambda: measured.optional(),
   testEvery: count.optional(),
   /** the settings as `config.json` has them */
