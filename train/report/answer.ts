@@ -186,7 +186,7 @@ export function answerOf(run: RunRecord): Answer | undefined {
   return {
     verdict: 'nothing learned',
     sentences: [
-      `No: the reports make no difference beyond noise. ${measured}`,
+      `No: the reports make no difference beyond noise${gap.low > 0 ? ' against the untouched base, whose own gap is only known so well' : ''}. ${measured}`,
       ...(same ? ['The loss itself is the untouched base’s to within 1%: raise --lr, or train longer.'] : []),
       ...detectors,
       ...others,

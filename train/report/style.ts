@@ -38,10 +38,10 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:14px;margin-top:22px}
 .numbers .note{color:var(--muted);font-size:13px;line-height:1.4}
 .alert{border-left:3px solid var(--warm);padding:2px 0 2px 14px;margin:20px 0 0}
 .alert ul,.plain{margin:0;padding-left:18px}
-.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,470px),1fr));gap:30px 32px;margin-top:18px}
+.samples{display:grid;grid-template-columns:1fr;gap:30px 32px;margin-top:18px}
 .sample{margin:0;break-inside:avoid;min-width:0}
 .sample blockquote{margin:0 0 8px;font:16px/1.45 Charter,"Bitstream Charter","Iowan Old Style",Georgia,serif;white-space:pre-line;overflow-wrap:anywhere}
-.strip{display:grid;grid-auto-flow:column;grid-auto-columns:minmax(0,1fr);gap:8px}
+.strip{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:8px}
 .strip figure{margin:0;min-width:0}
 .strip img,.gap{display:block;width:100%;height:auto;aspect-ratio:1;object-fit:contain;background:#000;border-radius:3px}
 .gap{display:grid;place-content:center;background:var(--faint);color:var(--muted);font-size:12px;padding:8px;text-align:center;overflow-wrap:anywhere}
@@ -57,7 +57,7 @@ svg text{white-space:pre;font-family:inherit}
 [data-module]:hover{stroke:var(--ink);stroke-width:1.5px}
 table{border-collapse:collapse;font-size:14px;margin:12px 0 6px;max-width:100%}
 caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:6px}
-th,td{text-align:left;padding:6px 18px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}
+th,td{text-align:left;padding:6px 18px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}.tablewrap :is(th,td):first-child{min-width:8em}.tablewrap :is(th,td){min-width:5em;overflow-wrap:break-word}
 th{font-weight:600}th .muted{font-weight:400;font-size:13px}thead th{color:var(--muted);font-weight:500;font-size:13px}
 td.n,th.n{text-align:right;white-space:nowrap}
 td.own,thead th.own{font-weight:650;color:var(--ink)}
@@ -68,7 +68,7 @@ td.own,thead th.own{font-weight:650;color:var(--ink)}
 pre{background:var(--faint);border-radius:4px;padding:12px 14px;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all;margin:10px 0}
 details{margin:12px 0}summary{cursor:pointer;color:var(--accent);font-size:14px}
 footer{color:var(--muted);font-size:13px;padding-top:10px;padding-bottom:48px}
-.interval{display:block;width:180px;height:16px}
+.interval{display:block;width:130px;max-width:100%;height:16px}
 #tip{position:fixed;z-index:9;max-width:min(420px,96vw);background:var(--paper);color:var(--ink);border:1px solid var(--rule);border-radius:5px;box-shadow:0 6px 24px rgb(0 0 0/.16);padding:10px 12px;font-size:13px;line-height:1.4;pointer-events:none}
 #tip[hidden]{display:none}
 #tip .path{font-weight:600;overflow-wrap:anywhere}
