@@ -58,6 +58,10 @@ const perFinding = (o: Obedience): ObedienceResult['rows'][number]['findings'] =
     };
   });
 
+const [REAL, DECODED] = ['real films', 'autoencoder only'];
+/** Rows that tell what could be reached, not what another method does. */
+const CEILINGS: ReadonlySet<string> = new Set([REAL, DECODED]);
+
 /**
  * Rows: what "always normal" would score; the real films, which is the detectors' ceiling; those through the autoencoder
  * alone; the untouched base; the adapted model.
@@ -83,8 +87,8 @@ function compute(m: Material): ObedienceResult {
         'always normal',
         told.map(() => ALWAYS_NORMAL),
       ),
-      row('real films', films.real),
-      ...(films.autoencoder.length === told.length ? [row('autoencoder only', films.autoencoder)] : []),
+      row(REAL, films.real),
+      ...(films.autoencoder.length === told.length ? [row(DECODED, films.autoencoder)] : []),
       row('base', films.base),
       { ...row(m.method, films.adapted), parameters: m.parameters },
     ],
@@ -196,9 +200,6 @@ function judge(a: Share, b: Share): string {
 }
 
 const sentenceCase = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
-
-/** Rows that tell what could be reached, not what another method does. */
-const CEILINGS: ReadonlySet<string> = new Set(['real films', 'autoencoder only']);
 
 /** The first question's share of this run and of the others. */
 function firstScore(run: RunRecord) {
