@@ -173,3 +173,12 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   /** the parameters of a module of a file, unscaled */
   fromFile(module: AdapterModule): P;
 }
+/** A method whose settings keep their own types, so that those of a run can be put together from them. */
+export type MethodOf<
+  F extends z.ZodRawShape,
+  P extends Params = Params,
+  X = unknown,
+  S = unknown,
+  H = unknown,
+  M = unknown,
+> = Method<P, z.output<z.ZodObject<F>>, X, S, H, M> & { readonly settings: F };

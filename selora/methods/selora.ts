@@ -7,7 +7,7 @@ import { paperTest, publishedTest } from '../growth.ts';
 import type { Memory } from '../smooth.ts';
 import { installed, measures, type Trial, withCandidate, withoutCandidate } from '../trial.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
-import { Field, type Method } from './method.ts';
+import { Field, type MethodOf } from './method.ts';
 import { gainA, rank, ranks, scale, told } from './settings.ts';
 
 const positive = z.int().min(1).max(1e9);
@@ -68,8 +68,10 @@ export const measureOf = (c: Pick<Selora, 'fisher' | 'criterion'>): Measure =>
 const PLAIN = { fiBatches: 1, fiEma: 0, criterion: 'fi-ratio' } as const;
 const score = z.number();
 
-/** The method `selora`. */
-export const selora = {
+/**
+ * The method `selora`: y = x·W0ᵀ + b + s·(x·A)·B, ranks grown by tests (eq. 2 to 5 of the paper; `selora/README.md`).
+ */
+export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>, RankSums<HostArray>, Memory> = {
   name: 'selora',
   doc: 'SeLoRA: W0 + s·A·B from rank 1; a module grows where a new rank would raise its Fisher information',
   source:
@@ -118,4 +120,4 @@ export const selora = {
       tests: z.int().min(1),
     }) as z.ZodType<Memory>,
   },
-} as const satisfies Method<Adapter, Selora, Trial, RankSums<Tensor>, RankSums<HostArray>, Memory>;
+};

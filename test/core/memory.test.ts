@@ -15,6 +15,7 @@ import { init } from '../../nn/index.ts';
 import { type Adapter, hostKey, initAdapters } from '../../selora/adapter.ts';
 import { candidate } from '../../selora/expand.ts';
 import { scoresOf } from '../../selora/fisher.ts';
+import { lowRank } from '../../selora/methods/low-rank.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
 import type { Trial } from '../../selora/trial.ts';
@@ -90,7 +91,7 @@ describe.each(Object.entries(open))('%s', (_name, start) => {
       GAIN,
     );
     const text = initAdapters(hostKey(4), new Map([['text_model.encoder.layers.0.mlp.fc1', [16, 8]]]), 1, GAIN);
-    const slots = mapModules((a) => slotOf(a, selora.fields([1, 1], 1), CAPACITY), { unet: first, text });
+    const slots = mapModules((a) => slotOf(a, lowRank.fields([1, 1], 1), CAPACITY), { unet: first, text });
     let state: State<Adapter> = evaluate(slots, backend);
     const hyper = { unet: tensor([1e-3], []), text: tensor([1e-3], []) };
     const ranks = new Map<string, number>();

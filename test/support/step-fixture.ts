@@ -6,6 +6,7 @@ import { linearPaths, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapter, type Adapters, hostKey, initAdapters, rankOf } from '../../selora/adapter.ts';
+import { lowRank } from '../../selora/methods/low-rank.ts';
 import type { Settings } from '../../selora/methods/method.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
@@ -75,7 +76,7 @@ export const startAdapters = (rank: number): PerNetwork<Adapters> => ({
 
 export const stateOf = (a: PerNetwork<Adapters>, capacity: number, backend: Backend): State<Adapter> =>
   evaluate(
-    mapModules((x: Adapter) => slotOf(x, selora.fields([1, 1], 1), capacity), a),
+    mapModules((x: Adapter) => slotOf(x, lowRank.fields([1, 1], 1), capacity), a),
     backend,
   );
 

@@ -26,6 +26,7 @@ import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapter, type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
 import type { RankSums } from '../../selora/fisher.ts';
+import { lowRank } from '../../selora/methods/low-rank.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
 import { selectTargets } from '../../selora/targets.ts';
@@ -202,7 +203,7 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     hyper: { unet: rate, text: rate },
     state: (capacity) =>
       evaluate(
-        mapModules((a) => slotOf(a, selora.fields([1, 1], 1), capacity), worn),
+        mapModules((a) => slotOf(a, lowRank.fields([1, 1], 1), capacity), worn),
         backend,
       ),
     candidates: (state) =>

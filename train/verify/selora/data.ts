@@ -9,7 +9,7 @@ import { openPart } from '../../../models/io/part.ts';
 import { load } from '../../../models/spec.ts';
 import { unetSpec } from '../../../models/unet/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
-import { selora } from '../../../selora/methods/selora.ts';
+import { lowRank } from '../../../selora/methods/low-rank.ts';
 import type { Trial } from '../../../selora/trial.ts';
 import type { SeloraSteps } from '../../bench/step.ts';
 import { slotOf } from '../../step/ranks.ts';
@@ -147,7 +147,7 @@ const columns = ({ data, shape, dtype }: GoldenTensor, count: number): GoldenTen
 /** A training state around the adapters: moments zero, all ranks of age 0, room for one candidate more. */
 export function stateOf(adapters: PerNetwork<Adapters>): State<Adapter> {
   const capacity = 1 + Math.max(...Object.values({ ...adapters.unet, ...adapters.text }).map(rankOf));
-  return mapModules((adapter: Adapter) => slotOf(adapter, selora.fields([1, 1], 1), capacity), adapters);
+  return mapModules((adapter: Adapter) => slotOf(adapter, lowRank.fields([1, 1], 1), capacity), adapters);
 }
 
 /** The stored columns, each pointed at the first free rank of its module. */
