@@ -125,7 +125,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const weights = randomWeights(configFiles, o.seed, dtype);
   const encoder = parseConfig(textEncoderSchema, configFiles.textEncoder, 'text_encoder/config.json');
   const { raw } = await readTokenizer(path.join(SMALL_BASE, 'tokenizer'), encoder);
-  await writeBase(o.out, { configFiles, tokenizerFiles: raw, weights }, { signal: io.signal });
+  await writeBase(o.out, { configFiles, tokenizerFiles: raw, weights }, { signal: io.signal, public: true });
   const total = (part: Part) =>
     [...weights[part].values()].reduce((n, { shape }) => n + shape.reduce((p, side) => p * side, 1), 0);
   for (const part of PARTS)

@@ -14,6 +14,7 @@ import {
   type Io,
   parseArgs,
   print,
+  publicOption,
   repeatable,
   runMain,
   withBase,
@@ -26,6 +27,7 @@ type Options = BaseOptions & {
   readonly strength: number;
   readonly out: string;
   readonly unmerge?: boolean;
+  readonly public?: true;
   readonly dtype?: 'f32' | 'f16';
 };
 
@@ -51,6 +53,7 @@ const program = (io: Io) =>
     )
     .option('--strength <s>', 'strength of adapters named without one', decimal(-100, 100), 1)
     .requiredOption('--out <dir>', 'folder to write; must be empty or not there')
+    .addOption(publicOption())
     .option('--unmerge', 'take the adapter out of a base it was merged into')
     .addOption(
       new Option('--dtype <name>', 'number format of all weights (default: as each is stored)').choices(['f32', 'f16']),
@@ -77,7 +80,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   await writeBase(
     o.out,
     { configFiles: base.configFiles, configBytes: base.configBytes, tokenizerFiles, weights },
-    { signal: io.signal },
+    { signal: io.signal, public: o.public === true },
   );
 
   checkBase(await openBase(o.out));

@@ -183,20 +183,24 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   print(io, `final gate, 96 held-out captions: ${gateText(final, 3)}`);
   if (final.x < 0.9 || final.y < 0.9)
     throw new RangeError('the gate is not passed (x and y must be right in 90% of captions): raise --phase2-steps');
-  await writeBase(o.out, {
-    configFiles: {
-      unet: unetConfig,
-      vae: { ...vaeConfig, scaling_factor: scale },
-      textEncoder: textConfig,
-      scheduler: schedulerConfig,
+  await writeBase(
+    o.out,
+    {
+      configFiles: {
+        unet: unetConfig,
+        vae: { ...vaeConfig, scaling_factor: scale },
+        textEncoder: textConfig,
+        scheduler: schedulerConfig,
+      },
+      tokenizerFiles: raw,
+      weights: {
+        unet: toCheckpoint(unet, 'F16'),
+        vae: toCheckpoint(vae, 'F16'),
+        text_encoder: toCheckpoint(text, 'F16'),
+      },
     },
-    tokenizerFiles: raw,
-    weights: {
-      unet: toCheckpoint(unet, 'F16'),
-      vae: toCheckpoint(vae, 'F16'),
-      text_encoder: toCheckpoint(text, 'F16'),
-    },
-  });
+    { public: true },
+  );
   print(io, `written to ${o.out}`);
   await backend.close();
 }

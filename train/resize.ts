@@ -11,7 +11,7 @@ import { resizeRank } from '../models/io/adapter-resize.ts';
 import { runOf, withRun } from '../models/io/adapter-run.ts';
 import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
 import { FileError, printable } from '../models/io/error.ts';
-import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
+import { command, type Io, parseArgs, print, publicOption, runMain, UsageError, wholeNumber } from './cli/command.ts';
 
 type Options = {
   readonly adapter: string;
@@ -19,6 +19,7 @@ type Options = {
   readonly rank?: number;
   readonly padRank?: number | true;
   readonly form: AdapterForm;
+  readonly public?: true;
 };
 
 const MAX_RANK = 4096;
@@ -36,6 +37,7 @@ const program = (io: Io) =>
   )
     .requiredOption('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
     .requiredOption('--out <path>', 'file to write; for peft a folder that is empty or not there')
+    .addOption(publicOption())
     .option(
       '--rank <n>',
       'the closest adapter with this rank in every module (SVD of each ΔW)',
@@ -101,7 +103,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const changed = o.rank ?? o.padRank;
   // the history of ranks in the header is that of the run, so the file says that it is not the run's own any more
   const after = run && changed !== undefined ? withRun(adapter, { ...run, resized: largestRank(adapter) }) : adapter;
-  await writeAdapter(o.out, after, o.form, { signal: io.signal });
+  await writeAdapter(o.out, after, o.form, { signal: io.signal, public: o.public === true });
   print(io, `${before.modules.size} modules, ${spread(before)} → ${spread(after)}; ${loss}`);
   for (const note of before.notes ?? []) print(io, note);
   print(io, `written to ${printable(o.out)} (${o.form})`);

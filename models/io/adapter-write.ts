@@ -93,16 +93,16 @@ async function writePeft(folder: string, adapter: AdapterFile, options: AtomicOp
     async (temporary) => {
       for (const [part, modules] of networks) {
         const target = networks.size === 1 ? temporary : path.join(temporary, part);
-        await makeFolders(target);
+        await makeFolders(target, options);
         const tensors = new Map<string, TensorOut>();
         for (const [modulePath, module] of modules) {
           const prefix = `base_model.model.${modulePath}`;
           addHalves(tensors, `${prefix}.lora_A.weight`, `${prefix}.lora_B.weight`, module);
         }
         const metadata = metadataWith(adapter, new Map([['format', 'pt']]));
-        await writeSafetensors(path.join(target, 'adapter_model.safetensors'), tensors, metadata);
+        await writeSafetensors(path.join(target, 'adapter_model.safetensors'), tensors, metadata, options);
         const config = `${JSON.stringify(peftConfig(modules), null, 2)}\n`;
-        await writeFileAtomic(path.join(target, 'adapter_config.json'), config);
+        await writeFileAtomic(path.join(target, 'adapter_config.json'), config, options);
       }
     },
     options,

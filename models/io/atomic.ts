@@ -12,11 +12,15 @@ import { asFileError, FileError, systemCode } from './error.ts';
 export type Sink = (bytes: Uint8Array) => Promise<void>;
 
 export type AtomicOptions = {
-  /** Permission bits of the new file, before the process's umask. */
-  readonly mode?: number;
+  /** Others may read what is written, as far as the process's umask lets them. Without it, it is the owner's alone. */
+  readonly public?: boolean;
   /** Gives up between two chunks; nothing is left behind. */
   readonly signal?: AbortSignal;
 };
+
+/** Permission bits of what is written unless the caller says `public`: reports and pictures of patients may be in there. */
+export const PRIVATE_FILE = 0o600;
+export const PRIVATE_FOLDER = 0o700;
 
 const TEMPORARY = /^\..*\.tmp-(\d+)-[0-9a-f]{12}$/su;
 
@@ -32,7 +36,10 @@ function temporaryName(target: string): string {
  * @returns the folders made, the highest first
  * @throws the system's error
  */
-export async function makeFolders(folder: string, mode = 0o777): Promise<readonly string[]> {
+export async function makeFolders(
+  folder: string,
+  options: Pick<AtomicOptions, 'public'> = {},
+): Promise<readonly string[]> {
   const target = path.resolve(folder);
   const isFolder = (): Promise<boolean> => stat(target).then((info) => info.isDirectory());
   try {
@@ -41,9 +48,9 @@ export async function makeFolders(folder: string, mode = 0o777): Promise<readonl
     if (systemCode(error) !== 'ENOENT') throw error;
   }
   const parent = path.dirname(target);
-  const above = parent === target ? [] : await makeFolders(parent, mode);
+  const above = parent === target ? [] : await makeFolders(parent, options);
   try {
-    await mkdir(target, { mode });
+    await mkdir(target, { mode: options.public ? 0o777 : PRIVATE_FOLDER });
   } catch (error) {
     // another process may have made it in between
     if (systemCode(error) === 'EEXIST' && (await isFolder())) return above;
@@ -80,7 +87,7 @@ export async function writeFileAtomic(
   let handle: FileHandle | undefined;
   try {
     // 'wx' neither follows a link nor opens a file that is there already.
-    handle = await open(temporary, 'wx', options.mode ?? 0o666);
+    handle = await open(temporary, 'wx', options.public ? 0o666 : PRIVATE_FILE);
     const target = handle;
     const write: Sink = async (bytes) => {
       options.signal?.throwIfAborted();
@@ -117,8 +124,8 @@ export async function createFolderAtomic(
   await refuseUsed(target, folder);
   const temporary = temporaryName(target);
   try {
-    await makeFolders(path.dirname(target));
-    await mkdir(temporary, { mode: options.mode ?? 0o777 });
+    await makeFolders(path.dirname(target), options);
+    await mkdir(temporary, { mode: options.public ? 0o777 : PRIVATE_FOLDER });
     await fill(temporary);
     options.signal?.throwIfAborted();
     for (const inner of await foldersWithin(temporary)) await syncFolder(inner);

@@ -35,8 +35,8 @@ export async function writeBase(folder: string, model: BaseOut, options: AtomicO
     folder,
     async (temporary) => {
       const write = async (name: string, content: string | Uint8Array) => {
-        await makeFolders(path.dirname(path.join(temporary, name)));
-        await writeFileAtomic(path.join(temporary, name), content, options.signal ? { signal: options.signal } : {});
+        await makeFolders(path.dirname(path.join(temporary, name)), options);
+        await writeFileAtomic(path.join(temporary, name), content, options);
       };
       await write('model_index.json', text(modelIndex(model.configFiles.scheduler)));
       const config = (name: string, json: Json) => write(name, model.configBytes?.get(name) ?? text(json));
@@ -47,7 +47,7 @@ export async function writeBase(folder: string, model: BaseOut, options: AtomicO
         const file = path.join(temporary, part, WEIGHT_FILE[part]);
         // transformers refuses a file whose metadata do not say "pt".
         const metadata = new Map([['format', 'pt']]);
-        await writeSafetensors(file, model.weights[part], metadata, options.signal ? { signal: options.signal } : {});
+        await writeSafetensors(file, model.weights[part], metadata, options);
       }
     },
     options,

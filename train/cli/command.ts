@@ -172,6 +172,10 @@ export const decimal =
 export const repeatable = (flags: string, description: string): Option =>
   new Option(flags, description).argParser((value: string, before?: readonly string[]) => [...(before ?? []), value]);
 
+/** `--public`, for commands whose files are passed on. */
+export const publicOption = (): Option =>
+  new Option('--public', 'others may read what is written, as far as the umask lets them (default: you alone)');
+
 export type BaseOptions = { readonly base: string; readonly config?: string };
 
 /** Adds `--base`, the model to work on, and `--config` for single files. */

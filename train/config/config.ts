@@ -207,6 +207,11 @@ const fields = settings({
     changeable: true,
     help: 'also write base + adapter as a diffusers folder',
   }),
+  public: setting(z.boolean().default(false), {
+    group: 'Pictures and report',
+    changeable: true,
+    help: 'adapter files and merged model readable by others (the run folder itself stays private)',
+  }),
   final: setting(z.enum(['best', 'last']).default('best'), {
     group: 'Pictures and report',
     value: 'which',

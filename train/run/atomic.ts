@@ -6,6 +6,8 @@ import path from 'node:path';
 import {
   type AtomicOptions,
   makeFolders,
+  PRIVATE_FILE,
+  PRIVATE_FOLDER,
   type Sink,
   sweepTemporary,
   syncFolder,
@@ -13,11 +15,7 @@ import {
 } from '../../models/io/atomic.ts';
 import { asFileError } from '../../models/io/error.ts';
 
-export { sweepTemporary, syncFolder };
-
-/** Permission bits of everything in a run folder. */
-export const PRIVATE_FILE = 0o600;
-export const PRIVATE_FOLDER = 0o700;
+export { PRIVATE_FILE, PRIVATE_FOLDER, sweepTemporary, syncFolder };
 
 /**
  * Writes a file of a run folder: temp file, fsync, rename, fsync folder.
@@ -26,9 +24,9 @@ export const PRIVATE_FOLDER = 0o700;
 export async function writeRunFile(
   file: string,
   content: string | Uint8Array | ((write: Sink) => Promise<void>),
-  options: Omit<AtomicOptions, 'mode'> = {},
+  options: Omit<AtomicOptions, 'public'> = {},
 ): Promise<void> {
-  await writeFileAtomic(file, content, { ...options, mode: PRIVATE_FILE });
+  await writeFileAtomic(file, content, options);
 }
 
 /**
@@ -38,7 +36,7 @@ export async function writeRunFile(
  */
 export async function makeRunFolder(folder: string): Promise<readonly string[]> {
   try {
-    const made = await makeFolders(folder, PRIVATE_FOLDER);
+    const made = await makeFolders(folder);
     for (const one of [...made].reverse()) await syncFolder(path.dirname(one));
     return made;
   } catch (error) {

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
 import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
+import type { AtomicOptions } from '../../models/io/atomic.ts';
 import type { Base } from '../../models/io/base.ts';
 import { writeBase } from '../../models/io/base-write.ts';
 import type { Decision } from '../../selora/fisher.ts';
@@ -68,13 +69,22 @@ export function adapterFileOf(
  * Base + adapter as a diffusers folder, each weight in the number format the base stores it in. Streamed from the base's
  * own files: a model that fills the backend as halves could not be merged there in f32. An older folder is replaced.
  */
-export async function writeMerged(folder: string, base: Base, adapter: AdapterFile): Promise<void> {
+export async function writeMerged(
+  folder: string,
+  base: Base,
+  adapter: AdapterFile,
+  options: AtomicOptions,
+): Promise<void> {
   await rm(folder, { recursive: true, force: true });
-  await writeBase(path.resolve(folder), {
-    configFiles: base.configFiles,
-    tokenizerFiles: (await tokenizerOf(base)).raw,
-    weights: mergedModel(base, adapter),
-  });
+  await writeBase(
+    path.resolve(folder),
+    {
+      configFiles: base.configFiles,
+      tokenizerFiles: (await tokenizerOf(base)).raw,
+      weights: mergedModel(base, adapter),
+    },
+    options,
+  );
 }
 
 export const parameters = (file: AdapterFile): number =>

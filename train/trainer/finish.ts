@@ -148,11 +148,13 @@ export async function finishRun(f: Finish): Promise<void> {
   const baseHash = await model.base.hash();
   const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.linears, step, c, baseHash, f.metrics);
   const file = fileOf(f.final);
-  await writeAdapter(path.join(run.path, 'adapter.safetensors'), file);
-  if (f.other) await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other));
+  const sharing = { public: c.public };
+  await writeAdapter(path.join(run.path, 'adapter.safetensors'), file, 'diffusers', sharing);
+  if (f.other)
+    await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other), 'diffusers', sharing);
   // everything below sees the adapter as other programs will read it
   const adapters = adaptersFromFile(file, model.linears);
-  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file);
+  if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file, sharing);
 
   const drawn = await drawPictures(f, adapters);
   await writePictures(f, drawn);

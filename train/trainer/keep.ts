@@ -66,7 +66,7 @@ export function keeper(
       if (!Number.isFinite(loss) || (best && loss >= best.loss)) return now;
       const adapters = await unpadded(chosen, now.state, ranks);
       const file = adapterFileOf(adapters, linears, step, c, origin.base, [...metrics.rows(), row]);
-      await writeAdapter(path.join(run.path, 'best.safetensors'), file);
+      await writeAdapter(path.join(run.path, 'best.safetensors'), file, 'diffusers', { public: c.public });
       return { ...now, progress: { ...now.progress, best: { step, loss } }, best: { step, loss, adapters } };
     },
     async refuse(step, loss, state) {

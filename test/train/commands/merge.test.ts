@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { cpuBackend, entries, evaluate, read, type Tensor } from '../../../core/index.ts';
 import { type AdapterFile, type AdapterModule, readAdapter } from '../../../models/io/adapter-file.ts';
 import { RUN_KEY } from '../../../models/io/adapter-run.ts';
@@ -16,6 +16,7 @@ import { Interrupted } from '../../../train/cli/command.ts';
 import { main } from '../../../train/merge.ts';
 import { adaptersFromFile, linearsOf, specsOf } from '../../../train/model/model.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { modesIn } from '../../support/modes.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
@@ -48,6 +49,20 @@ const weightsOf = async (folder: string, part: 'unet' | 'text_encoder' | 'vae') 
   const { weights } = (await openBase(folder)).parts[part];
   return new Map(await Promise.all([...weights].map(async ([name, w]) => [name, await w.read()] as const)));
 };
+
+describe.skipIf(process.platform === 'win32')('who may read a merged model', () => {
+  afterEach(() => void process.umask(0o022));
+  it.each([
+    [[], 0, { folders: ['700'], files: ['600'] }],
+    [['--public'], 0o022, { folders: ['755'], files: ['644'] }],
+    [['--public'], 0o027, { folders: ['750'], files: ['640'] }],
+  ] as const)('%j under umask %o', async (extra, umask, expected) => {
+    process.umask(umask);
+    const out = at(`modes-${extra.length}-${umask}/deep`);
+    await run('--base', at('base'), '--adapter', at('a.safetensors'), '--out', out, ...extra);
+    expect(modesIn(path.dirname(out))).toEqual(expected);
+  });
+});
 
 describe('merging', () => {
   it('gives the weights that merging parameter trees on the reference backend gives', async () => {

@@ -10,6 +10,7 @@ import { openSafetensors } from '../../../models/io/safetensors.ts';
 import { main } from '../../../train/resize.ts';
 import { adapter, MODULES } from '../../support/adapters.ts';
 import { runCommand } from '../../support/commands.ts';
+import { modesIn } from '../../support/modes.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -106,6 +107,23 @@ describe('ranks', () => {
     expect(keys).toContain('lora_unet_up_blocks_3_attentions_1_transformer_blocks_0_ff_net_2.lora_up.weight');
     expect(keys).toHaveLength(14);
   });
+});
+
+it.skipIf(process.platform === 'win32')("is yours alone, or everybody's with --public", async () => {
+  process.umask(0o022);
+  for (const [i, [form, extra, folders, files]] of (
+    [
+      ['diffusers', [], ['700'], ['600']],
+      ['diffusers', ['--public'], ['700'], ['644']],
+      ['peft', [], ['700'], ['600']],
+      ['peft', ['--public'], ['755', '700'], ['644']],
+    ] as const
+  ).entries()) {
+    const folder = at(`modes-${i}`);
+    mkdirSync(folder, { mode: 0o700 });
+    await run('--adapter', at('mixed.safetensors'), '--form', form, '--out', path.join(folder, 'a'), ...extra);
+    expect(modesIn(folder), `${form} ${extra}`).toEqual({ folders, files });
+  }
 });
 
 it('reads the adapter of a run from its folder', async () => {

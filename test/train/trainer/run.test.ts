@@ -11,6 +11,7 @@ import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { folder, rows, scratch } from '../../support/data-fixtures.ts';
+import { modesIn } from '../../support/modes.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
 
@@ -115,6 +116,7 @@ describe('a run', () => {
     expect(existsSync(join(out('whole'), 'last.safetensors'))).toBe(best < 8);
     expect(modules.reduce((n, [, r]) => n + r, 0)).toBe(rowsOf[best - 1]!.totalRank);
     expect(readFileSync(join(out('whole'), 'report.html'), 'utf8')).toContain('Weights of step');
+    if (process.platform !== 'win32') expect(modesIn(out('whole'))).toEqual({ folders: ['700'], files: ['600'] });
     // something was learned
     expect(modules.some(([, , , B]) => B.some((v) => v !== 0))).toBe(true);
   });
