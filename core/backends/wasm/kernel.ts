@@ -4,7 +4,7 @@
  * plan depends on shapes alone, can be kept, and is placed, or moved, by writing its addresses.
  *
  * @example
- * const scale = kernel('scale', words(['x', 'y', 'factor']), ({ f, start, end, read, splat }) => { … });
+ * const scale = kernel('scale', words(['x y factor']), ({ f, start, end, read, splat }) => { … });
  * const plan = { bytes: 0, commands: [scale.command({ x: x.at, y: y.at, factor: f32Bits(2) }, grid)] };
  */
 import type { DType } from '../../ir/dtype.ts';
@@ -41,8 +41,11 @@ export interface Words<W extends string> {
   /** byte offset of a word */
   at(name: W): number;
 }
-/** @throws Error, when read, on a name that is not there */
-export const words = <W extends string>(names: readonly W[]): Words<W> => {
+/** the names in a text, one blank apart */
+type Names<S extends string> = S extends `${infer First} ${infer Rest}` ? First | Names<Rest> : S;
+/** Words from texts of names, `words(['x xRow xPixel', 'y'])`. @throws Error, when read, on a name that is not there */
+export const words = <const S extends string>(texts: readonly S[]): Words<Names<S>> => {
+  const names = texts.flatMap((text) => text.split(' ')) as Names<S>[];
   const offsets = new Map(names.map((name, i) => [name, i * 4]));
   return {
     names,

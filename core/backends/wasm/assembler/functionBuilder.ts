@@ -35,6 +35,8 @@ export const makeLocal = <T extends ValType>(type: T, index: number): Local<T> =
 export interface FunctionBuilder {
   /** a new zeroed local */
   local<T extends ValType>(type: T): Local<T>;
+  /** as many as are taken: `const [row, column] = f.locals('i32')` */
+  locals<T extends ValType>(type: T): Iterable<Local<T>>;
   /** a new local holding `value` */
   let<T extends ValType>(value: Expr<T>): Local<T>;
   /** assigns */
@@ -87,6 +89,9 @@ export const functionBody = (paramCount: number): Body => {
     local: (type) => {
       locals.push(type);
       return makeLocal(type, paramCount + locals.length - 1);
+    },
+    *locals(type) {
+      for (;;) yield builder.local(type);
     },
     let: (value) => {
       const local = builder.local(value.type);

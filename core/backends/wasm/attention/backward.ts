@@ -20,30 +20,8 @@ const MOST_ROWS = 64;
 const SCORE_BYTES = 384 * 1024;
 
 const gradWords = words([
-  'g',
-  'q',
-  'o',
-  'lse',
-  'dq',
-  'dk',
-  'dv',
-  'kt',
-  'vt',
-  'k',
-  'dkPanels',
-  'dvPanels',
-  'm',
-  'n',
-  'd',
-  'heads',
-  'rows',
-  'scale',
-  'scoreScale',
-  'rowBytes',
-  'scoreStride',
-  'transposedBytes',
-  'panelBytes',
-  'sumBytes',
+  'g q o lse dq dk dv kt vt k dkPanels dvPanels m n d heads rows',
+  'scale scoreScale rowBytes scoreStride transposedBytes panelBytes sumBytes',
 ]);
 
 const gradKernel = (causal: boolean) =>
@@ -65,7 +43,7 @@ const gradKernel = (causal: boolean) =>
       const p = f.let(i32.and(i32.add(parts[5]!, 63), -64));
       const ds = f.let(i32.add(p, i32.mul(word.rows, stride)));
       const groups = f.let(i32.shr_u(i32.add(n, PANEL - 1), 3));
-      const [u, i, column, first] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
+      const [u, i, column, first] = f.locals('i32');
 
       /** `visit` for every panel of 8 columns of d, with pointers that move by the given bytes */
       const eachPanel = (

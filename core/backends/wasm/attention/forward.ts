@@ -17,24 +17,7 @@ import { one, PANEL, padded, ROWS, strips } from './tiles.ts';
 /** rows of a block at most, and bytes of scores it may have: the L2 share of one thread */
 const MOST_ROWS = 48;
 const SCORE_BYTES = 768 * 1024;
-const forwardWords = words([
-  'q',
-  'o',
-  'lse',
-  'kt',
-  'v',
-  'm',
-  'n',
-  'd',
-  'heads',
-  'blocks',
-  'rows',
-  'scale',
-  'rowBytes',
-  'scoreStride',
-  'ktBytes',
-  'vBytes',
-]);
+const forwardWords = words(['q o lse kt v m n d heads blocks rows scale rowBytes scoreStride ktBytes vBytes']);
 
 const forwardKernel = (causal: boolean) =>
   kernel(causal ? 'attention causal' : 'attention', forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
@@ -48,9 +31,7 @@ const forwardKernel = (causal: boolean) =>
     const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
     const sums = f.let(i32.add(o, i32.shl(i32.mul(word.rows, wide), 2)));
     const scores = f.let(i32.and(i32.add(i32.add(sums, i32.shl(word.rows, 2)), 63), -64));
-    const u = f.local('i32');
-    const i = f.local('i32');
-    const column = f.local('i32');
+    const [u, i, column] = f.locals('i32');
     f.for(u, start, end, 1, () => {
       const head = f.let(i32.div_u(u, word.blocks));
       const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));

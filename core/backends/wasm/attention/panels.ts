@@ -52,8 +52,7 @@ export const packPanels = (
   y: Expr<'i32'>,
   panelBytes: Expr<'i32'>,
 ): void => {
-  const column = f.local('i32');
-  const i = f.local('i32');
+  const [column, i] = f.locals('i32');
   const panel = f.let(y);
   f.for(column, 0, width, PANEL, () => {
     const from = f.let(i32.add(x, i32.shl(column, 2)));
@@ -76,8 +75,7 @@ const packTransposed = (
   d: Expr<'i32'>,
   y: I32,
 ): void => {
-  const row = f.local('i32');
-  const k = f.local('i32');
+  const [row, k] = f.locals('i32');
   const to = f.let(y);
   const at = Array.from({ length: PANEL }, () => f.local('i32'));
   f.for(row, 0, n, PANEL, () => {

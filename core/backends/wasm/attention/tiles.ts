@@ -64,8 +64,7 @@ const rowStrip = (m: Assembler): RowStrip =>
     (f, a, aStride, tiles, b, k, c, cStride, alpha) => {
       const acc = tile(f);
       const rows = Array.from({ length: ROWS }, () => f.local('i32'));
-      const at = f.local('i32');
-      const left = f.local('i32');
+      const [at, left] = f.locals('i32');
       const registers = [f.local('v128'), f.local('v128'), f.local('v128')] as const;
       const scale = f.let(f32x4.splat(alpha));
       const base = f.let(a);
@@ -94,9 +93,7 @@ const rowStrip = (m: Assembler): RowStrip =>
 const columnStrip = (m: Assembler): ColumnStrip =>
   m.func('', ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], 'void', (f, a, aStride, tiles, b, k, c) => {
     const acc = tile(f);
-    const row = f.local('i32');
-    const at = f.local('i32');
-    const left = f.local('i32');
+    const [row, at, left] = f.locals('i32');
     const registers = [f.local('v128'), f.local('v128'), f.local('v128')] as const;
     f.while(tiles, () => {
       for (const [r, [v0, v1]] of acc.entries()) {

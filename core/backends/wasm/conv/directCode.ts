@@ -18,37 +18,9 @@ export type ConvMode = 'forward' | 'transposed';
 
 /** strides in bytes; `forward`: x is read, y written; h, w, oh, ow are of x and y */
 const directWords = words([
-  'x',
-  'xImage',
-  'xRow',
-  'xPixel',
-  'xGroup',
-  'h',
-  'w',
-  'oh',
-  'ow',
-  'strideY',
-  'strideX',
-  'padTop',
-  'padLeft',
-  'kw',
-  'taps',
-  'channels',
-  'b',
-  'bGroup',
-  'firstTap',
-  'tapStep',
-  'y',
-  'yPixel',
-  'yGroup',
-  'm',
-  'n',
-  'rowsPerUnit',
-  'panelsPerUnit',
-  'rowBlocks',
-  'columnBlocks',
-  'tapsPerBlock',
-  'channelBlock',
+  'x xImage xRow xPixel xGroup h w oh ow strideY strideX padTop padLeft kw taps channels',
+  'b bGroup firstTap tapStep y yPixel yGroup m n',
+  'rowsPerUnit panelsPerUnit rowBlocks columnBlocks tapsPerBlock channelBlock',
 ]);
 
 type I32 = Local<'i32'>;
@@ -63,20 +35,8 @@ export const directKernel = (tile: Tile, mode: ConvMode) => {
   return kernel(`conv${tileName(tile)}_${mode}`, directWords, ({ f, m, start, end, scratch, locals }) => {
     const functions = tileFunctions(m, variant);
     const w = locals();
-    const local = (): I32 => f.local('i32');
-    const [u, row, tap, tap0, channel0, panel, rows] = [local(), local(), local(), local(), local(), local(), local()];
-    const [image, oy, ox, ky, kx, tapOffset, bOffset, list, count, any] = [
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-      local(),
-    ];
+    const [u, row, tap, tap0, channel0, panel, rows] = f.locals('i32');
+    const [image, oy, ox, ky, kx, tapOffset, bOffset, list, count, any] = f.locals('i32');
     const ys = lanes.map(() => f.local('v128'));
     const xs = lanes.map(() => f.local('v128'));
     const bases = lanes.map(() => f.local('v128'));
@@ -174,7 +134,7 @@ export const directKernel = (tile: Tile, mode: ConvMode) => {
       });
     };
 
-    const x0 = local();
+    const x0 = f.local('i32');
     f.for(u, start, end, 1, () => {
       const unit = f.let(u);
       const columnBlock = digit(f, unit, w.columnBlocks);
@@ -183,8 +143,7 @@ export const directKernel = (tile: Tile, mode: ConvMode) => {
       const endPanel = f.let(i32.add(firstPanel, w.panelsPerUnit));
       const panels = f.let(i32.div_u(i32.add(w.n, width - 1), width));
       f.set(endPanel, min(endPanel, panels));
-      const firstRow = local();
-      const endRow = local();
+      const [firstRow, endRow] = f.locals('i32');
       f.set(x0, i32.add(w.x, i32.mul(unit, w.xGroup)));
       const y = f.let(i32.add(w.y, i32.mul(unit, w.yGroup)));
       if (mode === 'forward') {

@@ -2,7 +2,7 @@
  * The kernel gradient of a convolution: for every tap a GEMM dW[c, o] = Σ_pixels x[c, pixel shifted by the tap]·dy[pixel, o].
  * x and dy are packed into panels once; for a tap the sum runs over stretches of image rows ("runs") that lie inside.
  */
-import { i32, type Local, select } from '../assembler/assemble.ts';
+import { i32, select } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
 import { digit, min } from '../product/gemmCode.ts';
 import { columns, emitTile, RUN_BYTES, type Tile, type TileVariant, tileFunctions, tileName } from '../product/tile.ts';
@@ -10,33 +10,8 @@ import { KC } from '../product/units.ts';
 
 /** strides in bytes */
 const weightsWords = words([
-  'x',
-  'xPanel',
-  'xGroup',
-  'dy',
-  'dyPanel',
-  'dyGroup',
-  'h',
-  'w',
-  'oh',
-  'ow',
-  'strideY',
-  'strideX',
-  'padTop',
-  'padLeft',
-  'kw',
-  'taps',
-  'channels',
-  'n',
-  'lines',
-  'splits',
-  'linesPerSplit',
-  'channelsPerUnit',
-  'channelBlocks',
-  'dw',
-  'dwRow',
-  'dwGroup',
-  'splitStride',
+  'x xPanel xGroup dy dyPanel dyGroup h w oh ow strideY strideX padTop padLeft kw taps channels n',
+  'lines splits linesPerSplit channelsPerUnit channelBlocks dw dwRow dwGroup splitStride',
 ]);
 
 /** `unitStride`: the convolution steps by one column */
@@ -52,8 +27,7 @@ export const weightsKernel = (tile: Tile, unitStride: boolean) => {
   return kernel(name, weightsWords, ({ f, m, start, end, scratch, locals }) => {
     const functions = tileFunctions(m, variant);
     const w = locals();
-    const local = (): Local<'i32'> => f.local('i32');
-    const [u, line, at, panel, channel, rows] = [local(), local(), local(), local(), local(), local()];
+    const [u, line, at, panel, channel, rows] = f.locals('i32');
     const runs = f.let(i32.add(scratch, tile.rows * width * 4));
     const pixel = tile.rows * 4;
     const linesPerBlock = f.let(i32.div_u(KC, w.ow));

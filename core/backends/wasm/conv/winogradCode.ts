@@ -8,21 +8,8 @@ import { alongInput, alongOutput, POSITIONS, range, type V128 } from './transfor
 const LIST = 256;
 
 const inputWords = words([
-  'x',
-  'xImage',
-  'xRow',
-  'xPixel',
-  'h',
-  'w',
-  'padTop',
-  'padLeft',
-  'channels',
-  'patchRows',
-  'patchColumns',
-  'firstPatch',
-  'v',
-  'vPatch',
-  'vPosition',
+  'x xImage xRow xPixel h w padTop padLeft channels',
+  'patchRows patchColumns firstPatch v vPatch vPosition',
 ]);
 /** v[position][patch][channel] = Bᵀ d B; unit = patch. Channels are stored by fours. */
 export const inputTransform = kernel('winogradInput', inputWords, ({ f, start, end, scratch, locals }) => {
@@ -31,7 +18,7 @@ export const inputTransform = kernel('winogradInput', inputWords, ({ f, start, e
   const zeros = f.let(i32.add(scratch, LIST));
   f.emit(memoryFill(zeros, 0, i32.add(bytes, 16)));
   const keep = (e: Expr<'v128'>): V128 => f.let(e);
-  const [unit, c] = [f.local('i32'), f.local('i32')];
+  const [unit, c] = f.locals('i32');
   const perImage = f.let(i32.mul(w.patchRows, w.patchColumns));
   f.for(unit, start, end, 1, () => {
     const patch = f.let(i32.add(w.firstPatch, unit));
@@ -72,24 +59,12 @@ export const inputTransform = kernel('winogradInput', inputWords, ({ f, start, e
   });
 });
 
-const outputWords = words([
-  'm',
-  'mPatch',
-  'mPosition',
-  'columns',
-  'y',
-  'yPixel',
-  'oh',
-  'ow',
-  'patchRows',
-  'patchColumns',
-  'firstPatch',
-]);
+const outputWords = words(['m mPatch mPosition columns y yPixel oh ow patchRows patchColumns firstPatch']);
 /** y = AᵀmA for a block of columns; unit = patch */
 export const outputTransform = kernel('winogradOutput', outputWords, ({ f, start, end, scratch, locals }) => {
   const w = locals();
   const keep = (e: Expr<'v128'>): V128 => f.let(e);
-  const [unit, column] = [f.local('i32'), f.local('i32')];
+  const [unit, column] = f.locals('i32');
   const perImage = f.let(i32.mul(w.patchRows, w.patchColumns));
   const bytes = f.let(i32.shl(w.columns, 2));
   f.for(unit, start, end, 1, () => {

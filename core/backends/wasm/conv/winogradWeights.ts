@@ -5,18 +5,7 @@ import { min } from '../product/gemmCode.ts';
 import { transpose } from '../product/pack.ts';
 import { alongWeights, range, type V128 } from './transforms.ts';
 
-const weightWords = words([
-  'w',
-  'rowStride',
-  'columnStride',
-  'kStride',
-  'laneStride',
-  'lanes',
-  'k',
-  'kPerUnit',
-  'u',
-  'uPosition',
-]);
+const weightWords = words(['w rowStride columnStride kStride laneStride lanes k kPerUnit u uPosition']);
 
 /**
  * u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring
@@ -27,7 +16,7 @@ export const weightTransform = (width: number) =>
   kernel(`winogradWeights${width}`, weightWords, ({ f, start, end, scratch, locals }) => {
     const w = locals();
     const keep = (e: Expr<'v128'>): V128 => f.let(e);
-    const [unit, k, step] = [f.local('i32'), f.local('i32'), f.local('i32')];
+    const [unit, k, step] = f.locals('i32');
     const taps = range(9).map((tap) =>
       f.let(i32.add(i32.mul(w.rowStride, Math.floor(tap / 3)), i32.mul(w.columnStride, tap % 3))),
     );

@@ -51,8 +51,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
     const chunk = f.let(i32.load(record, RECORD.chunk));
     const args = f.let(i32.load(record, RECORD.args));
     const fn = f.let(i32.load(record, RECORD.fn));
-    const start = f.local('i32');
-    const end = f.local('i32');
+    const [start, end] = f.locals('i32');
     f.set(start, i32.atomic.add(record, chunk, RECORD.next));
     f.while(i32.lt_u(start, grid), () => {
       f.set(end, i32.add(start, chunk));
@@ -63,8 +62,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
   });
 
   const close = m.func('closeCommand', [], 'void', (f) => {
-    const active = f.local('i32');
-    const spins = f.local('i32');
+    const [active, spins] = f.locals('i32');
     f.emit(i32.atomic.store(0, 0, CONTROL.current));
     f.set(active, atomicLoad(CONTROL.active));
     f.while(active, () => {
@@ -76,8 +74,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
 
   m.func('runCommands', ['i32', 'i32', 'i32', 'i32'], 'i32', (f, first, count, workers, scratch) => {
     const record = f.let(first);
-    const i = f.local('i32');
-    const grid = f.local('i32');
+    const [i, grid] = f.locals('i32');
     f.for(i, 0, count, 1, () => {
       f.set(grid, i32.load(record, RECORD.grid));
       f.if(
@@ -101,9 +98,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
   });
 
   m.func('workerLoop', ['i32', 'i32', 'i32'], 'i32', (f, seen, kernels, scratch) => {
-    const spins = f.local('i32');
-    const record = f.local('i32');
-    const unknown = f.local('i32');
+    const [spins, record, unknown] = f.locals('i32');
     f.while(i32.const(1), () => {
       f.set(spins, 0);
       f.while(i32.eq(atomicLoad(CONTROL.open), seen), () => {

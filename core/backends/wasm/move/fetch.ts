@@ -3,7 +3,7 @@ import { call, i32 } from '../assembler/assemble.ts';
 import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
 
 const UNIT_BYTES = 2 ** 16;
-const fetchBlock = kernel('fetch block', words(['from', 'to', 'bytes']), ({ f, fetch, start, end, read }) => {
+const fetchBlock = kernel('fetch block', words(['from to bytes']), ({ f, fetch, start, end, read }) => {
   const at = f.let(i32.mul(start, UNIT_BYTES));
   const bytes = f.let(i32.sub(i32.mul(end, UNIT_BYTES), at));
   const rest = f.let(i32.sub(read('bytes'), at));

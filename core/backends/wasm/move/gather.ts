@@ -60,7 +60,7 @@ const gather: WasmKernel<Attrs> = {
   },
 };
 
-const scatterWords = words(['g', 'ids', 'y', 'rows', 'width', 'count', 'strip']);
+const scatterWords = words(['g ids y rows width count strip']);
 /**
  * y[ids[i]] += g[i], i in order: the same bits every time. A unit is a strip of columns, which it clears first and which no
  * other unit touches.

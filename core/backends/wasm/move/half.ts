@@ -32,7 +32,7 @@ export const halfToFloat = (f: FunctionBuilder, halves: Expr<'v128'>): Expr<'v12
 const oneHalf = (f: FunctionBuilder, address: Expr<'i32'>): Expr<'f32'> =>
   f32x4.extract_lane(halfToFloat(f, i32x4.splat(i32.load16_u(address))), 0);
 
-const blockWords = words(['x', 'y', 'count', 'outside']);
+const blockWords = words(['x y count outside']);
 /** y[i] = f32(x[i]), both without gaps; a unit is a block, which is fetched into scratch memory when x lies outside */
 const widenBlocks = kernel('fromHalf', blockWords, ({ f, fetch, start, end, scratch, locals }) => {
   const w = locals();

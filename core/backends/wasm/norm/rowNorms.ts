@@ -151,7 +151,7 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
   const r = f.let(v128.load32_splat(p.r!));
   const [sums, products] = [accumulators(f, 2), accumulators(f, 2)];
   for (const s of [...sums, ...products]) f.set(s, f32x4.const(0, 0, 0, 0));
-  const [g, x, gamma] = [f.local('i32'), f.local('i32'), f.local('i32')];
+  const [g, x, gamma] = f.locals('i32');
   const restart = (): void => {
     f.set(g, p.g!);
     f.set(x, p.x!);

@@ -82,8 +82,7 @@ export const columns = <P extends string>(
   const blocks = pixel.map((p) => f.let(p));
   const after = f.let(read('pixels'));
   const rowBytes = f.let(read('rowBytes'));
-  const height = f.local('i32');
-  const blockBytes = f.local('i32');
+  const [height, blockBytes] = f.locals('i32');
   f.while(after, () => {
     f.set(height, select(i32.lt_u(after, BLOCK), after, i32.const(BLOCK)));
     const rest = f.let(channels);
@@ -120,9 +119,7 @@ export const perGroup = <P extends string>(
   arrays: readonly I32[],
   use: (sums: readonly Local<'f64'>[], group: I32, first: I32) => void,
 ): void => {
-  const first = f.local('i32');
-  const group = f.local('i32');
-  const i = f.local('i32');
+  const [first, group, i] = f.locals('i32');
   f.set(group, 0);
   f.for(first, 0, channels, read('groupSize'), () => {
     const sums = arrays.map(() => f.local('f64'));

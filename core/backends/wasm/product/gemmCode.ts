@@ -15,28 +15,8 @@ export type ModeB = 'packed' | 'direct';
 
 /** strides in bytes */
 const gemmWords = words([
-  'a',
-  'aRow',
-  'aK',
-  'aGroup',
-  'b',
-  'bK',
-  'bPanel',
-  'bGroup',
-  'c',
-  'cRow',
-  'cGroup',
-  'm',
-  'n',
-  'k',
-  'rowsPerUnit',
-  'panelsPerUnit',
-  'rowBlocks',
-  'columnBlocks',
-  'splits',
-  'kPerSplit',
-  'splitStride',
-  'kBlock',
+  'a aRow aK aGroup b bK bPanel bGroup c cRow cGroup m n k',
+  'rowsPerUnit panelsPerUnit rowBlocks columnBlocks splits kPerSplit splitStride kBlock',
 ]);
 
 /** Splits `value` as a number in mixed radix: value = rest·radix + digit. */
@@ -59,7 +39,7 @@ export const gemmKernel = (tile: Tile, modeA: ModeA, modeB: ModeB) => {
     const functions = tileFunctions(m, variant);
     const packPanel = modeA === 'pack' ? packPanelFunction(m, tile.rows) : undefined;
     const w = locals();
-    const [u, k0, panel, row] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
+    const [u, k0, panel, row] = f.locals('i32');
     // Scratch: one spare tile, then the packed rows.
     const packed = f.let(i32.add(scratch, tile.rows * width * 4));
     f.for(u, start, end, 1, () => {
@@ -133,10 +113,10 @@ export const gemmKernel = (tile: Tile, modeA: ModeA, modeB: ModeB) => {
  */
 export const sumSplits = kernel(
   'sumSplits',
-  words(['partials', 'splits', 'splitStride', 'group', 'c', 'cRow', 'cGroup', 'm', 'n']),
+  words(['partials splits splitStride group c cRow cGroup m n']),
   ({ f, start, end, locals }) => {
     const w = locals();
-    const [u, j, s] = [f.local('i32'), f.local('i32'), f.local('i32')];
+    const [u, j, s] = f.locals('i32');
     const rowBytes = f.let(i32.shl(w.n, 2));
     f.for(u, start, end, 1, () => {
       const group = f.let(i32.div_u(u, w.m));

@@ -100,18 +100,7 @@ export const packPanelFunction = (m: Assembler, width: number): Func =>
     });
   });
 
-const packWords = words([
-  'source',
-  'laneStride',
-  'kStride',
-  'groupStride',
-  'lanes',
-  'k',
-  'stretches',
-  'stretchStride',
-  'target',
-  'panels',
-]);
+const packWords = words(['source laneStride kStride groupStride lanes k stretches stretchStride target panels']);
 
 /** target[group][panel][stretch][k][width]; unit = group·panels + panel */
 const packKernel = (width: number) =>
@@ -119,8 +108,7 @@ const packKernel = (width: number) =>
     const packPanel = packPanelFunction(m, width);
     const w = locals();
     const stretchBytes = f.let(i32.mul(w.k, width * 4));
-    const u = f.local('i32');
-    const s = f.local('i32');
+    const [u, s] = f.locals('i32');
     f.for(u, start, end, 1, () => {
       const group = f.let(i32.div_u(u, w.panels));
       const first = f.let(i32.mul(i32.sub(u, i32.mul(group, w.panels)), width));

@@ -134,9 +134,7 @@ export const tileFunction = (m: Assembler, variant: TileVariant, rows: number): 
     const bStep = variant.bStep ?? bStride;
     const pointers = Array.from({ length: readA.kind === 'rows' ? rows : 1 }, () => f.local('i32'));
     const aStep = readA.kind === 'rows' ? 4 : (readA.step ?? (stretches === 'runs' ? f.let(k) : aStride));
-    const list = f.local('i32');
-    const position = f.local('i32');
-    const i = f.local('i32');
+    const [list, position, i] = f.locals('i32');
     if (stretches === 'once') {
       for (const [r, p] of pointers.entries()) f.set(p, r === 0 ? a : i32.add(pointers[r - 1]!, aStride));
       stretch(f, acc, variant, pointers, aStep, b, bStep, k);
@@ -215,7 +213,7 @@ const copyTile = (
   validColumns: I32,
 ): void => {
   const [from, to] = [f.let(source), f.let(target)];
-  const [r, j] = [f.local('i32'), f.local('i32')];
+  const [r, j] = f.locals('i32');
   const bytes = f.let(i32.shl(validColumns, 2));
   f.for(r, 0, rows, 1, () => {
     f.for(j, 0, bytes, 4, () => f.emit(i32.store(i32.add(to, j), i32.load(i32.add(from, j)))));
