@@ -1,4 +1,5 @@
-import { add, asFloat, conv, dot, reshape, type Tensor } from '../core/index.ts';
+import { add, asFloat, conv, dot, mul, reshape, ShapeError, type Tensor } from '../core/index.ts';
+import type { LowRank } from './linear.ts';
 import { fanIn, Param } from './spec.ts';
 
 /** Kernel [kh, kw, in, out] (checkpoints: [out, in, kh, kw]), bias [out]. */
@@ -16,12 +17,16 @@ export function convSpec(inputs: number, outputs: number, size: number): Conv<Pa
   };
 }
 
+/** A convolution with or without adapter: A a kernel [kh, kw, in, r] of the same size, B [r, out]. */
+export type AdaptedConv = { readonly weight: Tensor; readonly bias?: Tensor; readonly adapter?: LowRank };
+
 /**
- * x[n, h, w, in] → [n, h', w', out]; by default stride 1 and padding that keeps the size. A 1×1 kernel is a `dot`.
- * @throws ShapeError. cost 2·n·h'·w'·kh·kw·in·out flop
+ * x[n, h, w, in] → x∗W + b + scale·(x∗A)·B  [n, h', w', out]; by default stride 1 and padding that keeps the size.
+ * A 1×1 kernel is a `dot`. The low-rank term (LoCon) never forms ΔW = scale·A·B.
+ * @throws ShapeError. cost 2·n·h'·w'·kh·kw·in·out (+ 2·n·h'·w'·r·(kh·kw·in + out)) flop
  */
 export function conv2d(
-  p: { readonly weight: Tensor; readonly bias?: Tensor },
+  p: AdaptedConv,
   x: Tensor,
   {
     stride = 1,
@@ -33,14 +38,35 @@ export function conv2d(
   const [n, h, w] = x.shape as [number, number, number];
   const weight = asFloat(p.weight);
   const bias = (y: Tensor): Tensor => (p.bias ? add(y, p.bias) : y);
+  const adapted = (y: Tensor): Tensor =>
+    p.adapter ? add(y, lowRank(p.adapter, x, p.weight.shape, { stride, padding, groups })) : y;
   if (kh === 1 && kw === 1 && stride === 1 && padding === 0 && groups === 1) {
     const rows = reshape(x, [1, n * h * w, x.shape[3]!]);
-    return reshape(bias(dot(rows, reshape(weight, [1, inputs, outputs]))), [n, h, w, outputs]);
+    return adapted(reshape(bias(dot(rows, reshape(weight, [1, inputs, outputs]))), [n, h, w, outputs]));
   }
   const sides = [padding, padding] as const;
   const pad =
     typeof padding === 'number'
       ? ([sides as readonly [number, number], sides as readonly [number, number]] as const)
       : padding;
-  return bias(conv(x, weight, { stride: [stride, stride], pad, groups }));
+  return adapted(bias(conv(x, weight, { stride: [stride, stride], pad, groups })));
+}
+
+/** scale·(x∗A)·B: the kernel of few channels first, then every pixel by itself. */
+function lowRank(
+  { A, B, scale }: LowRank,
+  x: Tensor,
+  [kh, kw, inputs, outputs]: readonly number[],
+  { groups, ...how }: { readonly stride: number; readonly padding: Padding; readonly groups: number },
+): Tensor {
+  const rank = B.shape[0]!;
+  if (groups !== 1 || A.shape.join() !== [kh, kw, inputs, rank].join() || B.shape.join() !== [rank, outputs].join())
+    throw new ShapeError(
+      `conv2d: adapter A[${A.shape.join(', ')}], B[${B.shape.join(', ')}] for a kernel ` +
+        `[${kh}, ${kw}, ${inputs}, ${outputs}] in ${groups} groups; expected A[kh, kw, in, r], B[r, out] and one group`,
+    );
+  const narrow = mul(conv2d({ weight: A }, x, how), scale);
+  const [n, h, w] = narrow.shape as [number, number, number];
+  const wide = dot(reshape(narrow, [1, n * h * w, rank]), reshape(B, [1, rank, outputs!]));
+  return reshape(wide, [n, h, w, outputs!]);
 }

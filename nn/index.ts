@@ -1,7 +1,7 @@
 /** The layers: parameters in, graph out. Each takes its parameters as a plain record with checkpoint names. */
 export { geglu, gelu, quickGelu, silu } from './activations.ts';
 export { type Attention, attention, attentionSpec } from './attention.ts';
-export { type Conv, conv2d, convSpec, type Padding } from './conv.ts';
+export { type AdaptedConv, type Conv, conv2d, convSpec, type Padding } from './conv.ts';
 export { type Embedding, embedding, embeddingSpec, timestepEmbedding } from './embedding.ts';
 export { init } from './init.ts';
 export { fileShape, permuteAxes, toFileLayout, toModelLayout, toModelShape } from './layout.ts';

@@ -4,7 +4,7 @@ import { fanIn, type Init, Param } from './spec.ts';
 /** Weight [out, in] as PyTorch stores it, bias [out]. */
 export type Linear<T = Tensor> = { readonly weight: T; readonly bias?: T };
 
-/** A low-rank addition to a weight: ΔW = scale·(A·B)ᵀ with A [in, r], B [r, out]. */
+/** A low-rank addition to a weight: ΔW = scale·(A·B)ᵀ with A [in, r] (of a convolution [kh, kw, in, r]), B [r, out]. */
 export type LowRank = { readonly A: Tensor; readonly B: Tensor; readonly scale: number | Tensor };
 
 /** A linear layer with or without adapter. Every `Linear` is one, so models need not know about adapters. */

@@ -2,7 +2,7 @@
 import { type Tensor, tensor } from '../../core/index.ts';
 import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { type Adapter, type HostKey, initAdapters } from '../adapter.ts';
-import type { AdaptedModule } from '../attach.ts';
+import { type AdaptedModule, inLayer } from '../attach.ts';
 import { mapNetworks, type PerNetwork } from '../networks.ts';
 import { ranksByHand } from '../targets.ts';
 import { Field, type Fields, type HostModule, type Place, type Places, type Ranks } from './method.ts';
@@ -42,9 +42,9 @@ export const lowRank = {
       (path) => ranks[path]!,
       { a: c.gainA },
     ),
-  attach: (module: AdaptedModule, { A, B }: Adapter, c: Scaled): object => ({
+  attach: (module: AdaptedModule, adapter: Adapter, c: Scaled): object => ({
     ...module,
-    adapter: { A, B, scale: c.scale },
+    adapter: inLayer(module, adapter, c.scale),
   }),
   /** The scale is multiplied into B: what is drawn from this value is drawn from the file too, to the bit. */
   toFile({ rank, fields }: HostModule, place: Place, c: Scaled): AdapterModule | undefined {
@@ -57,6 +57,7 @@ export const lowRank = {
       dIn: inputsOf(place),
       dOut: place[0],
       scale: 1,
+      ...(place.length === 4 ? { kernel: [place[2]!, place[3]!] as const } : {}),
     };
   },
   fromFile: ({ A, B, rank, dIn, dOut }: AdapterModule): { readonly A: Tensor; readonly B: Tensor } => ({

@@ -90,6 +90,65 @@ test('a 1×1 convolution by way of dot equals the convolution', async () => {
   for (const [i, value] of (await numbers(slow)).entries()) expect(fast[i]).toBeCloseTo(value, 12);
 });
 
+test('a convolution with an adapter is the convolution with the kernel W + scale·A·B', async () => {
+  const [inputs, outputs, rank, scale] = [3, 4, 2, 0.7];
+  for (const [kh, kw, how] of [
+    [1, 1, {}],
+    [3, 3, {}],
+    [
+      3,
+      3,
+      {
+        stride: 2,
+        padding: [
+          [0, 1],
+          [0, 1],
+        ] as const,
+      },
+    ],
+    [
+      1,
+      3,
+      {
+        padding: [
+          [0, 0],
+          [1, 1],
+        ] as const,
+      },
+    ],
+    [2, 2, { stride: 2, padding: 0 }],
+  ] as const) {
+    // biome-ignore format: one line each
+    const [x, weight, bias] = [draw(1, 2, 5, 6, inputs), draw(2, kh, kw, inputs, outputs), draw(3, outputs)];
+    const [A, B] = [draw(4, kh, kw, inputs, rank), draw(5, rank, outputs)];
+    const [w, a, up] = await Promise.all([weight, A, B].map(numbers));
+    const dense = w!.map((v, at) => {
+      const [tap, o] = [Math.floor(at / outputs), at % outputs];
+      let sum = v;
+      for (let k = 0; k < rank; k++) sum += scale * a![tap * rank + k]! * up![k * outputs + o]!;
+      return sum;
+    });
+    const want = conv2d({ weight: tensor(dense, weight.shape, 'f64'), bias }, x, how);
+    const got = conv2d({ weight, bias, adapter: { A, B, scale } }, x, how);
+    expect(got.shape).toEqual(want.shape);
+    const expected = await numbers(want);
+    for (const [i, value] of (await numbers(got)).entries()) expect(value).toBeCloseTo(expected[i]!, 12);
+  }
+});
+
+test('an adapter of another kernel, or on a convolution in groups, is refused with both shapes', () => {
+  const zeros = (...shape: number[]) => tensor(new Float32Array(shape.reduce((n, side) => n * side, 1)), shape);
+  const [x, weight] = [zeros(1, 4, 4, 2), zeros(3, 3, 2, 6)];
+  const adapter = { A: zeros(3, 3, 2, 1), B: zeros(1, 6), scale: 1 };
+  expect(() => conv2d({ weight, adapter }, x)).not.toThrow();
+  for (const wrong of [{ A: zeros(1, 1, 2, 1) }, { A: zeros(3, 3, 2, 2) }, { B: zeros(1, 5) }])
+    expect(() => conv2d({ weight, adapter: { ...adapter, ...wrong } }, x)).toThrow(
+      'for a kernel [3, 3, 2, 6] in 1 groups; expected A[kh, kw, in, r], B[r, out] and one group',
+    );
+  const grouped = { weight: zeros(3, 3, 1, 6), adapter: { ...adapter, A: zeros(3, 3, 1, 1) } };
+  expect(() => conv2d(grouped, x, { groups: 2 })).toThrow('in 2 groups');
+});
+
 test('upsampleNearest takes pixel ⌊i·h/h′⌋ for every pair of sizes', async () => {
   const side = fc.integer({ min: 1, max: 9 });
   await fc.assert(

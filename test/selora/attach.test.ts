@@ -45,12 +45,12 @@ describe('attach', () => {
       );
     },
   );
-  test('a module that is no linear layer is refused: nothing would read the adapter', () => {
+  test('a module that is no layer with inputs and outputs is refused: nothing would read the adapter', () => {
     const c = randomCase(1, 'f64');
     const base = { ...c.base, norm: { weight: tensor([1, 2]) }, l2: c.base.l };
     for (const path of ['norm', 'l2', 'l2.0.weight'])
       expect(() => attach(base, { [path]: c.adapters['l.0']! }, 1)).toThrow(
-        new RangeError(`${path} is not a linear layer of the base`),
+        new RangeError(`${path} is neither a linear layer nor a convolution of the base`),
       );
   });
   test('an adapter of another size is refused by name', () => {

@@ -75,6 +75,7 @@ describe.each(METHODS.map((m): [string, Method] => [m.name, m]))('%s', (_name, m
   const places: Places = new Map([
     ['a.to_q', [6, 4]],
     ['a.to_k', [3, 5]],
+    ['a.conv', [4, 2, 3, 3]],
   ]);
   const ranks = method.ranks(c, { unet: places, text: new Map() });
 
