@@ -1,0 +1,42 @@
+/** What is told before the loader of TypeScript runs, through the commands as package.json names them. */
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '../../..');
+const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  readonly scripts: Readonly<Record<string, string>>;
+};
+const commands = Object.entries(scripts).filter(([, line]) => line.includes(' train/'));
+
+it('every command is started so', () => {
+  expect(commands.length).toBeGreaterThan(10);
+  for (const [name, line] of commands)
+    expect(line, name).toBe(`node --import ./train/cli/start.mjs --import tsx train/${name}.ts`);
+});
+
+describe.skipIf(process.platform === 'win32')('where few files may be open', () => {
+  it.each([22, 24, 32, 48, 64, 100])('%i: one line', async (files) => {
+    const script = `ulimit -n ${files}; exec ${scripts.inspect} models/small-base`;
+    const { code, stderr } = await promisify(execFile)('sh', ['-c', script], { cwd: root }).catch((error) => error);
+    expect(stderr).toMatch(/^too few files may be open at once: \d+ more, and 100 are needed \(ulimit -n 256\)\n$/);
+    expect(code).toBe(1);
+  });
+});
+
+it('an older Node: one line', async () => {
+  const old = "Object.defineProperty(process, 'versions', { value: { node: '18.20.4' } })";
+  const args = [
+    '--import',
+    `data:text/javascript,${encodeURIComponent(old)}`,
+    '--import',
+    './train/cli/start.mjs',
+    '-e',
+    '',
+  ];
+  const { code, stderr } = await promisify(execFile)(process.execPath, args, { cwd: root }).catch((error) => error);
+  expect(stderr).toBe('Node 18.20.4 is too old: 20 or later is needed\n');
+  expect(code).toBe(1);
+});
