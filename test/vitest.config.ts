@@ -1,15 +1,39 @@
 import { defineConfig } from 'vitest/config';
 import SlowestFirst from './support/slowest-first.ts';
 
+/**
+ * Files with a process of their own. The others share one per worker, in which modules are loaded and hot code is
+ * compiled once: half of the time of a short file.
+ */
+const alone = [
+  // WebGPU: Dawn and the software driver live as long as their process
+  'test/core/webgpu/*.test.ts',
+  'test/core/backends.test.ts',
+  'test/core/memory.test.ts',
+  'test/models/backends.test.ts',
+  'test/train/estimate/estimate.test.ts',
+  // what they replace or look at is the process's: modules, flags of V8, memory, exit code, signals
+  'test/badinputs/data.test.ts',
+  'test/core/compile.test.ts',
+  'test/core/wasm/moving-inputs.test.ts',
+  'test/selora/methods/toy.test.ts',
+  'test/train/trainer/refusals.test.ts',
+  'test/train/trainer/run.test.ts',
+];
+const all = ['test/**/*.test.ts'];
+
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
   test: {
-    include: ['test/**/*.test.ts'],
-    // WebGPU (Dawn) and WASM workers want a process of their own per file
     pool: 'forks',
     maxWorkers: 2,
     sequence: { sequencer: SlowestFirst },
+    setupFiles: ['test/support/each-file.ts'],
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    projects: [
+      { extends: true, test: { name: 'alone', include: alone, isolate: true } },
+      { extends: true, test: { name: 'together', include: all, exclude: alone, isolate: false } },
+    ],
   },
 });

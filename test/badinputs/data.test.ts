@@ -3,7 +3,6 @@
  * folder named by SELORA_BADINPUTS, or beside the repository. `train/data/folders.test.ts`,
  * `train/data/layouts.test.ts` and `train/data/images.test.ts` hold cases of our own.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -11,6 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { type Dataset, loadDataset } from '../../train/data/dataset.ts';
 import { readImage } from '../../train/data/pictures/images.ts';
+import { materialised } from '../support/bad-inputs.ts';
 import { there } from '../support/there.ts';
 
 const corpus = resolve(process.env.SELORA_BADINPUTS ?? '../shared/badinputs');
@@ -26,6 +26,7 @@ const CASE = z.object({
   kind: z.string(),
   expect: z.enum(['reject', 'accept', 'either']),
   file: z.string(),
+  apply: z.looseObject({}),
   message_names: z.object({ file: z.string(), any_of: z.array(z.string()) }).optional(),
   limits: z.object({ seconds: z.number().optional(), extra_rss_mb: z.number().optional() }).optional(),
   must_not_appear: z.array(z.string()).optional(),
@@ -55,13 +56,7 @@ const cases = readCases();
 const scratch = mkdtempSync(join(tmpdir(), 'selora-badinputs-'));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-function materialise(id: string): string {
-  const made = spawnSync(process.execPath, [join(corpus, 'materialise.mjs'), id, join(scratch, id)], {
-    encoding: 'utf8',
-  });
-  expect(made.status, made.stderr).toBe(0);
-  return made.stdout.trim();
-}
+const made = found ? materialised({ folder: corpus, cases }, scratch) : new Map<string, string>();
 
 /** The image put in place of img/05.png, as [0, 255] RGB. */
 async function checkPixels(dataset: Dataset, { file, value }: Case): Promise<void> {
@@ -110,7 +105,7 @@ describe.runIf(found)('bad and good inputs', () => {
   it('has cases', () => void expect(cases.length).toBeGreaterThan(60));
 
   it.each(cases.map((each) => [each.id, each] as const))('%s', { timeout: 240_000 }, async (id, each) => {
-    const dir = materialise(id);
+    const dir = made.get(id)!;
     const before = process.memoryUsage().rss;
     const start = performance.now();
     const outcome = await loadDataset(dir).then(

@@ -2,7 +2,6 @@
  * Weights files, configurations and model folders of the bad-inputs corpus get their verdicts. The corpus is optional
  * (SELORA_BADINPUTS or ../shared/badinputs); models/io/safetensors.test.ts and models/io/base.test.ts hold cases of our own.
  */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -15,7 +14,7 @@ import { PARTS } from '../../models/names.ts';
 import { specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
-import { type BadCase, badInputs, expectRefusal } from '../support/bad-inputs.ts';
+import { type BadCase, badInputs, expectRefusal, materialised } from '../support/bad-inputs.ts';
 
 const corpus = badInputs();
 const casesOf = (...kinds: string[]) => corpus?.cases.filter((c) => kinds.includes(c.kind)) ?? [];
@@ -56,17 +55,18 @@ describe.runIf(corpus !== undefined)('bad inputs: safetensors', () => {
 
 describe.runIf(corpus !== undefined)('bad inputs: configurations and layouts', () => {
   let scratch: string;
+  let made: ReadonlyMap<string, string>;
   beforeAll(() => {
     scratch = mkdtempSync(path.join(tmpdir(), 'selora-bad-'));
+    const cases = corpus!.cases.filter(({ kind }) => kind === 'config' || kind === 'layout');
+    made = materialised({ folder: corpus!.folder, cases }, scratch);
   });
   afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
   it.each(casesOf('config', 'layout').map((bad) => [bad.id, bad.expect, bad] as const))(
     '%s: %s',
     async (id, _expect, bad) => {
-      const folder = execFileSync('node', [path.join(corpus!.folder, 'materialise.mjs'), id, path.join(scratch, id)], {
-        encoding: 'utf8',
-      }).trim();
+      const folder = made.get(id)!;
       await judge(bad, async () => {
         const base = await openBase(folder);
         checkWeights(base.parts.unet, specShapes(unetSpec(base.configs.unet)));

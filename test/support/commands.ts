@@ -34,12 +34,13 @@ export async function runCommand(
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** `npx tsx train/NAME.ts …` as a process of its own. */
+/** `npx tsx train/NAME.ts …` as a process of its own, or another program of node's. */
 export function runProcess(
   name: string,
   args: readonly string[],
+  program: readonly string[] = ['--import', 'tsx', `train/${name}.ts`],
 ): Promise<Outcome & { readonly signal: string | null }> {
-  const child = spawn(process.execPath, ['--import', 'tsx', `train/${name}.ts`, ...args], {
+  const child = spawn(process.execPath, [...program, ...args], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
   });

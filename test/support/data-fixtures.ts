@@ -1,23 +1,18 @@
 /** Data folders made in code for the tests of the loaders. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, expect } from 'vitest';
+import { expect } from 'vitest';
 import { FileError } from '../../models/io/error.ts';
 import { encodePng } from '../../train/data/pictures/image-write.ts';
+import { scratch } from './scratch.ts';
 
-/** Where all folders of a test file are; removed at its end. */
-export const scratch = mkdtempSync(join(tmpdir(), 'selora-folders-'));
-afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+export { scratch };
 
 /** A small PNG. */
-export let film: Uint8Array;
-beforeAll(async () => {
-  film = await encodePng(
-    new Float32Array(8 * 8 * 3).map((_, at) => Math.sin(at)),
-    8,
-  );
-});
+export const film: Uint8Array = await encodePng(
+  new Float32Array(8 * 8 * 3).map((_, at) => Math.sin(at)),
+  8,
+);
 
 let made = 0;
 /** A fresh folder with these files; `undefined` stands for a small film. */

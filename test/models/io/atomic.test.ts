@@ -16,6 +16,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { createFolderAtomic, sweepTemporary, writeFileAtomic } from '../../../models/io/atomic.ts';
 import { asFileError, FileError, listed, printable } from '../../../models/io/error.ts';
 import { makeRunFolder, writeRunFile } from '../../../train/run/atomic.ts';
+import { compiled } from '../../support/compiled.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-atomic-'));
@@ -141,8 +142,7 @@ describe('messages', () => {
 });
 
 const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
-const child = path.join(import.meta.dirname, '../../support/io-atomic-child.ts');
-const node = [process.execPath, '--import', 'tsx', child];
+const node = [process.execPath, await compiled(path.join(import.meta.dirname, '../../support/io-atomic-child.ts'))];
 
 /** After whatever happened: the file is of one round, every checkpoint is complete, leftovers can be swept. */
 async function expectWhole(folder: string): Promise<void> {

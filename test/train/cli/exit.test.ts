@@ -2,15 +2,10 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { compiled } from '../../support/compiled.ts';
 
-const run = (...args: string[]) =>
-  spawnSync(
-    process.execPath,
-    ['--import', 'tsx', join(import.meta.dirname, '../../support/exit-code-child.ts'), ...args],
-    {
-      encoding: 'utf8',
-    },
-  );
+const script = await compiled(join(import.meta.dirname, '../../support/exit-code-child.ts'));
+const run = (...args: string[]) => spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' });
 
 test.each([0, 130, 143])('a command that ends well keeps the code it set: %i', (code) => {
   expect(run(String(code)).status).toBe(code);

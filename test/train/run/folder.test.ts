@@ -21,7 +21,7 @@ import { FAULTS, scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = scratchFolder();
-const script = compiled(path.join(import.meta.dirname, '../../support/run-child.ts'));
+const script = await compiled(path.join(import.meta.dirname, '../../support/run-child.ts'));
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const locks = (folder: string) => readdirSync(folder).filter((name) => name.startsWith('lock-'));
 

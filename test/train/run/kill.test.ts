@@ -13,7 +13,7 @@ import { there } from '../../support/there.ts';
 const scratch = scratchFolder();
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const script = path.join(import.meta.dirname, '../../support/run-child.ts');
-const node = [process.execPath, compiled(script)] as const;
+const node = [process.execPath, await compiled(script)] as const;
 const STEPS = 300;
 
 /** A child that has said "ready"; `output` grows. */

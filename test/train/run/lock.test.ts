@@ -126,8 +126,8 @@ describe('the end of a run', () => {
 
 const unshares = spawnSync('unshare', ['--pid', '--fork', '--mount-proc', 'true']).status === 0;
 if (!unshares) process.stderr.write('skipped: locks in two PID namespaces (unshare is not allowed here)\n');
-describe.runIf(unshares)('two containers on one disk', () => {
-  const script = compiled(path.join(import.meta.dirname, '../../support/run-child.ts'));
+describe.runIf(unshares)('two containers on one disk', async () => {
+  const script = await compiled(path.join(import.meta.dirname, '../../support/run-child.ts'));
   const inside = async (folder: string, steps: number): Promise<{ child: ChildProcess; said: () => string }> => {
     const child = spawn('unshare', [
       '--pid',

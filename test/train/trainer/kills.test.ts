@@ -16,7 +16,7 @@ import { FAULTS, filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
 const scratch = scratchFolder();
-const script = compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
+const script = await compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
 const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 7;

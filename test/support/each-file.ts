@@ -1,0 +1,4 @@
+/** What vitest runs before each test file. */
+import { renew } from './scratch.ts';
+
+renew();
