@@ -1,5 +1,4 @@
 /** Opening a backend by name; the heavy ones are only loaded when asked for. */
-import { existsSync } from 'node:fs';
 import type { Backend, BackendName } from '../compile/backend.ts';
 import { CoreError } from '../ir/errors.ts';
 
@@ -31,25 +30,10 @@ export async function openBackend(name: BackendChoice = 'auto', options: OpenOpt
     case 'gpujs':
       return (await (await import('./gpujs/index.ts')).gpujsBackend()) as Backend;
     case 'auto': {
-      if (!mayHaveGpu()) return openBackend('wasm', options);
       const { hasHardwareAdapter } = await import('./webgpu/device.ts');
       return openBackend((await hasHardwareAdapter()) ? 'webgpu' : 'wasm', options);
     }
     default:
       throw new CoreError(`--backend ${String(name)}: expected one of auto, ${backendNames.join(', ')}`);
   }
-}
-
-/** Dawn complains on the console where Linux has no Vulkan loader; then there is no need to ask it. */
-function mayHaveGpu(): boolean {
-  if (process.platform !== 'linux') return true;
-  const folders = [
-    ...(process.env.LD_LIBRARY_PATH?.split(':') ?? []),
-    ...['/usr/lib', '/usr/lib64', '/lib', '/usr/local/lib'].flatMap((f) => [
-      f,
-      `${f}/x86_64-linux-gnu`,
-      `${f}/aarch64-linux-gnu`,
-    ]),
-  ];
-  return folders.some((f) => f !== '' && existsSync(`${f}/libvulkan.so.1`));
 }

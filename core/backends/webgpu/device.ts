@@ -40,9 +40,27 @@ const softwareNames = /swiftshader|llvmpipe|lavapipe|softpipe|warp|basic render/
 let entry: GPU | undefined;
 let opened: Promise<Gpu> | undefined;
 
+const noAdapter = (): NoAdapterError =>
+  new NoAdapterError(
+    "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
+  );
+
+/** Dawn prints a warning and a stack of its own where Linux has no Vulkan loader; then it is not asked at all. */
+const hasLoader = (): boolean => {
+  if (process.platform !== 'linux') return true;
+  try {
+    process.dlopen({ exports: {} }, 'libvulkan.so.1');
+  } catch (error) {
+    // a library that loads is refused for not being an addon
+    return /did not self-register/.test((error as Error).message);
+  }
+  return true;
+};
+
 /** The entry point of Dawn, loaded and created once. Timestamps come as the device counts them, not in 100 µs steps. */
 export const gpuEntry = async (): Promise<GPU> => {
   if (!entry) {
+    if (!hasLoader()) throw noAdapter();
     const { create, globals } = await import('webgpu').catch((error: Error) => {
       throw new NoAdapterError(
         `WebGPU does not load on ${process.platform}-${process.arch}: ${error.message.split('\n', 1)[0]}`,
@@ -69,10 +87,7 @@ export const hasHardwareAdapter = async (): Promise<boolean> => {
 
 const open = async (): Promise<Gpu> => {
   const adapter = await (await gpuEntry()).requestAdapter({ powerPreference: 'high-performance' });
-  if (!adapter)
-    throw new NoAdapterError(
-      "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
-    );
+  if (!adapter) throw noAdapter();
   const { vendor, architecture, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
   const features = (['timestamp-query', 'subgroups'] as const).filter((f) => adapter.features.has(f));
   const [timestamps, subgroups] = [features.includes('timestamp-query'), features.includes('subgroups')];

@@ -5,8 +5,10 @@ import { expect, test } from 'vitest';
 
 const root = join(import.meta.dirname, '../../..');
 const run = (source: string, env: Record<string, string> = {}) =>
+  start(['--expose-gc', '--import', 'tsx', '--input-type=module', '-e', source], env);
+const start = (args: readonly string[], env: Record<string, string> = {}) =>
   new Promise<{ code: number | null; signal: string | null; out: string; err: string }>((resolve) => {
-    const child = spawn(process.execPath, ['--expose-gc', '--import', 'tsx', '--input-type=module', '-e', source], {
+    const child = spawn(process.execPath, args, {
       cwd: root,
       env: { ...process.env, ...env },
     });
@@ -55,4 +57,18 @@ test('without an adapter one line says what to install', { timeout: 60_000 }, as
   expect(lines[0]).toBe('false');
   expect(lines).toHaveLength(2);
   expect(lines[1]).toMatch(/^NoAdapterError: no WebGPU adapter: install .*mesa-vulkan-drivers.* npx tsx test\/run\.ts/);
+});
+
+test.runIf(process.platform === 'linux')('without a Vulkan loader nothing of Dawn reaches the terminal', async () => {
+  // also on a machine that has one
+  const missing = `const { dlopen } = process;
+    process.dlopen = (module, file, ...rest) => {
+      if (file === 'libvulkan.so.1') throw new Error(file + ': cannot open shared object file');
+      return dlopen(module, file, ...rest);
+    };`;
+  const preload = `data:text/javascript,${encodeURIComponent(missing)}`;
+  const args = ['--import', preload, '--import', 'tsx', 'train/bench.ts', '--backend', 'webgpu', '--ms', '1'];
+  const { code, out, err } = await start(args, { LD_LIBRARY_PATH: '' });
+  expect({ code, out }).toEqual({ code: 1, out: '' });
+  expect(err).toMatch(/^no WebGPU adapter: install .*\n$/);
 });
