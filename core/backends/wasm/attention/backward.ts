@@ -140,7 +140,7 @@ const gradKernel = (causal: boolean) =>
           const [from, to] = [f.let(dq), f.let(i32.add(word.dq, offset))];
           f.for(i, 0, rows, 1, () => {
             const [x, y] = [f.let(from), f.let(to)];
-            alongRow(f, m, d, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
+            alongRow(f, m, 1, d, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
             f.inc(from, wideBytes);
             f.inc(to, rowBytes);
           });

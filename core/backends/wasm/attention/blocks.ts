@@ -37,7 +37,7 @@ export const packRows = (
   const left = f.let(rows);
   f.while(left, () => {
     const [p, q] = [f.let(from), f.let(to)];
-    alongRow(f, m, d, [p, q], (v) => f.emit(v.store(q, v.load(p))));
+    alongRow(f, m, 1, d, [p, q], (v) => f.emit(v.store(q, v.load(p))));
     f.inc(from, rowBytes);
     f.inc(to, i32.shl(d, 2));
     f.inc(left, -1);

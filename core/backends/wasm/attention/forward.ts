@@ -79,7 +79,7 @@ const forwardKernel = (causal: boolean) =>
       f.for(i, 0, rows, 1, () => {
         const k = f.let(v128.load32_splat(i32.add(sums, i32.shl(i, 2))));
         const [x, y] = [f.let(from), f.let(to)];
-        alongRow(f, m, d, [x, y], (v) => f.emit(v.store(y, f32x4.mul(v.loadPadded(x), k))));
+        alongRow(f, m, 1, d, [x, y], (v) => f.emit(v.store(y, f32x4.mul(v.loadPadded(x), k))));
         f.inc(from, i32.shl(wide, 2));
         f.inc(to, rowBytes);
       });

@@ -9,7 +9,7 @@ import {
   v128,
 } from '../assembler/assemble.ts';
 import { exp2BoundedF32x4, logF32x4 } from '../assembler/vectorMath.ts';
-import { accumulators, alongRow, combineAll } from '../loops/rows.ts';
+import { alongRow, maxRow, sumRow } from '../loops/rows.ts';
 import { PANEL } from './tiles.ts';
 
 type I32 = Local<'i32'>;
@@ -23,39 +23,21 @@ export const softmaxRow = (
   sumAt: Expr<'i32'>,
   lseAt: Expr<'i32'>,
 ): void => {
-  const low = f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity);
-  const tops = accumulators(f, 4);
-  for (const t of tops) f.set(t, low);
+  const top = maxRow(f, m, length, s);
   const p = f.let(s);
-  alongRow(f, m, length, [p], (v) => f.set(tops[v.u]!, f32x4.pmax(tops[v.u]!, v.mask(v.load(p), low))), 4);
-  const top = f.let(combineAll(f, tops, f32x4.pmax));
-  const sums = accumulators(f, 2);
-  for (const t of sums) f.set(t, f32x4.const(0, 0, 0, 0));
-  f.set(p, s);
-  alongRow(
-    f,
-    m,
-    length,
-    [p],
-    (v) => {
-      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(p), top));
-      f.emit(v.store(p, e));
-      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
-    },
-    2,
-  );
-  const total = combineAll(f, sums, f32x4.add);
+  const total = sumRow(f, m, 2, length, [p], (v) => {
+    const e = exp2BoundedF32x4(f, f32x4.sub(v.load(p), top));
+    f.emit(v.store(p, e));
+    return v.mask(e);
+  });
   f.emit(v128.store32_lane(sumAt, f32x4.div(1, total), 0));
   f.emit(v128.store32_lane(lseAt, f32x4.add(logF32x4(f, total), f32x4.mul(top, Math.LN2)), 0));
 };
 
 /** Σ g·o of one row, in every lane */
 export const rowProduct = (f: FunctionBuilder, m: Assembler, g: I32, o: I32, d: I32): Local<'v128'> => {
-  const sums = accumulators(f, 2);
-  for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
   const [x, y] = [f.let(g), f.let(o)];
-  alongRow(f, m, d, [x, y], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, f32x4.mul(v.load(x), v.load(y)))), 2);
-  return combineAll(f, sums, f32x4.add);
+  return sumRow(f, m, 2, d, [x, y], (v) => f32x4.mul(v.load(x), v.load(y)));
 };
 
 /** s → p = 2^(s − log₂e·lse), dp → scale·p·(dp − product) */
@@ -72,18 +54,11 @@ export const scoreRow = (
   const lse = f.let(f32x4.mul(v128.load32_splat(lseAt), Math.LOG2E));
   const k = f.let(f32x4.splat(scale));
   const [s, t] = [f.let(scores), f.let(slopes)];
-  alongRow(
-    f,
-    m,
-    length,
-    [s, t],
-    (v) => {
-      const e = exp2BoundedF32x4(f, f32x4.sub(v.load(s), lse));
-      f.emit(v.store(s, e));
-      f.emit(v.store(t, f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))));
-    },
-    2,
-  );
+  alongRow(f, m, 2, length, [s, t], (v) => {
+    const e = exp2BoundedF32x4(f, f32x4.sub(v.load(s), lse));
+    f.emit(v.store(s, e));
+    f.emit(v.store(t, f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))));
+  });
 };
 
 /** panels [⌈d/8⌉][n][8] → rows of d numbers */
@@ -105,7 +80,7 @@ export const unpack = (
     const [from, to] = [f.let(panel), f.let(base)];
     f.for(i, 0, n, 1, () => {
       const [x, y] = [f.let(from), f.let(to)];
-      alongRow(f, m, width, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
+      alongRow(f, m, 1, width, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
       f.inc(from, PANEL * 4);
       f.inc(to, rowBytes);
     });

@@ -2,6 +2,7 @@
 import type { DType } from '../../../ir/dtype.ts';
 import { type Expr, f32x4, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
 import { type KernelCode, type Words, words } from '../kernel.ts';
+import { combineAll } from '../loops/rows.ts';
 import { gather, gatherTail, laneMask, loadTail } from '../loops/tails.ts';
 import { unitNames, walk, walkNames, walkUnits } from '../loops/walk.ts';
 import { gatherStrides, unrollOf, usesInner } from './map.ts';
@@ -116,12 +117,6 @@ export const emitRows = (code: KernelCode<string>, s: ReduceStructure): void => 
         f.set(sums[0]!, combine(sums[0]!, value));
       });
     });
-    // pairwise, always in the same order
-    for (let step = 1; step < unroll; step *= 2)
-      for (let u = 0; u + step < unroll; u += 2 * step) f.set(sums[u]!, combine(sums[u]!, sums[u + step]!));
-    const total = sums[0]!;
-    f.set(total, combine(total, v128.shuffle32(total, total, [2, 3, 0, 1])));
-    f.set(total, combine(total, v128.shuffle32(total, total, [1, 0, 3, 2])));
-    f.emit(v128.store32_lane(kept.y!, stored(total, s.dtype), 0));
+    f.emit(v128.store32_lane(kept.y!, stored(combineAll(f, sums, combine), s.dtype), 0));
   });
 };

@@ -53,10 +53,10 @@ export const lastVector = (m: Assembler, left: I32): RowVector => ({
 export const alongRow = (
   f: FunctionBuilder,
   m: Assembler,
+  unroll: number,
   length: Expr<'i32'>,
   pointers: readonly I32[],
   visit: (vector: RowVector) => void,
-  unroll = 1,
 ): void => {
   const left = f.let(length);
   const round = (vectors: number): void => {
@@ -70,8 +70,8 @@ export const alongRow = (
 };
 
 /** accumulators of a row loop, combined pairwise in fixed order */
-export const accumulators = (f: FunctionBuilder, count: number): Local<'v128'>[] =>
-  Array.from({ length: count }, () => f.local('v128'));
+export const accumulators = (f: FunctionBuilder, count: number, start: Code): Local<'v128'>[] =>
+  Array.from({ length: count }, () => f.let(start));
 /** the combination of all lanes of all accumulators, in every lane */
 export const combineAll = (
   f: FunctionBuilder,
@@ -84,6 +84,30 @@ export const combineAll = (
   f.set(total, combine(total, v128.shuffle32(total, total, [2, 3, 0, 1])));
   f.set(total, combine(total, v128.shuffle32(total, total, [1, 0, 3, 2])));
   return total;
+};
+
+/** `value` of all vectors of a row combined, in every lane; of the last one it must leave the lanes beyond as `start` */
+const foldRow =
+  (start: Code, combine: (a: Code, b: Code) => Code) =>
+  (
+    f: FunctionBuilder,
+    m: Assembler,
+    unroll: number,
+    length: Expr<'i32'>,
+    pointers: readonly I32[],
+    value: (vector: RowVector) => Code,
+  ): Local<'v128'> => {
+    const all = accumulators(f, unroll, start);
+    alongRow(f, m, unroll, length, pointers, (v) => f.set(all[v.u]!, combine(all[v.u]!, value(v))));
+    return combineAll(f, all, combine);
+  };
+const LOW = f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity);
+export const ZERO = f32x4.const(0, 0, 0, 0);
+export const sumRow = foldRow(ZERO, f32x4.add);
+/** the maximum of a row; passes over NaN */
+export const maxRow = (f: FunctionBuilder, m: Assembler, length: Expr<'i32'>, row: I32): Local<'v128'> => {
+  const x = f.let(row);
+  return foldRow(LOW, f32x4.pmax)(f, m, 4, length, [x], (v) => v.mask(v.load(x), LOW));
 };
 
 /** 1/n of an unsigned number in all lanes */

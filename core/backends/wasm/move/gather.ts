@@ -34,7 +34,7 @@ const rowsById = (
     });
   });
 const gatherWide = rowsById('gather rows', ({ f, m }, from, to, bytes) =>
-  alongRow(f, m, i32.shr_u(bytes, 2), [from, to], (v) => f.emit(v.store(to, v.load(from)))),
+  alongRow(f, m, 1, i32.shr_u(bytes, 2), [from, to], (v) => f.emit(v.store(to, v.load(from)))),
 );
 /** rows of any number of bytes (half floats), which may lie outside */
 const gatherHalves = rowsById('gather rows of halves', ({ f, fetch, read }, from, to, bytes) =>
@@ -84,7 +84,7 @@ const scatterKernel = (dtype: DType) => {
       f.if(i32.lt_u(id, read('rows')), () => {
         const x = f.let(from);
         const y = f.let(i32.add(base, i32.mul(id, bytes)));
-        alongRow(f, m, length, [x, y], (v) => f.emit(v.store(y, add(v.load(y), v.load(x)))));
+        alongRow(f, m, 1, length, [x, y], (v) => f.emit(v.store(y, add(v.load(y), v.load(x)))));
       });
       f.inc(from, bytes);
     });

@@ -59,7 +59,7 @@ const forwardKernel = (silu: boolean, wanted: Wanted): Kernel =>
     });
     if (!y) return;
     const [s, gamma] = [f.let(scale), f.let(p.gamma)];
-    alongRow(f, m, channels, [s, gamma], (v) => f.emit(v.storePadded(s, f32x4.mul(v.loadPadded(s), v.load(gamma)))));
+    alongRow(f, m, 1, channels, [s, gamma], (v) => f.emit(v.storePadded(s, f32x4.mul(v.loadPadded(s), v.load(gamma)))));
     columns(strip, silu ? 2 : 4, [p.x, p.y], [mean, scale, p.beta], (v, [mean, scale, beta]) => {
       const [mu, k, b] = [f.let(v.loadPadded(mean!)), f.let(v.loadPadded(scale!)), f.let(v.load(beta!))];
       return {
@@ -117,7 +117,7 @@ const gradKernel = (silu: boolean, wanted: Wanted): Kernel =>
       });
       const along = [sum, product, scale, p.gamma, p.dgamma, p.dbeta].map((x) => f.let(x));
       const [s, b, r, gamma, dgamma, dbeta] = along as [I32, I32, I32, I32, I32, I32];
-      alongRow(f, m, channels, keeps.dgamma || keeps.dbeta ? along : along.slice(0, 4), (v) => {
+      alongRow(f, m, 1, channels, keeps.dgamma || keeps.dbeta ? along : along.slice(0, 4), (v) => {
         f.emit(v.storePadded(b, f32x4.mul(v.loadPadded(b), v.loadPadded(r))));
         if (keeps.dbeta) f.emit(v.store(dbeta, v.loadPadded(s)));
         if (keeps.dgamma) f.emit(v.store(dgamma, v.loadPadded(b)));

@@ -17,7 +17,7 @@ import {
   type Word,
   words,
 } from '../kernel.ts';
-import { accumulators, alongRow, combineAll, reciprocal } from '../loops/rows.ts';
+import { accumulators, alongRow, combineAll, maxRow, reciprocal, sumRow, ZERO } from '../loops/rows.ts';
 import { cutUnits, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
 
@@ -84,41 +84,26 @@ const forwardKernel = variants((wanted) =>
   rowKernel(`row norm: ${wanted}`, ['x', ...wanted], ['gamma', 'beta', 'eps'], (row) => {
     const { f, m, at: p, width } = row;
     const perNumber = f.let(reciprocal(width));
-    const sums = accumulators(f, UNROLL);
-    const clear = (): void => {
-      for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
-    };
-    clear();
     const x = f.let(p.x!);
-    alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.load(x))), UNROLL);
-    const mu = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
-    clear();
+    const sum = sumRow(f, m, UNROLL, width, [x], (v) => v.load(x));
+    const mu = f.let(f32x4.mul(sum, perNumber));
     f.set(x, p.x!);
-    const square = (v: Code): Code => {
-      const d = f.let(f32x4.sub(v, mu));
-      return f32x4.mul(d, d);
-    };
-    alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(square(v.load(x))))), UNROLL);
-    const variance = f32x4.mul(combineAll(f, sums, f32x4.add), perNumber);
+    const squares = sumRow(f, m, UNROLL, width, [x], (v) => {
+      const d = f.let(f32x4.sub(v.load(x), mu));
+      return v.mask(f32x4.mul(d, d));
+    });
+    const variance = f32x4.mul(squares, perNumber);
     const r = f.let(f32x4.div(1, f32x4.sqrt(f32x4.add(variance, row.splat('eps')))));
     if (p.mu) f.emit(v128.store32_lane(p.mu, mu, 0));
     if (p.r) f.emit(v128.store32_lane(p.r, r, 0));
     if (!p.y) return;
     f.set(x, p.x!);
     const y = f.let(p.y);
-    const gamma = f.let(row.read('gamma'));
-    const beta = f.let(row.read('beta'));
-    alongRow(
-      f,
-      m,
-      width,
-      [x, y, gamma, beta],
-      (v) => {
-        const xhat = f32x4.mul(f32x4.sub(v.load(x), mu), r);
-        f.emit(v.store(y, f32x4.add(f32x4.mul(xhat, v.load(gamma)), v.load(beta))));
-      },
-      2,
-    );
+    const [gamma, beta] = [f.let(row.read('gamma')), f.let(row.read('beta'))];
+    alongRow(f, m, 2, width, [x, y, gamma, beta], (v) => {
+      const xhat = f32x4.mul(f32x4.sub(v.load(x), mu), r);
+      f.emit(v.store(y, f32x4.add(f32x4.mul(xhat, v.load(gamma)), v.load(beta))));
+    });
   }),
 );
 
@@ -149,8 +134,7 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
   const perNumber = f.let(reciprocal(width));
   const mu = f.let(v128.load32_splat(p.mu!));
   const r = f.let(v128.load32_splat(p.r!));
-  const [sums, products] = [accumulators(f, 2), accumulators(f, 2)];
-  for (const s of [...sums, ...products]) f.set(s, f32x4.const(0, 0, 0, 0));
+  const [sums, products] = [accumulators(f, 2, ZERO), accumulators(f, 2, ZERO)];
   const [g, x, gamma] = f.locals('i32');
   const restart = (): void => {
     f.set(g, p.g!);
@@ -161,69 +145,41 @@ const gradOfRow = ({ f, m, at: p, width, read }: RowBody): void => {
   const [dgamma, dbeta] = [p.dgamma && f.let(p.dgamma), p.dbeta && f.let(p.dbeta)];
   const totals = [dgamma, dbeta].filter((t) => t !== undefined);
   const xhat = (value: Code): Local<'v128'> => f.let(f32x4.mul(f32x4.sub(value, mu), r));
-  alongRow(
-    f,
-    m,
-    width,
-    [g, x, gamma, ...totals],
-    (v) => {
-      // beyond the row g is 0, and with it all terms
-      const slope = f.let(v.load(g));
-      const normal = xhat(v.load(x));
-      if (p.dx) {
-        const gh = f.let(f32x4.mul(slope, v.load(gamma)));
-        f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
-        f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
-      }
-      for (const t of totals) f.emit(v.store(t, f32x4.add(v.load(t), t === dgamma ? f32x4.mul(slope, normal) : slope)));
-    },
-    2,
-  );
+  alongRow(f, m, 2, width, [g, x, gamma, ...totals], (v) => {
+    // beyond the row g is 0, and with it all terms
+    const slope = f.let(v.load(g));
+    const normal = xhat(v.load(x));
+    if (p.dx) {
+      const gh = f.let(f32x4.mul(slope, v.load(gamma)));
+      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, gh));
+      f.set(products[v.u]!, f32x4.add(products[v.u]!, f32x4.mul(gh, normal)));
+    }
+    for (const t of totals) f.emit(v.store(t, f32x4.add(v.load(t), t === dgamma ? f32x4.mul(slope, normal) : slope)));
+  });
   if (!p.dx) return;
   const a = f.let(f32x4.mul(combineAll(f, sums, f32x4.add), perNumber));
   const b = f.let(f32x4.mul(combineAll(f, products, f32x4.add), perNumber));
   restart();
   const dx = f.let(p.dx);
-  alongRow(
-    f,
-    m,
-    width,
-    [g, x, gamma, dx],
-    (v) => {
-      const gh = f32x4.mul(v.load(g), v.load(gamma));
-      f.emit(v.store(dx, f32x4.mul(f32x4.sub(f32x4.sub(gh, a), f32x4.mul(xhat(v.load(x)), b)), r)));
-    },
-    2,
-  );
+  alongRow(f, m, 2, width, [g, x, gamma, dx], (v) => {
+    const gh = f32x4.mul(v.load(g), v.load(gamma));
+    f.emit(v.store(dx, f32x4.mul(f32x4.sub(f32x4.sub(gh, a), f32x4.mul(xhat(v.load(x)), b)), r)));
+  });
 };
 
 /** y = e^(x − max x) / Σ e^(x − max x) */
 const softmaxKernel = rowKernel('softmax', ['x', 'y'], [], ({ f, m, at: p, width }) => {
-  const low = f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity);
-  const sums = accumulators(f, UNROLL);
-  for (const s of sums) f.set(s, low);
-  const x = f.let(p.x!);
-  // pmax passes over NaN here; the exponentials below bring it back
-  alongRow(f, m, width, [x], (v) => f.set(sums[v.u]!, f32x4.pmax(sums[v.u]!, v.mask(v.load(x), low))), UNROLL);
-  const top = f.let(combineAll(f, sums, f32x4.pmax));
-  for (const s of sums) f.set(s, f32x4.const(0, 0, 0, 0));
-  f.set(x, p.x!);
-  const y = f.let(p.y!);
-  alongRow(
-    f,
-    m,
-    width,
-    [x, y],
-    (v) => {
-      const e = expBoundedF32x4(f, f32x4.sub(v.load(x), top));
-      f.emit(v.store(y, e));
-      f.set(sums[v.u]!, f32x4.add(sums[v.u]!, v.mask(e)));
-    },
-    2,
-  );
-  const scale = f.let(f32x4.div(1, combineAll(f, sums, f32x4.add)));
+  // NaN is passed over here; the exponentials below bring it back
+  const top = maxRow(f, m, width, p.x!);
+  const [x, y] = [f.let(p.x!), f.let(p.y!)];
+  const sum = sumRow(f, m, 2, width, [x, y], (v) => {
+    const e = expBoundedF32x4(f, f32x4.sub(v.load(x), top));
+    f.emit(v.store(y, e));
+    return v.mask(e);
+  });
+  const scale = f.let(f32x4.div(1, sum));
   f.set(y, p.y!);
-  alongRow(f, m, width, [y], (v) => f.emit(v.store(y, f32x4.mul(v.load(y), scale))), 2);
+  alongRow(f, m, 2, width, [y], (v) => f.emit(v.store(y, f32x4.mul(v.load(y), scale))));
 });
 
 const rowsOf = ({ view: { shape } }: Placed): [rows: number, width: number] => [
