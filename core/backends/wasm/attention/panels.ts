@@ -10,7 +10,7 @@ import {
 } from '../assembler/assemble.ts';
 import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
 import { loadTail } from '../loops/tails.ts';
-import { cutUnits, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { cutUnits, readAll, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { PANEL, padded } from './tiles.ts';
 
 type I32 = Local<'i32'>;
@@ -98,15 +98,9 @@ const packTransposed = (
 
 const packKernel = (transposed: boolean) =>
   kernel(transposed ? 'attention pack transposed' : 'attention pack', packWords, (code) => {
-    const { f, m, read } = code;
-    const [x, y, n, d, rowBytes] = ['x', 'y', 'n', 'd', 'rowBytes'].map((w) => f.let(read(w))) as [
-      I32,
-      I32,
-      I32,
-      I32,
-      I32,
-    ];
-    walkUnits(f, read, code, 'w', 2, { x, y }, () => {
+    const { f, m } = code;
+    const { x, y, n, d, rowBytes } = readAll(code, ['x', 'y', 'n', 'd', 'rowBytes']);
+    walkUnits(code, 'w', 2, { x, y }, () => {
       if (transposed) packTransposed(f, x, rowBytes, n, d, y);
       else packPanels(f, m, x, rowBytes, n, d, y, i32.shl(n, 5));
     });

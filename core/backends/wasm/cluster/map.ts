@@ -2,21 +2,14 @@
 
 import { type Axis, accesses, collapse, point } from '../../../compile/axes.ts';
 import type { Cluster } from '../../../compile/scalar.ts';
-import { type Expr, type FunctionBuilder, i32, type Local, v128 } from '../assembler/assemble.ts';
+import { i32, type Local, v128 } from '../assembler/assemble.ts';
 import { type KernelCode, type KernelCommand, link, type Word, words } from '../kernel.ts';
-import { type GatherStrides, gather, gatherTail, loadTail, scatter, storeTail } from '../loops/tails.ts';
-import { cutUnits, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { scatter, storeTail } from '../loops/tails.ts';
+import { cutUnits, readAll, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { alongPiece, begin, inputNames, movingOf, pieceLength } from './inner.ts';
 import { stored } from './math.ts';
 import { generated } from './names.ts';
-import {
-  type Coordinate,
-  evaluator,
-  type Program,
-  programKey,
-  programNames,
-  programPrice,
-  programWords,
-} from './scalarCode.ts';
+import { type Coordinate, type Program, programKey, programNames, programPrice, programWords } from './scalarCode.ts';
 
 /** longest stretch of a row in one item */
 const PIECE = 8192;
@@ -42,19 +35,14 @@ export interface OutputView {
   readonly offset: number;
 }
 
-const pointersOf = (s: MapStructure): string[] => [
-  ...s.program.access.flatMap((a, i) => (a === 'scalar' ? [] : [`x${i}`])),
-  'y',
-];
-const gathers = (s: MapStructure): number[] => s.program.access.flatMap((a, i) => (a === 'gather' ? [i] : []));
+const pointersOf = (s: MapStructure): string[] => [...movingOf(s.program), 'y'];
 
 const wordsOf = (s: MapStructure) =>
   words([
     ...unitNames,
     'piece',
     'lastPiece',
-    ...s.program.access.map((_, i) => `x${i}`),
-    ...gathers(s).map((i) => `x${i}.inner`),
+    ...inputNames(s.program),
     ...s.outputs.map((_, o) => `y${o}`),
     ...(s.scattered ? ['y.inner'] : []),
     ...programNames(s.program),
@@ -62,89 +50,31 @@ const wordsOf = (s: MapStructure) =>
   ]);
 
 const emitMap = (code: KernelCode<string>, s: MapStructure): void => {
-  const { f, m, read, splat } = code;
-  const { program } = s;
-  const values = evaluator(f, program, (step) => splat(`c${step}`));
-  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
-
-  const strides = gatherStrides(f, gathers(s), read);
-  const pointers: Record<string, Local<'i32'>> = {};
-  for (const p of pointersOf(s)) pointers[p] = p === 'y' ? f.local('i32') : f.let(read(p));
-
-  walkUnits(f, read, code, 'w', s.rank, pointers, (coordinates) => {
+  const { f, m, read } = code;
+  const begun = begin(code, s.program);
+  const { program, values } = begun;
+  const pointers: Record<string, Local<'i32'>> = { ...readAll(code, movingOf(program)), y: f.local('i32') };
+  walkUnits(code, 'w', s.rank, pointers, (coordinates) => {
     const piece = coordinates[s.piece]!;
-    const length = f.let(read('piece'));
-    f.if(i32.eq(i32.add(piece, 1), read(`w${s.piece}.size`)), () => f.set(length, read('lastPiece')));
+    const length = pieceLength(code, piece, `w${s.piece}.size`);
     values.run(1, {
       load: (i) => v128.load32_splat(pointers[`x${i}`]!),
       coordinate: (_walk, axis) => coordinates[axis]!,
     });
-    const moving = program.access.map((a, i) =>
-      a === 'unit' || a === 'gather' ? f.let(pointers[`x${i}`]!) : undefined,
-    );
     const out = s.outputs.map((_, o) => f.let(i32.add(pointers.y!, read(`y${o}`))));
-    const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
-    const left = f.let(length);
     const outStride = s.scattered ? f.let(read('y.inner')) : undefined;
-
-    const load = (i: number, u: number): Expr<'v128'> =>
-      program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!);
-    /** one vector, the u-th since the pointers moved; gathering pointers move every time */
-    const vector = (u: number): void => {
-      values.run(2, { load: (i) => load(i, u), inner: () => i32.add(index!, 4 * u) });
+    alongPiece(code, begun, pointers, piece, length, outStride ? [] : out, (u, left) => {
       for (const [o, step] of s.outputs.entries()) {
+        const to = out[o]!;
         const value = stored(values.value(step), program.steps[step]!.dtype);
-        if (!outStride) f.emit(v128.store(out[o]!, value, 16 * u));
+        if (!outStride) f.emit(left ? storeTail(m, to, value, left) : v128.store(to, value, 16 * u));
         else {
-          f.emit(scatter(m, out[o]!, outStride, value, 4));
-          f.inc(out[o]!, i32.shl(outStride, 2));
+          f.emit(scatter(m, to, outStride, value, left ?? 4));
+          if (!left) f.inc(to, i32.shl(outStride, 2));
         }
-      }
-      for (const i of gathers(s)) f.inc(moving[i]!, strides[i]![3]);
-    };
-    const round = (vectors: number): void => {
-      for (let u = 0; u < vectors; u++) vector(u);
-      for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
-      if (!outStride) for (const p of out) f.inc(p, 16 * vectors);
-      if (index) f.inc(index, 4 * vectors);
-      f.inc(left, -4 * vectors);
-    };
-    const unroll = unrollOf(program);
-    if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
-    f.while(i32.ge_u(left, 4), () => round(1));
-    f.if(left, () => {
-      values.run(2, {
-        load: (i) =>
-          program.access[i] === 'unit'
-            ? loadTail(m, moving[i]!, left)
-            : gatherTail(m, moving[i]!, strides[i]![0], left),
-        inner: () => index!,
-      });
-      for (const [o, step] of s.outputs.entries()) {
-        const value = stored(values.value(step), program.steps[step]!.dtype);
-        f.emit(outStride ? scatter(m, out[o]!, outStride, value, left) : storeTail(m, out[o]!, value, left));
       }
     });
   });
-};
-
-export const gatherStrides = (
-  f: FunctionBuilder,
-  inputs: readonly number[],
-  read: (word: string) => Expr<'i32'>,
-): Readonly<Record<number, GatherStrides>> =>
-  Object.fromEntries(
-    inputs.map((i) => {
-      const one = f.let(read(`x${i}.inner`));
-      return [i, [one, ...[2, 3, 4].map((n) => f.let(i32.mul(one, n)))] as unknown as GatherStrides];
-    }),
-  );
-export const usesInner = (p: Program): boolean =>
-  p.steps.some((s) => s.kind === 'iota' && p.coordinates[s.axis] === 'inner');
-/** vectors per round: enough to hide the loop, few enough that the registers hold one */
-export const unrollOf = (p: Program): number => {
-  const price = programPrice(p);
-  return price <= 8 ? 4 : price <= 12 ? 2 : 1;
 };
 
 /** where the coordinates of a cluster come from */
@@ -153,6 +83,12 @@ export const coordinatesOf = (
   find: (clusterAxis: number) => Coordinate,
 ): Readonly<Record<number, Coordinate>> =>
   Object.fromEntries(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [[s.axis, find(s.axis)]] : [])));
+
+/** an axis of a cluster as one of a walk, in steps of `scale` elements */
+export const walkAxis = (a: Axis, scale: number): WalkAxis => ({
+  size: a.size,
+  strides: { ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])), y: a.out * scale * 4 },
+});
 
 /** Plans by what they depend on: the leaves of a model are few in kind, and a new program repeats most of an old one's. */
 const plans = new Map<string, KernelCommand>();
@@ -199,18 +135,11 @@ const makeCommand = (cluster: Cluster, view: OutputView | undefined): KernelComm
   const longest = gathered.length === 0 ? PIECE : gathered.some(aliases) ? ALIASED_PIECE : GATHER_PIECE;
   const pieces = Math.ceil(inner.size / longest);
   const length = pieces === 1 ? inner.size : longest;
-  const bytes = (a: Axis, scale: number): WalkAxis => ({
-    size: a.size,
-    strides: {
-      ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])),
-      y: a.out * scale * 4,
-    },
-  });
   // The axis along which a gathered input lies contiguous runs inside the pieces, so that its cache lines are used up.
   const contiguous = outer.findIndex((a) => access.some((x, i) => x === 'gather' && Math.abs(a.strides[i]!) === 1));
   const piece = contiguous >= 0 ? contiguous : outer.length;
-  const walkAxes = outer.map((a) => bytes(a, 1));
-  walkAxes.splice(piece, 0, { ...bytes(inner, length), size: pieces });
+  const walkAxes = outer.map((a) => walkAxis(a, 1));
+  walkAxes.splice(piece, 0, { ...walkAxis(inner, length), size: pieces });
   const structure: MapStructure = {
     program: {
       steps: cluster.steps,

@@ -12,10 +12,11 @@ import type { DType } from '../../../ir/dtype.ts';
 import { sizeOf } from '../../../ir/view.ts';
 import { type KernelCommand, type Plan, plus, type Word } from '../kernel.ts';
 import { cutUnits, type WalkAxis, walkWords } from '../loops/walk.ts';
-import { coordinatesOf, mapCommands } from './map.ts';
+import { movingOf } from './inner.ts';
+import { coordinatesOf, mapCommands, walkAxis } from './map.ts';
 import { generated } from './names.ts';
 import { emitColumns, STRIP } from './reduceColumns.ts';
-import { emitRows, type ReduceStructure, reducePointers, reduceWords } from './reduceRows.ts';
+import { emitRows, type ReduceStructure, reduceWords } from './reduceRows.ts';
 import { programKey, programPrice, programWords } from './scalarCode.ts';
 
 /** longest stretch of an inner reduced axis in one item */
@@ -117,10 +118,6 @@ const pass = (cluster: Cluster, p: Passes, inputs: readonly Word[], output: Word
   const { kind, inner, kept, reduced, pieces, length } = p;
   const axes = [...kept, ...reduced, inner];
   const access = accesses(axes, inner.size === 1 ? point(cluster.inputs.length) : inner);
-  const walkAxis = (a: Axis, scale: number): WalkAxis => ({
-    size: a.size,
-    strides: { ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])), y: a.out * scale * 4 },
-  });
   const strips = { ...walkAxis(inner, length), size: pieces };
   const segment: WalkAxis = { size: p.segments, strides: { y: p.results * 4 } };
   const keptAxes = [...kept.map((a) => walkAxis(a, 1)), segment, ...(kind === 'columns' ? [strips] : [])];
@@ -157,7 +154,7 @@ const pass = (cluster: Cluster, p: Passes, inputs: readonly Word[], output: Word
     () => reduceWords(structure),
     (code) => (kind === 'rows' ? emitRows : emitColumns)(code, structure),
   );
-  const pointers = reducePointers(structure);
+  const pointers = movingOf(structure.program);
   const values = {
     ...unit,
     perSegment: p.perSegment,

@@ -2,35 +2,27 @@
 import { type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
 import type { KernelCode } from '../kernel.ts';
 import { gather, gatherTail, loadTail, storeTail } from '../loops/tails.ts';
-import { walk, walkUnits } from '../loops/walk.ts';
-import { gatherStrides, usesInner } from './map.ts';
+import { readAll, walk, walkUnits } from '../loops/walk.ts';
+import { begin, gathersOf, innerIndex, movingOf, pieceLength } from './inner.ts';
 import { stored } from './math.ts';
-import { combiner, gathersOf, neutral, type ReduceStructure, reducePointers } from './reduceRows.ts';
-import { evaluator } from './scalarCode.ts';
+import { combiner, neutral, type ReduceStructure, segmentItems } from './reduceRows.ts';
 
 /** results in registers: four vectors */
 export const STRIP = 16;
 
 export const emitColumns = (code: KernelCode<string>, s: ReduceStructure): void => {
-  const { f, m, read, splat } = code;
+  const { f, m } = code;
   const { program } = s;
   const combine = combiner(s.op, s.dtype);
-  const values = evaluator(f, program, (step) => splat(`c${step}`));
-  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
-  const strides = gatherStrides(f, gathersOf(s), read);
-  const names = reducePointers(s);
-  const kept: Record<string, Local<'i32'>> = {};
-  for (const p of [...names, 'y']) kept[p] = f.let(read(p));
+  const { values, strides } = begin(code, program);
+  const kept = readAll(code, [...movingOf(program), 'y']);
   const strip = s.keptRank - 1;
   const sums = Array.from({ length: STRIP / 4 }, () => f.local('v128'));
 
-  walkUnits(f, read, code, 'k', s.keptRank, kept, (k) => {
-    const length = f.let(read('piece'));
-    f.if(i32.eq(i32.add(k[strip]!, 1), read(`k${strip}.size`)), () => f.set(length, read('lastPiece')));
-    const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
-    const count = f.let(i32.sub(read('reducedItems'), first));
-    f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
-    const index = usesInner(program) ? f.let(i32.mul(k[strip]!, read('piece'))) : undefined;
+  walkUnits(code, 'k', s.keptRank, kept, (k) => {
+    const length = pieceLength(code, k[strip]!, `k${strip}.size`);
+    const { first, count } = segmentItems(code, k[s.segmentAxis]!);
+    const index = innerIndex(code, program, k[strip]!);
 
     /** reduces `vectors` vectors from column `offset` on (in elements); a partial vector when `tail` is given */
     const reduceStrip = (offset: Expr<'i32'> | undefined, vectors: number, tail?: Expr<'i32'>): void => {
@@ -43,12 +35,12 @@ export const emitColumns = (code: KernelCode<string>, s: ReduceStructure): void 
         if (offset && a === 'unit') f.inc(pointer, i32.shl(offset, 2));
         if (offset && a === 'gather') f.inc(pointer, i32.mul(offset, strides[i]![0]));
       }
-      walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
+      walk(code, 'r', s.reducedRank, inside, first, count, (r) => {
         values.run(1, {
           load: (i) => v128.load32_splat(inside[`x${i}`]!),
           coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
         });
-        const moving = gathersOf(s).map((i) => [i, f.let(inside[`x${i}`]!)] as const);
+        const moving = gathersOf(program).map((i) => [i, f.let(inside[`x${i}`]!)] as const);
         for (let u = 0; u < vectors; u++) {
           values.run(2, {
             load: (i) => {

@@ -3,11 +3,11 @@ import type { DType } from '../../../ir/dtype.ts';
 import { type Expr, f32x4, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
 import { type KernelCode, type Words, words } from '../kernel.ts';
 import { combineAll } from '../loops/rows.ts';
-import { gather, gatherTail, laneMask, loadTail } from '../loops/tails.ts';
-import { unitNames, walk, walkNames, walkUnits } from '../loops/walk.ts';
-import { gatherStrides, unrollOf, usesInner } from './map.ts';
+import { laneMask } from '../loops/tails.ts';
+import { readAll, unitNames, walk, walkNames, walkUnits } from '../loops/walk.ts';
+import { alongPiece, begin, inputNames, movingOf, pieceLength, unrollOf } from './inner.ts';
 import { stored } from './math.ts';
-import { evaluator, type Program, programNames } from './scalarCode.ts';
+import { type Program, programNames } from './scalarCode.ts';
 
 export interface ReduceStructure {
   readonly program: Program;
@@ -35,12 +35,6 @@ export const neutral = (op: 'sum' | 'max', dtype: DType): Code => {
   return dtype === 'f32' ? f32x4.const(-Infinity, -Infinity, -Infinity, -Infinity) : i32x4.splat(-0x80000000);
 };
 
-/** input pointers that move */
-export const reducePointers = ({ program }: ReduceStructure): string[] =>
-  program.access.flatMap((a, i) => (a === 'scalar' ? [] : [`x${i}`]));
-export const gathersOf = ({ program }: ReduceStructure): number[] =>
-  program.access.flatMap((a, i) => (a === 'gather' ? [i] : []));
-
 /** words both kinds of reduction read */
 export const reduceWords = (s: ReduceStructure): Words<string> =>
   words([
@@ -49,74 +43,47 @@ export const reduceWords = (s: ReduceStructure): Words<string> =>
     'reducedItems',
     'piece',
     'lastPiece',
-    ...s.program.access.map((_, i) => `x${i}`),
-    ...gathersOf(s).map((i) => `x${i}.inner`),
+    ...inputNames(s.program),
     'y',
     ...programNames(s.program),
-    ...walkNames('k', s.keptRank, [...reducePointers(s), 'y']),
-    ...walkNames('r', s.reducedRank, reducePointers(s)),
+    ...walkNames('k', s.keptRank, [...movingOf(s.program), 'y']),
+    ...walkNames('r', s.reducedRank, movingOf(s.program)),
   ]);
 
-export const emitRows = (code: KernelCode<string>, s: ReduceStructure): void => {
-  const { f, m, read, splat } = code;
-  const { program } = s;
-  const combine = combiner(s.op, s.dtype);
-  const values = evaluator(f, program, (step) => splat(`c${step}`));
-  values.run(0, { load: (i) => v128.load32_splat(read(`x${i}`)) });
-  const strides = gatherStrides(f, gathersOf(s), read);
-  const names = reducePointers(s);
-  const kept: Record<string, Local<'i32'>> = {};
-  for (const p of [...names, 'y']) kept[p] = f.let(read(p));
-  const unroll = unrollOf(program);
-  const sums = Array.from({ length: unroll }, () => f.local('v128'));
+/** the reduced items of segment number `segment`: the first, and how many */
+export const segmentItems = ({ f, read }: KernelCode<string>, segment: Local<'i32'>) => {
+  const first = f.let(i32.mul(segment, read('perSegment')));
+  const count = f.let(i32.sub(read('reducedItems'), first));
+  f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
+  return { first, count };
+};
 
-  walkUnits(f, read, code, 'k', s.keptRank, kept, (k) => {
-    for (const sum of sums) f.set(sum, neutral(s.op, s.dtype));
-    const first = f.let(i32.mul(k[s.segmentAxis]!, read('perSegment')));
-    const count = f.let(i32.sub(read('reducedItems'), first));
-    f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));
-    const inside: Record<string, Local<'i32'>> = {};
-    for (const p of names) inside[p] = f.let(kept[p]!);
-    walk(f, read, 'r', s.reducedRank, inside, first, count, (r) => {
+export const emitRows = (code: KernelCode<string>, s: ReduceStructure): void => {
+  const { f } = code;
+  const { op, dtype, program } = s;
+  const combine = combiner(op, dtype);
+  const begun = begin(code, program);
+  const { values } = begun;
+  const names = movingOf(program);
+  const kept = readAll(code, [...names, 'y']);
+  const sums = Array.from({ length: unrollOf(program) }, () => f.local('v128'));
+  walkUnits(code, 'k', s.keptRank, kept, (k) => {
+    for (const sum of sums) f.set(sum, neutral(op, dtype));
+    const { first, count } = segmentItems(code, k[s.segmentAxis]!);
+    const inside = Object.fromEntries(names.map((p) => [p, f.let(kept[p]!)]));
+    walk(code, 'r', s.reducedRank, inside, first, count, (r) => {
       const piece = r[s.reducedRank - 1]!;
-      const left = f.let(read('piece'));
-      f.if(i32.eq(i32.add(piece, 1), read(`r${s.reducedRank - 1}.size`)), () => f.set(left, read('lastPiece')));
+      const length = pieceLength(code, piece, `r${s.reducedRank - 1}.size`);
       values.run(1, {
         load: (i) => v128.load32_splat(inside[`x${i}`]!),
         coordinate: (from, axis) => (from === 'k' ? k[axis]! : r[axis]!),
       });
-      const moving = program.access.map((a, i) =>
-        a === 'unit' || a === 'gather' ? f.let(inside[`x${i}`]!) : undefined,
-      );
-      const index = usesInner(program) ? f.let(i32.mul(piece, read('piece'))) : undefined;
-      const vector = (u: number): void => {
-        values.run(2, {
-          load: (i) => (program.access[i] === 'unit' ? v128.load(moving[i]!, 16 * u) : gather(moving[i]!, strides[i]!)),
-          inner: () => i32.add(index!, 4 * u),
-        });
-        f.set(sums[u]!, combine(sums[u]!, values.value(s.step)));
-        for (const i of gathersOf(s)) f.inc(moving[i]!, strides[i]![3]);
-      };
-      const round = (vectors: number): void => {
-        for (let u = 0; u < vectors; u++) vector(u);
-        for (const [i, a] of program.access.entries()) if (a === 'unit') f.inc(moving[i]!, 16 * vectors);
-        if (index) f.inc(index, 4 * vectors);
-        f.inc(left, -4 * vectors);
-      };
-      if (unroll > 1) f.while(i32.ge_u(left, 4 * unroll), () => round(unroll));
-      f.while(i32.ge_u(left, 4), () => round(1));
-      f.if(left, () => {
-        values.run(2, {
-          load: (i) =>
-            program.access[i] === 'unit'
-              ? loadTail(m, moving[i]!, left)
-              : gatherTail(m, moving[i]!, strides[i]![0], left),
-          inner: () => index!,
-        });
-        const value = v128.bitselect(values.value(s.step), neutral(s.op, s.dtype), laneMask(left));
-        f.set(sums[0]!, combine(sums[0]!, value));
+      alongPiece(code, begun, inside, piece, length, [], (u, left) => {
+        const value = values.value(s.step);
+        const inRow = left ? v128.bitselect(value, neutral(op, dtype), laneMask(left)) : value;
+        f.set(sums[u]!, combine(sums[u]!, inRow));
       });
     });
-    f.emit(v128.store32_lane(kept.y!, stored(combineAll(f, sums, combine), s.dtype), 0));
+    f.emit(v128.store32_lane(kept.y!, stored(combineAll(f, sums, combine), dtype), 0));
   });
 };

@@ -11,6 +11,15 @@ export interface WalkAxis {
   readonly size: number;
   readonly strides: Readonly<Record<string, number>>;
 }
+/** what walks need of the code of a kernel: its words by name */
+interface Words {
+  readonly f: FunctionBuilder;
+  read(word: string): Expr<'i32'>;
+}
+/** words in locals of their own; a walk may move those that are addresses */
+export const readAll = <P extends string>({ f, read }: Words, names: readonly P[]): Readonly<Record<P, I32>> =>
+  Object.fromEntries(names.map((p) => [p, f.let(read(p))])) as Record<P, I32>;
+
 /** names of the words of a walk over `rank` axes that moves `pointers` */
 export const walkNames = (prefix: string, rank: number, pointers: readonly string[]): string[] =>
   Array.from({ length: rank }, (_, k) => [
@@ -41,8 +50,7 @@ export const walkWords = (
  * walk starts) move along. `body` gets the coordinates; it must not change them or the pointers.
  */
 export const walk = (
-  f: FunctionBuilder,
-  read: (name: string) => Expr<'i32'>,
+  { f, read }: Words,
   prefix: string,
   rank: number,
   pointers: Readonly<Record<string, I32>>,
@@ -86,18 +94,17 @@ export const walk = (
 
 /** Walks the items of the units start ≤ u < end, where a unit is `unit.items` items of `items`. */
 export const walkUnits = (
-  f: FunctionBuilder,
-  read: (name: string) => Expr<'i32'>,
-  { start, end }: KernelParams,
+  code: Words & KernelParams,
   prefix: string,
   rank: number,
   pointers: Readonly<Record<string, I32>>,
   body: (coordinates: readonly I32[]) => void,
 ): void => {
-  const first = f.let(i32.mul(start, read('unit')));
-  const last = f.let(i32.mul(end, read('unit')));
+  const { f, read } = code;
+  const first = f.let(i32.mul(code.start, read('unit')));
+  const last = f.let(i32.mul(code.end, read('unit')));
   f.if(i32.gt_u(last, read('items')), () => f.set(last, read('items')));
-  walk(f, read, prefix, rank, pointers, first, i32.sub(last, first), body);
+  walk(code, prefix, rank, pointers, first, i32.sub(last, first), body);
 };
 /** words {@link walkUnits} reads */
 export const unitNames = ['unit', 'items'] as const;

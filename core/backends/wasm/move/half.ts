@@ -4,7 +4,7 @@ import type { Attrs } from '../../../ir/tensor.ts';
 import { isContiguous, sizeOf, type View } from '../../../ir/view.ts';
 import { call, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, v128 } from '../assembler/assemble.ts';
 import { type Address, kernel, nothing, type Placed, type Plan, plus, type WasmKernel, words } from '../kernel.ts';
-import { cutUnits, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { cutUnits, readAll, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { SERIAL_WORK } from '../product/units.ts';
 import { fetchCommand } from './fetch.ts';
 
@@ -68,9 +68,8 @@ const widenBlocks = kernel('fromHalf', blockWords, ({ f, fetch, start, end, scra
 const widenView = (rank: number) => {
   const layout = words([...unitNames, 'x', 'y', ...walkNames('w', rank, ['x', 'y'])]);
   return kernel(`fromHalf of a view, ${rank} axes`, layout, (code) => {
-    const { f, read } = code;
-    const pointers = { x: f.let(read('x')), y: f.let(read('y')) };
-    walkUnits(f, read, code, 'w', rank, pointers, () => f.emit(f32.store(pointers.y, oneHalf(f, pointers.x))));
+    const { x, y } = readAll(code, ['x', 'y']);
+    walkUnits(code, 'w', rank, { x, y }, () => code.f.emit(f32.store(y, oneHalf(code.f, x))));
   });
 };
 

@@ -4,7 +4,7 @@ import type { BitsAttrs } from '../../../ops/random.ts';
 import { type Expr, type FunctionBuilder, i32, i32x4, type Local, v128 } from '../assembler/assemble.ts';
 import { kernel, nothing, type WasmKernel, words } from '../kernel.ts';
 import { storeTail } from '../loops/tails.ts';
-import { cutUnits, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { cutUnits, readAll, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 
 type V = Local<'v128'>;
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
@@ -34,12 +34,9 @@ const threefry = (f: FunctionBuilder, k0: V, k1: V, c0: Expr<'v128'>, c1: Expr<'
 
 const bitsKernel = kernel('randomBits', bitsWords, (code) => {
   const { f, m, read, splat } = code;
-  const pointers = Object.fromEntries(POINTERS.map((p) => [p, f.let(read(p))])) as Record<
-    (typeof POINTERS)[number],
-    Local<'i32'>
-  >;
+  const pointers = readAll(code, POINTERS);
   const stream = f.let(splat('stream'));
-  walkUnits(f, read, code, 'w', 2, pointers, ([, piece]) => {
+  walkUnits(code, 'w', 2, pointers, ([, piece]) => {
     const k0 = f.let(v128.load32_splat(pointers.key));
     const k1 = f.let(v128.load32_splat(pointers.key, 4));
     const first = f.let(i32.mul(piece!, BLOCKS));

@@ -18,7 +18,7 @@ import {
   words,
 } from '../kernel.ts';
 import { accumulators, alongRow, combineAll, maxRow, reciprocal, sumRow, ZERO } from '../loops/rows.ts';
-import { cutUnits, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { cutUnits, readAll, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
 import { f32Bits } from '../machine/machine.ts';
 
 type I32 = Local<'i32'>;
@@ -45,10 +45,9 @@ const rowKernel = (
 ): RowKernel => {
   const layout = words([...unitNames, 'width', ...pointers, ...others, ...walkNames('w', 1, pointers)]);
   const made = kernel(name, layout, (code) => {
-    const { f, read } = code;
-    const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))]));
-    const width = f.let(read('width'));
-    walkUnits(f, read, code, 'w', 1, moving, () => body({ ...code, at: moving, width }));
+    const moving = readAll(code, pointers);
+    const width = code.f.let(code.read('width'));
+    walkUnits(code, 'w', 1, moving, () => body({ ...code, at: moving, width }));
   });
   return { kernel: made, pointers };
 };

@@ -8,7 +8,7 @@ import { gcd } from '../../../ir/view.ts';
 import { type Expr, f32, f64, i32, type Local, memoryFill, select } from '../assembler/assemble.ts';
 import { type Kernel, type KernelCode, kernel, nothing, type Plan, type Word, type Words } from '../kernel.ts';
 import { lastVector, type RowVector, wholeVector } from '../loops/rows.ts';
-import { type WalkAxis, walkUnits, walkWords } from '../loops/walk.ts';
+import { readAll, type WalkAxis, walkUnits, walkWords } from '../loops/walk.ts';
 
 type I32 = Local<'i32'>;
 /** fewest channels of a strip: a cache line */
@@ -42,9 +42,9 @@ export const stripKernel = <P extends string>(
 ): Kernel =>
   kernel(name, layout, (code) => {
     const { f, read, scratch } = code;
-    const moving = Object.fromEntries(pointers.map((p) => [p, f.let(read(p))])) as Record<P, I32>;
+    const moving = readAll(code, pointers);
     const array = (index: number): I32 => f.let(i32.add(scratch, i32.mul(read('arrayBytes'), index)));
-    walkUnits(f, read, code, 'w', 2, moving, ([, strip]) => {
+    walkUnits(code, 'w', 2, moving, ([, strip]) => {
       const channels = f.let(read('strip'));
       f.if(i32.eq(i32.add(strip!, 1), read('w1.size')), () => f.set(channels, read('lastStrip')));
       body({ ...code, at: moving, channels, array });
