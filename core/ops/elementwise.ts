@@ -15,7 +15,9 @@ import { mapAll } from './batching.ts';
 import { full } from './fill.ts';
 import { cos, div, equal, exp, less, mul, neg, select, sin, sub } from './math.ts';
 
-type Scalar = (...x: number[]) => number;
+/** a function of up to three numbers, as it is written and as it is called */
+type Scalar = (x: number, y: number, z: number) => number;
+type Applied = (...x: number[]) => number;
 type Derivative = (g: Tensor, x: readonly Tensor[], y: Tensor) => readonly (Tensor | undefined)[];
 
 interface Row {
@@ -41,17 +43,13 @@ interface Row {
 }
 
 function elementwise<N extends string>(name: N, arity: number, row: Row): Primitive<Attrs> & { readonly name: N } {
+  const [js, integer] = [row.js as Applied, row.integer as Applied | undefined];
   return {
     kind: 'primitive',
     name,
     doc: row.doc,
     formula: row.formula,
-    form: {
-      kind: 'elementwise',
-      js: row.js,
-      ...(row.integer ? { integer: row.integer } : {}),
-      cost: row.cost ?? 1,
-    },
+    form: { kind: 'elementwise', js, ...(integer ? { integer } : {}), cost: row.cost ?? 1 },
     shape(inputs) {
       const [a] = inputs;
       if (inputs.length !== arity) throw shapeError(name, inputs, `takes ${arity} operands`);
@@ -73,12 +71,12 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
       const out = y!.data;
       const flat = inputs.map(flatten);
       const last = flat.at(-1);
-      const js = row.integer && (last instanceof Int32Array || last instanceof Uint32Array) ? row.integer : row.js;
+      const f = integer && (last instanceof Int32Array || last instanceof Uint32Array) ? integer : js;
       for (let i = 0; i < out.length; i++) {
         let v: number;
-        if (arity === 1) v = js(flat[0]![i]!);
-        else if (arity === 2) v = js(flat[0]![i]!, flat[1]![i]!);
-        else v = js(flat[0]![i]!, flat[1]![i]!, flat[2]![i]!);
+        if (arity === 1) v = f(flat[0]![i]!);
+        else if (arity === 2) v = f(flat[0]![i]!, flat[1]![i]!);
+        else v = f(flat[0]![i]!, flat[1]![i]!, flat[2]![i]!);
         out[i] = v;
       }
     },
@@ -125,98 +123,80 @@ const like = (x: Tensor, value: number): Tensor => full(x.shape, value, x.dtype)
 /** 1 where a wins, ½ where they tie, 0 where b wins: the symmetric sub-gradient */
 const winner = (a: Tensor, b: Tensor): Tensor => select(equal(a, b), 0.5, select(less(b, a), like(a, 1), 0));
 
+/** functions of floats only: of some 16 simple instructions, of some 4 */
+const dear = { takes: 'float', cost: 16 } as const;
+const root = { takes: 'float', cost: 4 } as const;
+
 const rows1: Readonly<Record<Unary, Row>> = {
-  neg: { doc: 'negation; of integers modulo 2³²', formula: 'y = −x', js: (x) => -x!, vjp: (g) => [neg(g)] },
-  exp: {
-    takes: 'float',
-    cost: 16,
-    doc: 'exponential function',
-    formula: 'y = eˣ',
-    js: Math.exp as Scalar,
-    vjp: (g, _x, y) => [mul(g, y)],
-  },
+  neg: { doc: 'negation; of integers modulo 2³²', formula: 'y = −x', js: (x) => -x, vjp: (g) => [neg(g)] },
+  exp: { ...dear, doc: 'exponential function', formula: 'y = eˣ', js: Math.exp, vjp: (g, _x, y) => [mul(g, y)] },
   log: {
-    takes: 'float',
-    cost: 16,
+    ...dear,
     doc: 'natural logarithm; −∞ at 0, NaN below',
     formula: 'y = ln x',
-    js: Math.log as Scalar,
+    js: Math.log,
     vjp: (g, [x]) => [div(g, x!)],
     range: [0.2, 3],
   },
   sqrt: {
-    takes: 'float',
-    cost: 4,
+    ...root,
     doc: 'square root',
     formula: 'y = √x',
-    js: Math.sqrt as Scalar,
+    js: Math.sqrt,
     vjp: (g, _x, y) => [div(mul(g, 0.5), y)],
     range: [0.2, 3],
   },
   rsqrt: {
-    takes: 'float',
-    cost: 4,
+    ...root,
     doc: 'reciprocal square root',
     formula: 'y = 1/√x',
-    js: (x) => 1 / Math.sqrt(x!),
+    js: (x) => 1 / Math.sqrt(x),
     vjp: (g, [x], y) => [mul(g, div(mul(-0.5, y), x!))],
     range: [0.2, 3],
   },
   recip: {
-    takes: 'float',
-    cost: 4,
+    ...root,
     doc: 'reciprocal',
     formula: 'y = 1/x',
-    js: (x) => 1 / x!,
+    js: (x) => 1 / x,
     vjp: (g, _x, y) => [neg(mul(g, mul(y, y)))],
     range: [0.3, 3],
   },
-  sin: {
-    takes: 'float',
-    cost: 16,
-    doc: 'sine of radians',
-    formula: 'y = sin x',
-    js: Math.sin as Scalar,
-    vjp: (g, [x]) => [mul(g, cos(x!))],
-  },
+  sin: { ...dear, doc: 'sine of radians', formula: 'y = sin x', js: Math.sin, vjp: (g, [x]) => [mul(g, cos(x!))] },
   cos: {
-    takes: 'float',
-    cost: 16,
+    ...dear,
     doc: 'cosine of radians',
     formula: 'y = cos x',
-    js: Math.cos as Scalar,
+    js: Math.cos,
     vjp: (g, [x]) => [neg(mul(g, sin(x!)))],
   },
   tanh: {
-    takes: 'float',
-    cost: 16,
+    ...dear,
     doc: 'hyperbolic tangent',
     formula: 'y = tanh x',
-    js: Math.tanh as Scalar,
+    js: Math.tanh,
     vjp: (g, _x, y) => [mul(g, sub(1, mul(y, y)))],
   },
   erf: {
-    takes: 'float',
-    cost: 16,
+    ...dear,
     doc: 'error function',
     formula: 'y = 2/√π ∫₀ˣ e^(−t²) dt',
-    js: erfJs as Scalar,
+    js: erfJs,
     // dy/dx = 2/√π·e^(−x²)
     vjp: (g, [x]) => [mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(mul(x!, x!)))))],
   },
   sigmoid: {
-    takes: 'float',
-    cost: 16,
+    ...dear,
     doc: 'logistic function, (0, 1)',
     formula: 'y = 1/(1 + e^(−x))',
-    js: (x) => 1 / (1 + Math.exp(-x!)),
+    js: (x) => 1 / (1 + Math.exp(-x)),
     // uses the output, so x need not be kept
     vjp: (g, _x, y) => [mul(g, mul(y, sub(1, y)))],
   },
   floor: {
     doc: 'largest integer not above x; integers stay as they are',
     formula: 'y = ⌊x⌋',
-    js: Math.floor as Scalar,
+    js: Math.floor,
     vjp: 'nondifferentiable',
   },
   not: {
@@ -238,27 +218,27 @@ const rows1: Readonly<Record<Unary, Row>> = {
 };
 
 const rows2: Readonly<Record<Binary, Row>> = {
-  add: { doc: 'sum; of integers modulo 2³²', formula: 'y = a + b', js: (a, b) => a! + b!, vjp: (g) => [g, g] },
+  add: { doc: 'sum; of integers modulo 2³²', formula: 'y = a + b', js: (a, b) => a + b, vjp: (g) => [g, g] },
   sub: {
     doc: 'difference; of integers modulo 2³²',
     formula: 'y = a − b',
-    js: (a, b) => a! - b!,
+    js: (a, b) => a - b,
     vjp: (g) => [g, neg(g)],
   },
   mul: {
     doc: 'product; of integers modulo 2³², of bools “and”',
     formula: 'y = a·b',
     takes: 'any',
-    js: (a, b) => a! * b!,
-    integer: (a, b) => Math.imul(a!, b!),
+    js: (a, b) => a * b,
+    integer: (a, b) => Math.imul(a, b),
     vjp: (g, [a, b]) => [mul(g, b!), mul(g, a!)],
   },
   div: {
     cost: 4,
     doc: 'quotient; of integers towards zero, where n/0 = 0 and −2³¹/−1 = −2³¹',
     formula: 'y = a/b',
-    js: (a, b) => a! / b!,
-    integer: (a, b) => (b === 0 ? 0 : Math.trunc(a! / b!)),
+    js: (a, b) => a / b,
+    integer: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
     vjp: (g, [, b], y) => [div(g, b!), neg(mul(div(g, b!), y))],
     range: [0.3, 3],
   },
@@ -266,20 +246,20 @@ const rows2: Readonly<Record<Binary, Row>> = {
     doc: 'larger of two; the gradient is split at ties; of bools “or”',
     takes: 'any',
     formula: 'y = max(a, b)',
-    js: (a, b) => Math.max(a!, b!),
+    js: (a, b) => Math.max(a, b),
     vjp: (g, [a, b]) => [mul(g, winner(a!, b!)), mul(g, winner(b!, a!))],
   },
   minimum: {
     doc: 'smaller of two; the gradient is split at ties; of bools “and”',
     takes: 'any',
     formula: 'y = min(a, b)',
-    js: (a, b) => Math.min(a!, b!),
+    js: (a, b) => Math.min(a, b),
     vjp: (g, [a, b]) => [mul(g, winner(b!, a!)), mul(g, winner(a!, b!))],
   },
   less: {
     doc: 'comparison',
     formula: 'y = a < b',
-    js: (a, b) => (a! < b! ? 1 : 0),
+    js: (a, b) => (a < b ? 1 : 0),
     vjp: 'nondifferentiable',
     out: 'bool',
   },
@@ -298,7 +278,7 @@ const rows3: Readonly<Record<'select', Row>> = {
     doc: 'a where the condition holds, b elsewhere',
     formula: 'y = c ? a : b',
     takes: 'any',
-    js: (c, a, b) => (c ? a! : b!),
+    js: (c, a, b) => (c ? a : b),
     vjp: (g, [c]) => [undefined, select(c!, g, 0), select(c!, 0, g)],
     conditions: 1,
     operands: ['bool', 'f32', 'f32'],
