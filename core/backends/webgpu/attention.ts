@@ -6,8 +6,7 @@
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import { type AttentionSizes, frame } from './attentionRows.ts';
-import { type Kernel, type Operand, type Recipe, single } from './kernel.ts';
-import { range } from './registerTile.ts';
+import { input, type Kernel, output, type Recipe, range, scratch, single } from './kernel.ts';
 import type { Target } from './target.ts';
 
 const statistics = new Set(['lse', 'rowsum']);
@@ -100,18 +99,11 @@ const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): 
   return f.kernel('attentionGrad k v', ['g', 'q', 'k', 'v', 'lse', 'rowsum'], ['dk', 'dv'], statistics, sizes.n, body);
 };
 
-const input = (index: number): Operand => ({ from: 'input', index });
-const output = (index: number): Operand => ({ from: 'output', index });
-const scratch: Operand = { from: 'scratch', index: 0 };
-
 /** g, q, k, v, o, lse → dq, dk, dv. The scores are computed again. Cost 10·b·m·n·c flop. */
 export const attentionGradRecipe = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): Recipe => ({
   launches: [
     { kernel: queryGradient(sizes, a, target), operands: [...range(6).map(input), output(0), scratch] },
-    {
-      kernel: keyGradient(sizes, a, target),
-      operands: [input(0), input(1), input(2), input(3), input(5), scratch, output(1), output(2)],
-    },
+    { kernel: keyGradient(sizes, a, target), operands: [...[0, 1, 2, 3, 5].map(input), scratch, output(1), output(2)] },
   ],
   scratch: [4 * sizes.b * a.heads * sizes.m],
 });

@@ -4,9 +4,8 @@
  * others get it from its registers: software drivers load lane by lane, so this is 5 times as fast there.
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import { assemble, ceilDiv, createParams, type Kernel } from './kernel.ts';
+import { ceilDiv, createParams, type Kernel, makeKernel, range } from './kernel.ts';
 import type { Width } from './math.ts';
-import { range } from './registerTile.ts';
 import type { Target } from './target.ts';
 
 export interface AttentionSizes {
@@ -131,24 +130,20 @@ export const frame = ({ b, m, n, c }: AttentionSizes, { heads, scale }: Attentio
     ): Kernel => {
       const binding = (n: string) => ({ name: n, type: scalars.has(n) ? 'f32' : type });
       const lane = lanes > 0 ? ', @builtin(subgroup_invocation_id) lane: u32' : '';
-      return {
+      return makeKernel(
         name,
-        code: `${lanes > 0 ? 'enable subgroups;\n' : ''}${assemble(
-          p,
-          reads.map(binding),
-          writes.map(binding),
-          `@compute @workgroup_size(${threads})
+        p,
+        reads.map(binding),
+        writes.map(binding),
+        [ceilDiv(ownRows, threads), heads, b],
+        `@compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>${lane}) {
   let own = id.x * ${threads}u + local.x;
   ${body}
 }
 `,
-        )}`,
-        params: p.words(),
-        groups: [ceilDiv(ownRows, threads), heads, b],
-        reads: reads.length,
-        writes: writes.length,
-      };
+        lanes > 0 ? 'enable subgroups;\n' : '',
+      );
     },
   };
 };

@@ -7,8 +7,8 @@
  */
 import type { View } from '../../ir/view.ts';
 import type { ConvAttrs } from '../../ops/conv.ts';
-import { createParams, type Kernel } from './kernel.ts';
-import { range, tileFor, tileKernel, tileThreads } from './registerTile.ts';
+import { createParams, type Kernel, range } from './kernel.ts';
+import { tileFor, tileKernel, tileThreads } from './registerTile.ts';
 import type { AdapterClass } from './target.ts';
 
 /** `x` is the picture that is read: x of conv, g of convInput. `out` is the shape of the result [n, h, w, channels]. */

@@ -1,8 +1,8 @@
 /** The kernel gradient of a convolution: one small matrix product xᵀ·g over all pixels for every tap (i, j). */
 import type { View } from '../../ir/view.ts';
 import type { ConvSizedAttrs } from '../../ops/conv.ts';
-import { createParams, type Kernel } from './kernel.ts';
-import { range, tileFor, tileKernel, tileThreads } from './registerTile.ts';
+import { createParams, type Kernel, range } from './kernel.ts';
+import { tileFor, tileKernel, tileThreads } from './registerTile.ts';
 import type { AdapterClass } from './target.ts';
 
 export interface ConvKernelProblem {

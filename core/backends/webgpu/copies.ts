@@ -5,11 +5,14 @@
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
 import type { PadAttrs } from '../../ops/slice.ts';
 import {
-  assemble,
+  type Binding,
   ceilDiv,
   createParams,
   floatBits,
+  input,
   type Kernel,
+  makeKernel,
+  output,
   overIndices,
   type Params,
   type Recipe,
@@ -25,19 +28,12 @@ export const forEach = (
   adapter: AdapterClass,
   count: number,
   params: Params,
-  reads: readonly { readonly name: string; readonly type: string }[],
-  output: { readonly name: string; readonly type: string },
+  reads: readonly Binding[],
+  output: Binding,
   body: string,
 ): Kernel => {
   const { code, groups } = overIndices(adapter, count, params, body);
-  return {
-    name,
-    code: assemble(params, reads, [output], code),
-    params: params.words(),
-    groups,
-    reads: reads.length,
-    writes: 1,
-  };
+  return makeKernel(name, params, reads, [output], groups, code);
 };
 
 /** y[…, i, …] = x[…, i, …] where x and y are views of two buffers with the same shape. */
@@ -52,15 +48,8 @@ const copyInto = (from: View, to: View, adapter: AdapterClass): Kernel => {
     p,
   );
   const at = (v: View) => [p.word(v.offset), ...axes.map((a, i) => `c${i} * ${p.word(v.strides[a]!)}`)].join(' + ');
-  return forEach(
-    'copy',
-    adapter,
-    sizeOf(from.shape),
-    p,
-    [word('x')],
-    word('y'),
-    `${coordinates}\n    y[${at(to)}] = x[${at(from)}];`,
-  );
+  const body = `${coordinates}\n    y[${at(to)}] = x[${at(from)}];`;
+  return forEach('copy', adapter, sizeOf(from.shape), p, [word('x')], word('y'), body);
 };
 
 /** Matrices [count, rows, cols] whose columns are neighbours in memory; strides and offset are multiples of 4. */
@@ -78,27 +67,18 @@ export const transposeKernel = (m: Matrices, adapter: AdapterClass): Kernel => {
   const [blockRows, blockCols] = [p.word(m.rows / 4), p.word(m.cols / 4)];
   const rowStride = p.word(m.rowStride / 4);
   const vec = (name: string) => ({ name, type: 'vec4<f32>' });
-  return forEach(
-    'transpose',
-    adapter,
-    (m.count * m.rows * m.cols) / 16,
-    p,
-    [vec('x')],
-    vec('y'),
-    `let r = i % ${blockRows}; let c = i / ${blockRows} % ${blockCols}; let g = i / (${blockRows} * ${blockCols});
+  const body = `let r = i % ${blockRows}; let c = i / ${blockRows} % ${blockCols}; let g = i / (${blockRows} * ${blockCols});
     let at = ${p.word(m.offset / 4)} + g * ${p.word(m.stride / 4)} + 4u * r * ${rowStride} + c;
     let a = x[at]; let b = x[at + ${rowStride}]; let d = x[at + 2u * ${rowStride}]; let e = x[at + 3u * ${rowStride}];
     let to = (g * ${blockCols} + c) * 4u * ${blockRows} + r;
-    ${['x', 'y', 'z', 'w'].map((k, n) => `y[to + ${n}u * ${blockRows}] = vec4(a.${k}, b.${k}, d.${k}, e.${k});`).join('\n    ')}`,
-  );
+    ${['x', 'y', 'z', 'w'].map((k, n) => `y[to + ${n}u * ${blockRows}] = vec4(a.${k}, b.${k}, d.${k}, e.${k});`).join('\n    ')}`;
+  return forEach('transpose', adapter, (m.count * m.rows * m.cols) / 16, p, [vec('x')], vec('y'), body);
 };
 
 const fill = (count: number, bits: number, adapter: AdapterClass): Kernel => {
   const p = createParams();
   return forEach('fill', adapter, count, p, [], word('y'), `y[i] = ${p.word(bits)};`);
 };
-
-const output = { from: 'output', index: 0 } as const;
 
 /** concat: each operand is copied to its place. Cost: one read and one write of everything. */
 export const concatRecipe = (inputs: readonly View[], axis: number, adapter: AdapterClass): Recipe => {
@@ -108,7 +88,7 @@ export const concatRecipe = (inputs: readonly View[], axis: number, adapter: Ada
   const launches = inputs.map((x, index) => {
     const to = { shape: x.shape, strides, offset: start * strides[axis]! };
     start += x.shape[axis]!;
-    return { kernel: copyInto(x, to, adapter), operands: [{ from: 'input' as const, index }, output] };
+    return { kernel: copyInto(x, to, adapter), operands: [input(index), output(0)] };
   });
   return { launches, scratch: [] };
 };
@@ -129,8 +109,8 @@ export const padRecipe = (
   };
   return {
     launches: [
-      { kernel: fill(sizeOf(shape), bits, adapter), operands: [output] },
-      { kernel: copyInto(x, to, adapter), operands: [{ from: 'input', index: 0 }, output] },
+      { kernel: fill(sizeOf(shape), bits, adapter), operands: [output(0)] },
+      { kernel: copyInto(x, to, adapter), operands: [input(0), output(0)] },
     ],
     scratch: [],
   };
@@ -142,34 +122,21 @@ export const wordOf = (value: number, float: boolean): number => (float ? floatB
 export const gatherKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
   const p = createParams();
   const w = p.word(width);
-  return forEach(
-    'gather',
-    adapter,
-    ids * width,
-    p,
-    [word('x'), word('ids')],
-    word('y'),
-    `let row = ids[i / ${w}];
-    y[i] = select(0u, x[min(row, ${p.word(Math.max(rows, 1) - 1)}) * ${w} + i % ${w}], row < ${p.word(rows)});`,
-  );
+  const body = `let row = ids[i / ${w}];
+    y[i] = select(0u, x[min(row, ${p.word(Math.max(rows, 1) - 1)}) * ${w} + i % ${w}], row < ${p.word(rows)});`;
+  return forEach('gather', adapter, ids * width, p, [word('x'), word('ids')], word('y'), body);
 };
 
 /** scatterAdd: every result looks through all ids in order, so the sum has the same bits every time. */
 export const scatterAddKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
   const p = createParams();
   const w = p.word(width);
-  return forEach(
-    'scatterAdd',
-    adapter,
-    rows * width,
-    p,
-    [{ name: 'g', type: 'f32' }, word('ids')],
-    { name: 'y', type: 'f32' },
-    `let row = i / ${w}; let column = i % ${w};
+  const float = (name: string) => ({ name, type: 'f32' });
+  const body = `let row = i / ${w}; let column = i % ${w};
     var sum = 0.0;
     for (var k = 0u; k < ${p.word(ids)}; k++) { if (ids[k] == row) { sum += g[k * ${w} + column]; } }
-    y[i] = sum;`,
-  );
+    y[i] = sum;`;
+  return forEach('scatterAdd', adapter, rows * width, p, [float('g'), word('ids')], float('y'), body);
 };
 
 const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
@@ -184,18 +151,11 @@ export const randomBitsKernel = (keys: number, count: number, stream: number, ad
     const s = (r + 1) / 4;
     return Number.isInteger(s) ? `${mix} x += k${s % 3}; y += k${(s + 1) % 3} + ${s}u;` : mix;
   });
-  return forEach(
-    'randomBits',
-    adapter,
-    keys * ceilDiv(count, 2),
-    p,
-    [word('key'), word('offset')],
-    word('bits'),
-    `let row = i / ${pairs}; let block = i % ${pairs};
+  const body = `let row = i / ${pairs}; let block = i % ${pairs};
     let k0 = key[2u * row]; let k1 = key[2u * row + 1u]; let k2 = k0 ^ k1 ^ 0x1bd11bdau;
     var x = offset[row] + block + k0; var y = ${p.word(stream)} + k1;
     ${rounds.join('\n    ')}
     bits[row * ${total} + 2u * block] = x;
-    if (2u * block + 1u < ${total}) { bits[row * ${total} + 2u * block + 1u] = y; }`,
-  );
+    if (2u * block + 1u < ${total}) { bits[row * ${total} + 2u * block + 1u] = y; }`;
+  return forEach('randomBits', adapter, keys * ceilDiv(count, 2), p, [word('key'), word('offset')], word('bits'), body);
 };

@@ -6,8 +6,8 @@
 
 import { type DotPlan, type DotProblem, planDot } from './dotPlan.ts';
 import { sharedDot } from './dotShared.ts';
-import { createParams, type Kernel } from './kernel.ts';
-import { range, type Tile, tileFor, tileKernel } from './registerTile.ts';
+import { createParams, type Kernel, range } from './kernel.ts';
+import { type Tile, tileFor, tileKernel } from './registerTile.ts';
 import type { AdapterClass } from './target.ts';
 
 /** Kernel of one dot. Cost 2·g·m·k·n flop. */

@@ -1,7 +1,6 @@
 /** Workgroup tiles of dot for GPUs: both operands pass through workgroup memory, each thread keeps a block in registers. */
 import type { DotPlan, Side } from './dotPlan.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS } from './kernel.ts';
-import { range } from './registerTile.ts';
+import { ceilDiv, createParams, type Kernel, MAX_GROUPS, makeKernel, range, spreadGroups } from './kernel.ts';
 
 const THREADS = 16;
 const DEPTH = 16;
@@ -109,20 +108,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
     .join('\n  ')}
 }
 `;
-  return {
-    name: 'dot',
-    code: assemble(
-      p,
-      [
-        { name: 'a', type: left.order === 'single' ? 'f32' : 'vec4<f32>' },
-        { name: 'b', type: right.order === 'single' ? 'f32' : 'vec4<f32>' },
-      ],
-      [{ name: 'y', type: vectorStore ? 'vec4<f32>' : 'f32' }],
-      code,
-    ),
-    params: p.words(),
-    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), g],
-    reads: 2,
-    writes: 1,
-  };
+  const binding = (name: string, vector: boolean) => ({ name, type: vector ? 'vec4<f32>' : 'f32' });
+  const operands = [binding('a', left.order !== 'single'), binding('b', right.order !== 'single')];
+  return makeKernel('dot', p, operands, [binding('y', vectorStore)], spreadGroups(total, g), code);
 };

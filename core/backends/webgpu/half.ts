@@ -2,9 +2,8 @@
 import { dtypes, type StoredDType } from '../../ir/dtype.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
 import { forEach, word } from './copies.ts';
-import { ceilDiv, createParams, type Kernel } from './kernel.ts';
+import { ceilDiv, createParams, type Kernel, range } from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';
-import { range } from './registerTile.ts';
 import type { AdapterClass } from './target.ts';
 
 /** y = x as f32 in row-major order, exact (subnormal halves are normal in f32). Two bytes in, four out. */
@@ -18,21 +17,14 @@ export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
     p,
   );
   const at = [p.word(x.offset), ...axes.map((a, i) => `c${i} * ${p.word(x.strides[a]!)}`)].join(' + ');
-  return forEach(
-    'fromHalf',
-    adapter,
-    sizeOf(x.shape),
-    p,
-    [word('x')],
-    word('y'),
-    `${coordinates}
+  const body = `${coordinates}
     let at = ${at};
     let half = (x[at / 2u] >> (16u * (at & 1u))) & 0xffffu;
     let exponent = (half >> 10u) & 31u; let fraction = half & 1023u;
     let normal = ((exponent + select(112u, 224u, exponent == 31u)) << 23u) | (fraction << 13u);
     let tiny = bitcast<u32>(f32(fraction) * 5.9604644775390625e-8);
-    y[i] = ((half & 0x8000u) << 16u) | select(normal, tiny, exponent == 0u);`,
-  );
+    y[i] = ((half & 0x8000u) << 16u) | select(normal, tiny, exponent == 0u);`;
+  return forEach('fromHalf', adapter, sizeOf(x.shape), p, [word('x')], word('y'), body);
 };
 
 /** gather on a table of a stored type, a word of results per thread; ids outside it read zeros. `width` elements per row. */
@@ -52,14 +44,7 @@ export const gatherStoredKernel = (
     let from${k} = min(row${k}, ${pRows} - 1u) * ${pWidth} + at${k} % ${pWidth};
     let part${k} = select(0u, (x[from${k} / ${each}u] >> (${bits}u * (from${k} % ${each}u))) & ${2 ** bits - 1}u, row${k} < ${pRows});`;
   const parts = range(each);
-  return forEach(
-    `gather ${dtype}`,
-    adapter,
-    ceilDiv(ids * width, each),
-    p,
-    [word('x'), word('ids')],
-    word('y'),
-    `${parts.map(part).join('\n    ')}
-    y[i] = ${parts.map((k) => `(part${k} << ${bits * k}u)`).join(' | ')};`,
-  );
+  const body = `${parts.map(part).join('\n    ')}
+    y[i] = ${parts.map((k) => `(part${k} << ${bits * k}u)`).join(' | ')};`;
+  return forEach(`gather ${dtype}`, adapter, ceilDiv(ids * width, each), p, [word('x'), word('ids')], word('y'), body);
 };

@@ -48,29 +48,44 @@ export const createParams = (): Params => {
   };
 };
 
-/** Declarations of a kernel's bindings and helpers, followed by its body. */
-export const assemble = (
+/** A storage binding: its name in WGSL and the type of its elements. */
+export interface Binding {
+  readonly name: string;
+  readonly type: string;
+}
+/** The kernel of a body: declarations of its bindings and helpers come before it, `first` (what it enables) before all. */
+export const makeKernel = (
+  name: string,
   params: Params,
-  reads: readonly { readonly name: string; readonly type: string }[],
-  writes: readonly { readonly name: string; readonly type: string }[],
+  reads: readonly Binding[],
+  writes: readonly Binding[],
+  groups: Kernel['groups'],
   body: string,
-): string => {
-  const size = params.words().length / 4;
-  const declare = (access: string, first: number) => (b: { readonly name: string; readonly type: string }, i: number) =>
-    `@group(0) @binding(${first + i}) var<storage, ${access}> ${b.name}: array<${b.type}>;\n`;
-  return [
-    `@group(0) @binding(0) var<uniform> p: array<vec4<u32>, ${size}>;\n`,
+  first = '',
+): Kernel => {
+  const words = params.words();
+  const declare = (access: string, from: number) => (b: Binding, i: number) =>
+    `@group(0) @binding(${from + i}) var<storage, ${access}> ${b.name}: array<${b.type}>;\n`;
+  const code = [
+    `${first}@group(0) @binding(0) var<uniform> p: array<vec4<u32>, ${words.length / 4}>;\n`,
     ...reads.map(declare('read', 1)),
     ...writes.map(declare('read_write', 1 + reads.length)),
     helperText(body),
     body,
   ].join('');
+  return { name, code, params: words, groups, reads: reads.length, writes: writes.length };
 };
 
+export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 export const ceilDiv = (a: number, b: number): number => Math.ceil(a / b);
 
 /** Workgroup counts for `n` groups: at most 65,535 per dimension; kernels rebuild the index as `x + y·65535`. */
 export const MAX_GROUPS = 65535;
+export const spreadGroups = (n: number, layers: number): Kernel['groups'] => [
+  Math.min(n, MAX_GROUPS),
+  ceilDiv(n, MAX_GROUPS),
+  layers,
+];
 
 /** Threads of one workgroup, and how many workgroups share a loop at most: software drivers have few cores. */
 const spread: Readonly<Record<AdapterClass, { readonly threads: number; readonly most: number }>> = {
@@ -111,11 +126,13 @@ export interface Recipe {
   readonly scratch: readonly number[];
 }
 
-const operands = (from: Operand['from'], n: number): Operand[] =>
-  Array.from({ length: n }, (_, index) => ({ from, index }));
+export const input = (index: number): Operand => ({ from: 'input', index });
+export const output = (index: number): Operand => ({ from: 'output', index });
+/** the first scratch buffer; few ops need a second */
+export const scratch: Operand = { from: 'scratch', index: 0 };
 
 /** The recipe of an op that is one kernel reading its inputs and writing its outputs in order. */
 export const single = (kernel: Kernel): Recipe => ({
-  launches: [{ kernel, operands: [...operands('input', kernel.reads), ...operands('output', kernel.writes)] }],
+  launches: [{ kernel, operands: [...range(kernel.reads).map(input), ...range(kernel.writes).map(output)] }],
   scratch: [],
 });

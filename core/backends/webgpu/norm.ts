@@ -3,7 +3,19 @@
  * width), scale and shift per (group, width). A workgroup of a GPU makes one set of statistics; on software drivers a
  * thread does.
  */
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Operand, type Recipe } from './kernel.ts';
+import {
+  ceilDiv,
+  createParams,
+  input,
+  type Kernel,
+  MAX_GROUPS,
+  makeKernel,
+  type Operand,
+  output,
+  type Recipe,
+  range,
+  spreadGroups,
+} from './kernel.ts';
 import type { Width } from './math.ts';
 import type { AdapterClass } from './target.ts';
 
@@ -20,7 +32,7 @@ export interface NormProblem {
 const chooseThreads = (adapter: AdapterClass, count: number) =>
   adapter === 'cpu' ? { sets: 8, lanes: 1 } : count >= 256 ? { sets: 1, lanes: 128 } : { sets: 4, lanes: 32 };
 
-interface Binding {
+interface Value {
   readonly name: string;
   readonly scalar?: boolean;
 }
@@ -74,19 +86,16 @@ fn meet(value: f32, lane: u32, slot: u32) -> f32 {
   return part[slot];
 }
 `;
-  const kernel = (name: string, reads: readonly Binding[], writes: readonly Binding[], body: string): Kernel => {
-    const binding = (b: Binding) => ({
-      name: b.name,
-      type: b.scalar ? 'f32' : T,
-    });
+  const kernel = (name: string, reads: readonly Value[], writes: readonly Value[], body: string): Kernel => {
+    const binding = ({ name, scalar }: Value) => ({ name, type: scalar ? 'f32' : T });
     const total = ceilDiv(n * groups, sets);
-    return {
+    return makeKernel(
       name,
-      code: assemble(
-        p,
-        reads.map(binding),
-        writes.map(binding),
-        `${meet}@compute @workgroup_size(${lanes}, ${sets})
+      p,
+      reads.map(binding),
+      writes.map(binding),
+      spreadGroups(total, 1),
+      `${meet}@compute @workgroup_size(${lanes}, ${sets})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let lane = local.x; let slot = local.y;
   // sets beyond the last repeat it, so that barriers stay uniform; they write the same values
@@ -95,22 +104,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
   ${body}
 }
 `,
-      ),
-      params: p.words(),
-      groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), 1],
-      reads: reads.length,
-      writes: writes.length,
-    };
+    );
   };
   return { p, step, each, declare, add, flat, total, inverse: pInverse, kernel };
 };
 
 /** the results that are wanted, as bindings and as operands of the op */
-const resultsOf = (wanted: readonly boolean[], all: readonly Binding[]) => ({
+const resultsOf = (wanted: readonly boolean[], all: readonly Value[]) => ({
   writes: all.filter((_, i) => wanted[i]),
-  operands: all.flatMap((_, index): Operand[] => (wanted[index] ? [{ from: 'output', index }] : [])),
+  operands: all.flatMap((_, index): Operand[] => (wanted[index] ? [output(index)] : [])),
 });
-const inputs = (...indices: readonly number[]) => indices.map((index): Operand => ({ from: 'input', index }));
 
 /** x, γ, β → y, μ, 1/σ. Cost 10 flop per element; reads x three times. */
 export const normRecipe = (
@@ -141,7 +144,7 @@ export const normRecipe = (
   ${y ? f.each(`let v = (x[at] - mean) * scale * gamma[ch] + beta[ch]; y[at] = ${act};`) : ''}
   if (lane == 0u) { ${mu ? 'mu[own] = mean;' : ''} ${rs ? 'rs[own] = scale;' : ''} }`,
   );
-  return { launches: [{ kernel, operands: [...inputs(0, 1, 2), ...operands] }], scratch: [] };
+  return { launches: [{ kernel, operands: [...[0, 1, 2].map(input), ...operands] }], scratch: [] };
 };
 
 /** the derivative of the activation at ŷ, from x̂ = `hat`: of SiLU s·(1 + y·(1 − s)) */
@@ -190,7 +193,7 @@ const parameterGradients = (
   blocks: number,
   adapter: AdapterClass,
   wanted: readonly boolean[],
-  writes: readonly Binding[],
+  writes: readonly Value[],
 ): Kernel => {
   const p = createParams();
   const step: Width = width % 4 === 0 ? 4 : 1;
@@ -211,13 +214,13 @@ const parameterGradients = (
   const reads = ['g', ...(dgamma || silu ? ['x'] : []), ...(silu ? ['gamma'] : [])].map((name) => ({ name, type: T }));
   const stats = dgamma || silu ? ['mu', 'rs'].map((name) => ({ name, type: 'f32' })) : [];
   const total = ceilDiv(blocks * columns, across);
-  return {
-    name: `norm ${silu ? 'silu ' : ''}parameter gradients: ${writes.map((w) => w.name)}`,
-    code: assemble(
-      p,
-      [...reads, ...stats, ...(silu ? [{ name: 'beta', type: T }] : [])],
-      writes.map(({ name }) => ({ name, type: T })),
-      `${lanes === 1 ? '' : `var<workgroup> part: array<${T}, ${across * lanes}>;`}
+  return makeKernel(
+    `norm ${silu ? 'silu ' : ''}parameter gradients: ${writes.map((w) => w.name)}`,
+    p,
+    [...reads, ...stats, ...(silu ? [{ name: 'beta', type: T }] : [])],
+    writes.map(({ name }) => ({ name, type: T })),
+    spreadGroups(total, 1),
+    `${lanes === 1 ? '' : `var<workgroup> part: array<${T}, ${across * lanes}>;`}
 @compute @workgroup_size(${across}, ${lanes})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
   let result = (id.x + id.y * ${MAX_GROUPS}u) * ${across}u + local.x;
@@ -238,12 +241,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
   if (result < ${pResults} && local.y == 0u) { ${dgamma ? 'dgamma[own] = second;' : ''} ${dbeta ? 'dbeta[own] = first;' : ''} }
 }
 `,
-    ),
-    params: p.words(),
-    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), 1],
-    reads: reads.length + stats.length + (silu ? 1 : 0),
-    writes: writes.length,
-  };
+  );
 };
 
 /** The derivatives of a norm, whichever are wanted: the input's in one kernel, the parameters' in another. */
@@ -258,7 +256,7 @@ export const normGradRecipe = (
   if (wanted[0])
     launches.push({
       kernel: inputGradient(problem, adapter),
-      operands: [...inputs(0, 1, 2, 3, 4, ...(silu ? [5] : [])), { from: 'output', index: 0 }],
+      operands: [...range(silu ? 6 : 5).map(input), output(0)],
     });
   const { writes, operands } = resultsOf(
     [false, wanted[1] ?? false, wanted[2] ?? false],
@@ -268,7 +266,7 @@ export const normGradRecipe = (
     const from = silu ? [0, 1, 2, 3, 4, 5] : wanted[1] ? [0, 1, 3, 4] : [0];
     launches.push({
       kernel: parameterGradients(problem, blocks, adapter, wanted, writes),
-      operands: [...inputs(...from), ...operands],
+      operands: [...from.map(input), ...operands],
     });
   }
   return { launches, scratch: [] };

@@ -7,7 +7,18 @@
 import { collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
 import { dtypes } from '../../ir/dtype.ts';
-import { assemble, ceilDiv, createParams, type Kernel, MAX_GROUPS, type Recipe, single } from './kernel.ts';
+import {
+  ceilDiv,
+  createParams,
+  input,
+  MAX_GROUPS,
+  makeKernel,
+  output,
+  type Recipe,
+  scratch,
+  single,
+  spreadGroups,
+} from './kernel.ts';
 import { printCall, storageType, typeName, type Width } from './math.ts';
 import { printCoordinates, printSteps } from './printWgsl.ts';
 import type { AdapterClass } from './target.ts';
@@ -56,8 +67,8 @@ const partsToOne = (cluster: Cluster, results: number, parts: number): Cluster =
 /** Kernels of a cluster with reduction. Cost: reads every input element once. Sums run in f32, lane by lane. */
 export const printReduce = (cluster: Cluster, adapter: AdapterClass): Recipe => {
   const { op } = cluster.reduce!;
-  const output = cluster.outputs[0]!;
-  const { dtype } = cluster.steps[output]!;
+  const result = cluster.outputs[0]!;
+  const { dtype } = cluster.steps[result]!;
   const axes = collapse(cluster);
   const last = axes.length - 1;
   const width: Width = last >= 0 && axes[last]!.size % 4 === 0 && axes[last]!.size > 0 ? 4 : 1;
@@ -131,40 +142,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     for (var term = group.z * ${lanes}u + lane; term < ${terms}; term += ${stride}) {
     ${inner}
     ${body}
-    acc = ${combine('acc', value(output), width)};
+    acc = ${combine('acc', value(result), width)};
     }
   }
   var one = ${folded};
   ${meet}if (lane == 0u && result < ${results}) { y0[group.z * ${results} + result] = one; }
 }
 `;
-  const kernel: Kernel = {
-    name: `reduce ${op}`,
-    code: assemble(params, reads, [{ name: 'y0', type: storageType(dtype, outWidth) }], code),
-    params: params.words(),
-    groups: [Math.min(groups, MAX_GROUPS), ceilDiv(groups, MAX_GROUPS), parts],
-    reads: reads.length,
-    writes: 1,
-  };
+  const y0 = { name: 'y0', type: storageType(dtype, outWidth) };
+  const kernel = makeKernel(`reduce ${op}`, params, reads, [y0], spreadGroups(groups, parts), code);
   if (parts === 1) return single(kernel);
   const all = shape.results * outWidth;
   const second = printReduce(partsToOne(cluster, all, parts), adapter).launches[0]!.kernel;
   return {
     launches: [
-      {
-        kernel,
-        operands: [
-          ...cluster.inputs.map((_, index) => ({ from: 'input' as const, index })),
-          { from: 'scratch', index: 0 },
-        ],
-      },
-      {
-        kernel: second,
-        operands: [
-          { from: 'scratch', index: 0 },
-          { from: 'output', index: 0 },
-        ],
-      },
+      { kernel, operands: [...cluster.inputs.map((_, i) => input(i)), scratch] },
+      { kernel: second, operands: [scratch, output(0)] },
     ],
     scratch: [all * parts * dtypes[dtype].bytes],
   };

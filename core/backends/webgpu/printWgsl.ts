@@ -4,7 +4,7 @@
  */
 import { type Axis, collapse } from '../../compile/axes.ts';
 import type { Cluster } from '../../compile/scalar.ts';
-import { assemble, ceilDiv, createParams, type Kernel, overIndices, type Params } from './kernel.ts';
+import { ceilDiv, createParams, type Kernel, makeKernel, overIndices, type Params } from './kernel.ts';
 import { printCall, printCast, storageType, typeName, type Width } from './math.ts';
 import type { AdapterClass } from './target.ts';
 
@@ -130,12 +130,5 @@ export const printElementwise = (cluster: Cluster, adapter: AdapterClass, inPlac
   const writes = cluster.outputs.map((s, o) => ({ name: `y${o}`, type: storageType(cluster.steps[s]!.dtype, width) }));
   const stores = cluster.outputs.map((s, o) => `y${o}[i] = ${stored(value(s), cluster.steps[s]!.dtype, width)};`);
   const { code, groups } = overIndices(adapter, points, params, [coordinates, body, ...stores].join('\n    '));
-  return {
-    name: 'elementwise',
-    code: assemble(params, reads, writes, code),
-    params: params.words(),
-    groups,
-    reads: reads.length,
-    writes: writes.length,
-  };
+  return makeKernel('elementwise', params, reads, writes, groups, code);
 };

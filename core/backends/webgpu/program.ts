@@ -14,7 +14,7 @@ import { sizeOf } from '../../ir/view.ts';
 import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
 import { type BufferPool, checkSize } from './buffers.ts';
 import type { Gpu } from './device.ts';
-import { MAX_GROUPS, type Recipe, single } from './kernel.ts';
+import { input, MAX_GROUPS, output, type Recipe } from './kernel.ts';
 import { isPartial, isStrided, recipeOf } from './ops.ts';
 import type { Pipelines } from './pipelines.ts';
 import { printReduce } from './printReduce.ts';
@@ -64,13 +64,8 @@ const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
     );
   if (k.cluster.reduce) return printReduce(k.cluster, gpu.class);
   const kernel = printElementwise(k.cluster, gpu.class, inPlace);
-  const operands = k.inputs.flatMap((_, index) => (inPlace.has(index) ? [] : [{ from: 'input' as const, index }]));
-  return {
-    ...single(kernel),
-    launches: [
-      { kernel, operands: [...operands, ...k.outputs.map((_, index) => ({ from: 'output' as const, index }))] },
-    ],
-  };
+  const operands = k.inputs.flatMap((_, i) => (inPlace.has(i) ? [] : [input(i)]));
+  return { launches: [{ kernel, operands: [...operands, ...k.outputs.map((_, i) => output(i))] }], scratch: [] };
 };
 
 const prepareFor = (gpu: Gpu, graph: Graph): Prepared => {

@@ -4,7 +4,7 @@
  * where the block's rows and columns lie. Everything around the inner loop is a loop too: unrolled edges and
  * stores made single pipelines take a minute to build.
  */
-import { assemble, ceilDiv, type Kernel, MAX_GROUPS, type Params } from './kernel.ts';
+import { ceilDiv, type Kernel, MAX_GROUPS, makeKernel, type Params, range, spreadGroups } from './kernel.ts';
 import type { AdapterClass } from './target.ts';
 
 export interface Tile {
@@ -24,8 +24,6 @@ export const tileThreads: Readonly<Record<AdapterClass, Threads>> = {
   cpu: { n: 8, m: 1 },
   gpu: { n: 8, m: 8 },
 };
-
-export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 const acc = (r: number, v: number): string => `acc${r}_${v}`;
 const every = <T>({ rows, vecs }: Tile, f: (r: number, v: number) => T): T[] =>
@@ -143,20 +141,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
   ${storeTile(tile, { vector: k.vectorStore, rows: s.pRows, cols: s.pCols, rowStart: k.rowStart })}
 }
 `;
-  return {
-    name: k.name,
-    code: assemble(
-      params,
-      [
-        { name: k.left, type: 'f32' },
-        { name: k.right, type: vectorLoad ? 'vec4<f32>' : 'f32' },
-      ],
-      [{ name: 'y', type: k.vectorStore ? 'vec4<f32>' : 'f32' }],
-      code,
-    ),
-    params: params.words(),
-    groups: [Math.min(total, MAX_GROUPS), ceilDiv(total, MAX_GROUPS), k.layers],
-    reads: 2,
-    writes: 1,
-  };
+  const left = { name: k.left, type: 'f32' };
+  const right = { name: k.right, type: vectorLoad ? 'vec4<f32>' : 'f32' };
+  const y = { name: 'y', type: k.vectorStore ? 'vec4<f32>' : 'f32' };
+  return makeKernel(k.name, params, [left, right], [y], spreadGroups(total, k.layers), code);
 };

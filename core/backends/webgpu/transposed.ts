@@ -7,20 +7,17 @@ import { type ConvProblem, printConv } from './conv.ts';
 import { type Matrices, transposeKernel } from './copies.ts';
 import { printDot } from './dot.ts';
 import type { DotProblem } from './dotPlan.ts';
-import { type Kernel, MAX_GROUPS, type Operand, type Recipe, single } from './kernel.ts';
+import { input, type Kernel, MAX_GROUPS, output, type Recipe, scratch, single } from './kernel.ts';
 import { printReduce } from './printReduce.ts';
 import type { AdapterClass } from './target.ts';
 
 /** Rows of the product from which on the copy pays. */
 const WORTH = 32;
 
-const input = (index: number): Operand => ({ from: 'input', index });
-const scratch: Operand = { from: 'scratch', index: 0 };
-
 const withCopy = (m: Matrices, adapter: AdapterClass, product: Kernel): Recipe => ({
   launches: [
     { kernel: transposeKernel(m, adapter), operands: [input(1), scratch] },
-    { kernel: product, operands: [input(0), scratch, { from: 'output', index: 0 }] },
+    { kernel: product, operands: [input(0), scratch, output(0)] },
   ],
   scratch: [4 * m.count * m.rows * m.cols],
 });
