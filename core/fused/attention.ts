@@ -97,13 +97,8 @@ export const attentionGradOp: Composite<AttentionAttrs> = {
   formula: 'p = e^(s − lse), ds = p·(g·vᵀ − Σ g·o);  dq = scale·ds·k, dk = scale·dsᵀ·q, dv = pᵀ·g',
   shape: ([, q, k, v]) => [q!, k!, v!].map((x) => ({ shape: x.shape, dtype: x.dtype })),
   body([g, q, k, v, o, lse], a) {
-    const [gh, qh, kh, vh, oh] = [g!, q!, k!, v!, o!].map((x) => splitHeads(x, a.heads)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
+    const heads = (x: Tensor | undefined): Tensor => splitHeads(x!, a.heads);
+    const [gh, qh, kh, vh, oh] = [heads(g), heads(q), heads(k), heads(v), heads(o)];
     const p = exp(sub(scores(q!, k!, a), lse!));
     const ds = mul(mul(p, sub(dot(gh, swap(vh)), sum(mul(gh, oh), 2, true))), a.scale);
     return [dot(ds, kh), dot(swap(ds), qh), dot(swap(p), gh)].map((x) => mergeHeads(x, a.heads));

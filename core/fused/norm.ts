@@ -61,6 +61,17 @@ const pickSizes = (pick: PickInteger) => {
   return { shape, c, groups };
 };
 
+/** what x, γ and β must be: x of a rank that fits, γ and β one number per channel, channels that divide into groups */
+function checkNorm(op: string, inputs: readonly Tensor[], fits: boolean, operands: string, groups: number): void {
+  const [x, ...parameters] = inputs;
+  const c = x!.shape.at(-1);
+  if (!fits || parameters.some((p) => p.shape.length !== 1 || p.shape[0] !== c))
+    throw shapeError(op, inputs, `operands must be ${operands}`);
+  checkDtypes(op, inputs, 'float');
+  checkWhole(op, inputs, 'groups', [groups], 1);
+  if (c! % groups !== 0) throw shapeError(op, inputs, `${c} channels do not divide into ${groups} groups`);
+}
+
 /** norm: x[n, …, c], γ[c], β[c] → y[n, …, c], μ[n,1,G,1], 1/σ[n,1,G,1]  (biased variance, as torch.nn has it). */
 export const normOp: Composite<NormAttrs> = {
   kind: 'composite',
@@ -69,15 +80,10 @@ export const normOp: Composite<NormAttrs> = {
   doc: 'normalisation over pixels and groups of channels (layerNorm, groupNorm), scale and shift, optionally SiLU',
   formula: 'y = act((x − μ)/√(var + ε)·γ + β)',
   shape(inputs, { groups }) {
-    const [x, gamma, beta] = inputs;
-    const c = x!.shape.at(-1);
-    if (x!.shape.length < 2 || [gamma!, beta!].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
-      throw shapeError('norm', inputs, 'operands must be x[n,…,c], γ[c], β[c]');
-    checkDtypes('norm', inputs, 'float');
-    checkWhole('norm', inputs, 'groups', [groups], 1);
-    if (c! % groups !== 0) throw shapeError('norm', inputs, `${c} channels do not divide into ${groups} groups`);
-    const stat = { shape: [x!.shape[0]!, 1, groups, 1], dtype: x!.dtype };
-    return [{ shape: x!.shape, dtype: x!.dtype }, stat, stat];
+    const { shape, dtype } = inputs[0]!;
+    checkNorm('norm', inputs, shape.length >= 2, 'x[n,…,c], γ[c], β[c]', groups);
+    const stat = { shape: [shape[0]!, 1, groups, 1], dtype };
+    return [{ shape, dtype }, stat, stat];
   },
   body([x, gamma, beta], { groups, eps, silu }) {
     const xg = grouped(x!, groups);
@@ -167,11 +173,9 @@ export const normGradOp: Composite<NormGradAttrs> = {
  * @example layerNorm(x, gamma, beta, 1e-5) // x[2,77,768], γ and β[768] → [2,77,768]
  */
 export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps: number): Tensor {
-  const c = x.shape.at(-1);
-  if (c === undefined || [gamma, beta].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
-    throw shapeError('layerNorm', [x, gamma, beta], 'operands must be x[r,c], γ[c], β[c] (all leading axes are rows)');
-  checkDtypes('layerNorm', [x, gamma, beta], 'float');
-  const rows = reshape(x, [sizeOf(x.shape.slice(0, -1)), c]);
+  const operands = 'x[r,c], γ[c], β[c] (all leading axes are rows)';
+  checkNorm('layerNorm', [x, gamma, beta], x.shape.length > 0, operands, 1);
+  const rows = reshape(x, [sizeOf(x.shape.slice(0, -1)), x.shape.at(-1)!]);
   return reshape(bindAll(normOp, [rows, gamma, beta], { groups: 1, eps, silu: false })[0]!, x.shape);
 }
 
@@ -182,11 +186,6 @@ export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps: number): 
  */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, a: NormAttrs): Tensor {
   const inputs = [x, gamma, beta];
-  const c = x.shape[3];
-  if (x.shape.length !== 4 || [gamma, beta].some((p) => p.shape.length !== 1 || p.shape[0] !== c))
-    throw shapeError('groupNorm', inputs, 'operands must be x[n,h,w,c], γ[c], β[c]');
-  checkDtypes('groupNorm', inputs, 'float');
-  checkWhole('groupNorm', inputs, 'groups', [a.groups], 1);
-  if (c! % a.groups !== 0) throw shapeError('groupNorm', inputs, `${c} channels do not divide into ${a.groups} groups`);
+  checkNorm('groupNorm', inputs, x.shape.length === 4, 'x[n,h,w,c], γ[c], β[c]', a.groups);
   return bindAll(normOp, inputs, a)[0]!;
 }

@@ -21,6 +21,7 @@ import {
   type Local,
   v128,
 } from './assembler/assemble.ts';
+import type { Names } from './assembler/encode.ts';
 import type { Command, Machine } from './machine/machine.ts';
 import { FETCH } from './machine/outside.ts';
 
@@ -41,8 +42,6 @@ export interface Words<W extends string> {
   /** byte offset of a word */
   at(name: W): number;
 }
-/** the names in a text, one blank apart */
-type Names<S extends string> = S extends `${infer First} ${infer Rest}` ? First | Names<Rest> : S;
 /** Words from texts of names, `words(['x xRow xPixel', 'y'])`. @throws Error, when read, on a name that is not there */
 export const words = <const S extends string>(texts: readonly S[]): Words<Names<S>> => {
   const names = texts.flatMap((text) => text.split(' ')) as Names<S>[];

@@ -76,6 +76,12 @@ export const expr = <T extends ValType>(type: T, ...parts: (readonly number[])[]
 });
 export const stmt = (...parts: (readonly number[])[]): Stmt => ({ type: 'void', code: parts.flat() });
 
+/** the names in a text, one blank apart */
+export type Names<S extends string> = S extends `${infer First} ${infer Rest}` ? First | Names<Rest> : S;
+/** instructions whose opcodes follow one another, by name */
+export const family = <S extends string, I>(names: S, at: (i: number) => I): Readonly<Record<Names<S>, I>> =>
+  Object.fromEntries(names.split(' ').map((name, i) => [name, at(i)])) as Record<Names<S>, I>;
+
 // Families of instructions with one signature.
 export const unary =
   <A extends Scalar, R extends ValType>(from: A, to: R, ...op: number[]) =>

@@ -6,6 +6,7 @@ import {
   constants,
   type Expr,
   expr,
+  family,
   leb,
   load,
   type Num,
@@ -19,65 +20,18 @@ import {
   type ValType,
 } from './encode.ts';
 
-const compare = <T extends Scalar>(type: T, first: number) => {
-  const at = (i: number) => binary(type, 'i32', first + i);
-  return { eq: at(0), ne: at(1), lt: at(2), gt: at(3), le: at(4), ge: at(5) };
-};
-const compareInt = <T extends Scalar>(type: T, first: number) => {
-  const at = (i: number) => binary(type, 'i32', first + i);
-  return {
-    eq: at(0),
-    ne: at(1),
-    lt_s: at(2),
-    lt_u: at(3),
-    gt_s: at(4),
-    gt_u: at(5),
-    le_s: at(6),
-    le_u: at(7),
-    ge_s: at(8),
-    ge_u: at(9),
-  };
-};
-const intArithmetic = <T extends 'i32' | 'i64'>(type: T, first: number) => {
-  const at = (i: number) => binary(type, type, first + i);
-  return {
-    add: at(0),
-    sub: at(1),
-    mul: at(2),
-    div_s: at(3),
-    div_u: at(4),
-    rem_s: at(5),
-    rem_u: at(6),
-    and: at(7),
-    or: at(8),
-    xor: at(9),
-    shl: at(10),
-    shr_s: at(11),
-    shr_u: at(12),
-    rotl: at(13),
-    rotr: at(14),
-  };
-};
-const floatArithmetic = <T extends 'f32' | 'f64'>(type: T, first: number) => {
-  const one = (i: number) => unary(type, type, first + i);
-  const two = (i: number) => binary(type, type, first + i);
-  return {
-    abs: one(0),
-    neg: one(1),
-    ceil: one(2),
-    floor: one(3),
-    trunc: one(4),
-    nearest: one(5),
-    sqrt: one(6),
-    add: two(7),
-    sub: two(8),
-    mul: two(9),
-    div: two(10),
-    min: two(11),
-    max: two(12),
-    copysign: two(13),
-  };
-};
+const compare = <T extends Scalar>(type: T, first: number) =>
+  family('eq ne lt gt le ge', (i) => binary(type, 'i32', first + i));
+const compareInt = <T extends Scalar>(type: T, first: number) =>
+  family('eq ne lt_s lt_u gt_s gt_u le_s le_u ge_s ge_u', (i) => binary(type, 'i32', first + i));
+const intArithmetic = <T extends 'i32' | 'i64'>(type: T, first: number) =>
+  family('add sub mul div_s div_u rem_s rem_u and or xor shl shr_s shr_u rotl rotr', (i) =>
+    binary(type, type, first + i),
+  );
+const floatArithmetic = <T extends 'f32' | 'f64'>(type: T, first: number) => ({
+  ...family('abs neg ceil floor trunc nearest sqrt', (i) => unary(type, type, first + i)),
+  ...family('add sub mul div min max copysign', (i) => binary(type, type, first + 7 + i)),
+});
 
 export const i32 = {
   const: (x: number): Expr<'i32'> => expr('i32', constants.i32(x)),

@@ -3,6 +3,7 @@ import {
   type Expr,
   expr,
   f32Bytes,
+  family,
   i32Bytes,
   type Lanes,
   leb,
@@ -59,10 +60,7 @@ export const v128 = {
     expr('v128', a.code, b.code, simd(13), bytes),
 } as const;
 
-const vCompare = (lanes: Lanes, first: number) => {
-  const at = (i: number) => vBinary(lanes, first + i);
-  return { eq: at(0), ne: at(1), lt: at(2), gt: at(3), le: at(4), ge: at(5) };
-};
+const vCompare = (lanes: Lanes, first: number) => family('eq ne lt gt le ge', (i) => vBinary(lanes, first + i));
 const vFloat = (lanes: 'f32x4' | 'f64x2', first: number) => ({
   abs: vUnary(lanes, first),
   neg: vUnary(lanes, first + 1),
@@ -87,10 +85,7 @@ export const f32x4 = {
   replace_lane: (x: Expr<'v128'>, lane: number, value: Num<'f32'>): Expr<'v128'> =>
     expr('v128', x.code, num('f32', value), simd(32), [lane]),
   ...vCompare('f32x4', 65),
-  ceil: vUnary('f32x4', 103),
-  floor: vUnary('f32x4', 104),
-  trunc: vUnary('f32x4', 105),
-  nearest: vUnary('f32x4', 106),
+  ...family('ceil floor trunc nearest', (i) => vUnary('f32x4', 103 + i)),
   ...vFloat('f32x4', 224),
   convert_i32x4_s: vUnary('i32x4', 250),
   convert_i32x4_u: vUnary('i32x4', 251),
@@ -110,7 +105,6 @@ export const f64x2 = {
   convert_low_i32x4_u: vUnary('i32x4', 255),
 } as const;
 
-const i32x4Compare = (i: number) => vBinary('i32x4', 55 + i);
 export const i32x4 = {
   const: (a: number, b: number, c: number, d: number): Expr<'v128'> =>
     expr('v128', simd(12), i32Bytes(a), i32Bytes(b), i32Bytes(c), i32Bytes(d)),
@@ -118,16 +112,7 @@ export const i32x4 = {
   extract_lane: (x: Expr<'v128'>, lane: number): Expr<'i32'> => expr('i32', x.code, simd(27), [lane]),
   replace_lane: (x: Expr<'v128'>, lane: number, value: Num<'i32'>): Expr<'v128'> =>
     expr('v128', x.code, num('i32', value), simd(28), [lane]),
-  eq: i32x4Compare(0),
-  ne: i32x4Compare(1),
-  lt_s: i32x4Compare(2),
-  lt_u: i32x4Compare(3),
-  gt_s: i32x4Compare(4),
-  gt_u: i32x4Compare(5),
-  le_s: i32x4Compare(6),
-  le_u: i32x4Compare(7),
-  ge_s: i32x4Compare(8),
-  ge_u: i32x4Compare(9),
+  ...family('eq ne lt_s lt_u gt_s gt_u le_s le_u ge_s ge_u', (i) => vBinary('i32x4', 55 + i)),
   abs: vUnary('i32x4', 160),
   neg: vUnary('i32x4', 161),
   all_true: (x: Expr<'v128'>): Expr<'i32'> => expr('i32', x.code, simd(163)),
@@ -138,10 +123,7 @@ export const i32x4 = {
   add: vBinary('i32x4', 174),
   sub: vBinary('i32x4', 177),
   mul: vBinary('i32x4', 181),
-  min_s: vBinary('i32x4', 182),
-  min_u: vBinary('i32x4', 183),
-  max_s: vBinary('i32x4', 184),
-  max_u: vBinary('i32x4', 185),
+  ...family('min_s min_u max_s max_u', (i) => vBinary('i32x4', 182 + i)),
   /** saturating: NaN gives 0, no trap */
   trunc_sat_f32x4_s: vUnary('f32x4', 248),
   trunc_sat_f32x4_u: vUnary('f32x4', 249),

@@ -1,11 +1,25 @@
 /** Winograd's F(4×4): patches of the input to 36 positions, and products of 36 positions back to patches of the output. */
-import { type Expr, i32, memoryFill, select, v128 } from '../assembler/assemble.ts';
+import { type Expr, type FunctionBuilder, i32, type Local, memoryFill, select, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
 import { storeLanes } from '../loops/tails.ts';
+import { digit } from '../product/gemmCode.ts';
 import { alongInput, alongOutput, POSITIONS, range, type V128 } from './transforms.ts';
 
 /** bytes of a list of pointers in scratch */
 const LIST = 256;
+
+type I32 = Local<'i32'>;
+/** the picture of a unit's patch, and the patch's first row and column in the output */
+const patchAt = (
+  f: FunctionBuilder,
+  w: Readonly<Record<'firstPatch' | 'patchRows' | 'patchColumns', I32>>,
+  unit: I32,
+) => {
+  const patch = f.let(i32.add(w.firstPatch, unit));
+  const column = digit(f, patch, w.patchColumns);
+  const row = digit(f, patch, w.patchRows);
+  return { image: patch, y: f.let(i32.shl(row, 2)), x: f.let(i32.shl(column, 2)) };
+};
 
 const inputWords = words([
   'x xImage xRow xPixel h w padTop padLeft channels',
@@ -19,14 +33,10 @@ export const inputTransform = kernel('winogradInput', inputWords, ({ f, start, e
   f.emit(memoryFill(zeros, 0, i32.add(bytes, 16)));
   const keep = (e: Expr<'v128'>): V128 => f.let(e);
   const [unit, c] = f.locals('i32');
-  const perImage = f.let(i32.mul(w.patchRows, w.patchColumns));
   f.for(unit, start, end, 1, () => {
-    const patch = f.let(i32.add(w.firstPatch, unit));
-    const image = f.let(i32.div_u(patch, perImage));
-    const rest = f.let(i32.sub(patch, i32.mul(image, perImage)));
-    const row = f.let(i32.div_u(rest, w.patchColumns));
-    const y0 = f.let(i32.sub(i32.shl(row, 2), w.padTop));
-    const x0 = f.let(i32.sub(i32.shl(i32.sub(rest, i32.mul(row, w.patchColumns)), 2), w.padLeft));
+    const { image, y, x } = patchAt(f, w, unit);
+    const y0 = f.let(i32.sub(y, w.padTop));
+    const x0 = f.let(i32.sub(x, w.padLeft));
     const base = f.let(
       i32.add(i32.add(w.x, i32.mul(image, w.xImage)), i32.add(i32.mul(y0, w.xRow), i32.mul(x0, w.xPixel))),
     );
@@ -65,15 +75,9 @@ export const outputTransform = kernel('winogradOutput', outputWords, ({ f, start
   const w = locals();
   const keep = (e: Expr<'v128'>): V128 => f.let(e);
   const [unit, column] = f.locals('i32');
-  const perImage = f.let(i32.mul(w.patchRows, w.patchColumns));
   const bytes = f.let(i32.shl(w.columns, 2));
   f.for(unit, start, end, 1, () => {
-    const patch = f.let(i32.add(w.firstPatch, unit));
-    const image = f.let(i32.div_u(patch, perImage));
-    const rest = f.let(i32.sub(patch, i32.mul(image, perImage)));
-    const row = f.let(i32.div_u(rest, w.patchColumns));
-    const y0 = f.let(i32.shl(row, 2));
-    const x0 = f.let(i32.shl(i32.sub(rest, i32.mul(row, w.patchColumns)), 2));
+    const { image, y: y0, x: x0 } = patchAt(f, w, unit);
     // where each of the 16 results goes: 0 where the picture has ended
     for (const i of range(4))
       for (const j of range(4)) {

@@ -18,50 +18,19 @@ export interface Tiles {
 }
 type Width = keyof Tiles;
 
-/** [rows, vectors], the best known first. The lists of `taps` and `runs` leave V8 fewer registers. */
-const CANDIDATES: Readonly<Record<Stretches, Readonly<Record<Width, readonly (readonly [number, number])[]>>>> = {
-  once: {
-    wide: [
-      [6, 2],
-      [4, 2],
-      [2, 4],
-      [4, 4],
-    ],
-    narrow: [
-      [8, 1],
-      [6, 1],
-      [4, 1],
-    ],
-  },
-  taps: {
-    wide: [
-      [4, 2],
-      [2, 4],
-      [3, 3],
-      [4, 4],
-    ],
-    narrow: [
-      [7, 1],
-      [6, 1],
-      [4, 1],
-    ],
-  },
-  runs: {
-    wide: [
-      [4, 2],
-      [2, 4],
-      [4, 4],
-    ],
-    narrow: [
-      [6, 1],
-      [4, 1],
-    ],
-  },
+/** rows × vectors, the best known first. The lists of `taps` and `runs` leave V8 fewer registers. */
+const CANDIDATES: Readonly<Record<Stretches, Readonly<Record<Width, string>>>> = {
+  once: { wide: '6×2 4×2 2×4 4×4', narrow: '8×1 6×1 4×1' },
+  taps: { wide: '4×2 2×4 3×3 4×4', narrow: '7×1 6×1 4×1' },
+  runs: { wide: '4×2 2×4 4×4', narrow: '6×1 4×1' },
 };
 
 /** the shapes measured for one use, with or without fused multiplication */
 export const candidates = (stretches: Stretches, width: Width, fma: boolean): readonly Tile[] =>
-  CANDIDATES[stretches][width].map(([rows, vectors]) => ({ rows, vectors, fma }));
+  CANDIDATES[stretches][width].split(' ').map((shape) => {
+    const [rows, vectors] = shape.split('×').map(Number) as [number, number];
+    return { rows, vectors, fma };
+  });
 
 /** steps of k in one call, and calls in one measurement: about 20 µs */
 const PROBE_K = 64;
