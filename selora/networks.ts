@@ -1,4 +1,5 @@
 /** The two networks that are adapted, values by network and module path, and how to map over them. */
+import type { Part } from '../models/names.ts';
 
 export const networks = ['unet', 'text'] as const;
 export type Network = (typeof networks)[number];
@@ -15,5 +16,15 @@ export const mapNetworks = <T, R>(f: (value: T, network: Network) => R, x: PerNe
 export const mapModules = <T, R>(f: (value: T, path: string, network: Network) => R, x: PerModule<T>): PerModule<R> =>
   mapNetworks((net, n) => Object.fromEntries(Object.entries(net).map(([path, v]) => [path, f(v, path, n)])), x);
 
-/** `unet.` or `text_encoder.` and the path: how a module is called outside the program. */
-export const moduleName = (n: Network, path: string): string => `${n === 'unet' ? 'unet' : 'text_encoder'}.${path}`;
+/** What each network is called outside the program: its folder, and what its modules' names begin with. */
+export const partOf = { unet: 'unet', text: 'text_encoder' } as const satisfies PerNetwork<Part>;
+/** How a module is called outside the program: `text_encoder.text_model.…`. */
+export const moduleName = (n: Network, path: string): string => `${partOf[n]}.${path}`;
+/**
+ * Network and path of a module's name; undefined for one of neither network.
+ * @example moduleOf('text_encoder.text_model.encoder.layers.0.mlp.fc1') // ['text', 'text_model.encoder.layers.0.mlp.fc1']
+ */
+export function moduleOf(name: string): readonly [Network, string] | undefined {
+  const n = networks.find((network) => name.startsWith(`${partOf[network]}.`));
+  return n && [n, name.slice(partOf[n].length + 1)];
+}

@@ -1,35 +1,38 @@
-/** A candidate column tried in a free rank of a padded adapter: in place, out of the update, measured, installed. */
-import { add, dot, mapTree, mean, mul, reshape, sub, sum, type Tensor, type Tree } from '../core/index.ts';
+/** Candidate columns tried in free ranks of a padded adapter: in place, out of the update, measured, installed. */
+import { add, dot, mapTree, max, mean, mul, reshape, sub, sum, type Tensor, type Tree } from '../core/index.ts';
 import type { Adapter } from './adapter.ts';
 import { fisherByRank, type Measure as MeasureName, naturalByRank, type RankSums, squaresByRank } from './fisher.ts';
 import type { Measure, Slot } from './methods/method.ts';
 
-/** A candidate: its column K[d_in, 1] and the free rank it is tried in as a one-hot row [1, c]. */
+/** Candidates, one or several: their columns K[d_in, k] and the free ranks they are tried in, a one-hot row each [k, c]. */
 export type Trial = { readonly K: Tensor; readonly slot: Tensor };
 
-/** K[d_in, 1], slot[1, c] → [d_in, c]: K in the slot's column. */
-export const columnAt = (K: Tensor, slot: Tensor): Tensor =>
-  reshape(dot(reshape(K, [1, K.shape[0]!, 1]), reshape(slot, [1, 1, slot.shape[1]!])), [K.shape[0]!, slot.shape[1]!]);
+/** K[d_in, k], slot[k, c] → [d_in, c]: each column of K where its row says; a row of zeros takes it nowhere. */
+export const columnsAt = (K: Tensor, slot: Tensor): Tensor =>
+  reshape(dot(reshape(K, [1, ...K.shape]), reshape(slot, [1, ...slot.shape])), [K.shape[0]!, slot.shape[1]!]);
 
-/** The adapter with the candidate in its free column. */
-export const withCandidate = ({ A, B }: Adapter, { K, slot }: Trial): Adapter => ({ A: add(A, columnAt(K, slot)), B });
+/** Which ranks have a candidate: [c] of 0 and 1. */
+const taken = (slot: Tensor): Tensor => (slot.shape[0] === 1 ? reshape(slot, [slot.shape[1]!]) : sum(slot, 0));
 
-/** The candidate's row of B takes no part in the update of the step that tests it. */
-export function withoutCandidate(g: Adapter, { slot }: Trial): Adapter {
-  const keep = sub(1, slot);
-  return { A: g.A, B: mul(g.B, reshape(keep, [keep.shape[1]!, 1])) };
-}
+/** The adapter with the candidates in their free columns. */
+export const withCandidate = ({ A, B }: Adapter, { K, slot }: Trial): Adapter => ({ A: add(A, columnsAt(K, slot)), B });
+
+/** The candidates' rows of B take no part in the update of the step that tests them. */
+export const withoutCandidate = (g: Adapter, { slot }: Trial): Adapter => ({
+  A: g.A,
+  B: mul(g.B, reshape(sub(1, taken(slot)), [slot.shape[1]!, 1])),
+});
 
 /**
- * An accepted candidate: K in its free column, the new rank at age 0 (its moments are zero already). `restart`: the module's
- * moments and ages begin anew, as in the published code. A row of zeros leaves the module as it is.
+ * Accepted candidates: K in their free columns, new ranks at age 0 (its moments are zero already). `restart`: the module's
+ * moments and ages begin anew, as in the published code. Rows of zeros leave the module as it is.
  */
 export function installed(slot: Slot<Adapter>, { K, slot: at }: Trial, restart: boolean): Slot<Adapter> {
-  const p = { A: add(slot.p.A, columnAt(K, at)), B: slot.p.B };
-  const row = reshape(at, slot.age.shape);
+  const p = { A: add(slot.p.A, columnsAt(K, at)), B: slot.p.B };
+  const row = taken(at);
   if (!restart) return { ...slot, p, age: mul(slot.age, sub(1, row)) };
   // 1 for a module that stays as it is, 0 for one that grows
-  const stays = sub(1, sum(row));
+  const stays = sub(1, max(row));
   const kept = mapTree((x: Tensor) => mul(x, stays), { m: slot.m, v: slot.v });
   return { p, ...kept, age: mul(slot.age, stays) };
 }

@@ -6,7 +6,7 @@
  *
  * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
  */
-import { readScalar, tensor } from '../core/index.ts';
+import { readScalar } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, trainCommand } from './cli/flags.ts';
@@ -23,7 +23,7 @@ import { unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
 import { type TestedStep, testedStep } from './step/growth.ts';
 import { chosenOf, totalRankOf } from './step/ranks.ts';
-import { createSteps, type Frozen, type State } from './step/step.ts';
+import { createSteps, type Frozen, hyperOf, type State } from './step/step.ts';
 import { encodeData } from './trainer/encoded.ts';
 import { type Final, finishRun } from './trainer/finish.ts';
 import { keeper } from './trainer/keep.ts';
@@ -112,7 +112,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   try {
     for (let step = first + 1; step <= steps && !interrupt.requested; step++) {
       const rates = ratesOf(c, step - 1, steps);
-      const hyper = { unet: tensor(rates.unet), text: tensor(rates.text) };
+      const hyper = hyperOf(chosen.method, rates, c.seed, step);
       const testing = chosen.method.growth?.due(c, step, steps) ?? false;
       const batch = clock.sync('batches', () => batches.training(step - 1, testing));
       const extra = testing ? clock.sync('batches', () => batches.extra(step - 1)) : [];

@@ -14,6 +14,7 @@ import { type Backend, evaluate, leaves, read, type Tensor, tensor } from '../co
 import type { HostArray } from '../core/ir/dtype.ts';
 import { rebind } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
+import { selora } from '../selora/methods/selora.ts';
 import { type StepSettings, setUpStep } from './bench/step.ts';
 import {
   type BackendOptions,
@@ -28,8 +29,8 @@ import {
   wholeNumber,
   withBackend,
 } from './cli/command.ts';
-import { SMALL_BASE } from './model/model.ts';
-import { moduleOf } from './step/modules.ts';
+import { SMALL_BASE } from './model/paths.ts';
+import { moduleOfLabels } from './step/modules.ts';
 import { bounded } from './verify/step/error-bound.ts';
 import { applyWide, bothWidths, graphOf, lastUses } from './verify/step/graph.ts';
 
@@ -88,7 +89,7 @@ export async function compareStep(
     const values = await read(given[i] ?? hole);
     known.set(hole, bothWidths(values, hole.dtype));
   }
-  const modules = modulesOf(graph, moduleOf);
+  const modules = modulesOf(graph, moduleOfLabels({ method: selora }));
   const released = lastUses(graph);
   const nodes: NodeFinding[] = [];
   for (const node of graph.order) {

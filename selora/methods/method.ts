@@ -3,13 +3,13 @@
  * and programs; a method says what it trains, how a layer uses it, and what grows, shrinks or is masked.
  */
 import type { z } from 'zod';
-import { entries, type Tensor, type Tree } from '../../core/index.ts';
+import { entries, mapTree, type Tensor, type Tree } from '../../core/index.ts';
 import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import type { HostKey } from '../adapter.ts';
 import type { AdaptedModule } from '../attach.ts';
 import type { PerModule, PerNetwork } from '../networks.ts';
 
-/** What is trained of one module: the method's own tree. */
+/** What is trained of one module and what is kept beside it: the method's own tree. */
 export type Params = { readonly [field: string]: Tree<Tensor> };
 /** The frozen weight of a module as PyTorch shapes it: [d_out, d_in], of a convolution [d_out, c_in, kh, kw]. */
 export type Place = readonly [dOut: number, dIn: number, ...kernel: number[]];
@@ -20,12 +20,16 @@ export type Settings = Readonly<Record<string, unknown>>;
 
 /** One tensor of a method's tree without its values; a class, because trees take plain records for inner nodes. */
 export class Field {
+  /** that of the tensor */
   readonly shape: readonly number[];
   /** the axis that counts ranks, which padding makes longer; null: none */
   readonly axis: number | null;
-  constructor(shape: readonly number[], axis: number | null = null) {
+  /** false: kept beside what is trained and seen by the layer, but no gradient moves it: a mask, a running mean, a fixed draw */
+  readonly trained: boolean;
+  constructor(shape: readonly number[], axis: number | null = null, trained = true) {
     this.shape = shape;
     this.axis = axis;
+    this.trained = trained;
   }
 }
 /** A tree like a method's own, with fields for tensors. */
@@ -43,6 +47,10 @@ export function mapFields<L, R>(f: (leaf: L, field: Field, name: string) => R, t
   });
 }
 
+/** The fields of Adam's moments: those of what is trained; a kept field has one number for each, always 0. */
+export const momentFields = (fields: Fields): Fields =>
+  mapTree<Fields, Fields>((f: Field) => (f.trained ? f : new Field([])), fields);
+
 /** One module of a run: parameters, Adam's moments in the same trees, and how many updates each rank has had. */
 export type Slot<P = Params> = { readonly p: P; readonly m: P; readonly v: P; readonly age: Tensor };
 
@@ -58,8 +66,8 @@ export interface Measure<P, S> {
    * mean loss is enough, which needs no gradients of samples.
    */
   samples?(g: P): Tree<Tensor>;
-  /** Scores of one module from the mean gradient and what was kept. */
-  scores(mean: P, kept: Tree<Tensor> | undefined): S;
+  /** Scores of one module from the mean gradient, what was kept, and the module as it was before the update. */
+  scores(mean: P, kept: Tree<Tensor> | undefined, p: P): S;
 }
 
 /** What one test may run on the batches of its step, in any order; `update` once, before anything is awaited. */
@@ -119,6 +127,14 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided> {
   readonly memory: z.ZodType<M>;
 }
 
+/** Which update was just made, for `after`: tensors, so that one program serves every step. */
+export interface Made {
+  /** 1-based, an f32 scalar */
+  readonly step: Tensor;
+  /** u32[2], of this run, step and module alone */
+  readonly key: Tensor;
+}
+
 /** rank of every module; 1 where a method has no ranks */
 export type Ranks = PerModule<number>;
 
@@ -132,6 +148,7 @@ export interface Facts {
 
 /** One method, as the training loop asks it. Every function is pure. `c` are the settings of the run, the method's among them. */
 export interface Method<P extends Params = Params, C = Settings, X = unknown, S = unknown, H = unknown, M = unknown> {
+  /** what `--method` takes */
   readonly name: string;
   /** one line */
   readonly doc: string;
@@ -164,8 +181,14 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   attach(module: AdaptedModule, p: P, c: C): object;
   /** added to the loss that is trained on: of all modules' parameters, a scalar */
   penalty?(modules: readonly P[], c: C): Tensor;
-  /** factors on the learning rate, by field */
+  /** factors on the learning rate, by dotted name of a field; 1 where none is named */
   rates?(c: C): { readonly [field: string]: number };
+  /**
+   * The module after an update, `g` the gradient it was made with (clipped, 0 for what is kept): running means, masks, a
+   * projection, the draw for the next step. A free rank has gradient 0 and must stay 0.
+   */
+  after?(slot: Slot<P>, g: P, made: Made, c: C): Slot<P>;
+  /** how ranks change while it trains; absent: they do not */
   readonly growth?: Growth<P, C, X, S, H, M>;
 
   /** a module for other programs; undefined: there is nothing to write (rank 0) */

@@ -87,13 +87,13 @@ export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Ba
   const micro = batchHoles(o.batch / o.accumulate, latent, length, o.captionChunks);
   const single = o.accumulate === 1;
   const step = single
-    ? steps.plain.inspect(state, frozen, micro, hyperHoles())
+    ? steps.plain.inspect(state, frozen, micro, hyperHoles(o.chosen))
     : steps.part.inspect(state, frozen, micro);
   const plans = [planOf('training step', step)];
   if (o.chosen.method.growth) {
     const c = trialHoles(o.chosen, linears, capacity);
     const tested = single
-      ? steps.tested.inspect(state, frozen, micro, hyperHoles(), c)
+      ? steps.tested.inspect(state, frozen, micro, hyperHoles(o.chosen), c)
       : steps.testedPart.inspect(state, frozen, micro, c);
     plans.push(planOf('step with expansion test', tested));
   }

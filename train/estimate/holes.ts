@@ -2,7 +2,7 @@
 import { type DType, mapTree, type Tensor, type Tree } from '../../core/index.ts';
 import { hole } from '../../core/ir/tensor.ts';
 import { type Param, type Params as Parameters, toModelShape } from '../../nn/index.ts';
-import type { Field, Fields, Params, Place } from '../../selora/methods/method.ts';
+import { type Field, type Fields, momentFields, type Params, type Place } from '../../selora/methods/method.ts';
 import type { Linears } from '../model/pipeline.ts';
 import type { Chosen } from '../step/ranks.ts';
 import {
@@ -30,8 +30,9 @@ const emptyTree = (fields: Fields) => mapTree<Fields, Params>(({ shape }: Field)
 export const stateHoles = ({ method, settings }: Chosen, linears: Linears, capacity: PerNetwork<number>): State =>
   mapModules((place: Place, _path, network): Slot => {
     const c = capacity[network];
-    const tree = () => emptyTree(method.fields(place, c, settings));
-    return { p: tree(), m: tree(), v: tree(), age: f32(c) };
+    const fields = method.fields(place, c, settings);
+    const moments = () => emptyTree(momentFields(fields));
+    return { p: emptyTree(fields), m: moments(), v: moments(), age: f32(c) };
   }, modulesOf(linears));
 
 /** What a test puts into every module. */
@@ -55,4 +56,8 @@ export const batchHoles = (
   target: f32(n, h, w, c),
   weight: f32(n),
 });
-export const hyperHoles = (): Hyper => ({ unet: f32(), text: f32() });
+export const hyperHoles = ({ method }: Pick<Chosen, 'method'>): Hyper => ({
+  unet: f32(),
+  text: f32(),
+  ...(method.after ? { made: { step: f32(), key: hole({ shape: [2], dtype: 'u32' }) } } : {}),
+});

@@ -6,10 +6,11 @@ import {
   type HostModule,
   type HostTensor,
   mapFields,
+  momentFields,
   type Params,
   type Place,
 } from '../../selora/methods/method.ts';
-import type { Linears } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import { type Chosen, fieldsOf } from '../step/ranks.ts';
 import { type Network, networks, type PerNetwork, type Ranks, type Slot, type State } from '../step/step.ts';
 
@@ -93,9 +94,13 @@ export function stateFrom(
       if (found.shape.join() !== shape.join()) throw wrong(`another shape [${found.shape.join(', ')}] of ${name}`);
       return tensor(found.data, found.shape);
     };
-    const fields = entries<Field>(method.fields(place, capacity, settings));
+    const fields = method.fields(place, capacity, settings);
     const tree = (g: Group) =>
-      fromPaths(fields.map(([name, field]) => [name, get(GROUPS[g] + name, field)] as const)) as Params;
+      fromPaths(
+        entries<Field>(g === 'p' ? fields : momentFields(fields)).map(
+          ([name, field]) => [name, get(GROUPS[g] + name, field)] as const,
+        ),
+      ) as Params;
     return { p: tree('p'), m: tree('m'), v: tree('v'), age: tensor(age.data, age.shape) };
   };
   const network = (n: Network) =>

@@ -8,6 +8,7 @@ import {
   mapTree,
   mean,
   mul,
+  stopGradient,
   sub,
   sum,
   type Tensor,
@@ -21,7 +22,15 @@ import { textContext } from '../../models/clip/text-encoder.ts';
 import type { TextEncoderConfig, UNetConfig } from '../../models/config.ts';
 import { unet } from '../../models/unet/index.ts';
 import { updateModules } from '../../selora/attach.ts';
-import type { Growth, Measure, Method, Params, Settings } from '../../selora/methods/method.ts';
+import {
+  type Field,
+  type Growth,
+  type Measure,
+  type Method,
+  mapFields,
+  type Params,
+  type Settings,
+} from '../../selora/methods/method.ts';
 import { type Batch, type Frozen, mapModules, type PerModule, paramsOf, type State } from './state.ts';
 
 /** A method as the programs of a run take it: X is what a test puts into a module, S what it measures of it, H that on the host. */
@@ -41,6 +50,16 @@ export function growthOf<P extends Params, X, S, H>({ method }: { readonly metho
   return method.growth as Growth<P, Settings, X, S, H, unknown>;
 }
 
+/** The module with what is only kept of it as constants: its gradient is 0. */
+function held<P extends Params, X, S, H>(method: StepMethod<P, X, S, H>, p: P, settings: Settings): P {
+  const fields = method.fields([1, 1], 1, settings);
+  if (leaves<Field>(fields).every(({ trained }) => trained)) return p;
+  return unflatten(
+    p,
+    mapFields((x: Tensor, { trained }) => (trained ? x : stopGradient(x)), p as Tree<Tensor>, fields),
+  );
+}
+
 /** per-sample losses [b]: weight·mean (prediction − target)² */
 export function sampleLosses<P extends Params, X, S, H>(
   { configs, method, settings, checkpointBlocks }: LossOptions<P, X, S, H>,
@@ -49,7 +68,7 @@ export function sampleLosses<P extends Params, X, S, H>(
   batch: Batch,
 ): Tensor {
   const attached = <N extends Tree<Tensor>>(net: N, of: { readonly [path: string]: P }): N =>
-    updateModules(net, of, (module, p) => method.attach(module, p, settings));
+    updateModules(net, of, (module, p) => method.attach(module, held(method, p, settings), settings));
   const context = batch.context ?? textContext(attached(base.text, params.text), configs.text, batch.ids);
   const net = attached(base.unet, params.unet);
   const d = sub(unet(net, configs.unet, batch.x, batch.t, context, { checkpointBlocks }), batch.target);
@@ -59,7 +78,7 @@ export function sampleLosses<P extends Params, X, S, H>(
 /** the loss that is trained on: with the method's penalty, where it has one */
 function trained<P extends Params, X, S, H>(o: LossOptions<P, X, S, H>, params: PerModule<P>, loss: Tensor): Tensor {
   if (!o.method.penalty) return loss;
-  const all = [...Object.values(params.unet), ...Object.values(params.text)];
+  const all = [...Object.values(params.unet), ...Object.values(params.text)].map((p) => held(o.method, p, o.settings));
   return add(loss, o.method.penalty(all, o.settings));
 }
 
@@ -112,10 +131,14 @@ export function testedGradients<P extends Params, X, S, H>(
   };
 }
 
-/** What the decisions are made from, by module. */
-export function measured<P extends Params, X, S, H>(o: LossOptions<P, X, S, H>, t: Tested<P>): PerModule<S> {
+/** What the decisions are made from, by module; `at` are the parameters before the update. */
+export function measured<P extends Params, X, S, H>(
+  o: LossOptions<P, X, S, H>,
+  t: Tested<P>,
+  at: PerModule<P>,
+): PerModule<S> {
   const measure = growthOf(o).measure(o.settings);
-  return mapModules((g: P, path, n) => measure.scores(g, t.kept?.[n][path]), t.g);
+  return mapModules((g: P, path, n) => measure.scores(g, t.kept?.[n][path], at[n][path]!), t.g);
 }
 
 /** x·(1 − share) + y·share on every leaf: the means over two sets of samples as the mean over both. */

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Backend, Tensor } from '../../core/index.ts';
 import { hostKey } from '../../selora/adapter.ts';
 import type { Decided, Method, Params, Passes } from '../../selora/methods/method.ts';
-import type { Linears } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import { growthOf } from './gradients.ts';
 import { type Chosen, capacityFor, padState } from './ranks.ts';
 import type { Batch, Frozen, Hyper, PerModule, Ranks, State, Steps } from './step.ts';

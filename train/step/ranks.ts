@@ -1,16 +1,27 @@
 /** The state of a run on the host's side: its start, the room for ranks in the programs, and more of it. */
-import { type Backend, evaluate, leaves, mapTree, type Tensor, type Tree, zeros } from '../../core/index.ts';
+import { type Backend, evaluate, leaves, type Tensor, type Tree, unflatten, zeros } from '../../core/index.ts';
 import { foldKey, hostKey } from '../../selora/adapter.ts';
-import type { Fields, Method, Params, Settings } from '../../selora/methods/method.ts';
+import {
+  type Fields,
+  type Method,
+  mapFields,
+  momentFields,
+  type Params,
+  type Settings,
+} from '../../selora/methods/method.ts';
 import { methodOf } from '../../selora/methods/registry.ts';
 import { padAxis, padParams } from '../../selora/pad.ts';
-import type { Linears } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import { mapModules, mapNetworks, type PerNetwork, type Ranks, type Slot, type State } from './state.ts';
 
 /** A fresh slot around a module's parameters, padded to a capacity: moments zero, every rank of age 0. */
 export function slotOf<P extends Params>(params: P, fields: Fields, capacity: number): Slot<P> {
   const p = padParams(params, fields, capacity);
-  const none = () => mapTree<P, P>((like: Tensor) => zeros(like.shape, like.dtype), p);
+  const none = (): P =>
+    unflatten(
+      p,
+      mapFields((like: Tensor, { trained }) => zeros(trained ? like.shape : [], like.dtype), p as Tree<Tensor>, fields),
+    );
   return { p, m: none(), v: none(), age: zeros([capacity], leaves(p as Tree<Tensor>)[0]!.dtype) };
 }
 
@@ -40,8 +51,8 @@ export function padState<P extends Params, X, S, H>(
   const fields = method.fields([1, 1], 1, settings);
   const grown = mapModules((slot: Slot<P>, _path, network): Slot<P> => {
     const c = capacity[network];
-    const pad = (tree: P): P => padParams(tree, fields, c);
-    return { p: pad(slot.p), m: pad(slot.m), v: pad(slot.v), age: padAxis(slot.age, 0, c) };
+    const moments = (tree: P): P => padParams(tree, momentFields(fields), c);
+    return { p: padParams(slot.p, fields, c), m: moments(slot.m), v: moments(slot.v), age: padAxis(slot.age, 0, c) };
   }, s);
   return evaluate(grown as never, backend) as State<P>;
 }

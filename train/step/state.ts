@@ -1,8 +1,9 @@
 /** The trees of a run: what a method trains with its moments, frozen parameters, batches; and how to map over them. */
-import type { Tensor } from '../../core/index.ts';
+import { type Tensor, tensor } from '../../core/index.ts';
 import type { TextEncoder } from '../../models/clip/text-encoder.ts';
 import type { UNet } from '../../models/unet/index.ts';
-import type { Params, Slot } from '../../selora/methods/method.ts';
+import { foldKey, hostKey } from '../../selora/adapter.ts';
+import type { Made, Method, Params, Slot } from '../../selora/methods/method.ts';
 import { mapModules, type PerModule, type PerNetwork } from '../../selora/networks.ts';
 
 export type { Ranks, Slot } from '../../selora/methods/method.ts';
@@ -35,8 +36,26 @@ export type Batch = {
   /** loss weight of each sample [b] */
   readonly weight: Tensor;
 };
-/** learning rates */
-export type Hyper = PerNetwork<Tensor>;
+/** learning rates; which update it is, for methods that ask */
+export type Hyper = PerNetwork<Tensor> & { readonly made?: Made };
+/** What step k = 1, 2, … of a run takes beside its batch. */
+export const hyperOf = (
+  method: Pick<Method, 'after'>,
+  rates: PerNetwork<number>,
+  seed: number,
+  step: number,
+): Hyper => ({
+  unet: tensor(rates.unet),
+  text: tensor(rates.text),
+  ...(method.after
+    ? {
+        made: {
+          step: tensor(step),
+          key: tensor(Uint32Array.from(foldKey(hostKey(seed), 'after', step))),
+        },
+      }
+    : {}),
+});
 
 /** What is trained, without its moments. */
 export const paramsOf = <P>(s: State<P>): PerModule<P> => mapModules(({ p }) => p, s);

@@ -8,6 +8,7 @@ import {
   type Compiled,
   compile,
   concat,
+  fold,
   type HostArray,
   leaves,
   max,
@@ -19,6 +20,7 @@ import {
   tensor,
   unflatten,
 } from '../../core/index.ts';
+import { foldKey } from '../../selora/adapter.ts';
 import { mapFields, type Params } from '../../selora/methods/method.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
 import {
@@ -31,12 +33,14 @@ import {
   type Tested,
   testedGradients,
 } from './gradients.ts';
-import { moduleOf } from './modules.ts';
+import { moduleOfLabels } from './modules.ts';
 import {
   type Batch,
   type Frozen,
   type Hyper,
   mapModules,
+  moduleName,
+  networks,
   type PerModule,
   paramsOf,
   type Slot,
@@ -69,29 +73,37 @@ function update<P extends Params, X, S, H>(
   g: PerModule<P>,
   hyper: Hyper,
 ): { readonly state: State<P>; readonly norm: Tensor } {
-  const norm = globalNorm(leaves(g as never));
-  const factor = o.clip > 0 ? clipFactor(norm, o.clip) : 1;
-  // which axis counts ranks does not depend on the place
+  // which axis counts ranks, and what is trained, does not depend on the place
   const fields = o.method.fields([1, 1], 1, o.settings);
+  const trainedOf = (tree: P): Tensor[] =>
+    mapFields((x: Tensor, { trained }) => (trained ? [x] : []), tree as Tree<Tensor>, fields).flat();
+  const norm = globalNorm(networks.flatMap((n) => Object.values(g[n]).flatMap(trainedOf)));
+  const factor = o.clip > 0 ? clipFactor(norm, o.clip) : 1;
   const rates = o.method.rates?.(o.settings) ?? {};
   const state = mapModules((slot: Slot<P>, path, network): Slot<P> => {
     const of = (tree: P) => leaves(tree as Tree<Tensor>);
     const [gs, ms, vs] = [of(g[network][path]!), of(slot.m), of(slot.v)];
     const leavesOf = mapFields(
-      (p: Tensor, field, name) => ({ p, axis: field.axis, rate: rates[name] ?? 1 }),
+      (p: Tensor, field, name) => ({ p, field, rate: rates[name] ?? 1 }),
       slot.p as Tree<Tensor>,
       fields,
     );
-    const next = leavesOf.map(({ p, axis, rate }, i) => {
+    const clipped = gs.map((x) => mul(x, factor));
+    const next = leavesOf.map(({ p, field: { axis, trained }, rate }, i) => {
+      if (!trained) return { p, m: ms[i]!, v: vs[i]! };
       const lr = rate === 1 ? hyper[network] : mul(hyper[network], rate);
-      return adamUpdate(p, mul(gs[i]!, factor), { m: ms[i]!, v: vs[i]! }, ageOf(slot.age, p, axis), lr, o.adam);
+      return adamUpdate(p, clipped[i]!, { m: ms[i]!, v: vs[i]! }, ageOf(slot.age, p, axis), lr, o.adam);
     });
     const tree = (key: 'p' | 'm' | 'v'): P =>
       unflatten(
         slot.p,
         next.map((x) => x[key]),
       );
-    return { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, 1) };
+    const made: Slot<P> = { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, 1) };
+    if (!o.method.after) return made;
+    if (!hyper.made) throw new TypeError(`${o.method.name}: the step is not told which it is`);
+    const key = fold(hyper.made.key, foldKey([0, 0], moduleName(network, path))[0]);
+    return o.method.after(made, unflatten(slot.p, clipped), { step: hyper.made.step, key }, o.settings);
   }, s);
   return { state, norm };
 }
@@ -139,6 +151,7 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
 
 export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H>): Steps<P, X, S, H> {
   const { backend } = o;
+  const moduleOf = moduleOfLabels(o);
   const settle = (g: PerModule<P>, trials: PerModule<X>): PerModule<P> =>
     mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!), g);
   const plain = compile(
@@ -151,7 +164,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
   const tested = compile(
     (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper, trials: PerModule<X>) => {
       const t = testedGradients(o, s, base, batch, trials);
-      return { ...update(o, s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t) };
+      return { ...update(o, s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t, paramsOf(s)) };
     },
     { backend, donate: [0], name: 'training step with test', moduleOf },
   );
@@ -177,11 +190,11 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     (s: State<P>, g: PerModule<P>, hyper: Hyper, trials: PerModule<X>) => update(o, s, settle(g, trials), hyper),
     { backend, donate: [0], name: 'update beside a test' },
   );
-  const sumsOf = compile((t: Tested<P>) => measured(o, t), { backend, name: 'sums of a test' });
-  const sumsOfBoth = compile((x: Tested<P>, y: Tested<P>, share: Tensor) => measured(o, combine(x, y, share)), {
-    backend,
-    name: 'sums of a test over more batches',
-  });
+  const sumsOf = compile((p: PerModule<P>, t: Tested<P>) => measured(o, t, p), { backend, name: 'sums of a test' });
+  const sumsOfBoth = compile(
+    (p: PerModule<P>, x: Tested<P>, y: Tested<P>, share: Tensor) => measured(o, combine(x, y, share), p),
+    { backend, name: 'sums of a test over more batches' },
+  );
   const all = (sums: PerModule<S>): Tensor[] => leaves(sums as never);
   const sizeOf = ({ shape }: Tensor): number => shape.reduce((n, side) => n * side, 1);
   const pack = compile(
@@ -228,11 +241,16 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
       const test = (b: Batch) => testedPart(s, base, b, trials);
       const own = over(batches, test);
       const share = extra.length / (batches.length + extra.length);
+      const p = paramsOf(s);
       const sums =
-        extra.length > 0 ? sumsOfBoth(own, over(extra, test), tensor(share, [], own.loss.dtype)) : sumsOf(own);
+        extra.length > 0 ? sumsOfBoth(p, own, over(extra, test), tensor(share, [], own.loss.dtype)) : sumsOf(p, own);
       return { ...applyTested(s, own.g, hyper, trials), loss: own.loss, sums };
     },
-    scores: (s, base, batches, trials) => sumsOf(over(batches, (b) => testedPart(s, base, b, trials))),
+    scores: (s, base, batches, trials) =>
+      sumsOf(
+        paramsOf(s),
+        over(batches, (b) => testedPart(s, base, b, trials)),
+      ),
     async readSums(sums) {
       const flat: HostArray = await read(pack(sums));
       let at = 0;

@@ -31,6 +31,9 @@ test('a few steps, a checkpoint, and from there the same bits again', async () =
       data.some((x) => x !== 0),
       name,
     ).toBe(true);
+  // what is kept beside them is in the checkpoint, drawn anew for every module
+  const kept = [...whole.tensors].filter(([name]) => name.endsWith('|k') && !name.startsWith('best'));
+  expect(new Set(kept.map(([, { data }]) => data.join())).size).toBe(factors.length);
   cpSync(out('whole'), out('again'), { recursive: true });
   for (const f of readdirSync(join(out('again'), 'checkpoints')))
     if (!f.includes('000002')) rmSync(join(out('again'), 'checkpoints', f));

@@ -8,7 +8,7 @@ import { lora } from '../../../selora/methods/lora.ts';
 import type { Settings } from '../../../selora/methods/method.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
-import type { Linears } from '../../../train/model/model.ts';
+import type { Linears } from '../../../train/model/pipeline.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
 import { capacityFor, padState, startState, totalRankOf } from '../../../train/step/ranks.ts';
 import { mapModules, networks, type PerModule, type Ranks, type Slot, type State } from '../../../train/step/step.ts';
