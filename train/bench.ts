@@ -28,7 +28,7 @@ import {
   UsageError,
   wholeNumber,
 } from './cli/command.ts';
-import { SMALL_BASE } from './model/model.ts';
+import { SMALL_BASE } from './model/paths.ts';
 
 const CHOICES = ['auto', 'all', ...backendNames] as const;
 type Options = {

@@ -21,7 +21,7 @@ import { unetSpec } from '../models/unet/index.ts';
 import { vaeSpec } from '../models/vae/index.ts';
 import type { Init, Param } from '../nn/index.ts';
 import { command, type Io, parseArgs, print, runMain, wholeNumber } from './cli/command.ts';
-import { SMALL_BASE } from './model/model.ts';
+import { SMALL_BASE } from './model/paths.ts';
 import { schedulerConfig, textConfig, unetConfig, vaeConfig } from './pretrain/config.ts';
 
 type Configs = Omit<ConfigFiles, 'modelIndex'>;

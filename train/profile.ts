@@ -23,7 +23,7 @@ import {
   wholeNumber,
   withBackend,
 } from './cli/command.ts';
-import { SMALL_BASE } from './model/model.ts';
+import { SMALL_BASE } from './model/paths.ts';
 
 type Options = BackendOptions & {
   readonly base?: string;

@@ -11,7 +11,7 @@ import type { Settings } from '../../selora/methods/method.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
 import type { Trial } from '../../selora/trial.ts';
-import type { Linears } from '../../train/model/model.ts';
+import type { Linears } from '../../train/model/pipeline.ts';
 import { adamDefaults } from '../../train/optimise/optimizer.ts';
 import { capacityFor, slotOf } from '../../train/step/ranks.ts';
 import {

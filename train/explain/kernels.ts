@@ -8,7 +8,8 @@ import { printElementwise } from '../../core/backends/webgpu/printWgsl.ts';
 import type { Target } from '../../core/backends/webgpu/target.ts';
 import type { Graph } from '../../core/compile/backend.ts';
 import { makeGraph } from '../../core/compile/compile.ts';
-import { type Kernel, lower } from '../../core/compile/lower.ts';
+import type { Kernel } from '../../core/compile/lower.ts';
+import { prepare } from '../../core/compile/prepare.ts';
 import { type Backend, CoreError } from '../../core/index.ts';
 import { hole, type Op, type Tensor } from '../../core/ir/tensor.ts';
 import { bindTo, sampleOf } from './sample.ts';
@@ -54,8 +55,8 @@ const GPU: Target = { class: 'gpu', subgroup: 0 };
 export const wgslOf = (op: Op): readonly KernelText[] => orReason(() => printWgsl(op));
 
 function printWgsl(op: Op): readonly KernelText[] {
-  const lowered = lower(sampleGraph(op, hasKernel), { strided: isStrided, maxLoads: 8 });
-  return lowered.kernels.flatMap((k) => {
+  const prepared = prepare(sampleGraph(op, hasKernel), { strided: isStrided, maxLoads: 8 });
+  return prepared.kernels.flatMap((k) => {
     const recipe =
       k.kind === 'op'
         ? recipeOf(
@@ -77,11 +78,11 @@ function printWgsl(op: Op): readonly KernelText[] {
 export const gpujsOf = (op: Op): readonly KernelText[] => orReason(() => printGpujs(op));
 
 function printGpujs(op: Op): readonly KernelText[] {
-  const lowered = lower(
+  const prepared = prepare(
     sampleGraph(op, () => false),
     { strided: (o) => o.name === 'dot', maxLoads: 7 },
   );
-  return lowered.kernels.map((k) => {
+  return prepared.kernels.map((k) => {
     const name = stepNames(k);
     if (k.kind === 'op' && k.node.op.name !== 'dot') return { name: `${name}: reference loops`, text: '' };
     const printed = k.kind === 'cluster' ? printCluster(k.cluster) : printDot(k.inputs[0].view, k.inputs[1].view);

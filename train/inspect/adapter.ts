@@ -10,7 +10,7 @@ import { asFileError, FileError, printable } from '../../models/io/error.ts';
 import type { Part } from '../../models/names.ts';
 import { type Io, print } from '../cli/command.ts';
 import { bars, commas, histogram, printFacts, table } from '../cli/table.ts';
-import { SMALL_BASE } from '../model/model.ts';
+import { SMALL_BASE } from '../model/paths.ts';
 import { drawMap, rankHeatMaps } from '../report/charts/heatmap.ts';
 import { type Grid, layout } from '../report/charts/modules.ts';
 import { inline, standalone } from '../report/charts/svg.ts';

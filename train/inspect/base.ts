@@ -6,7 +6,8 @@ import { PARTS, type Part } from '../../models/names.ts';
 import { presets, selectTargets } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
-import { checkBase, type Linears, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model/model.ts';
+import { checkBase, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import { vaeFactor } from '../model/programs.ts';
 
 /** Tensors named per part and problem. */

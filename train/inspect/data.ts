@@ -19,7 +19,8 @@ import {
   SPLITS,
   splitRecords,
 } from '../data/split.ts';
-import { SMALL_BASE, tokenizerOf } from '../model/model.ts';
+import { tokenizerOf } from '../model/model.ts';
+import { SMALL_BASE } from '../model/paths.ts';
 
 export type DataView = {
   /** Its tokenizer counts the ids. Default: CLIP's. */

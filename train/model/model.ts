@@ -18,13 +18,10 @@ import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
-import type { PerNetwork } from '../step/state.ts';
+import { moduleOf, type PerNetwork } from '../../selora/networks.ts';
 import { addedIn } from './merged-weights.ts';
 import { SMALL_BASE } from './paths.ts';
 import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
-
-export type { Linears, LoadedAdapters } from './pipeline.ts';
-export { SMALL_BASE };
 
 export type LoadedModel = {
   readonly pipeline: Pipeline;
@@ -116,21 +113,18 @@ export function adaptersFromFile(
   linears: Linears,
   { file = 'adapter', dtype = 'f32' }: { readonly file?: string; readonly dtype?: 'f32' | 'f64' } = {},
 ): LoadedAdapters {
-  const networkOf = { unet: 'unet', text_encoder: 'text' } as const;
   const scales = new Set([...modules.values()].map((m) => m.scale));
   const scale = scales.size === 1 ? [...scales][0] : 1;
   const found: PerNetwork<Map<string, Adapter>> = { unet: new Map(), text: new Map() };
   const problems: string[] = [];
   for (const [name, module] of modules) {
-    const dot = name.indexOf('.');
-    const network = networkOf[name.slice(0, dot) as keyof typeof networkOf];
-    const local = name.slice(dot + 1);
-    const shape = network && linears[network].get(local);
+    const [network, local] = moduleOf(name) ?? [];
+    const shape = network && local !== undefined && linears[network].get(local);
     if (module.kernel !== undefined) {
       problems.push(
         `${name} is a convolution's, only linear layers can be trained on: npm run merge takes it, and generate`,
       );
-    } else if (shape === undefined) {
+    } else if (!shape) {
       problems.push(`${name} is no linear layer of the base`);
     } else if (shape[0] !== module.dOut || shape[1] !== module.dIn) {
       problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${shape[1]} → ${shape[0]}`);

@@ -11,7 +11,8 @@ import { methodOf } from '../../selora/methods/registry.ts';
 import { moduleName, networks } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import { mergedModel } from '../model/merged-weights.ts';
-import { type Linears, tokenizerOf } from '../model/model.ts';
+import { tokenizerOf } from '../model/model.ts';
+import type { Linears } from '../model/pipeline.ts';
 import type { HostModules } from '../run/tensors.ts';
 
 /** A row of the metrics as far as its expansion test goes. */

@@ -10,6 +10,7 @@ import type { AdapterFile } from '../../models/io/adapter-file.ts';
 import { sizeOfAdapter } from '../../models/io/adapter-size.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { changeNorms } from '../../selora/merge.ts';
+import { moduleName, networks } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import type { LoadedModel } from '../model/model.ts';
 import type { LoadedAdapters } from '../model/pipeline.ts';
@@ -45,13 +46,10 @@ async function changes(
   const out = new Map<string, number>();
   const weightAt = (tree: unknown, p: string): Tensor =>
     (p.split('.').reduce((node, key) => (node as Record<string, unknown>)[key], tree) as { weight: Tensor }).weight;
-  for (const [n, prefix] of [
-    ['unet', 'unet'],
-    ['text', 'text_encoder'],
-  ] as const)
+  for (const n of networks)
     for (const [p, a] of Object.entries(adapters[n])) {
       const r = norms(weightAt(model.pipeline[n], p), a);
-      out.set(`${prefix}.${p}`, (await read(r.delta))[0]! / (await read(r.weight))[0]!);
+      out.set(moduleName(n, p), (await read(r.delta))[0]! / (await read(r.weight))[0]!);
     }
   norms.trim();
   return out;

@@ -10,6 +10,7 @@ import { load } from '../../../models/spec.ts';
 import { unetSpec } from '../../../models/unet/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import { lowRank } from '../../../selora/methods/low-rank.ts';
+import { moduleName, moduleOf } from '../../../selora/networks.ts';
 import type { Trial } from '../../../selora/trial.ts';
 import type { SeloraSteps } from '../../bench/step.ts';
 import { slotOf } from '../../step/ranks.ts';
@@ -18,7 +19,6 @@ import {
   type Frozen,
   type Hyper,
   mapModules,
-  type Network,
   type PerModule,
   type PerNetwork,
   type State,
@@ -57,11 +57,6 @@ export const seloraSchema = z.object({
 });
 export type SeloraJson = z.output<typeof seloraSchema>;
 export type GoldenModule = SeloraJson['modules'][string];
-
-/** where a golden module's name begins → the network it lies in */
-const PREFIXES = { unet: 'unet.', text: 'text_encoder.' } as const satisfies PerNetwork<string>;
-/** The name a golden file gives a module. */
-export const goldenName = (network: Network, path: string): string => PREFIXES[network] + path;
 
 export type SeloraGolden = {
   readonly json: SeloraJson;
@@ -111,20 +106,18 @@ export function byNetwork<T>(
   json: SeloraJson,
   make: (name: string, module: GoldenModule) => T,
 ): PerNetwork<{ [path: string]: T }> {
-  const of = (prefix: string) =>
-    Object.fromEntries(
-      Object.entries(json.modules)
-        .filter(([name]) => name.startsWith(prefix))
-        .map(([name, module]) => [name.slice(prefix.length), make(name, module)]),
-    );
-  const networks = { unet: of(PREFIXES.unet), text: of(PREFIXES.text) };
-  const known = Object.keys(networks.unet).length + Object.keys(networks.text).length;
-  const stray = Object.keys(json.modules).find((name) => !Object.values(PREFIXES).some((p) => name.startsWith(p)));
-  if (stray !== undefined || known === 0)
+  const out: PerNetwork<{ [path: string]: T }> = { unet: {}, text: {} };
+  const names = Object.keys(json.modules);
+  for (const [name, module] of Object.entries(json.modules)) {
+    const [network, path] = moduleOf(name) ?? [];
+    if (network && path !== undefined) out[network][path] = make(name, module);
+  }
+  const stray = names.find((name) => moduleOf(name) === undefined);
+  if (stray !== undefined || names.length === 0)
     throw new Error(
       `selora.json: module ${stray ?? 'list is empty'}: expected names that begin with unet. or text_encoder.`,
     );
-  return networks;
+  return out;
 }
 
 /** The stored adapters; `start`: rank 1, the first column of A and B = 0. */
@@ -157,7 +150,7 @@ export function candidatesOf(
   state: State<Adapter>,
 ): PerModule<Trial> {
   return mapModules((adapter: Adapter, path, network) => {
-    const K = floats(need(golden.tensors, `adapter.${goldenName(network, path)}.K`), golden.precision);
+    const K = floats(need(golden.tensors, `adapter.${moduleName(network, path)}.K`), golden.precision);
     const capacity = state[network][path]!.p.A.shape[1]!;
     const slot = Float64Array.from({ length: capacity }, (_, i) => (i === rankOf(adapter) ? 1 : 0));
     return { K, slot: floats({ dtype: 'F64', shape: [1, capacity], data: slot }, golden.precision) };

@@ -7,9 +7,10 @@ import { type Backend, evaluate, read, readScalar, type Tensor, tensor } from '.
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { selora } from '../../../selora/methods/selora.ts';
+import { moduleName } from '../../../selora/networks.ts';
 import { createSteps, type PerNetwork, paramsOf, type State } from '../../step/step.ts';
 import { type GoldenCase, need } from '../golden.ts';
-import { adaptersOf, type Check, goldenName, readSelora, SCALE, stateOf } from './data.ts';
+import { adaptersOf, type Check, readSelora, SCALE, stateOf } from './data.ts';
 import {
   adaptersAfter,
   firstModule,
@@ -73,7 +74,7 @@ async function* verifyTraining({ golden, backend, steps, hyper }: Check): AsyncG
   const { has, largest } = scoreScale(golden);
   let state: State<Adapter> = evaluate(stateOf(adapters), backend);
   for (const [step, expected] of adam.losses.entries()) {
-    if (tensors.has(`adam${step}.${goldenName(...firstModule(adapters))}.A`))
+    if (tensors.has(`adam${step}.${moduleName(...firstModule(adapters))}.A`))
       yield adaptersAfter(golden, step, state, adapters, `adapters after ${step} Adam steps`);
     if (step === adam.losses.length - 1) {
       const losses = await read(steps.losses(paramsOf(state), golden.base, golden.batch));

@@ -1,10 +1,11 @@
 /** How far SeLoRA's numbers may lie from the golden ones, and the worst module of each kind. */
 import { read, type Tensor } from '../../../core/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
+import { moduleName } from '../../../selora/networks.ts';
 import type { Network, PerNetwork, State } from '../../step/step.ts';
 import { distance } from '../errors.ts';
 import { type GoldenCase, type GoldenTensor, need } from '../golden.ts';
-import { goldenName, type SeloraGolden } from './data.ts';
+import type { SeloraGolden } from './data.ts';
 
 /** f64 limits for numbers that are stored whole, and f32 limits from the distance of the reference's own two runs. */
 export function limit(
@@ -65,7 +66,7 @@ export async function worst(
   let count = 0;
   for (const network of ['unet', 'text'] as const)
     for (const path of Object.keys(modules[network])) {
-      const module = goldenName(network, path);
+      const module = moduleName(network, path);
       const e = await error(module, network, path);
       count++;
       if (!(e <= most.error)) most = { error: Number.isNaN(e) ? Number.POSITIVE_INFINITY : e, module };

@@ -7,10 +7,11 @@ import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts'
 import type { RankSums } from '../../../selora/fisher.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { selora } from '../../../selora/methods/selora.ts';
+import { moduleName } from '../../../selora/networks.ts';
 import type { Trial } from '../../../selora/trial.ts';
 import { createSteps, mapModules, type PerNetwork, type StepOptions } from '../../step/step.ts';
 import { type GoldenCase, type GoldenTensor, need } from '../golden.ts';
-import { adaptersOf, type Check, candidatesOf, goldenName, SCALE, stateOf } from './data.ts';
+import { adaptersOf, type Check, candidatesOf, SCALE, stateOf } from './data.ts';
 import { float32Error, scoreScale, worst } from './limits.ts';
 
 /** By rank: mean square, square of the mean, and the share of the second in the first summed over entries. */
@@ -61,13 +62,13 @@ export async function* verifyMeasures(
   const whole = (n: keyof PerNetwork<unknown>): Adapters =>
     Object.fromEntries(
       Object.entries(all[n]).filter(
-        ([path]) => has(goldenName(n, path)) && stored(goldenName(n, path), 'A') !== undefined,
+        ([path]) => has(moduleName(n, path)) && stored(moduleName(n, path), 'A') !== undefined,
       ),
     );
   const checked = { unet: whole('unet'), text: whole('text') };
   if (Object.keys({ ...checked.unet, ...checked.text }).length === 0) return;
   const wanted = mapModules((_a, path, n) => {
-    const of = (side: 'A' | 'B') => need(golden.tensors, `expanded.per_sample_grad.${goldenName(n, path)}.${side}`);
+    const of = (side: 'A' | 'B') => need(golden.tensors, `expanded.per_sample_grad.${moduleName(n, path)}.${side}`);
     return { A: sumsOf(of('A'), 'columns'), B: sumsOf(of('B'), 'rows') };
   }, checked);
   // an error of δ·√(mean g²) in a mean gradient moves its square by 2δ·|mean|·√(mean g²), and its share by 2δ at most

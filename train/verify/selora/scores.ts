@@ -19,6 +19,7 @@ import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts'
 import { attach } from '../../../selora/attach.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
 import { decide, fisherScore, type RankSums, ratioOf, type Scores, scoresOf } from '../../../selora/fisher.ts';
+import { moduleName } from '../../../selora/networks.ts';
 import {
   type Batch,
   mapModules,
@@ -30,7 +31,7 @@ import {
 } from '../../step/step.ts';
 import { floats } from '../errors.ts';
 import { type GoldenCase, need } from '../golden.ts';
-import { adaptersOf, type Check, candidatesOf, goldenName, SCALE, type SeloraGolden, stateOf } from './data.ts';
+import { adaptersOf, type Check, candidatesOf, SCALE, type SeloraGolden, stateOf } from './data.ts';
 import {
   adaptersAfter,
   firstModule,
@@ -60,7 +61,7 @@ export async function* verifyTest(
   const { sums, loss, state: after } = steps.tested(state, golden.base, golden.batch, hyper, candidates);
   const expected = start ? json.numbers.loss_without_adapters : json.numbers.loss;
   yield lossCase(golden, `loss of the tested step${at}`, await readScalar(loss), expected);
-  if (!start && golden.tensors.has(`adam1.${goldenName(...firstModule(adapters))}.A`))
+  if (!start && golden.tensors.has(`adam1.${moduleName(...firstModule(adapters))}.A`))
     yield adaptersAfter(golden, 1, after, adapters, 'adapters after the tested step');
   const scores = await readScores(sums, adapters);
   const wanted = (module: string) => (start ? json.modules[module]!.start! : json.modules[module]!);
@@ -83,7 +84,7 @@ export async function* verifyTest(
   };
   const rows = networks.flatMap((network) =>
     Object.entries(scores[network]).map(([path, s]) => ({
-      module: goldenName(network, path),
+      module: moduleName(network, path),
       rank: rankOf(adapters[network][path]!),
       scores: s,
       key: '',
@@ -152,7 +153,7 @@ export async function* verifyDefinition(golden: SeloraGolden, backend: Backend):
   const { json, tensors } = golden;
   const adapters = adaptersOf(golden);
   const expanded = mapModules((a: Adapter, path, network) => {
-    const K = need(tensors, `adapter.${goldenName(network, path)}.K`);
+    const K = need(tensors, `adapter.${moduleName(network, path)}.K`);
     return expandAdapter(a, floats(K, golden.precision));
   }, adapters);
   const whole = json.full_per_sample_gradients_of;
@@ -169,7 +170,7 @@ export async function* verifyDefinition(golden: SeloraGolden, backend: Backend):
   ] as const) {
     const gradients = perSample(golden, params);
     const stored = mapModules(
-      (g: Adapter, path, network) => (whole.includes(goldenName(network, path)) ? g : {}),
+      (g: Adapter, path, network) => (whole.includes(moduleName(network, path)) ? g : {}),
       gradients,
     );
     const done = evaluate({ scores: mapModules((g: Adapter) => fisherScore(g), gradients), stored }, backend);
@@ -182,12 +183,12 @@ export async function* verifyDefinition(golden: SeloraGolden, backend: Backend):
     for (const network of ['unet', 'text'] as const)
       for (const [path, g] of Object.entries(done.stored[network]))
         for (const [side, value] of Object.entries<Tensor>(g)) {
-          const name = `${prefix}per_sample_grad.${goldenName(network, path)}.${side}`;
+          const name = `${prefix}per_sample_grad.${moduleName(network, path)}.${side}`;
           const expected = tensors.get(name);
           if (!expected) continue;
           yield {
             case: `selora ${name}`,
-            error: relativeL2([[await read(value), expected]], least(goldenName(network, path))),
+            error: relativeL2([[await read(value), expected]], least(moduleName(network, path))),
             ...storedLimit(golden, float32Error(golden, 'grad_rel_l2_max'), 'the gradients'),
           };
         }
