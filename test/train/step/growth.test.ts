@@ -1,4 +1,4 @@
-/** How a run may grow: measures and criteria against plain loops over samples, smoothing, more batches, the published code. */
+/** How a run may grow: measures and criteria against plain loops over samples, smoothing, more batches. */
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import {
   cpuBackend,
