@@ -33,9 +33,6 @@ export type NumberArray = Float32Array | Float64Array | Int32Array;
 /** Values to be written; Uint16Array holds raw 16-bit patterns and Uint8Array raw bytes of any dtype. */
 export type Values = NumberArray | BigInt64Array | Uint16Array | Uint8Array;
 
-const f32 = new Float32Array(1);
-const u32 = new Uint32Array(f32.buffer);
-
 /** The float32 bit pattern with the value of a half float's: all 65,536 are exact, NaN keeps its payload. */
 function halfToFloatBits(h: number): number {
   const sign = (h & 0x8000) << 16;
@@ -105,12 +102,6 @@ export function floatToBfloat(values: Float32Array, out = new Uint16Array(values
     out[i] = nan ? (x >>> 16) | ((x >>> 16) & 0x7f ? 0 : 0x40) : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16;
   }
   return out;
-}
-
-/** One half-float pattern of one number. */
-export function halfOf(value: number): number {
-  f32[0] = value;
-  return floatBitsToHalf(u32[0]);
 }
 
 /** The typed array over `bytes` (aligned, exactly the values) that a dtype is stored as. */

@@ -31,24 +31,6 @@ export async function writeSafetensors(
   await writeFileAtomic(file, (write) => streamSafetensors(tensors, metadata, write), options);
 }
 
-/** The same bytes in memory. */
-export async function encodeSafetensors(
-  tensors: ReadonlyMap<string, TensorOut>,
-  metadata: Metadata = new Map(),
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  await streamSafetensors(tensors, metadata, async (bytes) => {
-    chunks.push(bytes);
-  });
-  const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
-}
-
 /** The same bytes, piece by piece: for hashing a file before it is written. */
 export async function streamSafetensors(
   tensors: ReadonlyMap<string, TensorOut>,

@@ -30,8 +30,8 @@ import { hole } from '../../core/ir/tensor.ts';
 import { halfValue } from '../../core/ops/half.ts';
 import { bfloatToFloat, floatToBfloat, floatToHalf, halfToFloat } from '../../models/io/dtypes.ts';
 import { parseSafetensors } from '../../models/io/safetensors.ts';
-import { encodeSafetensors } from '../../models/io/safetensors-write.ts';
 import { cpu, rng } from '../support/gradcheck.ts';
+import { encodeSafetensors } from '../support/safetensors-bytes.ts';
 
 const wasm = wasmBackend({ threads: 2 }) as Backend;
 const backends = [cpu, wasm];

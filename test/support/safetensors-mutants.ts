@@ -1,5 +1,6 @@
 /** Structure-aware mutants of safetensors files: damage where a reader could go wrong, made from a seed. */
-import { encodeSafetensors, type TensorOut } from '../../models/io/safetensors-write.ts';
+import type { TensorOut } from '../../models/io/safetensors-write.ts';
+import { encodeSafetensors } from './safetensors-bytes.ts';
 
 /** xorshift32: small, seeded, and no part of what is tested. */
 export function randomInts(seed: number): (below: number) => number {

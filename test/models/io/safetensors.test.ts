@@ -10,11 +10,11 @@ import {
   type FileDType,
   floatToBfloat,
   floatToHalf,
-  halfOf,
   halfToFloat,
 } from '../../../models/io/dtypes.ts';
 import { openSafetensors, parseSafetensors } from '../../../models/io/safetensors.ts';
-import { encodeSafetensors, type TensorOut, writeSafetensors } from '../../../models/io/safetensors-write.ts';
+import { type TensorOut, writeSafetensors } from '../../../models/io/safetensors-write.ts';
+import { encodeSafetensors } from '../../support/safetensors-bytes.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-st-'));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -80,7 +80,7 @@ describe('half floats and bfloats', () => {
           throw new Error(`${x[i]} → ${rounded[i]}, not ${nearest(x[i], e, f)}`);
       }
     }
-    expect([65_519.99, 65_520, -65_520, 2 ** -25, 2 ** -25 * 1.0001, NaN].map(halfOf)).toEqual([
+    expect([...floatToHalf(Float32Array.of(65_519.99, 65_520, -65_520, 2 ** -25, 2 ** -25 * 1.0001, NaN))]).toEqual([
       0x7bff, 0x7c00, 0xfc00, 0, 1, 0x7e00,
     ]);
     // A NaN whose payload sits in the low bits only must not become ∞.
