@@ -22,9 +22,9 @@ export const partOf = { unet: 'unet', text: 'text_encoder' } as const satisfies 
 export const moduleName = (n: Network, path: string): string => `${partOf[n]}.${path}`;
 /**
  * Network and path of a module's name; undefined for one of neither network.
- * @example moduleOf('text_encoder.text_model.encoder.layers.0.mlp.fc1') // ['text', 'text_model.encoder.layers.0.mlp.fc1']
+ * @example fromModuleName('text_encoder.text_model.encoder.layers.0.mlp.fc1') // ['text', 'text_model.encoder.layers.0.mlp.fc1']
  */
-export function moduleOf(name: string): readonly [Network, string] | undefined {
+export function fromModuleName(name: string): readonly [Network, string] | undefined {
   const n = networks.find((network) => name.startsWith(`${partOf[network]}.`));
   return n && [n, name.slice(partOf[n].length + 1)];
 }

@@ -18,7 +18,7 @@ import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
-import { moduleOf, type PerNetwork } from '../../selora/networks.ts';
+import { fromModuleName, type PerNetwork } from '../../selora/networks.ts';
 import { addedIn } from './merged-weights.ts';
 import { SMALL_BASE } from './paths.ts';
 import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
@@ -118,7 +118,7 @@ export function adaptersFromFile(
   const found: PerNetwork<Map<string, Adapter>> = { unet: new Map(), text: new Map() };
   const problems: string[] = [];
   for (const [name, module] of modules) {
-    const [network, local] = moduleOf(name) ?? [];
+    const [network, local] = fromModuleName(name) ?? [];
     const shape = network && local !== undefined && linears[network].get(local);
     if (module.kernel !== undefined) {
       problems.push(

@@ -10,7 +10,7 @@ import { load } from '../../../models/spec.ts';
 import { unetSpec } from '../../../models/unet/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import { lowRank } from '../../../selora/methods/low-rank.ts';
-import { moduleName, moduleOf } from '../../../selora/networks.ts';
+import { fromModuleName, moduleName } from '../../../selora/networks.ts';
 import type { Trial } from '../../../selora/trial.ts';
 import type { SeloraSteps } from '../../bench/step.ts';
 import { slotOf } from '../../step/ranks.ts';
@@ -109,10 +109,10 @@ export function byNetwork<T>(
   const out: PerNetwork<{ [path: string]: T }> = { unet: {}, text: {} };
   const names = Object.keys(json.modules);
   for (const [name, module] of Object.entries(json.modules)) {
-    const [network, path] = moduleOf(name) ?? [];
+    const [network, path] = fromModuleName(name) ?? [];
     if (network && path !== undefined) out[network][path] = make(name, module);
   }
-  const stray = names.find((name) => moduleOf(name) === undefined);
+  const stray = names.find((name) => fromModuleName(name) === undefined);
   if (stray !== undefined || names.length === 0)
     throw new Error(
       `selora.json: module ${stray ?? 'list is empty'}: expected names that begin with unet. or text_encoder.`,
