@@ -27,6 +27,8 @@ export default defineConfig({
   test: {
     pool: 'forks',
     maxWorkers: 2,
+    // tracing makes many short-lived objects: a larger nursery saves a tenth of the time
+    execArgv: ['--max-semi-space-size=32'],
     sequence: { sequencer: SlowestFirst },
     setupFiles: ['test/support/each-file.ts'],
     testTimeout: 120_000,

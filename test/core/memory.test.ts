@@ -1,5 +1,5 @@
 /**
- * Hundreds of training steps with expansion tests leave memory as it was, to the byte. A leak shows at the second look;
+ * Training steps with expansion tests leave memory as it was, to the byte. A leak shows at the second look;
  * `SELORA_MEMORY_STEPS=1000` (or more) looks for longer.
  */
 import { setFlagsFromString } from 'node:v8';
@@ -29,10 +29,10 @@ const configs = {
   unet: parseConfig(unetSchema, TINY_CONFIGS.unet, 'unet'),
   text: parseConfig(textEncoderSchema, TINY_CONFIGS.textEncoder, 'text'),
 };
-const STEPS = Number(process.env.SELORA_MEMORY_STEPS ?? 300);
-const TEST_EVERY = 20;
+const STEPS = Number(process.env.SELORA_MEMORY_STEPS ?? 150);
+const TEST_EVERY = 10;
 /** How often memory is looked at: at steps with and without a test behind them. */
-const LOOK_EVERY = 50;
+const LOOK_EVERY = 25;
 const CAPACITY = 4;
 const SIDE = 4;
 const GAIN = { a: 0 };

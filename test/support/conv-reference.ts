@@ -12,10 +12,10 @@ const sums = (length: number): Sums => ({
   size: new Float64Array(length),
   count: new Float64Array(length),
 });
-const add = (s: Sums, at: number, term: number): void => {
-  s.value[at]! += term;
-  s.size[at]! += Math.abs(term);
-  s.count[at]! += 1;
+const add = ({ value, size, count }: Sums, at: number, term: number): void => {
+  value[at]! += term;
+  size[at]! += Math.abs(term);
+  count[at]! += 1;
 };
 
 /** y, dx and dw as the three derivatives of one trilinear form, by its definition */
@@ -31,15 +31,18 @@ export const reference = (s: ConvShape, x: Float32Array, w: Float32Array, dy: Fl
             const iy = oy * s.stride[0] - s.pad[0][0] + ky;
             const ix = ox * s.stride[1] - s.pad[1][0] + kx;
             if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
-            for (let o = 0; o < s.o; o++)
-              for (let c = 0; c < cg; c++) {
-                const atX = ((n * s.h + iy) * s.w + ix) * s.c + Math.floor(o / og) * cg + c;
-                const atW = ((ky * s.kw + kx) * cg + c) * s.o + o;
+            // output channels innermost: their neighbours are neighbours in memory
+            for (let c = 0; c < s.c; c++) {
+              const group = Math.floor(c / cg);
+              const atX = ((n * s.h + iy) * s.w + ix) * s.c + c;
+              for (let o = group * og; o < (group + 1) * og; o++) {
+                const atW = ((ky * s.kw + kx) * cg + (c % cg)) * s.o + o;
                 const atY = ((n * oh + oy) * ow + ox) * s.o + o;
                 add(y, atY, x[atX]! * w[atW]!);
                 add(dx, atX, dy[atY]! * w[atW]!);
                 add(dw, atW, dy[atY]! * x[atX]!);
               }
+            }
           }
   return { y, dx, dw };
 };
@@ -62,6 +65,11 @@ export const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: Retu
   const size1 = (c: readonly number[]) => c.reduce((n, v) => n + Math.abs(v), 0);
   const beta = [...points.map((p) => size1(polynomial(others(p)))), size1(polynomial(points))];
   const g = [...points.map((p) => [0, 1, 2].map((i) => p ** i / scale(p))), [0, 0, 1]];
+  /** |G|'s factor of tap t at point p = (r, q), at 9 p + t */
+  const factors = Float64Array.from({ length: 36 * 9 }, (_, i) => {
+    const [p, t] = [Math.floor(i / 9), i % 9];
+    return Math.abs(g[Math.floor(p / 6)]![Math.floor(t / 3)]! * g[p % 6]![t % 3]!);
+  });
   const whole = (
     sum: Sums,
     lanes: number,
@@ -71,19 +79,25 @@ export const winogradSizes = (s: ConvShape, w: Float32Array, { y, dx, dw }: Retu
     height: number,
   ) => {
     const sizes = [0, 1, 2, 3].map(() => [0, 1, 2, 3].map(() => new Float64Array(lanes)));
-    for (let lane = 0; lane < lanes; lane++)
+    const taps = new Float64Array(9);
+    for (let lane = 0; lane < lanes; lane++) {
+      const totals = new Float64Array(36);
+      for (let c = 0; c < k; c++) {
+        for (let t = 0; t < 9; t++) taps[t] = Math.abs(tap(t, lane, c));
+        for (let p = 0; p < 36; p++) {
+          let u = 0;
+          for (let t = 0; t < 9; t++) u += factors[9 * p + t]! * taps[t]!;
+          totals[p]! += u;
+        }
+      }
       for (let p = 0; p < 36; p++) {
         const [r, q] = [Math.floor(p / 6), p % 6];
-        let total = 0;
-        for (let c = 0; c < k; c++) {
-          let u = 0;
-          for (let t = 0; t < 9; t++) u += Math.abs(g[r]![Math.floor(t / 3)]! * g[q]![t % 3]! * tap(t, lane, c));
-          total += u * beta[r]! * beta[q]!;
-        }
+        const total = totals[p]! * beta[r]! * beta[q]!;
         const power = (at: number, i: number) => (at === 5 ? Number(i === 3) : Math.abs(points[at]!) ** i);
         for (let i = 0; i < 4; i++)
           for (let j = 0; j < 4; j++) sizes[i]![j]![lane]! += power(r, i) * power(q, j) * total;
       }
+    }
     return {
       ...sum,
       size: sum.size.map((_, at) => {

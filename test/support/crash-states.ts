@@ -72,10 +72,19 @@ export function statesAfter(start: Disk, log: readonly Call[], length: number): 
   for (let subset = 0; subset < 1 << loose.length; subset++) {
     const kept = names.filter((name) => name.synced || (subset >> loose.indexOf(name)) & 1);
     for (const loss of losses) {
-      const disk = new Map(
-        [...applied(existing, kept)].map(([name, file]) => [name, damaged(contents.get(file)!, loss)]),
-      );
-      states.set(keyOf(disk), disk);
+      const files = [...applied(existing, kept)].map(([name, file]) => ({
+        name,
+        file,
+        data: damaged(contents.get(file)!, loss),
+      }));
+      // what a file holds is told by its length (its first bytes), or zeros, more briefly than by its bytes
+      const key = files
+        .map(
+          ({ name, file, data }) => `${name}:${file}:${data.length}${isZeroed(contents.get(file)!, loss) ? 'z' : ''}`,
+        )
+        .sort()
+        .join('|');
+      if (!states.has(key)) states.set(key, new Map(files.map(({ name, data }) => [name, data])));
     }
   }
   return [...states.values()];
@@ -108,11 +117,7 @@ function damaged({ synced, written }: Content, loss: Loss): Buffer {
   return written.subarray(0, loss === 0 ? synced.length : Math.max(synced.length, sectors * SECTOR));
 }
 
-const keyOf = (disk: Disk) =>
-  [...disk]
-    .map(([name, data]) => `${name}:${data.toString('base64')}`)
-    .sort()
-    .join('|');
+const isZeroed = ({ synced, written }: Content, loss: Loss) => loss === 'zeros' && written.length > synced.length;
 
 /** Makes `folder` hold exactly this; paths are those of the log. */
 export function layOut(disk: Disk, from: string, folder: string): void {

@@ -1,8 +1,18 @@
 /** Small deterministic states for the tests of run folders and the processes that they start. */
 import type { CheckpointInfo, HostTensor } from '../../train/run/checkpoint.ts';
 
-/** A state that depends on every step before it, like a training run's; `size` values in all. */
+const made = new Map<string, ReadonlyMap<string, HostTensor>>();
+
+/** A state that depends on every step before it, like a training run's; `size` values in all. Made once for each. */
 export function stateAt(step: number, size = 600): ReadonlyMap<string, HostTensor> {
+  const key = `${step} ${size}`;
+  const state = made.get(key) ?? makeState(step, size);
+  // a child may go through hundreds of steps
+  if (size > 10_000) made.set(key, state);
+  return state;
+}
+
+function makeState(step: number, size: number): ReadonlyMap<string, HostTensor> {
   let x = (step * 2654435761) >>> 0;
   const values = (n: number) =>
     Float32Array.from({ length: n }, () => {
@@ -23,13 +33,14 @@ export function infoAt(step: number): CheckpointInfo {
 
 /** The same content in the same order: names, shapes and bits. */
 export function sameState(a: ReadonlyMap<string, HostTensor>, b: ReadonlyMap<string, HostTensor>): boolean {
-  const text = (state: ReadonlyMap<string, HostTensor>) =>
-    [...state]
-      .sort(([x], [y]) => (x < y ? -1 : 1))
-      .map(
-        ([name, { shape, data }]) =>
-          `${name} ${shape} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')}`,
-      )
-      .join('\n');
-  return text(a) === text(b);
+  const sorted = (state: ReadonlyMap<string, HostTensor>) => [...state].sort(([x], [y]) => (x < y ? -1 : 1));
+  const bytes = ({ data }: HostTensor) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  const others = sorted(b);
+  return (
+    a.size === b.size &&
+    sorted(a).every(([name, tensor], i) => {
+      const [otherName, other] = others[i]!;
+      return name === otherName && `${tensor.shape}` === `${other.shape}` && bytes(tensor).equals(bytes(other));
+    })
+  );
 }
