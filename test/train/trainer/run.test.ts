@@ -158,7 +158,7 @@ describe('a run', () => {
   });
 
   test('LoRA of a fixed rank goes through the same loop: no tests, one rank', async () => {
-    const { code, stderr } = await start('lora', '--method lora --rank 3 --samples 0 --steps 4');
+    const { code, stderr } = await start('lora', '--method lora --rank 3 --samples 0 --steps 4 --targets attn');
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     expect((await adapterBits('lora')).every(([, rank]) => rank === 3)).toBe(true);
     expect(log('lora').every((r) => r.tests === undefined)).toBe(true);
@@ -230,7 +230,7 @@ describe('other ways to grow', () => {
 
 describe('pictures while the run goes on', () => {
   test('are those of a run that ends there, and change nothing else; the text encoder runs once per caption where it is frozen', async () => {
-    const same = '--test-every 5 --samples 1 --no-train-text-encoder';
+    const same = '--test-every 5 --samples 1 --no-train-text-encoder --targets **.attn1.*';
     expect((await start('watched', `${same} --steps 4 --sample-every 2`)).code).toBe(0);
     expect((await start('unwatched', `${same} --steps 4`)).code).toBe(0);
     expect((await start('ends there', `${same} --steps 2`)).code).toBe(0);
@@ -265,7 +265,9 @@ describe('going on for longer', () => {
     expect((await runCommand(train, ['--resume', out('short')])).code).toBe(0);
   });
   test('a schedule is told to span the new length', async () => {
-    expect((await start('cosine', '--steps 3 --schedule cosine --samples 0')).code).toBe(0);
+    expect(
+      (await start('cosine', '--steps 3 --schedule cosine --samples 0 --targets **.attn1.* --test-every 100')).code,
+    ).toBe(0);
     const more = await runCommand(train, ['--resume', out('cosine'), '--steps', '6']);
     expect([more.code, more.code === 0 ? '' : more.stderr]).toEqual([0, '']);
     expect(more.stdout).toMatch(
@@ -288,7 +290,7 @@ describe('going on for longer', () => {
 describe('a scale other than 1', () => {
   test.each(['2', '0.7'])('s = %s: generate draws with the exported adapter what the trainer drew', async (scale) => {
     const name = `scale${scale}`;
-    const { code, stderr } = await start(name, `--scale ${scale} --steps 4 --samples 2`);
+    const { code, stderr } = await start(name, `--scale ${scale} --steps 4 --samples 2 --targets **.attn1.*`);
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     const split = JSON.parse(readFileSync(join(out(name), 'split.json'), 'utf8'));
     const report = readFileSync(join(out(name), 'report.html'), 'utf8');
