@@ -150,13 +150,12 @@ export const main: Main = async (args, io) => {
   if (o.step && o.peers) throw new UsageError('--peers: compares operations; leave it out with --step');
   const figures: StepFigures[] = [];
   const ops: OpFigure[] = [];
+  const peak = await measurePeak(o.threads);
   if (o.step) {
     const base = o.unetConfig === undefined ? (o.base ?? SMALL_BASE) : o.base;
     const settings = { ...o, base, checkpointBlocks: o.checkpoint };
     await onEach(o, async (backend) => void figures.push(await benchStep(settings, backend, o.ms)));
   } else await onEach(o, async (backend) => void ops.push(...(await benchOps(backend, o.only ?? '', o.ms))));
-  // after the figures: what they refuse is told at once
-  const peak = await measurePeak(o.threads);
   const peers = o.peers
     ? await benchPeers(
         ops.map((f) => f.name),
