@@ -105,6 +105,8 @@ const open = async (): Promise<Gpu> => {
     () => undefined,
   );
   device.addEventListener('uncapturederror', (event) => {
+    // or Dawn prints it too, on standard output
+    event.preventDefault();
     failure ??= new DeviceError(`WebGPU (${name}): ${event.error.message.split('\n', 1)[0]}`);
   });
   return {

@@ -59,6 +59,20 @@ test('without an adapter one line says what to install', { timeout: 60_000 }, as
   expect(lines[1]).toMatch(/^NoAdapterError: no WebGPU adapter: install .*mesa-vulkan-drivers.* npx tsx test\/run\.ts/);
 });
 
+test('a call that the device refuses is told by the program alone, not by Dawn', { timeout: 60_000 }, async () => {
+  const source = `
+    const { openDevice } = await import('./core/backends/webgpu/device.ts');
+    const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
+    const backend = await webgpuBackend();
+    const x = backend.store(Float32Array.of(1), 'f32');
+    (await openDevice()).device.queue.writeBuffer(x.buffer, 2 ** 20, new Uint8Array(4));
+    try { await backend.load(x); } catch (error) { console.log(error.name + ': ' + error.message); }
+    await backend.close();`;
+  const { code, out, err } = await run(source);
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(out).toMatch(/^DeviceError: WebGPU \([^\n]*\): Write range [^\n]*\n$/);
+});
+
 test.runIf(process.platform === 'linux')('without a Vulkan loader nothing of Dawn reaches the terminal', async () => {
   // also on a machine that has one
   const missing = `const { dlopen } = process;
