@@ -24,6 +24,8 @@ export interface RunFolder {
   readonly note?: string;
   /** @throws FileError where another process has taken the folder over */
   check(): Promise<void>;
+  /** `work` is done before the folder is given back: what was opened in it is closed however the run ends. */
+  atClose(work: () => Promise<unknown>): void;
   /**
    * Gives the folder back; may be called twice. A process that ends without it blocks nobody for long.
    * @returns a line where its lock file could not be removed
@@ -112,20 +114,28 @@ const ownedBy = (
   lock: Lock,
   run: Pick<RunFolder, 'path' | 'resumed' | 'config'>,
   made: readonly string[] = [],
-): RunFolder => ({
-  ...run,
-  ...(lock.note === undefined ? {} : { note: lock.note }),
-  check: lock.check,
-  close: lock.release,
-  async abandon() {
-    const begun = run.resumed || (await hasWork(run.path).catch(() => true));
-    if (!begun)
-      for (const name of [...BEFORE_FIRST_STEP, METRICS_FILE])
-        await unlink(path.join(run.path, name)).catch(() => undefined);
-    await lock.release();
-    if (!begun) await removeEmpty(made);
-  },
-});
+): RunFolder => {
+  const last: (() => Promise<unknown>)[] = [];
+  const close = async (): Promise<string | undefined> => {
+    for (const work of last.splice(0)) await work().catch(() => undefined);
+    return lock.release();
+  };
+  return {
+    ...run,
+    ...(lock.note === undefined ? {} : { note: lock.note }),
+    check: lock.check,
+    atClose: (work) => last.push(work),
+    close,
+    async abandon() {
+      const begun = run.resumed || (await hasWork(run.path).catch(() => true));
+      if (!begun)
+        for (const name of [...BEFORE_FIRST_STEP, METRICS_FILE])
+          await unlink(path.join(run.path, name)).catch(() => undefined);
+      await close();
+      if (!begun) await removeEmpty(made);
+    },
+  };
+};
 
 /** Whether a folder holds more than what precedes the first step, and a log without a line. */
 async function hasWork(folder: string): Promise<boolean> {

@@ -57,6 +57,8 @@ export async function openMetrics(run: RunFolder, upToStep: number, mark?: Json)
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | (constants.O_NOFOLLOW ?? 0);
     handle = await open(file, flags, PRIVATE_FILE);
     await syncFolder(run.path);
+    const opened = handle;
+    run.atClose(() => opened.close());
     return appender(run, handle, file, kept);
   } catch (error) {
     await handle?.close().catch(() => undefined);
