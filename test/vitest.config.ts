@@ -17,6 +17,8 @@ const alone = [
   'test/core/compile.test.ts',
   'test/core/wasm/moving-inputs.test.ts',
   'test/selora/methods/toy.test.ts',
+  'test/train/trainer/device-faults.test.ts',
+  'test/train/trainer/nonfinite.test.ts',
   'test/train/trainer/refusals.test.ts',
   'test/train/trainer/run.test.ts',
 ];

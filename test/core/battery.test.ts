@@ -15,6 +15,7 @@ import {
 } from '../../core/index.ts';
 import { isFloat } from '../../core/ir/dtype.ts';
 import type { Attrs, Composite, Op, Sample } from '../../core/ir/tensor.ts';
+import { casesOf } from '../support/drivers.ts';
 import {
   apply,
   derivative,
@@ -28,7 +29,7 @@ import {
   widen,
 } from '../support/gradcheck.ts';
 
-const CASES = Number(process.env.SELORA_BATTERY ?? 12);
+const CASES = casesOf('battery');
 const ops = [...registry.values()];
 const draw = (op: Op, seed: number) => {
   const random = rng(seed * 7919 + op.name.length * 104729 + op.name.charCodeAt(0));

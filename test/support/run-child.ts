@@ -1,13 +1,17 @@
 /**
  * The processes that the tests of run folders start, kill and interrupt:
  *   rival                    messages { create | open | release: folder }, answered by 'held', 'released' or the refusal
- *   train FOLDER STEPS       a trainer in small: saves every second step, goes on where it was stopped
+ *   blind-rival              the same, one that takes other processes' locks away first
+ *   train FOLDER STEPS [HOW] a trainer in small: saves every second step, goes on where it was stopped. HOW: `calls` tells
+ *                            its file-system calls, a number kills it at that one; `torn` renames by copying, `deaf`
+ *                            overhears signals, as no trainer should
  *   hold FOLDER              opens a run, says so, and keeps it until it is killed
  *   wait MS                  until interrupted, then "saves" for MS
  *   busy MS                  the same, but deaf for MS at a time, as in a training step
  *   fill FOLDER              checkpoints of growing size until the disk is full
  */
-import { existsSync, readdirSync, unlinkSync } from 'node:fs';
+import fs, { existsSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onInterrupt } from '../../train/cli/signals.ts';
@@ -15,13 +19,20 @@ import { isWatchedByTsx, runUnwatched } from '../../train/cli/supervise.ts';
 import { loadCheckpoint, saveCheckpoint } from '../../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../../train/run/folder.ts';
 import { openMetrics } from '../../train/run/metrics.ts';
+import { type Call, withCalls } from './faulty-fs.ts';
 import { infoAt, sameState, stateAt } from './run-values.ts';
 
 type Request = { readonly create?: string; readonly open?: string; readonly release?: string };
 
-function rival(): void {
+function rival(blind: boolean): void {
   const held = new Map<string, RunFolder>();
   const answer = async ({ create, open, release }: Request): Promise<string> => {
+    const folder = create ?? open;
+    if (blind && folder !== undefined) {
+      await sleep(200);
+      for (const name of readdirSync(folder).filter((file) => file.startsWith('lock-')))
+        unlinkSync(path.join(folder, name));
+    }
     try {
       if (create !== undefined) held.set(create, await createRun(create, { by: process.pid }));
       else if (open !== undefined) held.set(open, (await openRun(open)).run);
@@ -38,7 +49,36 @@ function rival(): void {
   process.send?.('ready');
 }
 
-async function train(folder: string, steps: number): Promise<void> {
+/** A rename that is none: the new name holds half of the content for a while. */
+function tearRenames(): void {
+  fs.promises.rename = async (from, to) => {
+    const data = readFileSync(from);
+    const file = await fs.promises.open(to, 'w');
+    await file.write(data, 0, data.length >> 1);
+    await sleep(5);
+    await file.write(data, data.length >> 1, data.length - (data.length >> 1));
+    await file.close();
+    await fs.promises.unlink(from);
+  };
+  syncBuiltinESMExports();
+}
+
+async function trainAs(how: string | undefined, folder: string, steps: number, killAt?: string): Promise<void> {
+  if (how === 'torn') tearRenames();
+  const at = how === 'torn' ? killAt : how;
+  if (at === undefined || at === 'deaf') return train(folder, steps, how);
+  const log: Pick<Call, 'kind' | 'path'>[] = [];
+  await withCalls(
+    ({ kind, path }, n) => {
+      log.push({ kind, path });
+      if (n === Number(at)) process.kill(process.pid, 'SIGKILL');
+    },
+    () => train(folder, steps, 'told'),
+  );
+  process.stdout.write(`${JSON.stringify(log)}\n`);
+}
+
+async function train(folder: string, steps: number, how?: string): Promise<void> {
   const run = existsSync(path.join(folder, 'config.json'))
     ? (await openRun(folder)).run
     : await createRun(folder, { steps });
@@ -48,7 +88,7 @@ async function train(folder: string, steps: number): Promise<void> {
   let step = saved?.info.step ?? 0;
   if (saved !== undefined && !sameState(saved.tensors, stateAt(step))) throw new Error('another state than was saved');
   const metrics = await openMetrics(run, step, saved?.info.metrics);
-  const interrupt = onInterrupt();
+  const interrupt = how === 'deaf' ? { requested: false, exitCode: 0 } : onInterrupt();
   process.stdout.write('ready\n');
   while (step < steps && !interrupt.requested) {
     step++;
@@ -59,7 +99,7 @@ async function train(folder: string, steps: number): Promise<void> {
   }
   await metrics.close();
   await run.close();
-  process.exit(step < steps ? interrupt.exitCode : 0);
+  if (how !== 'told') process.exit(step < steps ? interrupt.exitCode : 0);
 }
 
 async function hold(folder: string): Promise<void> {
@@ -120,8 +160,8 @@ async function fill(folder: string): Promise<void> {
 }
 
 const [mode, ...args] = process.argv.slice(2);
-if (mode === 'rival') rival();
-else if (mode === 'train') await train(args[0], Number(args[1]));
+if (mode === 'rival' || mode === 'blind-rival') rival(mode === 'blind-rival');
+else if (mode === 'train') await trainAs(args[2], args[0], Number(args[1]), args[3]);
 else if (mode === 'hold') await hold(args[0]);
 else if (mode === 'wait') await wait(Number(args[0]));
 else if (mode === 'busy') await busy(Number(args[0]));

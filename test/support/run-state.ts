@@ -1,12 +1,9 @@
-/** What the tests of run folders share: a place, how many faults, and what is on the disk. */
+/** What the tests of run folders share: a place, and what is on the disk. */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll } from 'vitest';
-
-/** Every fault test runs this many times its default number of cases. */
-export const FAULTS = Math.max(1, Number(process.env.SELORA_FAULTS ?? 1));
 
 /**
  * A folder for the tests of one file, gone after them: in memory where the machine has such a file system, since syncs

@@ -17,6 +17,7 @@ import { createFolderAtomic, sweepTemporary, writeFileAtomic } from '../../../mo
 import { asFileError, FileError, listed, printable } from '../../../models/io/error.ts';
 import { makeRunFolder, writeRunFile } from '../../../train/run/atomic.ts';
 import { compiled } from '../../support/compiled.ts';
+import { casesOf, patience } from '../../support/drivers.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'selora-atomic-'));
@@ -171,8 +172,8 @@ describe.runIf(hasStrace)('under strace', () => {
     const file = 'write fsync rename fsync';
     expect(kinds).toBe(`${file} mkdir ${file} ${file} fsync rename fsync`);
   });
-  it('survives a kill at every rename, fsync and write', { timeout: 240_000 }, async () => {
-    const kills = Number(process.env.SELORA_KILLS ?? 4);
+  it('survives a kill at every rename, fsync and write', { timeout: patience('kill-calls', 240_000) }, async () => {
+    const kills = Math.min(8, casesOf('kill-calls') + 1);
     for (let n = 1; n <= kills; n++) {
       for (const call of ['rename', 'fsync'] as const) {
         const folder = fresh();

@@ -7,6 +7,7 @@ import { FileError } from '../../../models/io/error.ts';
 import { loadDataset } from '../../../train/data/dataset.ts';
 import { loadRecords } from '../../../train/data/layouts/index.ts';
 import { film, folder, refusal, report, rows, scratch } from '../../support/data-fixtures.ts';
+import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 
 describe('which layout', () => {
   it('tells what it looked for when there is none', async () => {
@@ -164,8 +165,8 @@ describe('paths stay inside the data folder', () => {
 });
 
 describe('mutants', () => {
-  const runs = Number(process.env.SELORA_FUZZ ?? 100);
-  const random = randomOf(seedKey(11));
+  const runs = casesOf('tables');
+  const random = randomOf(seedKey(seedOf(11)));
   const mutate = (bytes: Uint8Array): Uint8Array => {
     const mutant = [...bytes];
     for (let edits = 1 + random.int(4); edits > 0; edits--) {
@@ -178,7 +179,9 @@ describe('mutants', () => {
     return Uint8Array.from(mutant);
   };
 
-  it('of tables and reports are read or refused in one line, never anything else', async () => {
+  it('of tables and reports are read or refused in one line, never anything else', {
+    timeout: patience('tables', 120_000),
+  }, async () => {
     const table = Buffer.from(rows('a.png,"Left, small."', 'b.png,Clear.'));
     const lines = Buffer.from('{"file_name":"a.png","text":"x"}\n{"file_name":"b.png","text":"y"}\n');
     const xml = Buffer.from(report('CXR1', 'Lungs &lt; clear.', [['a', 'PA']]));

@@ -17,6 +17,7 @@ import {
 } from '../../../train/data/pictures/image-write.ts';
 import { decodeImage, loadTrainingPixels, readImage, trainingPixels } from '../../../train/data/pictures/images.ts';
 import { cleanPng, crc32 } from '../../../train/data/pictures/png-chunks.ts';
+import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'selora-images-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -109,12 +110,12 @@ describe('decoding', () => {
     }
   });
 
-  it('survives broken JPEG bytes', async () => {
+  it('survives broken JPEG bytes', { timeout: patience('pictures', 120_000) }, async () => {
     const jpeg = await sharp(Buffer.alloc(32 * 32, 90), { raw: { width: 32, height: 32, channels: 1 } })
       .jpeg()
       .toBuffer();
-    const random = randomOf(seedKey(2));
-    const runs = Number(process.env.SELORA_FUZZ ?? 200);
+    const random = randomOf(seedKey(seedOf(2)));
+    const runs = casesOf('pictures');
     for (let run = 0; run < runs; run++) {
       const mutant = Uint8Array.from(jpeg);
       for (let flips = 1 + random.int(3); flips > 0; flips--) mutant[2 + random.int(jpeg.length - 2)] = random.int(256);

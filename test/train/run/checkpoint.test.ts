@@ -10,7 +10,8 @@ import type { Json } from '../../../models/io/json.ts';
 import type { Plain } from '../../../train/run/canonical.ts';
 import { type HostTensor, loadCheckpoint, saveCheckpoint } from '../../../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../../../train/run/folder.ts';
-import { FAULTS, scratchFolder } from '../../support/run-state.ts';
+import { casesOf, patience } from '../../support/drivers.ts';
+import { scratchFolder } from '../../support/run-state.ts';
 import { infoAt, sameState, stateAt } from '../../support/run-values.ts';
 
 const scratch = scratchFolder();
@@ -64,7 +65,7 @@ describe('round trip', () => {
         expect(sameState(found!.tensors, state)).toBe(true);
         expect(found!.info).toStrictEqual({ step: 1, value });
       }),
-      { numRuns: 40 * FAULTS },
+      { numRuns: 40 },
     );
   });
   it('has the same bytes for the same state, whatever the order of the map', async () => {
@@ -143,30 +144,55 @@ describe('nothing is written', () => {
   });
 });
 
+/**
+ * Flips bits of the newest checkpoint (that of step 2, beside one of step 1), one at a time: each must be noticed, the file
+ * named and the older one used. @returns how many were tried
+ */
+async function flipBits(run: RunFolder, count: number, load: typeof loadCheckpoint): Promise<number> {
+  const file = fileOf(run, 2);
+  const whole = readFileSync(file);
+  const bits = whole.length * 8;
+  // An odd stride meets every region and every bit of a byte.
+  const stride = 2 * Math.floor((Math.max(1, bits / count) - 1) / 2) + 1;
+  let tried = 0;
+  for (let bit = 0; bit < bits; bit += stride, tried++) {
+    const bytes = Buffer.from(whole);
+    bytes[bit >> 3] ^= 1 << (bit & 7);
+    writeFileSync(file, bytes);
+    const lines: string[] = [];
+    const found = await load(run, (line) => lines.push(line));
+    expect(found?.info.step, `bit ${bit}`).toBe(1);
+    expect(lines).toHaveLength(1);
+    expect(lines[0].startsWith(`warning: ${file}: `) && !lines[0].includes('\n')).toBe(true);
+    expect(lines[0]).toContain('going on from step 1 instead');
+  }
+  return tried;
+}
+
 describe('damage', () => {
-  it('of any single bit is noticed; the one before is used and the file named', { timeout: 60_000 }, async () => {
+  it('of any single bit is noticed; the one before is used and the file named', {
+    timeout: patience('bits', 60_000),
+  }, async () => {
     const run = await newRun();
     for (const step of [1, 2]) await saveCheckpoint(run, stateAt(step, 40), infoAt(step));
-    const file = fileOf(run, 2);
-    const whole = readFileSync(file);
-    const bits = whole.length * 8;
-    // Every bit of the file with SELORA_FAULTS=31; a stride that meets every region and every bit of a byte otherwise.
-    const stride = Math.max(1, Math.floor(31 / FAULTS));
-    let tried = 0;
-    for (let bit = 0; bit < bits; bit += stride, tried++) {
-      const bytes = Buffer.from(whole);
-      bytes[bit >> 3] ^= 1 << (bit & 7);
-      writeFileSync(file, bytes);
-      const lines: string[] = [];
-      const found = await loadCheckpoint(run, (line) => lines.push(line));
-      expect(found?.info.step, `bit ${bit}`).toBe(1);
-      expect(lines).toHaveLength(1);
-      expect(lines[0].startsWith(`warning: ${file}: `) && !lines[0].includes('\n')).toBe(true);
-      expect(lines[0]).toContain('going on from step 1 instead');
-    }
-    expect(tried).toBeGreaterThanOrEqual(150);
-    writeFileSync(file, whole);
+    const whole = readFileSync(fileOf(run, 2));
+    expect(await flipBits(run, casesOf('bits'), loadCheckpoint)).toBeGreaterThanOrEqual(150);
+    writeFileSync(fileOf(run, 2), whole);
     expect((await loadCheckpoint(run, silent))?.info.step).toBe(2);
+  });
+  it('would be found out in a reader that does not look at the checksum', async () => {
+    const run = await newRun();
+    for (const step of [1, 2]) await saveCheckpoint(run, stateAt(step, 40), infoAt(step));
+    const trusting: typeof loadCheckpoint = async (of, warn) => {
+      const bytes = readFileSync(fileOf(run, 2));
+      const text = bytes.toString('latin1');
+      const at = text.indexOf('"sha256":"') + 10;
+      const zeroed = Buffer.from(`${text.slice(0, at)}${'0'.repeat(64)}${text.slice(at + 64)}`, 'latin1');
+      bytes.write(createHash('sha256').update(zeroed).digest('hex'), at, 'latin1');
+      writeFileSync(fileOf(run, 2), bytes);
+      return loadCheckpoint(of, warn);
+    };
+    await expect(flipBits(run, 100, trusting)).rejects.toThrow(/bit \d+|config\.json/);
   });
   it('by cutting, growing, swapping or emptying is noticed', async () => {
     const run = await newRun();

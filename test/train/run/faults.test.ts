@@ -1,14 +1,16 @@
 /** Failing disks and lost power: every call of a save may fail, every state a crash may leave must open. */
 import { cpSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { FileError } from '../../../models/io/error.ts';
+import { asFileError, FileError } from '../../../models/io/error.ts';
 import { loadCheckpoint, saveCheckpoint } from '../../../train/run/checkpoint.ts';
 import { createRun, openRun, type RunFolder } from '../../../train/run/folder.ts';
 import { openMetrics } from '../../../train/run/metrics.ts';
 import { type Disk, layOut, statesAfter } from '../../support/crash-states.ts';
+import { casesOf, patience } from '../../support/drivers.ts';
 import { type Call, systemError, withCalls } from '../../support/faulty-fs.ts';
-import { FAULTS, scratchFolder } from '../../support/run-state.ts';
+import { scratchFolder } from '../../support/run-state.ts';
 import { infoAt, sameState, stateAt } from '../../support/run-values.ts';
 
 const scratch = scratchFolder();
@@ -66,49 +68,80 @@ const begun = (async () => {
 const temporaryIn = (folder: string) =>
   readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.includes('.tmp-'));
 
-describe('a disk that fails at the nth call', () => {
-  it('ends with one line, the older checkpoint, and nothing half-written', { timeout: 120_000 }, async () => {
-    const outcomes = new Set<number>();
-    for (const persistent of [false, true]) {
-      const stride = persistent && FAULTS === 1 ? 3 : 1;
-      for (let n = 1, more = true; more; n += stride) {
-        // All causes in turn; every one at every call with more faults.
-        for (let k = 0; k < Math.min(FAULTS, codes.length); k++) {
-          const code = codes[(n + k) % codes.length];
-          const folder = fresh();
-          cpSync(await begun, folder, { recursive: true });
-          const { run } = await openRun(folder);
-          let thrown: unknown;
-          const calls = await withCalls(
-            (_, i) => {
-              if (persistent ? i >= n : i === n) throw systemError(code);
-            },
-            () =>
-              advance(run, 2, 4).catch((error) => {
-                thrown = error;
-              }),
+/**
+ * Lets each call of `work` from step 2 to 4 fail, once (every call) and for good (every `stride`th), each with `perCall` of
+ * the causes in turn. @returns the steps the folder opened at afterwards
+ */
+async function failEveryCall(perCall: number, stride: number, work: typeof advance): Promise<ReadonlySet<number>> {
+  const outcomes = new Set<number>();
+  for (const persistent of [false, true]) {
+    for (let n = 1, more = true; more; n += persistent ? stride : 1) {
+      for (let k = 0; k < Math.min(perCall, codes.length); k++) {
+        const code = codes[(n + k) % codes.length];
+        const folder = fresh();
+        cpSync(await begun, folder, { recursive: true });
+        const { run } = await openRun(folder);
+        let thrown: unknown;
+        const calls = await withCalls(
+          (_, i) => {
+            if (persistent ? i >= n : i === n) throw systemError(code);
+          },
+          () =>
+            work(run, 2, 4).catch((error) => {
+              thrown = error;
+            }),
+        );
+        await run.close();
+        more = calls >= n;
+        if (thrown !== undefined) {
+          expect(thrown).toBeInstanceOf(FileError);
+          const { message } = thrown as FileError;
+          expect(message.startsWith(folder) && message.endsWith(CAUSES[code]) && !message.includes('\n'), message).toBe(
+            true,
           );
-          await run.close();
-          more = calls >= n;
-          if (thrown !== undefined) {
-            expect(thrown).toBeInstanceOf(FileError);
-            const { message } = thrown as FileError;
-            expect(
-              message.startsWith(folder) && message.endsWith(CAUSES[code]) && !message.includes('\n'),
-              message,
-            ).toBe(true);
-          }
-          if (!persistent) expect(temporaryIn(folder)).toEqual([]);
-          outcomes.add(await expectOldOrNew(folder));
-          expect(temporaryIn(folder)).toEqual([]);
-          const again = await openRun(folder);
-          await advance(again.run, (await loadCheckpoint(again.run))!.info.step, 4);
-          await again.run.close();
-          expect(readdirSync(path.join(folder, 'checkpoints'))).toEqual(['step-000004.safetensors']);
         }
+        if (!persistent) expect(temporaryIn(folder)).toEqual([]);
+        const step = await expectOldOrNew(folder);
+        // what was not told as a failure was done
+        if (thrown === undefined) expect(step, `${code} at call ${n}`).toBe(4);
+        outcomes.add(step);
+        expect(temporaryIn(folder)).toEqual([]);
+        const again = await openRun(folder);
+        await advance(again.run, (await loadCheckpoint(again.run))!.info.step, 4);
+        await again.run.close();
+        expect(readdirSync(path.join(folder, 'checkpoints'))).toEqual(['step-000004.safetensors']);
       }
     }
+  }
+  return outcomes;
+}
+
+describe('a disk that fails at the nth call', () => {
+  it('ends with one line, the older checkpoint, and nothing half-written', {
+    timeout: patience('disk', 120_000),
+  }, async () => {
+    const perCall = casesOf('disk');
+    const outcomes = await failEveryCall(perCall, perCall === 1 ? 3 : 1, advance);
     expect([...outcomes].sort()).toEqual([2, 4]);
+  });
+  it('would be found out if a save kept its failure to itself, or wrote in place', { timeout: 60_000 }, async () => {
+    const silent: typeof advance = (...args) => advance(...args).catch(() => undefined);
+    await expect(failEveryCall(1, 9, silent)).rejects.toThrow(/at call \d+: expected 2 to be 4/);
+    const inPlace: typeof advance = async (run, from, to) => {
+      const file = await open(path.join(run.path, 'checkpoints/step-000004.safetensors'), 'w').catch((error) => {
+        throw asFileError(error, run.path, 'writing');
+      });
+      try {
+        for (const part of ['one half', 'the other half'])
+          await file.write(Buffer.from(part), 0, part.length).catch((error) => {
+            throw asFileError(error, run.path, 'writing');
+          });
+      } finally {
+        await file.close();
+      }
+      await advance(run, from, to);
+    };
+    await expect(failEveryCall(1, 9, inPlace)).rejects.toThrow(/step-000004\.safetensors/);
   });
   it('at the start of a run leaves a folder that can be used', { timeout: 60_000 }, async () => {
     for (let n = 1, more = true; more; n++) {

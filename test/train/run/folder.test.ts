@@ -17,7 +17,8 @@ import { FileError } from '../../../models/io/error.ts';
 import { canonicalJson, differences } from '../../../train/run/canonical.ts';
 import { createRun, openRun, refuseTaken } from '../../../train/run/folder.ts';
 import { compiled } from '../../support/compiled.ts';
-import { FAULTS, scratchFolder } from '../../support/run-state.ts';
+import { casesOf, patience, soaks } from '../../support/drivers.ts';
+import { scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = scratchFolder();
@@ -190,8 +191,8 @@ describe.runIf(there('/proc', existsSync('/proc/self/stat'), 'the lock reads whe
 
 describe('several processes', () => {
   const children: ChildProcess[] = [];
-  const start = async (): Promise<ChildProcess> => {
-    const child = fork(script, ['rival'], { execArgv: [] });
+  const start = async (mode = 'rival'): Promise<ChildProcess> => {
+    const child = fork(script, [mode], { execArgv: [] });
     await once(child, 'message');
     return child;
   };
@@ -201,38 +202,49 @@ describe('several processes', () => {
     return String((await answer)[0]);
   };
   beforeAll(async () => {
-    children.push(...(await Promise.all(Array.from({ length: 4 }, start))));
+    children.push(...(await Promise.all(Array.from({ length: soaks('races') ? 8 : 4 }, () => start()))));
   }, 120_000);
   afterAll(() => {
     for (const child of children) child.kill('SIGKILL');
   });
 
-  it('race for a folder: exactly one gets it, the rest one line each', { timeout: 240_000 }, async () => {
-    for (let race = 0; race < 25 * FAULTS; race++) {
-      const folder = fresh();
-      const answers = await Promise.all(children.map((child) => ask(child, { create: folder })));
-      expect(
-        answers.filter((answer) => answer === 'held'),
-        answers.join('\n'),
-      ).toHaveLength(1);
-      for (const answer of answers)
-        expect(answer).toMatch(/^held$|^[^\n]*run: (is in use by process \d+|holds a run already)[^\n]*$/);
-      const winner = children[answers.indexOf('held')];
-      expect(readFileSync(path.join(folder, 'config.json'), 'utf8')).toBe(`{\n  "by": ${winner.pid}\n}\n`);
-      // The others cannot come in while it has it; when it has left, one of them can.
-      const others = children.filter((child) => child !== winner);
-      expect(
-        (await Promise.all(others.map((child) => ask(child, { open: folder })))).every((a) => a.includes('in use')),
-      ).toBe(true);
-      await ask(winner, { release: folder });
-      const second = await Promise.all(children.map((child) => ask(child, { open: folder })));
-      expect(second.filter((answer) => answer === 'held')).toHaveLength(1);
-      await Promise.all(children.map((child) => ask(child, { release: folder })));
-      expect(readdirSync(folder)).toEqual(['config.json']);
-    }
+  /** Two or more processes at once create a folder, then open it. */
+  const race = async (rivals: readonly ChildProcess[]): Promise<void> => {
+    const folder = fresh();
+    const answers = await Promise.all(rivals.map((child) => ask(child, { create: folder })));
+    expect(
+      answers.filter((answer) => answer === 'held'),
+      answers.join('\n'),
+    ).toHaveLength(1);
+    for (const answer of answers)
+      expect(answer).toMatch(/^held$|^[^\n]*run: (is in use by process \d+|holds a run already)[^\n]*$/);
+    const winner = rivals[answers.indexOf('held')];
+    expect(readFileSync(path.join(folder, 'config.json'), 'utf8')).toBe(`{\n  "by": ${winner.pid}\n}\n`);
+    // The others cannot come in while it has it; when it has left, one of them can.
+    const others = rivals.filter((child) => child !== winner);
+    expect(
+      (await Promise.all(others.map((child) => ask(child, { open: folder })))).every((a) => a.includes('in use')),
+    ).toBe(true);
+    await ask(winner, { release: folder });
+    const second = await Promise.all(rivals.map((child) => ask(child, { open: folder })));
+    expect(second.filter((answer) => answer === 'held')).toHaveLength(1);
+    await Promise.all(rivals.map((child) => ask(child, { release: folder })));
+    expect(readdirSync(folder)).toEqual(['config.json']);
+  };
+  it('race for a folder: exactly one gets it, the rest one line each', {
+    timeout: patience('races', 240_000),
+  }, async () => {
+    for (let n = 0; n < casesOf('races'); n++) await race(children.slice(0, 2 + (n % (children.length - 1))));
   });
-  it('take over from one that was killed, and only one of them does', { timeout: 240_000 }, async () => {
-    for (let n = 0; n < 2 * FAULTS; n++) {
+  it('would be found out if one of them did not look at the lock', { timeout: 60_000 }, async () => {
+    const blind = await start('blind-rival');
+    await expect(race([children[0], children[1], blind])).rejects.toThrow();
+    blind.kill('SIGKILL');
+  });
+  it('take over from one that was killed, and only one of them does', {
+    timeout: patience('races', 240_000),
+  }, async () => {
+    for (let n = 0; n < Math.ceil(casesOf('races') / 15); n++) {
       const folder = fresh();
       const victim = await start();
       expect(await ask(victim, { create: folder })).toBe('held');

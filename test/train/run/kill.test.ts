@@ -1,13 +1,14 @@
 /** A trainer in small, killed and interrupted at any moment: after going on, its folder has the bytes of one never stopped. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { isWatchedByTsx, unwatched } from '../../../train/cli/supervise.ts';
 import { compiled } from '../../support/compiled.ts';
-import { FAULTS, filesOf, scratchFolder } from '../../support/run-state.ts';
+import { casesOf, patience, seedOf, spread } from '../../support/drivers.ts';
+import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
 
 const scratch = scratchFolder();
@@ -36,9 +37,9 @@ async function ended(child: ChildProcess): Promise<number | string> {
 }
 
 /** Runs to the end without any disturbance. */
-function finish(folder: string): void {
-  const run = spawnSync(node[0], [...node.slice(1), 'train', folder, String(STEPS)], { encoding: 'utf8' });
-  expect(run.stderr).toBe('');
+function finish(folder: string, steps = STEPS): void {
+  const run = spawnSync(node[0], [...node.slice(1), 'train', folder, String(steps)], { encoding: 'utf8' });
+  expect(run.stderr, run.stderr).toBe('');
   expect(run.status).toBe(0);
 }
 
@@ -54,9 +55,27 @@ const unkilled = (() => {
   };
 })();
 
+/** Kills runs four times each, at moments spread over them, lets them end and compares. @returns how many kills hit */
+async function killAtRandom(kills: number, how: readonly string[] = []): Promise<number> {
+  const seed = seedOf(0);
+  let killed = 0;
+  for (let round = 0; killed < kills && round < kills; round++) {
+    const folder = fresh();
+    for (let n = 0; n < 4; n++) {
+      const { child } = await started([...node, 'train', folder, String(STEPS), ...how]);
+      await sleep(((n * 37 + (round + seed) * 11) % 60) + 1);
+      child.kill('SIGKILL');
+      if ((await ended(child)) === 'SIGKILL') killed++;
+    }
+    finish(folder);
+    expect(filesOf(folder)).toEqual(unkilled());
+  }
+  return killed;
+}
+
 describe('killed', () => {
   it('at random moments, again and again, it ends with the bytes of a run never killed', {
-    timeout: 300_000,
+    timeout: patience('kills', 300_000),
   }, async () => {
     expect(Object.keys(unkilled())).toEqual([
       'checkpoints/step-000298.safetensors',
@@ -64,59 +83,117 @@ describe('killed', () => {
       'config.json',
       'metrics.jsonl',
     ]);
-    let killed = 0;
-    for (let round = 0; round < FAULTS; round++) {
-      const folder = fresh();
-      for (let n = 0; n < 4; n++) {
-        const { child } = await started([...node, 'train', folder, String(STEPS)]);
-        await sleep(((n * 37 + round * 11) % 60) + 1);
-        child.kill('SIGKILL');
-        if ((await ended(child)) === 'SIGKILL') killed++;
+    expect(await killAtRandom(casesOf('kills'))).toBeGreaterThan(0);
+  });
+  it('it would be found out if it wrote its checkpoints in place', { timeout: 60_000 }, async () => {
+    await expect(killAtRandom(8, ['torn'])).rejects.toThrow(/damaged|truncated|too short/);
+  });
+
+  /** The file-system calls of one step and save after another, and what the folder holds then. */
+  const oneSave = (() => {
+    let made: { readonly begun: string; readonly files: Record<string, string> } | undefined;
+    return () => {
+      if (made === undefined) {
+        const [begun, whole] = [fresh(), fresh()];
+        finish(begun, 2);
+        cpSync(begun, whole, { recursive: true });
+        finish(whole, 4);
+        made = { begun, files: filesOf(whole) };
       }
-      finish(folder);
-      expect(filesOf(folder)).toEqual(unkilled());
+      return made;
+    };
+  })();
+  const killedAt = (n: number | 'calls', torn: boolean) => {
+    const folder = fresh();
+    cpSync(oneSave().begun, folder, { recursive: true });
+    const how = [...(torn ? ['torn'] : []), String(n)];
+    const run = spawnSync(node[0], [...node.slice(1), 'train', folder, '4', ...how], { encoding: 'utf8' });
+    return { folder, run };
+  };
+  const callsOf = (torn: boolean): readonly { readonly kind: string; readonly path: string }[] =>
+    JSON.parse(killedAt('calls', torn).run.stdout.split('\n')[1]!);
+  const killEach = (numbers: readonly number[], torn = false): void => {
+    for (const n of numbers) {
+      const { folder, run } = killedAt(n, torn);
+      expect(run.signal, `call ${n}: ${run.stderr}`).toBe('SIGKILL');
+      finish(folder, 4);
+      expect(filesOf(folder), `call ${n}`).toEqual(oneSave().files);
     }
-    expect(killed).toBeGreaterThan(0);
+  };
+  it('at a file-system call of a save likewise', { timeout: patience('kill-calls', 300_000) }, () => {
+    const calls = callsOf(false);
+    expect(calls.length).toBeGreaterThan(30);
+    const numbers = calls.map((_, i) => i + 1);
+    killEach(spread(numbers, casesOf('kill-calls')));
   });
-  const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
-  it.runIf(hasStrace)('at the nth system call of each kind likewise', { timeout: 600_000 }, () => {
-    const cases = (['rename', 'fsync', 'unlink'] as const).flatMap((call) =>
-      Array.from({ length: FAULTS }, (_, i) => [call, 2 + i * 3] as const),
+  it('at a file-system call, it would be found out if it wrote in place', { timeout: 60_000 }, () => {
+    const calls = callsOf(true);
+    const half = calls.findLastIndex(
+      ({ kind, path: at }) => kind === 'write' && /\/step-000004\.safetensors$/.test(at),
     );
-    for (const [call, n] of cases) {
-      const folder = fresh();
-      const inject = `inject=${call}:signal=KILL:when=${n}`;
-      const trace = ['-f', '-o', '/dev/null', '-e', `trace=${call}`, '-e', inject];
-      const run = spawnSync('strace', [...trace, ...node, 'train', folder, String(STEPS)], {
-        env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
-      });
-      expect(run.status === 0, `${call} ${n}`).toBe(false);
-      finish(folder);
-      expect(filesOf(folder)).toEqual(unkilled());
-    }
+    expect(half).toBeGreaterThan(0);
+    expect(() => killEach([half + 1], true)).toThrow(/damaged|truncated|too short/);
   });
+
+  const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
+  it.runIf(hasStrace)(
+    'at the nth system call of each kind likewise',
+    {
+      timeout: patience('kill-calls', 600_000),
+    },
+    () => {
+      const perKind = Math.min(40, Math.ceil(casesOf('kill-calls') / 3));
+      const cases = (['rename', 'fsync', 'unlink'] as const).flatMap((call) =>
+        Array.from({ length: perKind }, (_, i) => [call, 2 + i * 3] as const),
+      );
+      for (const [call, n] of cases) {
+        const folder = fresh();
+        const inject = `inject=${call}:signal=KILL:when=${n}`;
+        const trace = ['-f', '-o', '/dev/null', '-e', `trace=${call}`, '-e', inject];
+        const run = spawnSync('strace', [...trace, ...node, 'train', folder, String(STEPS)], {
+          env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
+        });
+        expect(run.status === 0, `${call} ${n}`).toBe(false);
+        finish(folder);
+        expect(filesOf(folder)).toEqual(unkilled());
+      }
+    },
+  );
 });
 
+/** Interrupts runs by each signal in turn, lets them end and compares. */
+async function interruptAtRandom(signals: number, how: readonly string[] = []): Promise<void> {
+  const codes = [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const;
+  for (let n = 0; n < signals; n++) {
+    const [signal, code] = codes[n % codes.length]!;
+    const folder = fresh();
+    const { child, seen } = await started([...node, 'train', folder, String(STEPS), ...how]);
+    await sleep(20 + ((n * 13 + seedOf(0)) % 60) * (n < codes.length ? 0 : 1));
+    child.kill(signal);
+    expect([code, 0]).toContain(await ended(child));
+    expect(seen.errors).toBe('');
+    finish(folder);
+    // A checkpoint of the step it was stopped after may have taken the place of an even one; the newest is the same.
+    const { 'checkpoints/step-000300.safetensors': newest, 'metrics.jsonl': metrics } = filesOf(folder);
+    expect(newest).toBe(unkilled()['checkpoints/step-000300.safetensors']);
+    expect(metrics).toBe(unkilled()['metrics.jsonl']);
+  }
+}
+
 describe('interrupted', () => {
-  it('it saves, says so by its exit code, and goes on to the same bytes', { timeout: 300_000 }, async () => {
-    const codes = [
-      ['SIGINT', 130],
-      ['SIGTERM', 143],
-      ['SIGHUP', 129],
-    ] as const;
-    for (const [signal, code] of codes) {
-      const folder = fresh();
-      const { child, seen } = await started([...node, 'train', folder, String(STEPS)]);
-      await sleep(20);
-      child.kill(signal);
-      expect([code, 0]).toContain(await ended(child));
-      expect(seen.errors).toBe('');
-      finish(folder);
-      // A checkpoint of the step it was stopped after may have taken the place of an even one; the newest is the same.
-      const { 'checkpoints/step-000300.safetensors': newest, 'metrics.jsonl': metrics } = filesOf(folder);
-      expect(newest).toBe(unkilled()['checkpoints/step-000300.safetensors']);
-      expect(metrics).toBe(unkilled()['metrics.jsonl']);
-    }
+  it(
+    'it saves, says so by its exit code, and goes on to the same bytes',
+    {
+      timeout: patience('signals', 300_000),
+    },
+    () => interruptAtRandom(casesOf('signals')),
+  );
+  it('it would be found out if it were deaf', { timeout: 60_000 }, async () => {
+    await expect(interruptAtRandom(3, ['deaf'])).rejects.toThrow(/SIG(INT|TERM|HUP)/);
   });
   it('twice it ends at once; one keypress that arrives twice is one', { timeout: 60_000 }, async () => {
     const slow = await started([...node, 'wait', '60000']);
@@ -163,8 +240,10 @@ const canMount = there(
   'user namespaces may mount none here',
 );
 describe.runIf(canMount)('a full disk', () => {
-  it('costs nothing that was saved, and the run goes on when there is room again', { timeout: 300_000 }, () => {
-    for (let n = 0; n < 2 * FAULTS; n++) {
+  it('costs nothing that was saved, and the run goes on when there is room again', {
+    timeout: patience('full-disk', 300_000),
+  }, () => {
+    for (let n = 0; n < casesOf('full-disk'); n++) {
       const place = fresh();
       mkdirSync(place);
       writeFileSync(

@@ -6,8 +6,9 @@ import { describe, expect, it } from 'vitest';
 import { FileError } from '../../../models/io/error.ts';
 import { createRun, type RunFolder } from '../../../train/run/folder.ts';
 import { type Metrics, openMetrics } from '../../../train/run/metrics.ts';
+import { soaks } from '../../support/drivers.ts';
 import { systemError, withCalls } from '../../support/faulty-fs.ts';
-import { FAULTS, scratchFolder } from '../../support/run-state.ts';
+import { scratchFolder } from '../../support/run-state.ts';
 
 const scratch = scratchFolder();
 const newRun = (): Promise<RunFolder> => createRun(path.join(mkdtempSync(path.join(scratch, 'x-')), 'run'), {});
@@ -134,14 +135,14 @@ describe('going on', () => {
         await metrics.close();
         expect(textOf(run)).toBe(textOf(whole));
       }),
-      { numRuns: 30 * FAULTS },
+      { numRuns: 30 },
     );
   });
   it('notices any changed bit of what it keeps', async () => {
     const run = await newRun();
     const mark = await logged(run, 4);
     const bytes = readFileSync(fileOf(run));
-    for (let bit = 0; bit < bytes.length * 8; bit += Math.max(1, Math.floor(11 / FAULTS))) {
+    for (let bit = 0; bit < bytes.length * 8; bit += soaks('bits') ? 1 : 11) {
       const damaged = Buffer.from(bytes);
       damaged[bit >> 3] ^= 1 << (bit & 7);
       writeFileSync(fileOf(run), damaged);

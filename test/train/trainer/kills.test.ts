@@ -12,7 +12,8 @@ import { errorLine, type Io } from '../../../train/cli/command.ts';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main } from '../../../train/train.ts';
 import { compiled } from '../../support/compiled.ts';
-import { FAULTS, filesOf, scratchFolder } from '../../support/run-state.ts';
+import { casesOf, patience, seedOf } from '../../support/drivers.ts';
+import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
 const scratch = scratchFolder();
@@ -97,7 +98,19 @@ describe.each(['cpu', 'wasm'])('on %s', (backend) => {
       expect.arrayContaining(['adapter.safetensors', 'best.safetensors', 'config.json', 'samples/01-adapted.png']),
     );
   });
-  it('interrupted, killed, left alone by its readers, it ends with the same bits', { timeout: 900_000 }, async () => {
+  it('a bit of it that is another would be found', { timeout: 300_000 }, async () => {
+    const { folder, essence: expected } = await reference(backend);
+    const other = fresh();
+    cpSync(folder, other, { recursive: true });
+    const file = path.join(other, 'adapter.safetensors');
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 4] ^= 1;
+    writeFileSync(file, bytes);
+    expect(await essence(other)).not.toEqual(expected);
+  });
+  it('interrupted, killed, left alone by its readers, it ends with the same bits', {
+    timeout: patience('trainer-kills', 900_000),
+  }, async () => {
     const { essence: expected, ms } = await reference(backend);
     const signals = [
       ['SIGINT', 130],
@@ -105,7 +118,8 @@ describe.each(['cpu', 'wasm'])('on %s', (backend) => {
       ['SIGHUP', 129],
     ] as const;
     let kills = 0;
-    for (let round = 0; round < FAULTS; round++) {
+    const first = seedOf(0);
+    for (let round = first; round < first + casesOf('trainer-kills'); round++) {
       const folder = fresh();
       const [signal, code] = signals[(round + (backend === 'cpu' ? 0 : 1)) % 3];
       const stopped = await trained(create(folder, backend), async (child, line) => {
