@@ -30,7 +30,7 @@ import {
 import { writePng } from './data/pictures/image-write.ts';
 import { type LoadedModel, loadPipeline } from './model/model.ts';
 import { vaeFactor } from './model/programs.ts';
-import { createGenerator, type SampleOptions } from './model/sample.ts';
+import { createGenerator, type SampleOptions, seedsFrom } from './model/sample.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
 import { startProgress } from './words/progress.ts';
 
@@ -96,7 +96,12 @@ const program = (io: Io) =>
         decimal(0, 100),
         SAMPLE_DEFAULTS.guidance,
       )
-      .option('--seed <n>', 'start of the noise', wholeNumber(0, 2 ** 32 - 1), SAMPLE_DEFAULTS.seed)
+      .option(
+        '--seed <n>',
+        'noise of the first picture of each prompt; the next ones count up',
+        wholeNumber(0, Number.MAX_SAFE_INTEGER - 1),
+        SAMPLE_DEFAULTS.seed,
+      )
       .option('--n <n>', 'pictures per prompt', wholeNumber(1, 1000), 1)
       .option('--batch <n>', 'pictures at once: changes memory and speed, not the pictures', wholeNumber(1, 64), 8)
       .option('--resolution <px>', "side or WIDTHxHEIGHT in pixels (default: the model's own)")
@@ -159,16 +164,21 @@ const slug = (text: string): string =>
     .slice(0, 48)
     .replace(/-+$/, '') || 'picture';
 
-/** One picture to draw: all prompts once, then all again, so that more copies never change the first ones. */
-type Order = { readonly prompt: string; readonly file: string; readonly index: number };
+/** One picture to draw: all prompts once, then all again from the next seed. */
+type Order = { readonly prompt: string; readonly file: string; readonly index: number; readonly seed: number };
 
-/** File names sort in the order of drawing and tell prompt and seed. */
+/**
+ * Picture j of a prompt is the first one at seed + j, whatever stands beside it. File names sort in the order of drawing
+ * and tell prompt and seed.
+ */
 export function ordersOf(prompts: readonly string[], n: number, seed: number): readonly Order[] {
   const total = prompts.length * n;
   const digits = Math.max(3, String(total - 1).length);
+  const seeds = seedsFrom(seed, n);
   return Array.from({ length: total }, (_, index) => {
     const prompt = prompts[index % prompts.length];
-    return { prompt, index, file: `${String(index).padStart(digits, '0')}-${slug(prompt)}-seed${seed}.png` };
+    const own = seeds[Math.floor(index / prompts.length)];
+    return { prompt, index, seed: own, file: `${String(index).padStart(digits, '0')}-${slug(prompt)}-seed${own}.png` };
   });
 }
 
@@ -214,7 +224,6 @@ async function settingsOf(
     captionChunks: o.captionChunks,
     ...size,
     backend: backend.name,
-    // picture i starts from the noise of (seed, i)
     pictures: orders.map((order) => {
       const { length, cut } = tokenizer.encode(order.prompt, o.captionChunks);
       return { ...order, ids: length, cut };
@@ -272,11 +281,11 @@ async function draw(
   { pipeline }: LoadedModel,
   backend: Backend,
   orders: readonly Order[],
-  options: SampleOptions,
+  options: Omit<SampleOptions, 'seeds'>,
   io: Io,
 ): Promise<readonly Float32Array[]> {
   const generate = createGenerator(backend, pipeline.configs);
-  const { sampler, steps, guidance, seed, height, width, batch, captionChunks, negative } = options;
+  const { sampler, steps, guidance, height, width, batch, captionChunks, negative } = options;
   const begin = performance.now();
   let progress: ReturnType<typeof startProgress> | undefined;
   const onStep = (done: number, of: number) => {
@@ -285,7 +294,8 @@ async function draw(
     progress.update({ step: done, steps: of, stepsPerSecond: (done * 1000) / (performance.now() - begin) });
   };
   try {
-    const settings = { sampler, steps, guidance, seed, height, width, batch, captionChunks, negative, onStep };
+    const seeds = orders.map(({ seed }) => seed);
+    const settings = { sampler, steps, guidance, seeds, height, width, batch, captionChunks, negative, onStep };
     return await generate(
       pipeline,
       orders.map(({ prompt }) => prompt),

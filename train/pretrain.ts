@@ -22,7 +22,7 @@ import { command, type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { sceneAt } from './data/made/scenes.ts';
 import { readShape, scoreShapes, shapeAt } from './data/made/shapes.ts';
 import { contactSheet, toGrey } from './data/pictures/image-write.ts';
-import { createGenerator } from './model/sample.ts';
+import { createGenerator, seedsFrom } from './model/sample.ts';
 import { LATENT, PICTURE, SEED, schedulerConfig, textConfig, unetConfig, vaeConfig } from './pretrain/config.ts';
 import { textParsed, warmStartText } from './pretrain/text-encoder.ts';
 import { type Denoiser, encodeCaptions, type Latents, schedule, trainPhase, unetParsed } from './pretrain/unet.ts';
@@ -83,7 +83,15 @@ async function gate(
   const pictures = await generate(
     { ...p, vae, configs, tokenizer, schedule },
     told.map((s) => s.caption),
-    { steps: 20, guidance: 3, sampler: 'ddim', seed: SEED, height: PICTURE, width: PICTURE, batch: 16 },
+    {
+      steps: 20,
+      guidance: 3,
+      sampler: 'ddim',
+      seeds: seedsFrom(SEED, count),
+      height: PICTURE,
+      width: PICTURE,
+      batch: 16,
+    },
   );
   const pairs = pictures.map((x, i) => ({ told: told[i]!.attributes.shapes[0]!, read: readShape(toGrey(x), PICTURE) }));
   await writeFile(

@@ -6,6 +6,13 @@ import { optionFields, wordsOf } from './flags.ts';
 
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '\\<').replaceAll('*', '\\*');
 
+/** The last column: what may be given beside `--resume`. */
+const RESUMED: Readonly<Record<string, string>> = {
+  true: 'yes',
+  moved: 'another place of the same content',
+  undefined: '',
+};
+
 /** The page as Markdown. A test holds the file to it. */
 export function settingsPage(): string {
   const lines = GROUPS.flatMap((group) => {
@@ -13,7 +20,7 @@ export function settingsPage(): string {
       .filter(([, field]) => aboutOf(field).group === group)
       .map(([key, field]) => {
         const name = Object.hasOwn(configSchema.shape, key) ? `\`${key}\`` : '';
-        return `| \`${optionOf(key)}\` | ${name} | ${cell(wordsOf(field))} | ${aboutOf(field).changeable ? 'yes' : ''} |`;
+        return `| \`${optionOf(key)}\` | ${name} | ${cell(wordsOf(field))} | ${RESUMED[`${aboutOf(field).changeable}`]} |`;
       });
     return [
       '',

@@ -10,6 +10,7 @@ import {
   methodSettings,
 } from '../../selora/methods/registry.ts';
 import { parseRatios } from '../data/split.ts';
+import { SMALL_BASE_NAME } from '../model/paths.ts';
 import { LR_SCHEDULES, lrScheduleSchema } from '../optimise/lr.ts';
 import { lrScheduleOf } from '../optimise/rates.ts';
 import { optionOf, type Setting, setting, settings } from './setting.ts';
@@ -25,6 +26,7 @@ const fields = settings({
   data: setting(z.string().min(1).default('phantoms'), {
     group: 'Data',
     value: 'dir',
+    changeable: 'moved',
     help: "a folder of pictures with texts; 'phantoms' are built in",
   }),
   layout: setting(z.string().min(1).nullable().default(null), {
@@ -42,9 +44,10 @@ const fields = settings({
     help: 'trains on the rest where pairs cannot be read; the report names what was left out',
   }),
   pairs: setting(z.int().min(20).max(100_000).default(700), { group: 'Data', help: 'number of built-in pairs' }),
-  base: setting(z.string().min(1).default('models/small-base'), {
+  base: setting(z.string().min(1).default(SMALL_BASE_NAME), {
     group: 'Model and adapters',
     value: 'dir',
+    changeable: 'moved',
     help: 'base model in the diffusers layout, or one .safetensors file',
   }),
   method: setting(z.enum(methodNames).default(defaultMethod), {

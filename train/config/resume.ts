@@ -7,7 +7,7 @@ import { keysWhere, optionOf } from './setting.ts';
 
 /**
  * Settings that change nothing that was done already: how long the run goes on, what is measured or drawn at its end, how
- * often it is saved, and the number of threads (same bits for any).
+ * often it is saved, the number of threads (same bits for any), and the places of data and base, whose content is compared.
  */
 export const CHANGEABLE: readonly string[] = keysWhere(configSchema.shape, (about) => about.changeable);
 

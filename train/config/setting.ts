@@ -25,8 +25,11 @@ export type About = {
   readonly group: Group;
   /** what stands for the value in `--help`; told by the type where nothing is given */
   readonly value?: string;
-  /** a run may be gone on with under another value: nothing that was done already depends on it */
-  readonly changeable?: true;
+  /**
+   * a run may be gone on with under another value: nothing that was done already depends on it; `moved` where the value
+   * is a place, whose content must be what it was
+   */
+  readonly changeable?: true | 'moved';
   /** `auto` leaves it open until the run is planned (estimate/) */
   readonly auto?: true;
 };
@@ -70,5 +73,5 @@ export const optionOf = (key: string): string => `--${key.replace(/[A-Z]/g, (l) 
 /** Keys of a schema whose words say so. @example keysWhere(configSchema.shape, (about) => about.changeable) */
 export const keysWhere = <K extends string>(
   shape: Readonly<Record<K, z.ZodType>>,
-  which: (about: About) => boolean | undefined,
+  which: (about: About) => unknown,
 ): readonly K[] => (Object.keys(shape) as K[]).filter((key) => which(aboutOf(shape[key])));

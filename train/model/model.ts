@@ -20,7 +20,7 @@ import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
 import { fromModuleName, type PerNetwork } from '../../selora/networks.ts';
 import { addedIn } from './merged-weights.ts';
-import { SMALL_BASE } from './paths.ts';
+import { placeOfBase, SMALL_BASE } from './paths.ts';
 import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
 
 export type LoadedModel = {
@@ -64,7 +64,7 @@ export type LoadModelOptions = {
 
 /** Opens a base; `configFolder` is for single files. @throws FileError naming file and field */
 export const openBaseAt = (location: string, configFolder?: string): Promise<Base> =>
-  openBase(location, configFolder === undefined ? {} : { configFolder });
+  openBase(placeOfBase(location), configFolder === undefined ? {} : { configFolder });
 
 /** The tree of every network of a base as its configuration builds it. */
 export const specsOf = ({ configs }: Base) => ({

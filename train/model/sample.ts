@@ -3,7 +3,7 @@
  * pre-training gate: the same seed, prompt and settings give the same picture everywhere.
  */
 import { setImmediate as nextTask } from 'node:timers/promises';
-import { type Backend, randomOf, read, seedKey, subkey, tensor } from '../../core/index.ts';
+import { type Backend, randomOf, read, type SeedKey, seedKey, subkey, tensor } from '../../core/index.ts';
 import { idsTensor } from '../../models/clip/text-encoder.ts';
 import { createSampler, guide, runSampler, type SamplerName, type Samples } from '../../models/schedulers/index.ts';
 import { attach } from '../../selora/attach.ts';
@@ -15,8 +15,8 @@ export interface SampleOptions {
   readonly steps: number;
   readonly guidance: number;
   readonly sampler: SamplerName;
-  /** picture i of a call starts from the noise of (seed, i) */
-  readonly seed: number;
+  /** one per prompt: a picture depends on its prompt, its seed and the settings, and on no picture beside it */
+  readonly seeds: readonly number[];
   /** picture size in pixels */
   readonly height: number;
   readonly width: number;
@@ -28,6 +28,13 @@ export interface SampleOptions {
   readonly negative?: string | undefined;
   readonly onStep?: (done: number, of: number) => void;
 }
+/** Seed of a picture → the key of its noise. */
+const pictureKey = (seed: number): SeedKey => subkey(subkey(seedKey(seed), 'picture'), 0);
+
+/** `seed`, `seed + 1`, … */
+export const seedsFrom = (seed: number, n: number): readonly number[] =>
+  Array.from({ length: n }, (_, i) => (seed + i) % Number.MAX_SAFE_INTEGER);
+
 /** RGB pictures [h, w, 3] in [−1, 1], one per prompt. */
 export type Generator = (p: Pipeline, prompts: readonly string[], options: SampleOptions) => Promise<Float32Array[]>;
 
@@ -41,6 +48,8 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
     const factor = vaeFactor(configs.vae);
     if (o.height % factor !== 0 || o.width % factor !== 0)
       throw new RangeError(`picture size ${o.height}×${o.width}: both sides must be multiples of ${factor}`);
+    if (o.seeds.length !== prompts.length)
+      throw new RangeError(`${o.seeds.length} seeds for ${prompts.length} prompts: expected one each`);
     const [h, w, c] = [o.height / factor, o.width / factor, configs.vae.latent_channels];
     const each = h * w * c;
     const chunks = o.captionChunks ?? 1;
@@ -62,7 +71,7 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
           chunks,
         ),
       );
-      const draws = group.map((_, i) => randomOf(subkey(subkey(seedKey(o.seed), 'picture'), from + i)));
+      const draws = group.map((_, i) => randomOf(pictureKey(o.seeds[from + i]!)));
       const normals = (): Float32Array => {
         const x = new Float32Array(n * each);
         for (let i = 0; i < n; i++) for (let j = 0; j < each; j++) x[i * each + j] = draws[i]!.normal();
@@ -92,12 +101,15 @@ export function createGenerator(backend: Backend, configs: Pipeline['configs']):
   };
 }
 
-/** How a run draws: `generate` with the same settings gives the same pictures. */
-export const pictureOptions = (c: RunConfig, side: number): SampleOptions => ({
+/**
+ * How a run draws the held-out reports: report i from the noise of seed + i, once more from that of seed + i + 1000, and
+ * so on. `generate` with a report, its seed and the same settings gives the same picture.
+ */
+export const pictureOptions = (c: RunConfig, side: number, reports: number, again = 0): SampleOptions => ({
   steps: c.sampleSteps,
   guidance: c.guidance,
   sampler: c.sampler,
-  seed: c.seed,
+  seeds: seedsFrom(c.seed + 1000 * again, reports),
   height: side,
   width: side,
   batch: 8,

@@ -102,6 +102,8 @@ export const sampleSchema = z.strictObject({
     z.strictObject({
       label: z.string(),
       file: pictureFile,
+      /** what `generate --seed` draws it from */
+      seed: count.optional(),
       verdict: z.string().optional(),
       right: z.boolean().optional(),
     }),

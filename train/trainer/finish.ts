@@ -51,8 +51,8 @@ export interface Finish {
   readonly io: Io;
 }
 
-/** Seeds of the adapted pictures of a shown report: the run's own and the next ones. */
-const SEEDS = 3;
+/** Adapted pictures of a shown report, each from noise of its own. */
+const TIMES = 3;
 
 /** Real, reconstructed, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
 async function drawPictures(f: Finish, adapters: LoadedAdapters) {
@@ -60,18 +60,18 @@ async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const { pipeline } = model;
   const held: readonly RunPair[] = [...data.test, ...data.validation];
   const chosen = held.slice(0, data.train[0]?.findings ? Math.max(c.samples, c.obedience) : c.samples);
-  const options = pictureOptions(c, f.side);
   const generate = createGenerator(f.backend, pipeline.configs);
   const texts = chosen.map((p) => p.text);
+  const options = pictureOptions(c, f.side, texts.length);
   const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
   const adapted = [
     await clock.time('sample pictures', () => generate(adaptedPipeline(pipeline, adapters), texts, options)),
   ];
   const shown = texts.slice(0, c.samples);
-  for (let seed = 1; seed < SEEDS && shown.length > 0; seed++)
+  for (let again = 1; again < TIMES && shown.length > 0; again++)
     adapted.push(
       await clock.time('sample pictures', () =>
-        generate(adaptedPipeline(pipeline, adapters), shown, { ...options, seed: c.seed + seed }),
+        generate(adaptedPipeline(pipeline, adapters), shown, pictureOptions(c, f.side, shown.length, again)),
       ),
     );
   const real = await Promise.all(chosen.map((p) => p.pixels()));
@@ -85,18 +85,26 @@ async function writePictures(f: Finish, drawn: Drawn): Promise<void> {
   const shown = drawn.chosen.slice(0, f.config.samples);
   if (shown.length === 0) return;
   const [adapted, ...more] = drawn.adapted;
-  const columns: readonly (readonly [label: string, file: string, pictures: readonly Float32Array[]])[] = [
+  const seeds = (again: number) => pictureOptions(f.config, f.side, shown.length, again).seeds;
+  const columns: readonly (readonly [
+    label: string,
+    file: string,
+    pictures: readonly Float32Array[],
+    seeds?: readonly number[],
+  ])[] = [
     ['real', 'real', drawn.real],
     ['autoencoder', 'autoencoder', drawn.autoencoder],
-    ['base', 'base', drawn.base],
-    ['adapted', 'adapted', adapted!],
-    ...more.map((p, i) => [`adapted, seed ${f.config.seed + 1 + i}`, `adapted-${i + 2}`, p] as const),
+    ['base', 'base', drawn.base, seeds(0)],
+    ['adapted', 'adapted', adapted!, seeds(0)],
+    ...more.map((p, i) => ['adapted', `adapted-${i + 2}`, p, seeds(i + 1)] as const),
   ];
   const samples: Sample[] = [];
   for (const [i, pair] of shown.entries()) {
     const pictures: Sample['pictures'][number][] = [];
-    for (const [label, name, list] of columns)
-      pictures.push({ label, file: await keepPicture(f, `${String(i + 1).padStart(2, '0')}-${name}`, list[i]!) });
+    for (const [label, name, list, from] of columns) {
+      const file = await keepPicture(f, `${String(i + 1).padStart(2, '0')}-${name}`, list[i]!);
+      pictures.push({ label, file, ...(from && { seed: from[i]! }) });
+    }
     samples.push({ report: pair.text, split: f.data.test.includes(pair) ? 'test' : 'validation', pictures });
   }
   await writeRunFile(path.join(f.run.path, SAMPLES_FILE), `${JSON.stringify(samples, null, 1)}\n`);

@@ -34,7 +34,7 @@ export function snapshots({
     generate ??= createGenerator(backend, model.pipeline.configs);
     const file = adapterFileOf(adapters, model.linears, step, c, '', []);
     const pipeline = adaptedPipeline(model.pipeline, adaptersFromFile(file, model.linears));
-    const pictures = await generate(pipeline, texts, pictureOptions(c, side));
+    const pictures = await generate(pipeline, texts, pictureOptions(c, side, texts.length));
     await makeRunFolder(path.join(run.path, 'samples'));
     for (const [i, picture] of pictures.entries()) {
       const name = `step-${String(step).padStart(6, '0')}-${String(i + 1).padStart(2, '0')}.png`;

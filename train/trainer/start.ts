@@ -6,16 +6,18 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { type Backend, openBackend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
-import { systemCode } from '../../models/io/error.ts';
+import { FileError, systemCode } from '../../models/io/error.ts';
 import type { Json } from '../../models/io/json.ts';
 import { type Io, print, UsageError } from '../cli/command.ts';
 import { configSchema, type RunConfig } from '../config/config.ts';
 import { type Given, resolveConfig, resolveStart } from '../config/resolve.ts';
 import { CHANGEABLE, lengthOf, newLength, resumedConfig } from '../config/resume.ts';
+import { optionOf } from '../config/setting.ts';
 import type { StartOptions } from '../config/start.ts';
 import { writeSplit } from '../data/split.ts';
 import { refuseUnfit, settleRun } from '../estimate/index.ts';
 import { openBaseAt } from '../model/model.ts';
+import { placeOfBase } from '../model/paths.ts';
 import { sideOf } from '../model/targets.ts';
 import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
 import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
@@ -143,6 +145,23 @@ const madeFrom = async (config: RunConfig, found: FoundData, base: Base, clock: 
 /** What a setting is where nobody gave it: a run of an earlier version, without a setting of today, has that. */
 const DEFAULTS = configSchema.parse({});
 
+const PLACES = ['data', 'base'] as const;
+
+/** Before the first checkpoint nothing tells whether another place holds the same. @throws RangeError */
+function refuseMoved(begun: RunConfig, config: RunConfig): void {
+  const moved = PLACES.find((key) => begun[key] !== config[key]);
+  if (moved)
+    throw new RangeError(
+      `${optionOf(moved)}: this run has no checkpoint yet that tells what was there; give it to a new run instead`,
+    );
+}
+
+/** @throws FileError where a place of a run is gone, with how to name its new one */
+async function refuseGone(key: (typeof PLACES)[number], config: RunConfig): Promise<void> {
+  if (!(await isThere(placeOfBase(config[key]))))
+    throw new FileError(config[key], '', `is not there any more; where it lies now is named with ${optionOf(key)}`);
+}
+
 async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io): Promise<Started> {
   const { run, config: written } = await openRun(folder);
   try {
@@ -153,10 +172,13 @@ async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io
       changeable: CHANGEABLE,
       defaults: DEFAULTS as unknown as Json,
     });
+    if (!checkpoint) refuseMoved(begun, config);
+    if (config.data !== DEFAULTS.data) await refuseGone('data', config);
     const found = await clock.time('read data', () => findData(config));
     if (checkpoint) refuseOtherData(folder, checkpoint.info, found.hash);
     const [from, to] = [begun, config].map((c) => lengthOf(c, found.pairs.train)) as [number, number];
     const longer = newLength(config, { done: checkpoint?.info.step ?? 0, from, to });
+    await refuseGone('base', config);
     const base = await openBaseAt(config.base);
     refuseUnfit(config, base);
     const made = await madeFrom(config, found, base, clock);

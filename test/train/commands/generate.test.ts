@@ -69,7 +69,7 @@ describe('pictures', () => {
     expect(await draw('a', '--seed', '7')).toMatchObject({ code: 0, stderr: '' });
     const backend = cpuBackend() as Backend;
     const { pipeline } = await loadPipeline(base, backend);
-    const options = { steps: 2, guidance: 3, sampler: 'ddim', seed: 7, height: 16, width: 16 } as const;
+    const options = { steps: 2, guidance: 3, sampler: 'ddim', seeds: [7], height: 16, width: 16 } as const;
     const [pixels] = await createGenerator(backend, pipeline.configs)(pipeline, ['the cat'], options);
     expect(pictures('a')).toEqual([Buffer.from(await encodePng(pixels, 16))]);
     await draw('b', '--seed', '7');
@@ -84,6 +84,18 @@ describe('pictures', () => {
     await draw('three', ...prompts, '--n', '3', '--batch', '4');
     expect(pictures('three')).toHaveLength(6);
     expect(pictures('three').slice(0, 2)).toEqual(pictures('one'));
+  });
+
+  it('are found again by prompt and seed, whatever other prompts, order or batch', async () => {
+    await draw('all', '--prompt', 'the cat', '--prompt', 'a hat', '--n', '3', '--seed', '5', '--batch', '4');
+    await draw('turned', '--prompt', 'a hat', '--prompt', 'the cat', '--n', '2', '--seed', '6', '--batch', '1');
+    await draw('alone', '--prompt', 'a hat', '--seed', '7');
+    const [all, turned] = [pictures('all'), pictures('turned')];
+    expect(new Set(all.map((png) => png.toString('base64'))).size).toBe(6);
+    expect(turned).toEqual([all[3], all[2], all[5], all[4]]);
+    expect(pictures('alone')).toEqual([all[5]]);
+    const { pictures: told } = JSON.parse(readFileSync(path.join(at('all'), 'settings.json'), 'utf8'));
+    expect(told.map((p: { seed: number }) => p.seed)).toEqual([5, 5, 6, 6, 7, 7]);
   });
 
   it.each(['pndm', 'dpm-solver++', 'euler', 'euler-ancestral', 'ddpm'])(
@@ -108,7 +120,7 @@ describe('pictures', () => {
       (await runCommand(merge, ['--base', base, '--adapter', at('grown.safetensors'), '--out', at('m')])).code,
     ).toBe(0);
     const backend = cpuBackend() as Backend;
-    const options = { steps: 2, guidance: 3, sampler: 'ddim', seed: 3, height: 16, width: 16 } as const;
+    const options = { steps: 2, guidance: 3, sampler: 'ddim', seeds: [3], height: 16, width: 16 } as const;
     const attached = (await loadPipeline(base, backend, { adapter: at('grown.safetensors') })).pipeline;
     const merged = (await loadPipeline(at('m'), backend)).pipeline;
     const generate = createGenerator(backend, attached.configs);
@@ -201,20 +213,27 @@ describe('the trainer', () => {
       ]);
       expect(trained.code, trained.stderr).toBe(0);
       expect(trained.stdout).toContain(`0 training captions cut at ${75 * chunks + 2} ids`);
-      const split = JSON.parse(readFileSync(path.join(run, 'split.json'), 'utf8'));
-      const prompts = split.test.flatMap(({ id }: { id: string }) => [
-        '--prompt',
-        texts[Number.parseInt(path.basename(id), 10)],
-      ]);
-      const drawing = ['--base', base, '--steps', '3', '--resolution', '16', ...prompts, ...settings];
-      const [again, untouched] = [`again-${chunks}`, `untouched-${chunks}`];
-      // the number of chunks comes with the adapter
-      await runCommand(main, [...drawing, '--out', at(again), '--adapter', path.join(run, 'adapter.safetensors')]);
-      await runCommand(main, [...drawing, '--out', at(untouched), '--caption-chunks', `${chunks}`]);
-      const samples = (what: string) => [1, 2].map((i) => readFileSync(path.join(run, `samples/0${i}-${what}.png`)));
-      expect(pictures(again)).toEqual(samples('adapted'));
-      expect(pictures(untouched)).toEqual(samples('base'));
-      expect(samples('adapted')).not.toEqual(samples('base'));
+      const told = JSON.parse(readFileSync(path.join(run, 'samples/samples.json'), 'utf8')) as {
+        readonly report: string;
+        readonly pictures: readonly { readonly label: string; readonly seed?: number; readonly file: string }[];
+      }[];
+      const sample = (file: string) => readFileSync(path.join(run, file));
+      for (const [i, { report, pictures: shown }] of told.entries()) {
+        const [untouched, adapted] = ['base', 'adapted'].map((label) => shown.find((p) => p.label === label)!);
+        expect([untouched.seed, adapted.seed]).toEqual([11 + i, 11 + i]);
+        // the last --seed counts
+        const drawing = ['--base', base, '--steps', '3', '--resolution', '16', '--prompt', report, ...settings];
+        const [again, plain] = [`again-${chunks}-${i}`, `untouched-${chunks}-${i}`];
+        const seed = ['--seed', `${adapted.seed}`];
+        // the number of chunks comes with the adapter
+        const adapter = ['--adapter', path.join(run, 'adapter.safetensors')];
+        await runCommand(main, [...drawing, ...seed, '--out', at(again), ...adapter]);
+        await runCommand(main, [...drawing, ...seed, '--out', at(plain), '--caption-chunks', `${chunks}`]);
+        expect(pictures(again)).toEqual([sample(adapted.file)]);
+        expect(pictures(plain)).toEqual([sample(untouched.file)]);
+        expect(sample(adapted.file)).not.toEqual(sample(untouched.file));
+      }
+      expect(told).toHaveLength(2);
       if (chunks > 1) return;
       // --merged is what `merge` makes of base and adapter
       await runCommand(merge, [
@@ -243,8 +262,8 @@ describe('names', () => {
     expect(files).toEqual([
       '000-epanchement-x-seed9.png',
       '001-picture-seed9.png',
-      '002-epanchement-x-seed9.png',
-      '003-picture-seed9.png',
+      '002-epanchement-x-seed10.png',
+      '003-picture-seed10.png',
     ]);
     expect([...files].sort()).toEqual(files);
   });

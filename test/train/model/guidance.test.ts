@@ -32,7 +32,14 @@ describe('a picture', () => {
   test('at guidance 0 is that of the empty text, just above 1 that of its own text', async () => {
     const generate = createGenerator(backend, pipeline.configs);
     const draw = async (prompts: readonly string[], guidance: number) => {
-      const options: SampleOptions = { steps: 2, guidance, sampler: 'ddim', seed: 3, height: 16, width: 16 };
+      const options: SampleOptions = {
+        steps: 2,
+        guidance,
+        sampler: 'ddim',
+        seeds: prompts.map(() => 3),
+        height: 16,
+        width: 16,
+      };
       return generate(pipeline, prompts, options);
     };
     const most = (a: Float32Array, b: Float32Array) => a.reduce((m, v, i) => Math.max(m, Math.abs(v - b[i]!)), 0);

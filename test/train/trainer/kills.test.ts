@@ -4,13 +4,15 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { errorLine, type Io } from '../../../train/cli/command.ts';
+import { encodePng } from '../../../train/data/pictures/image-write.ts';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main } from '../../../train/train.ts';
+import { runCommand } from '../../support/commands.ts';
 import { compiled } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
@@ -173,9 +175,12 @@ describe('between stop and resume', () => {
       /config.json: seed: was 1 when the run was saved, is 2 now$/,
     ],
     [
-      'the place of the base',
-      (folder) => edit(folder, (c) => ({ ...c, base: other })),
-      /config.json: base: was another text when the run was saved$/,
+      'the place of the base, where another one lies,',
+      (folder) => {
+        flipLast(path.join(other, 'unet/diffusion_pytorch_model.safetensors'));
+        edit(folder, (c) => ({ ...c, base: other }));
+      },
+      /run: base: was "[^"]+" when the run was saved, is "[^"]+" now$/,
     ],
     ['a setting that does not exist', (folder) => edit(folder, (c) => ({ ...c, lamda: 1.3 })), /lamda/],
     [
@@ -211,5 +216,40 @@ describe('between stop and resume', () => {
     expect(filesOf(path.join(folder, 'checkpoints'))).toEqual(before);
     rmSync(base, { recursive: true });
     cpSync(other, base, { recursive: true });
+  });
+  it('data and base may lie elsewhere with the same content; a plain resume goes on from there', async () => {
+    const place = fresh();
+    const at = (name: string) => path.join(place, name);
+    cpSync(base, at('base'), { recursive: true });
+    const films = at('films');
+    mkdirSync(films);
+    for (let i = 0; i < 6; i++) {
+      const grey = Float32Array.from({ length: 16 * 16 * 3 }, (_, k) => Math.sin(i + k / (5 + i)));
+      writeFileSync(path.join(films, `${i}.png`), await encodePng(grey, 16));
+      writeFileSync(path.join(films, `${i}.txt`), `a film of lung ${i}`);
+    }
+    const run = (...args: readonly string[]) => runCommand(main, args);
+    const settings = '--resolution 16 --batch 2 --samples 0 --save-every 1 --backend cpu --targets **.to_q'.split(' ');
+    const begun = await run('--data', films, '--base', at('base'), '--out', at('run'), '--steps', '2', ...settings);
+    expect(begun.stderr).toBe('');
+    renameSync(at('run'), at('moved run'));
+    renameSync(films, at('moved films'));
+    renameSync(at('base'), at('moved base'));
+    const resumed = (...more: readonly string[]) => run('--resume', at('moved run'), ...more);
+    expect(await resumed('--steps', '3')).toMatchObject({
+      code: 1,
+      stderr: `${films}: is not there any more; where it lies now is named with --data\n`,
+    });
+    expect(await resumed('--steps', '3', '--data', at('moved films'))).toMatchObject({
+      code: 1,
+      stderr: `${at('base')}: is not there any more; where it lies now is named with --base\n`,
+    });
+    const places = ['--data', at('moved films'), '--base', at('moved base')];
+    expect(await resumed('--steps', '3', ...places)).toMatchObject({ code: 0, stderr: '' });
+    expect(await resumed('--steps', '4')).toMatchObject({ code: 0, stderr: '' });
+    writeFileSync(path.join(at('moved films'), '0.txt'), 'another text');
+    expect((await resumed('--steps', '5')).stderr).toMatch(
+      /run: data: was "[^"]+" when the run was saved, is "[^"]+" now\n$/,
+    );
   });
 });

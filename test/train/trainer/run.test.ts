@@ -296,17 +296,23 @@ describe('a scale other than 1', () => {
     const report = readFileSync(join(out(name), 'report.html'), 'utf8');
     const texts = [...report.matchAll(/<blockquote>(.*?)<\/blockquote>/g)].map((m) => m[1]!);
     expect([texts.length, split.seed]).toEqual([2, 5]);
-    const folder = join(out(name), 'drawn');
     const adapter = join(out(name), 'adapter.safetensors');
-    const drawn = await runCommand(generate, [
-      ...['--base', base, '--adapter', adapter, '--backend', 'cpu', '--steps', '2', '--seed', '5', '--out', folder],
-      ...texts.flatMap((t) => ['--prompt', t]),
-    ]);
-    expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
-    const files = readdirSync(folder).filter((f) => f.endsWith('.png'));
-    expect(files).toHaveLength(2);
-    for (const [i, f] of files.sort().entries())
-      expect(readFileSync(join(folder, f))).toEqual(readFileSync(join(out(name), `samples/0${i + 1}-adapted.png`)));
+    // each picture alone, by the seed that the run tells of it
+    for (const [i, text] of texts.entries()) {
+      const told = JSON.parse(readFileSync(join(out(name), 'samples/samples.json'), 'utf8'))[i].pictures;
+      const again = told.filter((p: { label: string }) => p.label === 'adapted') as { seed: number; file: string }[];
+      expect(again.map((p) => p.seed)).toEqual([5 + i, 1005 + i, 2005 + i]);
+      for (const { seed, file } of again) {
+        const folder = join(out(name), `drawn-${seed}`);
+        const drawn = await runCommand(generate, [
+          ...['--base', base, '--adapter', adapter, '--backend', 'cpu', '--steps', '2', '--seed', String(seed)],
+          ...['--prompt', text, '--out', folder],
+        ]);
+        expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
+        const [png] = readdirSync(folder).filter((f) => f.endsWith('.png'));
+        expect(readFileSync(join(folder, png!))).toEqual(readFileSync(join(out(name), file)));
+      }
+    }
   });
 });
 

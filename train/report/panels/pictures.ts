@@ -43,9 +43,9 @@ function verdict(p: Sample['pictures'][number]): Markup | undefined {
 
 /** How the pictures were drawn, by the settings. */
 function note({ settings, samples }: RunRecord): string {
-  const { seed, sampler, sampleSteps, guidance } = settings;
-  if ([seed, sampler, sampleSteps, guidance].includes(undefined as never)) return '';
-  return `The first ${samples.length} held-out reports, not chosen; base and adapted start from the same noise (seed ${seed}); ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
+  const { sampler, sampleSteps, guidance } = settings;
+  if ([sampler, sampleSteps, guidance].includes(undefined as never)) return '';
+  return `The first ${samples.length} held-out reports, not chosen; base and the first adapted picture start from the same noise; with its seed and these settings \`generate\` draws a picture again: ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
 }
 
 export const pictures = definePanel<readonly Shown[]>({
@@ -60,7 +60,7 @@ export const pictures = definePanel<readonly Shown[]>({
       const strip: Markup[] = [];
       for (const p of x.pictures)
         strip.push(
-          html`<figure>${await page.picture(p.file, `${p.label}: ${x.report}`)}<figcaption><span class="label">${p.label}</span>${verdict(p)}</figcaption></figure>`,
+          html`<figure>${await page.picture(p.file, `${p.label}: ${x.report}`)}<figcaption><span class="label">${p.label}${p.seed !== undefined && `, seed ${p.seed}`}</span>${verdict(p)}</figcaption></figure>`,
         );
       cards.push(
         html`<article class="sample"><blockquote>${x.report}</blockquote>
