@@ -1,6 +1,7 @@
 /** The end of a run: adapter files, pictures of held-out reports, detectors, and the report. */
 import path from 'node:path';
 import type { Backend } from '../../core/index.ts';
+import { READERS } from '../../models/io/adapter-readers.ts';
 import { writeAdapter } from '../../models/io/adapter-write.ts';
 import { type Io, print } from '../cli/command.ts';
 import type { RunConfig } from '../config/config.ts';
@@ -188,5 +189,7 @@ export async function finishRun(f: Finish): Promise<void> {
       `validation loss ${best.loss.toFixed(5)} at step ${best.step} (untouched base ${baseline.loss.toFixed(5)})`,
     );
   for (const line of measured) print(io, line);
+  print(io, `${path.join(run.path, 'adapter.safetensors')}: for ${READERS.diffusers}`);
+  print(io, `for ${READERS.kohya}: npm run resize -- --adapter ${run.path} --form kohya --out kohya.safetensors`);
   print(io, `report ${path.join(run.path, 'report.html')}`);
 }

@@ -52,8 +52,14 @@ const start = (name: string, more = '') =>
 /** The run that others are compared with: 8 steps of the common settings. */
 const whole = async (): Promise<void> => {
   if (existsSync(join(out('whole'), 'report.html'))) return;
-  const { code, stderr } = await start('whole');
+  const { code, stderr, stdout } = await start('whole');
   expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+  // which file is for which program, and how to get the other form
+  expect(stdout).toMatch(/adapter\.safetensors: for diffusers 0\.34 and later/);
+  expect(stdout).toMatch(
+    /AUTOMATIC1111.*: npm run resize -- --adapter \S+whole --form kohya --out kohya\.safetensors\n/,
+  );
+  expect(stdout).toMatch(/report \S+report\.html\n$/);
 };
 
 type Row = Record<string, unknown> & {
