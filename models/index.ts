@@ -15,7 +15,16 @@ export { type Posterior, type Vae, vaeDecode, vaeEncode, vaeSample, vaeSpec } fr
 
 // ── what derives from a specification ──────────────────────────────────────────────────────────────────────────────
 
-export { type LoadOptions, linearPaths, load, parameterCount, specEntries, specShapes, toCheckpoint } from './spec.ts';
+export {
+  adaptablePaths,
+  type LoadOptions,
+  linearPaths,
+  load,
+  parameterCount,
+  specEntries,
+  specShapes,
+  toCheckpoint,
+} from './spec.ts';
 export type { Tap } from './tap.ts';
 
 // ── configurations and names ───────────────────────────────────────────────────────────────────────────────────────

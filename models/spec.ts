@@ -4,7 +4,7 @@
  * from a checkpoint, and the checkpoint of parameters.
  */
 import { type Backend, entries, place, read, type Tensor, type Tree, tensor, unflatten } from '../core/index.ts';
-import { fileShape, type Param, type Params, toFileLayout, toModelLayout } from '../nn/index.ts';
+import { fileShape, type LayerKind, type Param, type Params, toFileLayout, toModelLayout } from '../nn/index.ts';
 import { halfToFloat } from './io/dtypes.ts';
 import type { TensorOut } from './io/safetensors-write.ts';
 import { checkWeights, type WeightSource } from './io/weights.ts';
@@ -16,11 +16,16 @@ export const specEntries = (spec: Tree<Param>): readonly (readonly [string, Para
 export const specShapes = (spec: Tree<Param>): ReadonlyMap<string, readonly number[]> =>
   new Map(entries(spec).map(([path, param]) => [path, param.shape]));
 
-/** Module paths of all linear layers: those an adapter can be put on. */
-export const linearPaths = (spec: Tree<Param>): readonly string[] =>
+const pathsOf = (spec: Tree<Param>, layers: readonly LayerKind[]): readonly string[] =>
   entries(spec)
-    .filter(([path, param]) => param.layer === 'linear' && path.endsWith('.weight'))
+    .filter(([path, param]) => layers.includes(param.layer) && path.endsWith('.weight'))
     .map(([path]) => path.slice(0, -'.weight'.length));
+
+/** Module paths of all linear layers, in the order of the tree. */
+export const linearPaths = (spec: Tree<Param>): readonly string[] => pathsOf(spec, ['linear']);
+
+/** Module paths of all layers an adapter can be put on, linear ones and convolutions, in the order of the tree. */
+export const adaptablePaths = (spec: Tree<Param>): readonly string[] => pathsOf(spec, ['linear', 'conv']);
 
 /** Number of parameters (single values). */
 export const parameterCount = (spec: Tree<Param>): number =>

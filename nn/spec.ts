@@ -12,7 +12,7 @@ export type Init =
   | { readonly kind: 'uniform'; readonly bound: number }
   | { readonly kind: 'normal'; readonly std: number };
 
-/** What a parameter belongs to; adapters go on `linear`. */
+/** What a parameter belongs to; adapters go on `linear` and `conv`. */
 export type LayerKind = 'linear' | 'conv' | 'norm' | 'embedding';
 
 /** One parameter. A class, because trees take plain records for inner nodes. */

@@ -1,5 +1,5 @@
 /** base ⊕ adapters: a new parameter tree with each adapter beside its weight. The model code never sees a path. */
-import { permute, reshape, type Tensor, type Tree } from '../core/index.ts';
+import { type Backend, evaluate, permute, reshape, type Tensor, type Tree } from '../core/index.ts';
 import type { LowRank } from '../nn/index.ts';
 import type { Adapter, Adapters } from './adapter.ts';
 
@@ -80,9 +80,12 @@ export function inLayer({ weight: { shape } }: AdaptedModule, { A, B }: Adapter,
 
 /**
  * `attach(base, adapters, scale)`: linear layers at the adapters' paths compute x·Wᵀ + bias + scale·(x·A)·B, convolutions
- * x∗W + bias + scale·(x∗A)·B.
+ * x∗W + bias + scale·(x∗A)·B. Their A is a recipe, unless a backend is given that puts it in order at once.
  * @throws RangeError naming the path: no such module, neither a linear layer nor a convolution, or one of another size
  * @example unet(attach(base.unet, adapters.unet, 1), config, x, t, context)
  */
-export const attach = <P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number): P =>
-  updateLayers(base, adapters, (module, a) => ({ ...module, adapter: inLayer(module, a, scale) }));
+export const attach = <P extends Tree<Tensor>>(base: P, adapters: Adapters, scale: number, backend?: Backend): P =>
+  updateLayers(base, adapters, (module, a) => {
+    const layer = inLayer(module, a, scale);
+    return { ...module, adapter: backend ? { ...layer, A: evaluate({ A: layer.A }, backend).A } : layer };
+  });

@@ -47,7 +47,7 @@ export { selora } from './methods/selora.ts';
 
 // ── which modules ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-export { globToRegExp, matchTargets, presets, ranksByHand, selectTargets, type TargetPreset } from './targets.ts';
+export { ALL, globToRegExp, matchTargets, presets, ranksByHand, selectTargets, type TargetPreset } from './targets.ts';
 
 // ── without an adapter again ───────────────────────────────────────────────────────────────────────────────────────
 

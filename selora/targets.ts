@@ -1,4 +1,4 @@
-/** Which linears are adapted: presets and glob patterns over module paths. A pattern that matches nothing is an error. */
+/** Which layers are adapted: presets and glob patterns over module paths. A pattern that matches nothing is an error. */
 
 /** Patterns by network for the names `--targets` takes. */
 export const presets = {
@@ -12,8 +12,10 @@ export const presets = {
   /** attention projections of the U-Net only (128), the usual LoRA */
   attn: { unet: ['**.to_q', '**.to_k', '**.to_v', '**.to_out.0'], text: [] },
 } as const satisfies Record<string, { unet: readonly string[]; text: readonly string[] }>;
+/** The preset of linears and convolutions together: 1×1 `proj_in/out` and `conv_shortcut` among them. */
+export const ALL = 'all';
 /** The name of a preset. */
-export type TargetPreset = keyof typeof presets;
+export type TargetPreset = keyof typeof presets | typeof ALL;
 
 /**
  * `*` stands for any characters of one path segment, `**` for any number of segments (at the end: at least one).
@@ -92,8 +94,9 @@ export function ranksByHand(
 }
 
 /**
- * Linears to adapt in both networks. `spec` is a preset or globs separated by commas; a glob beginning with `unet.` or
+ * Layers to adapt in both networks. `spec` is a preset or globs separated by commas; a glob beginning with `unet.` or
  * `text.` means one network, any other must match in at least one. An empty list means: this network is not trained.
+ * Globs are over the linears; one that matches none of them is over the U-Net's convolutions.
  * @throws RangeError naming the pattern that matches nothing
  * @example selectTargets('attn', unetPaths, textPaths)   selectTargets('**.to_q,text.**.fc1', unetPaths, textPaths)
  */
@@ -101,9 +104,11 @@ export function selectTargets(
   spec: string,
   unet: readonly string[],
   text: readonly string[],
+  convolutions: readonly string[] = [],
 ): { readonly unet: string[]; readonly text: string[] } {
+  if (spec === ALL) return { unet: [...unet, ...convolutions], text: [...text] };
   if (Object.hasOwn(presets, spec)) {
-    const p = presets[spec as TargetPreset];
+    const p = presets[spec as keyof typeof presets];
     if (unet.length + text.length === 0) throw new RangeError(`--targets ${spec}: names no linear`);
     // a network without linears is one that is not trained
     return {
@@ -116,14 +121,15 @@ export function selectTargets(
     .split(',')
     .map((s) => s.trim())
     .filter((s) => s !== '')) {
-    const hits = hitsOf(raw, unet, text);
+    const linear = hitsOf(raw, unet, text);
+    const hits = linear.unet.length + linear.text.length > 0 ? linear : hitsOf(raw, convolutions, []);
     if (hits.unet.length + hits.text.length === 0)
       throw new RangeError(
-        `--targets ${raw}: matches no linear; presets are ${Object.keys(presets).join(', ')}, a path looks like ${unet[0] ?? text[0]}`,
+        `--targets ${raw}: matches no ${convolutions.length > 0 ? 'linear and no convolution' : 'linear'}; presets are ${[...Object.keys(presets), ALL].join(', ')}, a path looks like ${unet[0] ?? text[0]}`,
       );
     for (const p of hits.unet) out.unet.add(p);
     for (const p of hits.text) out.text.add(p);
   }
   if (out.unet.size + out.text.size === 0) throw new RangeError(`--targets '${spec}': names no linear`);
-  return { unet: unet.filter((p) => out.unet.has(p)), text: text.filter((p) => out.text.has(p)) };
+  return { unet: [...unet, ...convolutions].filter((p) => out.unet.has(p)), text: text.filter((p) => out.text.has(p)) };
 }

@@ -52,7 +52,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
 }
 
 async function train(started: Started, command: string, clock: PhaseClock, io: Io): Promise<void> {
-  const { run, config: c, backend, base, data, side, steps, origin, checkpoint } = started;
+  const { run, config: c, backend, base, data, side, steps, origin, initial, checkpoint } = started;
 
   // model
   const model = await clock.time('load model', () => loadBase(base, backend, { weights: c.weights }));
@@ -63,12 +63,12 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const { training, validation } = await encodeData(data, side, c, pipeline, backend, clock, io);
 
   // adapters, and the programs that train them
-  const linears = targetsOf(base, c);
+  const places = targetsOf(base, c);
   print(
     io,
-    `adapters on ${linears.unet.size} of ${model.linears.unet.size} U-Net and ${linears.text.size} of ${model.linears.text.size} text-encoder linears (--targets ${c.targets})`,
+    `adapters on ${places.unet.size} of ${model.places.unet.size} layers of the U-Net and ${places.text.size} of ${model.places.text.size} of the text encoder (--targets ${c.targets})`,
   );
-  const chosen = chosenOf(c);
+  const chosen = chosenOf(c, initial);
   const programs = createSteps({
     ...chosen,
     backend,
@@ -82,7 +82,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const empty = pipeline.tokenizer.encode('', c.captionChunks).ids;
   const captions = [empty, ...[...training, ...validation].map(({ ids }) => ids)];
   const fixed = () => makeContexts(backend, pipeline.text, pipeline.configs.text, captions, c.captionChunks);
-  const contexts = linears.text.size === 0 ? await clock.time('encode texts', fixed) : undefined;
+  const contexts = places.text.size === 0 ? await clock.time('encode texts', fixed) : undefined;
   const latents = side / vaeFactor(pipeline.configs.vae);
   const latent = [latents, latents, pipeline.configs.vae.latent_channels] as const;
   const batches = batchSource(c, pipeline.schedule, training, latent, empty, steps, contexts);
@@ -90,9 +90,9 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const validate = (state: State) => clock.time('validation', () => measure(state));
 
   // where the run stands
-  let now = standingOf(checkpoint, chosen, c.seed, linears, backend);
+  let now = standingOf(checkpoint, chosen, c.seed, places, backend);
   const metrics = await openMetrics(run, now.progress.step, checkpoint?.info.metrics);
-  const keep = keeper(run, c, chosen, linears, origin, metrics, now.progress.step);
+  const keep = keeper(run, c, chosen, places, origin, metrics, now.progress.step);
   const save = () => clock.time('checkpoints', () => keep.save(now));
   if (!now.progress.baseline && validation.length > 0) {
     const baseline = await validate(now.state);
@@ -100,7 +100,10 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       throw new RangeError(`--base ${c.base}: its loss on the validation pairs is ${baseline.loss}`);
     now = { ...now, progress: { ...now.progress, baseline } };
     const [own, exchanged] = [baseline.loss.toFixed(5), baseline.shuffled.toFixed(5)];
-    print(io, `untouched base on the validation grid: ${own} (reports exchanged: ${exchanged})`);
+    print(
+      io,
+      `${initial ? c.initAdapter : 'untouched base'} on the validation grid: ${own} (reports exchanged: ${exchanged})`,
+    );
   }
   const snapshot = snapshots({ run, config: c, model, backend, held: [...data.test, ...data.validation], side });
 
@@ -108,7 +111,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const interrupt = onInterrupt();
   const display = startProgress(io.stderr, steps);
   const [began, before, first] = [performance.now(), now.progress.seconds, now.progress.step];
-  const parts = { ...chosen, seed: c.seed, places: linears, programs, frozen, backend };
+  const parts = { ...chosen, seed: c.seed, places, programs, frozen, backend };
   try {
     for (let step = first + 1; step <= steps && !interrupt.requested; step++) {
       const rates = ratesOf(c, step - 1, steps);

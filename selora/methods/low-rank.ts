@@ -1,5 +1,5 @@
 /** What methods of the form W = W0 + s·A·B have in common: A[d_in, r], B[r, d_out] as trees, at the start, in a layer, in a file. */
-import { type Tensor, tensor } from '../../core/index.ts';
+import { add, mul, tensor } from '../../core/index.ts';
 import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { type Adapter, type HostKey, initAdapters } from '../adapter.ts';
 import { type AdaptedModule, inLayer } from '../attach.ts';
@@ -13,12 +13,21 @@ type Scaled = { readonly scale: number };
 /** d_in of a place: of a convolution c_in·kh·kw */
 export const inputsOf = ([, ...inner]: Place): number => inner.reduce((n, side) => n * side, 1);
 
-/** Ranks by `--rank` and `--ranks`. @throws RangeError naming the pair that matches nothing */
-export function ranksAtStart(c: Ranked, { unet, text }: PerNetwork<Places>): Ranks {
+/** Ranks by `--rank` and `--ranks`, and those that are known. @throws RangeError naming the pair that matches nothing */
+export function ranksAtStart(c: Ranked, { unet, text }: PerNetwork<Places>, known?: Ranks): Ranks {
   // around the loop there are no modules for --ranks to match
   if (unet.size + text.size === 0) return { unet: {}, text: {} };
-  return ranksByHand(c.ranks, [...unet.keys()], [...text.keys()], c.rank);
+  const ranks = ranksByHand(c.ranks, [...unet.keys()], [...text.keys()], c.rank);
+  return mapNetworks((own, n) => ({ ...own, ...known?.[n] }), ranks);
 }
+
+/** The ranks of a module that are zero on both sides: their gradients are zero, too, and they would never learn. */
+export const deadRanks = ({ A, B, rank, dIn, dOut }: AdapterModule): readonly number[] =>
+  Array.from({ length: rank }, (_, r) => r).filter(
+    (r) =>
+      B.subarray(r * dOut, (r + 1) * dOut).every((x) => x === 0) &&
+      Array.from({ length: dIn }, (_, i) => A[i * rank + r]).every((x) => x === 0),
+  );
 /** Σ r over both networks */
 export const totalRankOf = (ranks: Ranks): number =>
   Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);
@@ -60,8 +69,15 @@ export const lowRank = {
       ...(place.length === 4 ? { kernel: [place[2]!, place[3]!] as const } : {}),
     };
   },
-  fromFile: ({ A, B, rank, dIn, dOut }: AdapterModule): { readonly A: Tensor; readonly B: Tensor } => ({
-    A: tensor(A, [dIn, rank]),
-    B: tensor(B, [rank, dOut]),
-  }),
+  fromFile(module: AdapterModule, c: Scaled, fresh: Adapter): Adapter {
+    const { A, B, rank, dIn, dOut, scale } = module;
+    const dead = deadRanks(module);
+    const columns = tensor(A, [dIn, rank]);
+    const mask = tensor(Float32Array.from({ length: rank }, (_, r) => (dead.includes(r) ? 1 : 0)));
+    const factor = scale / c.scale;
+    return {
+      A: dead.length === 0 ? columns : add(columns, mul(fresh.A, mask)),
+      B: tensor(factor === 1 ? B : B.map((b) => b * factor), [rank, dOut]),
+    };
+  },
 } as const;

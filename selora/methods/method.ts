@@ -169,8 +169,11 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
 
   /** the least rank a module may have: 1, or 0 where some begin with none */
   readonly leastRank: 0 | 1;
-  /** ranks at the start. @throws RangeError naming the setting that does not fit these places */
-  ranks(c: C, places: PerNetwork<Places>): Ranks;
+  /**
+   * Ranks at the start; `known` are those of modules that begin from a file.
+   * @throws RangeError naming the setting that does not fit these places
+   */
+  ranks(c: C, places: PerNetwork<Places>, known?: Ranks): Ranks;
   /** places for ranks in the programs' shapes, where the largest rank of a network is `most` (0: it has no module) */
   room(c: C, most: number): number;
   /** the tree of one module without its values, at a rank */
@@ -193,8 +196,11 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
 
   /** a module for other programs; undefined: there is nothing to write (rank 0) */
   toFile(module: HostModule, place: Place, c: C): AdapterModule | undefined;
-  /** the parameters of a module of a file, unscaled */
-  fromFile(module: AdapterModule): P;
+  /**
+   * The parameters of a module of a file, for a layer that computes what the file says. What the file leaves without a
+   * gradient (a rank that is zero on both sides) is taken from `fresh`.
+   */
+  fromFile(module: AdapterModule, c: C, fresh: P): P;
 }
 /** A method whose settings keep their own types, so that those of a run can be put together from them. */
 export type MethodOf<

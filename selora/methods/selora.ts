@@ -93,8 +93,8 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
   // what the published code trains with: its module names, alpha 8 at rank 1, its square
   implied: (given) => (given.compat === 'published-code' ? { fisher: 'batch', targets: 'paper-code', scale: 8 } : {}),
   facts: (c) => ({ lambda: c.lambda, testEvery: c.testEvery, scale: c.scale, initA: c.gainA }),
-  ranks(c, places) {
-    const ranks = lowRank.ranks(c, places);
+  ranks(c, places, known) {
+    const ranks = lowRank.ranks(c, places, known);
     const total = totalRankOf(ranks);
     if (c.budget !== null && c.budget < total)
       throw new RangeError(`--budget ${c.budget}: the adapters begin with a total rank of ${total}, expected more`);

@@ -83,7 +83,10 @@ describe('attach and merge', () => {
         W.map((w, i) => w + delta.data[i]!),
         1e-14,
       );
-      const again = method.fromFile(file) as { readonly A: Tensor; readonly B: Tensor };
+      const again = method.fromFile(file, { scale: 1 } as never, { A, B }) as {
+        readonly A: Tensor;
+        readonly B: Tensor;
+      };
       expect([await numbers(again.A), await numbers(again.B)]).toEqual([await numbers(A), await numbers(B)]);
     }
   });

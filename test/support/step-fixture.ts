@@ -11,7 +11,7 @@ import type { Settings } from '../../selora/methods/method.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
 import type { Trial } from '../../selora/trial.ts';
-import type { Linears } from '../../train/model/pipeline.ts';
+import type { ModelPlaces } from '../../train/model/pipeline.ts';
 import { adamDefaults } from '../../train/optimise/optimizer.ts';
 import { capacityFor, slotOf } from '../../train/step/ranks.ts';
 import {
@@ -42,7 +42,7 @@ const linearsOf = (n: 'unet' | 'text') =>
       specShapes(specs[n]).get(`${p}.weight`) as unknown as readonly [number, number],
     ]),
   );
-export const linears: Linears = { unet: linearsOf('unet'), text: linearsOf('text') };
+export const linears = { unet: linearsOf('unet'), text: linearsOf('text') } satisfies ModelPlaces;
 
 export const frozen = (dtype: Float): Frozen => ({
   unet: init(specs.unet, 1, { dtype }),
@@ -137,7 +137,7 @@ export const steps = (
 ) =>
   createSteps({ backend, configs, ...chosen(given), adam: adamDefaults, clip: 0, checkpointBlocks: false, ...extra });
 /** What a test begins with, in a run of this seed. */
-export const nowOf = (places: Linears, ranks: Ranks, step: number, seed = 9) => ({
+export const nowOf = (places: ModelPlaces, ranks: Ranks, step: number, seed = 9) => ({
   step,
   key: hostKey(seed),
   places,

@@ -83,7 +83,12 @@ const fields = settings({
   targets: setting(z.string().min(1).default('all-linear'), {
     group: 'Model and adapters',
     value: 'what',
-    help: 'all-linear, paper-code, attn, or globs: **.to_q,text.**.fc1',
+    help: 'all-linear, all (convolutions, too), paper-code, attn, or globs: **.to_q,text.**.fc1',
+  }),
+  initAdapter: setting(z.string().min(1).nullable().default(null), {
+    group: 'Model and adapters',
+    value: 'path',
+    help: 'begins from this adapter, at its ranks and strength, and goes on growing from there',
   }),
   ...(methodSettings() as Told<MethodSettings>),
   // optimisation

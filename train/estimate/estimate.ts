@@ -10,11 +10,11 @@ import type { Base } from '../../models/io/base.ts';
 import type { RunConfig } from '../config/config.ts';
 import { pairsPerEncoding } from '../model/encode.ts';
 import { specsOf } from '../model/model.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { decodeProgram, denoiseProgram, encodeProgram, vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
-import { type Chosen, capacityFor } from '../step/ranks.ts';
+import { type Chosen, capacityFor, startRanks } from '../step/ranks.ts';
 import { createSteps, paramsOf } from '../step/step.ts';
 import { batchHoles, hyperHoles, parameterHoles, stateHoles, trialHoles } from './holes.ts';
 
@@ -73,7 +73,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
 }
 
 /** The programs of the training loop alone: what changes with micro-batches and checkpoints. */
-export function planSteps(base: Base, linears: Linears, o: RunShape, backend: Backend): readonly Plan[] {
+export function planSteps(base: Base, linears: ModelPlaces, o: RunShape, backend: Backend): readonly Plan[] {
   const { configs } = base;
   const steps = createSteps({
     backend,
@@ -127,12 +127,11 @@ export function planAround(base: Base, o: RunShape, backend: Backend): readonly 
 }
 
 /** The trees of a run without values. */
-function treesOf(base: Base, linears: Linears, o: RunShape) {
+function treesOf(base: Base, linears: ModelPlaces, o: RunShape) {
   const { configs } = base;
   const specs = specsOf(base);
   const side = o.side / vaeFactor(configs.vae);
-  const { method, settings } = o.chosen;
-  const capacity = capacityFor(method.ranks(settings, linears), o.chosen);
+  const capacity = capacityFor(startRanks(o.chosen, linears), o.chosen);
   return {
     frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
     vae: parameterHoles(specs.vae, o.weights),
@@ -153,7 +152,7 @@ const KERNEL_BYTES = 6 * 2 ** 10;
 /** Adds up a run from the plans of its programs. */
 export function addUp(
   base: Base,
-  linears: Linears,
+  linears: ModelPlaces,
   o: RunShape,
   plans: readonly Plan[],
   backend: Pick<Backend, 'name' | 'inProcess'>,

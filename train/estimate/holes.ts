@@ -3,7 +3,7 @@ import { type DType, mapTree, type Tensor, type Tree } from '../../core/index.ts
 import { hole } from '../../core/ir/tensor.ts';
 import { type Param, type Params as Parameters, toModelShape } from '../../nn/index.ts';
 import { type Field, type Fields, momentFields, type Params, type Place } from '../../selora/methods/method.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import type { Chosen } from '../step/ranks.ts';
 import {
   type Batch,
@@ -27,7 +27,7 @@ export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: 'f16' | 
 const emptyTree = (fields: Fields) => mapTree<Fields, Params>(({ shape }: Field) => f32(...shape), fields);
 
 /** What a method trains with its moments, all of one capacity per network. */
-export const stateHoles = ({ method, settings }: Chosen, linears: Linears, capacity: PerNetwork<number>): State =>
+export const stateHoles = ({ method, settings }: Chosen, linears: ModelPlaces, capacity: PerNetwork<number>): State =>
   mapModules((place: Place, _path, network): Slot => {
     const c = capacity[network];
     const fields = method.fields(place, c, settings);
@@ -36,9 +36,9 @@ export const stateHoles = ({ method, settings }: Chosen, linears: Linears, capac
   }, modulesOf(linears));
 
 /** What a test puts into every module. */
-export const trialHoles = ({ method }: Chosen, linears: Linears, capacity: PerNetwork<number>): PerModule<Params> =>
+export const trialHoles = ({ method }: Chosen, linears: ModelPlaces, capacity: PerNetwork<number>): PerModule<Params> =>
   mapModules((place: Place, _path, n) => emptyTree(method.growth!.trial(place, capacity[n])), modulesOf(linears));
-const modulesOf = ({ unet, text }: Linears): PerModule<Place> => ({
+const modulesOf = ({ unet, text }: ModelPlaces): PerModule<Place> => ({
   unet: Object.fromEntries(unet),
   text: Object.fromEntries(text),
 });

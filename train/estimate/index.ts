@@ -2,11 +2,11 @@
 import type { Backend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { createSampler, makeSchedule } from '../../models/schedulers/index.ts';
-import { methodOf } from '../../selora/methods/registry.ts';
 import { type Io, print } from '../cli/command.ts';
 import type { RunConfig } from '../config/config.ts';
 import { type Given, isOpen } from '../config/resolve.ts';
 import { sideOf, targetsOf } from '../model/targets.ts';
+import { chosenOf, type Initial, startRanks } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce } from './cost.ts';
 import { estimateLines, isLeast, NOMINAL, speedOf } from './lines.ts';
@@ -16,9 +16,9 @@ import { budgetOf, isLarge, refusal, settle } from './settle.ts';
  * Refuses settings that do not fit their base: its configurations and headers are enough to tell.
  * @throws RangeError naming the option
  */
-export function refuseUnfit(asked: RunConfig, base: Base): void {
+export function refuseUnfit(asked: RunConfig, base: Base, initial?: Initial): void {
   sideOf(base, asked);
-  methodOf(asked.method).ranks(asked, targetsOf(base, asked));
+  startRanks(chosenOf(asked, initial), targetsOf(base, asked));
   // what cannot draw with this base is told now, and not after the last step
   if (asked.samples > 0 || (asked.data === 'phantoms' && asked.obedience > 0))
     createSampler(asked.sampler, makeSchedule(base.configs.scheduler), asked.sampleSteps);
@@ -35,6 +35,7 @@ export async function settleRun(
   base: Base,
   backend: Backend,
   io: Io,
+  initial?: Initial,
 ): Promise<RunConfig | undefined> {
   const estimating = options.estimate === true;
   const { memory } = options;
@@ -45,7 +46,7 @@ export async function settleRun(
   if (!plans || (!told && !isLarge(base, asked))) return asked;
   const budget = budgetOf(backend, typeof memory === 'number' ? memory * 2 ** 30 : undefined);
   const open = { accumulate: isOpen(options, 'accumulate'), checkpointBlocks: isOpen(options, 'checkpointBlocks') };
-  const settled = settle(asked, open, base, backend, budget);
+  const settled = settle(asked, open, base, backend, budget, initial);
   const speed = await speedOf(backend);
   const c = isLarge(base, asked)
     ? reduce(settled.config, costOf(settled, NOMINAL), (key) => isOpen(options, key))

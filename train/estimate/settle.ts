@@ -9,7 +9,7 @@ import { parameterCount } from '../../models/spec.ts';
 import type { RunConfig } from '../config/config.ts';
 import { specsOf, storageOf } from '../model/model.ts';
 import { sideOf, targetsOf } from '../model/targets.ts';
-import { chosenOf } from '../step/ranks.ts';
+import { chosenOf, type Initial } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
 import { addUp, type Estimate, planAround, planSteps, type RunShape } from './estimate.ts';
 
@@ -39,9 +39,9 @@ export const budgetOf = (backend: Backend, most = Number.POSITIVE_INFINITY): Bud
   process: os.freemem() + process.memoryUsage.rss(),
 });
 
-export const shapeOf = (base: Base, c: RunConfig, backend: Backend): RunShape => ({
+export const shapeOf = (base: Base, c: RunConfig, backend: Backend, initial?: Initial): RunShape => ({
   ...c,
-  chosen: chosenOf(c),
+  chosen: chosenOf(c, initial),
   side: sideOf(base, c),
   weights: storageOf(base, backend, c.weights),
   samples: Math.min(8, Math.max(c.samples, c.data === 'phantoms' ? c.obedience : 0)),
@@ -62,9 +62,16 @@ const fits = (e: Estimate, budget: Budget): boolean =>
  * Chooses the open settings: the fewest micro-batches that fit without recomputing, else the fewest that fit with it.
  * What cannot fit is not planned: a micro-batch half as large needs at least half the intermediates.
  */
-export function settle(c: RunConfig, open: Open, base: Base, backend: Backend, budget: Budget): Settled {
+export function settle(
+  c: RunConfig,
+  open: Open,
+  base: Base,
+  backend: Backend,
+  budget: Budget,
+  initial?: Initial,
+): Settled {
   const linears = targetsOf(base, c);
-  const first = shapeOf(base, c, backend);
+  const first = shapeOf(base, c, backend, initial);
   const around = planAround(base, first, backend);
   const of = (shape: RunShape): Settled => ({
     shape,

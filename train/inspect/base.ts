@@ -3,11 +3,12 @@ import type { Base } from '../../models/io/base.ts';
 import { printable } from '../../models/io/error.ts';
 import { compareWeights, type Spec, type WeightSource } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
-import { presets, selectTargets } from '../../selora/targets.ts';
+import { inputsOf } from '../../selora/methods/low-rank.ts';
+import type { Places } from '../../selora/methods/method.ts';
+import { ALL, presets, selectTargets } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
-import { checkBase, linearsOf, openBaseAt, shapesOf, tokenizerOf } from '../model/model.ts';
-import type { Linears } from '../model/pipeline.ts';
+import { checkBase, linearsOf, openBaseAt, placesOf, shapesOf, tokenizerOf } from '../model/model.ts';
 import { vaeFactor } from '../model/programs.ts';
 
 /** Tensors named per part and problem. */
@@ -15,20 +16,23 @@ const SHOWN = 5;
 
 const product = (shape: readonly number[]): number => shape.reduce((n, side) => n * side, 1);
 
-/** Trained parameters of adapters of rank 1 on the chosen linears: Σ (d_in + d_out). */
-const rankOne = (linears: ReadonlyMap<string, readonly [number, number]>, paths: readonly string[]): number =>
-  paths.reduce((sum, p) => sum + linears.get(p)![0] + linears.get(p)![1], 0);
+/** Trained parameters of adapters of rank 1 on the chosen layers: Σ (d_in + d_out). */
+const rankOne = (places: Places, paths: readonly string[]): number =>
+  paths.reduce((sum, p) => sum + places.get(p)![0] + inputsOf(places.get(p)!), 0);
 
-/** One line per preset: how many linears it reaches and what rank 1 on them costs. */
-function targetLines(linears: Linears): readonly string[] {
-  const rows = Object.keys(presets).flatMap((name) => {
+/** One line per preset: how many layers it reaches and what rank 1 on them costs. */
+function targetLines(base: Base): readonly string[] {
+  const [linears, all] = [linearsOf(base), placesOf(base)];
+  const convolutions = [...all.unet.keys()].filter((path) => !linears.unet.has(path));
+  const rows = [...Object.keys(presets), ALL].flatMap((name) => {
     try {
-      const { unet, text } = selectTargets(name, [...linears.unet.keys()], [...linears.text.keys()]);
-      const parameters = rankOne(linears.unet, unet) + rankOne(linears.text, text);
+      const { unet, text } = selectTargets(name, [...linears.unet.keys()], [...linears.text.keys()], convolutions);
+      const parameters = rankOne(all.unet, unet) + rankOne(all.text, text);
+      const what = name === ALL ? `U-Net layers, ${convolutions.length} of them convolutions,` : 'U-Net';
       return [
         [
           `  --targets ${name}`,
-          `${unet.length} U-Net + ${text.length} text linears`,
+          `${unet.length} ${what} + ${text.length} text linears`,
           `${commas(parameters)} at rank 1`,
         ],
       ];
@@ -138,7 +142,7 @@ export async function inspectBase(
   }
   checkBase(base);
   print(io);
-  for (const line of targetLines(linearsOf(base))) print(io, line);
+  for (const line of targetLines(base)) print(io, line);
   if (quick) return;
   await readAll(base, io);
   print(io, '  all values are finite');

@@ -1,10 +1,9 @@
 /** The weights of a base with an adapter added in or taken out, streamed: read and changed one tensor at a time. */
 import { type AdapterFile, type AdapterModule, transpose } from '../../models/io/adapter-file.ts';
 import type { Base } from '../../models/io/base.ts';
-import { floatToHalf } from '../../models/io/dtypes.ts';
 import { FileError, quoted } from '../../models/io/error.ts';
 import type { TensorOut } from '../../models/io/safetensors-write.ts';
-import { copyWeights, type Weight, type WeightSource, weightSource } from '../../models/io/weights.ts';
+import { copyWeights, type Weight } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 
 const HALF_MAX = 65_504;
@@ -76,19 +75,6 @@ function mergedWeights(
     out.set(weight.name, changed(weight, dtype ?? weight.dtype, module, sign));
   }
   return out;
-}
-
-/** The weights of one network with modules added in when they are read, for what cannot be attached: convolutions. */
-export function addedIn(source: WeightSource, modules: ReadonlyMap<string, AdapterModule>): WeightSource {
-  if (modules.size === 0) return source;
-  const weights = new Map(source.weights);
-  for (const [name, module] of modules) {
-    const weight = source.get(`${name}.weight`);
-    const { data } = changed(weight, 'F32', module, 1);
-    const read = data as () => Promise<Float32Array>;
-    weights.set(weight.name, { ...weight, read, readHalf: async () => floatToHalf(await read()) });
-  }
-  return weightSource(source.label, [...weights.values()]);
 }
 
 /** All three networks, for `writeBase`. @param dtype of all weights; default: as each is stored */

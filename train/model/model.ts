@@ -12,21 +12,23 @@ import { readTokenizer, type TokenizerFiles } from '../../models/io/tokenizer-fi
 import { checkWeights, type Spec } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 import { makeSchedule } from '../../models/schedulers/index.ts';
-import { type LoadOptions, linearPaths, load, parameterCount, specShapes } from '../../models/spec.ts';
+import { adaptablePaths, type LoadOptions, linearPaths, load, parameterCount, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
+import { inputsOf } from '../../selora/methods/low-rank.ts';
+import type { Place, Places } from '../../selora/methods/method.ts';
 import { fromModuleName, type PerNetwork } from '../../selora/networks.ts';
-import { addedIn } from './merged-weights.ts';
 import { placeOfBase, SMALL_BASE } from './paths.ts';
-import type { Linears, LoadedAdapters, Pipeline } from './pipeline.ts';
+import type { LoadedAdapters, ModelPlaces, Pipeline } from './pipeline.ts';
 
 export type LoadedModel = {
   readonly pipeline: Pipeline;
   readonly base: Base;
-  readonly linears: Linears;
+  /** every layer that adapters can be on */
+  readonly places: ModelPlaces;
   /** The adapter that is attached, when there is one. */
   readonly adapter?: { readonly file: AdapterFile; readonly adapters: LoadedAdapters };
 };
@@ -88,16 +90,20 @@ export function checkBase(base: Base): void {
   for (const part of PARTS) checkWeights(base.parts[part], shapes[part]);
 }
 
-/** The linear layers of U-Net and text encoder: what adapters can be put on. */
-export function linearsOf(base: Base): Linears {
+const placesAt = (base: Base, pathsIn: typeof linearPaths): ModelPlaces => {
   const specs = specsOf(base);
-  const of = (paths: readonly string[], shapes: Spec) =>
-    new Map(paths.map((p) => [p, shapes.get(`${p}.weight`) as unknown as readonly [number, number]]));
+  const of = (paths: readonly string[], shapes: Spec): Places =>
+    new Map(paths.map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place]));
   return {
-    unet: of(linearPaths(specs.unet), specShapes(specs.unet)),
-    text: of(linearPaths(specs.text), specShapes(specs.text)),
+    unet: of(pathsIn(specs.unet), specShapes(specs.unet)),
+    text: of(pathsIn(specs.text), specShapes(specs.text)),
   };
-}
+};
+
+/** The linear layers of U-Net and text encoder. */
+export const linearsOf = (base: Base): ModelPlaces => placesAt(base, linearPaths);
+/** Their linear layers and convolutions: what adapters can be put on. */
+export const placesOf = (base: Base): ModelPlaces => placesAt(base, adaptablePaths);
 
 /** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
 export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
@@ -106,11 +112,11 @@ export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
 /**
  * The adapters of a file as immutable trees by module path.
  * Where all modules have one scale it is kept; else each scale is multiplied into its B and the common scale is 1.
- * @throws FileError naming `file`: one line that lists modules that are no linear of the base, or of another size
+ * @throws FileError naming `file`: one line that lists modules that are no layer of the base, or of another size
  */
 export function adaptersFromFile(
   { modules }: AdapterFile,
-  linears: Linears,
+  places: ModelPlaces,
   { file = 'adapter', dtype = 'f32' }: { readonly file?: string; readonly dtype?: 'f32' | 'f64' } = {},
 ): LoadedAdapters {
   const scales = new Set([...modules.values()].map((m) => m.scale));
@@ -119,15 +125,11 @@ export function adaptersFromFile(
   const problems: string[] = [];
   for (const [name, module] of modules) {
     const [network, local] = fromModuleName(name) ?? [];
-    const shape = network && local !== undefined && linears[network].get(local);
-    if (module.kernel !== undefined) {
-      problems.push(
-        `${name} is a convolution's, only linear layers can be trained on: npm run merge takes it, and generate`,
-      );
-    } else if (!shape) {
-      problems.push(`${name} is no linear layer of the base`);
-    } else if (shape[0] !== module.dOut || shape[1] !== module.dIn) {
-      problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${shape[1]} → ${shape[0]}`);
+    const place = network && local !== undefined && places[network].get(local);
+    if (!place) {
+      problems.push(`${name} is no layer of the base that takes an adapter`);
+    } else if (place[0] !== module.dOut || inputsOf(place) !== module.dIn) {
+      problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${inputsOf(place)} → ${place[0]}`);
     } else {
       found[network].set(local, adapterOf(module, module.scale / scale, dtype));
     }
@@ -163,17 +165,11 @@ export async function readAdapters(
 async function openAdapter(
   wanted: readonly string[],
   base: Base,
-  linears: Linears,
+  places: ModelPlaces,
   { dtype = 'f32', adapterStrength }: LoadModelOptions,
 ) {
   const { name, adapter: file } = await readAdapters(base, wanted, adapterStrength);
-  const isKernel = ([, module]: readonly [string, AdapterModule]) => module.kernel !== undefined;
-  const linear = new Map([...file.modules].filter((entry) => !isKernel(entry)));
-  const adapters =
-    linear.size === 0
-      ? { unet: {}, text: {}, scale: 1 }
-      : adaptersFromFile({ ...file, modules: linear }, linears, { file: name, dtype });
-  return { file, adapters, kernels: new Map([...file.modules].filter(isKernel)) };
+  return { file, adapters: adaptersFromFile(file, places, { file: name, dtype }) };
 }
 
 /**
@@ -197,16 +193,9 @@ export async function loadBase(
   backend: Backend,
   options: Omit<LoadModelOptions, 'configFolder'> = {},
 ): Promise<LoadedModel> {
-  const linears = linearsOf(base);
+  const places = placesOf(base);
   const adapter =
-    options.adapter === undefined ? undefined : await openAdapter([options.adapter].flat(), base, linears, options);
-  // adapters of convolutions cannot be attached: their changes are added to the weights as these are read
-  const kernelsOf = (part: Part) =>
-    new Map(
-      [...(adapter?.kernels ?? [])]
-        .filter(([name]) => name.startsWith(`${part}.`))
-        .map(([name, module]) => [name.slice(part.length + 1), module] as const),
-    );
+    options.adapter === undefined ? undefined : await openAdapter([options.adapter].flat(), base, places, options);
   const specs = specsOf(base);
   const dtype = options.dtype ?? 'f32';
   const how: LoadOptions = {
@@ -214,17 +203,17 @@ export async function loadBase(
     weights: dtype === 'f64' ? 'f32' : storageOf(base, backend, options.weights),
     ...(options.keepOnHost ? {} : { backend }),
   };
-  const unet = await load(specs.unet, addedIn(base.parts.unet, kernelsOf('unet')), how);
+  const unet = await load(specs.unet, base.parts.unet, how);
   const text = await load(specs.text, base.parts.text_encoder, how);
   const vae = await load(specs.vae, base.parts.vae, how);
   const { configs } = base;
   const pipeline: Pipeline = {
-    unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale) : unet,
-    text: adapter ? attach(text, adapter.adapters.text, adapter.adapters.scale) : text,
+    unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale, backend) : unet,
+    text: adapter ? attach(text, adapter.adapters.text, adapter.adapters.scale, backend) : text,
     vae,
     configs: { unet: configs.unet, vae: configs.vae, text: configs.textEncoder },
     tokenizer: (await tokenizerOf(base)).tokenizer,
     schedule: makeSchedule(configs.scheduler),
   };
-  return { pipeline, base, linears, ...(adapter ? { adapter } : {}) };
+  return { pipeline, base, places, ...(adapter ? { adapter } : {}) };
 }

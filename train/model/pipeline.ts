@@ -6,6 +6,7 @@ import type { Schedule } from '../../models/schedulers/index.ts';
 import type { UNet } from '../../models/unet/index.ts';
 import type { Vae } from '../../models/vae/index.ts';
 import type { Adapters } from '../../selora/adapter.ts';
+import type { Places } from '../../selora/methods/method.ts';
 import type { PerNetwork } from '../step/state.ts';
 
 /** A whole model: parameters (adapters attached or not), configurations, tokenizer, noise schedule. */
@@ -18,8 +19,8 @@ export interface Pipeline {
   readonly schedule: Schedule;
 }
 
-/** Module path → [d_out, d_in] (PyTorch's weight shape) of the linear layers of each network. */
-export type Linears = PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
+/** Module path → PyTorch's weight shape of the layers of each network that adapters can be on, in the order of the model. */
+export type ModelPlaces = PerNetwork<Places>;
 
 /** The adapters of a file in the form the models take: y = x·Wᵀ + scale·(x·A)·B. */
 export type LoadedAdapters = PerNetwork<Adapters> & { readonly scale: number };

@@ -117,8 +117,8 @@ export const pictureOptions = (c: RunConfig, side: number, reports: number, agai
 });
 
 /** The model with the adapters of a run. */
-export const adaptedPipeline = (pipeline: Pipeline, adapters: LoadedAdapters): Pipeline => ({
+export const adaptedPipeline = (pipeline: Pipeline, adapters: LoadedAdapters, backend: Backend): Pipeline => ({
   ...pipeline,
-  unet: attach(pipeline.unet, adapters.unet, adapters.scale),
-  text: attach(pipeline.text, adapters.text, adapters.scale),
+  unet: attach(pipeline.unet, adapters.unet, adapters.scale, backend),
+  text: attach(pipeline.text, adapters.text, adapters.scale, backend),
 });

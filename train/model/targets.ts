@@ -1,17 +1,23 @@
-/** What a run works on of its base: the adapted linears, and the side of its pictures. */
+/** What a run works on of its base: the adapted layers, and the side of its pictures. */
 import type { Base } from '../../models/io/base.ts';
 import { selectTargets } from '../../selora/targets.ts';
 import type { RunConfig } from '../config/config.ts';
-import { linearsOf } from './model.ts';
-import type { Linears } from './pipeline.ts';
+import { mapNetworks } from '../step/state.ts';
+import { linearsOf, placesOf } from './model.ts';
+import type { ModelPlaces } from './pipeline.ts';
 import { vaeFactor } from './programs.ts';
 
-/** The adapted linears of a run. */
-export function targetsOf(base: Base, c: RunConfig): Linears {
-  const all = linearsOf(base);
-  const chosen = selectTargets(c.targets, [...all.unet.keys()], c.trainTextEncoder ? [...all.text.keys()] : []);
-  const pick = (from: Linears['unet'], paths: readonly string[]) => new Map(paths.map((p) => [p, from.get(p)!]));
-  return { unet: pick(all.unet, chosen.unet), text: pick(all.text, chosen.text) };
+/** The layers of a run that adapters are on, in the order of the model. */
+export function targetsOf(base: Base, c: RunConfig): ModelPlaces {
+  const all = placesOf(base);
+  const linears = linearsOf(base);
+  const chosen = selectTargets(
+    c.targets,
+    [...linears.unet.keys()],
+    c.trainTextEncoder ? [...linears.text.keys()] : [],
+    [...all.unet.keys()].filter((path) => !linears.unet.has(path)),
+  );
+  return mapNetworks((places, n) => new Map([...places].filter(([path]) => chosen[n].includes(path))), all);
 }
 
 /** pixels along a side: as told, or the base's own. @throws RangeError for a side the VAE cannot halve often enough */

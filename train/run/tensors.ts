@@ -10,7 +10,7 @@ import {
   type Params,
   type Place,
 } from '../../selora/methods/method.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { type Chosen, fieldsOf } from '../step/ranks.ts';
 import { type Network, networks, type PerNetwork, type Ranks, type Slot, type State } from '../step/step.ts';
 
@@ -78,7 +78,7 @@ export function stateFrom(
   { method, settings }: Chosen,
   tensors: ReadonlyMap<string, HostTensor>,
   ranks: Ranks,
-  linears: Linears,
+  linears: ModelPlaces,
 ): State {
   const module = (n: Network, path: string, place: Place): Slot => {
     const wrong = (what: string) =>
@@ -125,7 +125,7 @@ export const bestTensors = (best: HostModules): Map<string, HostTensor> =>
 export function bestFrom(
   { method, settings }: Chosen,
   tensors: ReadonlyMap<string, HostTensor>,
-  linears: Linears,
+  linears: ModelPlaces,
 ): HostModules {
   const module = (n: Network, path: string, place: Place): HostModule => {
     const get = (name: string) => tensors.get(`best|${n}|${path}|${name}`);

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Backend, Tensor } from '../../core/index.ts';
 import { hostKey } from '../../selora/adapter.ts';
 import type { Decided, Method, Params, Passes } from '../../selora/methods/method.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { growthOf } from './gradients.ts';
 import { type Chosen, capacityFor, padState } from './ranks.ts';
 import type { Batch, Frozen, Hyper, PerModule, Ranks, State, Steps } from './step.ts';
@@ -27,7 +27,7 @@ export type TestedStep<P = Params> = {
 
 export type GrowthParts<P extends Params, X, S, H> = Chosen<P, X, S, H> & {
   readonly seed: number;
-  readonly places: Linears;
+  readonly places: ModelPlaces;
   readonly programs: Steps<P, X, S, H>;
   readonly frozen: Frozen;
   readonly backend: Backend;

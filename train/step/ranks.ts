@@ -1,5 +1,6 @@
 /** The state of a run on the host's side: its start, the room for ranks in the programs, and more of it. */
 import { type Backend, evaluate, leaves, type Tensor, type Tree, unflatten, zeros } from '../../core/index.ts';
+import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { foldKey, hostKey } from '../../selora/adapter.ts';
 import {
   type Fields,
@@ -11,7 +12,7 @@ import {
 } from '../../selora/methods/method.ts';
 import { methodOf } from '../../selora/methods/registry.ts';
 import { padAxis, padParams } from '../../selora/pad.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { mapModules, mapNetworks, type PerNetwork, type Ranks, type Slot, type State } from './state.ts';
 
 /** A fresh slot around a module's parameters, padded to a capacity: moments zero, every rank of age 0. */
@@ -25,16 +26,32 @@ export function slotOf<P extends Params>(params: P, fields: Fields, capacity: nu
   return { p, m: none(), v: none(), age: zeros([capacity], leaves(p as Tree<Tensor>)[0]!.dtype) };
 }
 
+/** Modules of a file that a run begins from. */
+export type Initial = PerNetwork<ReadonlyMap<string, AdapterModule>>;
 /** A method with its settings, as a run is made of them. */
 export type Chosen<P extends Params = Params, X = unknown, S = unknown, H = unknown> = {
   readonly method: Method<P, Settings, X, S, H>;
   readonly settings: Settings;
+  readonly initial?: Initial | undefined;
 };
 /** What a run's configuration chooses. @throws RangeError for a method there is not */
-export const chosenOf = (c: Settings & { readonly method: string }): Chosen => ({
+export const chosenOf = (c: Settings & { readonly method: string }, initial?: Initial): Chosen => ({
   method: methodOf(c.method),
   settings: c,
+  initial,
 });
+
+/** Ranks at the start of a run. @throws RangeError naming the setting that does not fit these places */
+export const startRanks = (
+  { method, settings, initial }: Pick<Chosen, 'settings' | 'initial'> & { readonly method: Pick<Method, 'ranks'> },
+  places: ModelPlaces,
+): Ranks =>
+  method.ranks(
+    settings,
+    places,
+    initial &&
+      mapNetworks((modules) => Object.fromEntries([...modules].map(([path, { rank }]) => [path, rank])), initial),
+  );
 /** A module's fields where only their names and axes matter, which are the same for every place. */
 export const fieldsOf = ({
   method,
@@ -68,15 +85,18 @@ export const totalRankOf = (r: Ranks): number =>
 
 /** The state a run begins with. @throws RangeError naming the setting that does not fit these linears */
 export function startState<P extends Params, X, S, H>(
-  { method, settings, seed }: Chosen<P, X, S, H> & { readonly seed: number },
-  linears: Linears,
+  { method, settings, initial, seed }: Chosen<P, X, S, H> & { readonly seed: number },
+  linears: ModelPlaces,
   backend: Backend,
 ): { state: State<P>; ranks: Ranks } {
   const key = foldKey(hostKey(seed), 'adapters');
-  const ranks = method.ranks(settings, linears);
+  const ranks = startRanks({ method, settings, initial }, linears);
   const fresh = mapNetworks((places, n) => method.init(places, ranks[n], foldKey(key, n), settings), linears);
   const capacity = capacityFor(ranks, { method, settings });
   const fields = method.fields([1, 1], 1, settings);
-  const state = mapModules((p: P, _path, n) => slotOf(p, fields, capacity[n]), fresh);
+  const state = mapModules((p: P, path, n) => {
+    const module = initial?.[n].get(path);
+    return slotOf(module ? method.fromFile(module, settings, p) : p, fields, capacity[n]);
+  }, fresh);
   return { state: evaluate(state as never, backend) as State<P>, ranks };
 }

@@ -12,7 +12,7 @@ import { moduleName, networks } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import { mergedModel } from '../model/merged-weights.ts';
 import { tokenizerOf } from '../model/model.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import type { HostModules } from '../run/tensors.ts';
 
 /** A row of the metrics as far as its expansion test goes. */
@@ -37,7 +37,7 @@ const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
  */
 export function adapterFileOf(
   adapters: HostModules,
-  linears: Linears,
+  linears: ModelPlaces,
   step: number,
   c: RunConfig,
   baseHash: string,

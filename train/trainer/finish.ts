@@ -66,13 +66,13 @@ async function drawPictures(f: Finish, adapters: LoadedAdapters) {
   const options = pictureOptions(c, f.side, texts.length);
   const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
   const adapted = [
-    await clock.time('sample pictures', () => generate(adaptedPipeline(pipeline, adapters), texts, options)),
+    await clock.time('sample pictures', () => generate(adaptedPipeline(pipeline, adapters, f.backend), texts, options)),
   ];
   const shown = texts.slice(0, c.samples);
   for (let again = 1; again < TIMES && shown.length > 0; again++)
     adapted.push(
       await clock.time('sample pictures', () =>
-        generate(adaptedPipeline(pipeline, adapters), shown, pictureOptions(c, f.side, shown.length, again)),
+        generate(adaptedPipeline(pipeline, adapters, f.backend), shown, pictureOptions(c, f.side, shown.length, again)),
       ),
     );
   const real = await Promise.all(chosen.map((p) => p.pixels()));
@@ -155,14 +155,14 @@ async function measure(f: Finish, drawn: Drawn, size: number): Promise<readonly 
 export async function finishRun(f: Finish): Promise<void> {
   const { config: c, model, run, io } = f;
   const baseHash = await model.base.hash();
-  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.linears, step, c, baseHash, f.metrics);
+  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.places, step, c, baseHash, f.metrics);
   const file = fileOf(f.final);
   const sharing = { public: c.public };
   await writeAdapter(path.join(run.path, 'adapter.safetensors'), file, 'diffusers', sharing);
   if (f.other)
     await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other), 'diffusers', sharing);
   // everything below sees the adapter as other programs will read it
-  const adapters = adaptersFromFile(file, model.linears);
+  const adapters = adaptersFromFile(file, model.places);
   if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file, sharing);
 
   const drawn = await drawPictures(f, adapters);

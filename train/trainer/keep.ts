@@ -3,7 +3,7 @@ import path from 'node:path';
 import { writeAdapter } from '../../models/io/adapter-write.ts';
 import { moduleName } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { type HostTensor, saveCheckpoint } from '../run/checkpoint.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { Metrics } from '../run/metrics.ts';
@@ -44,7 +44,7 @@ export function keeper(
   run: RunFolder,
   c: RunConfig,
   chosen: Chosen,
-  linears: Linears,
+  linears: ModelPlaces,
   origin: Origin,
   metrics: Metrics,
   savedAt: number,

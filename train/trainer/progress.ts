@@ -1,7 +1,7 @@
 /** Where a run stands between two steps: at its beginning, or as a checkpoint left it. */
 import { z } from 'zod';
 import type { Backend } from '../../core/index.ts';
-import type { Linears } from '../model/pipeline.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import type { Checkpoint } from '../run/checkpoint.ts';
 import { bestFrom, type HostModules, ranksSchema, stateFrom } from '../run/tensors.ts';
 import { type Memories, memoriesSchema } from '../step/growth.ts';
@@ -38,7 +38,7 @@ export function standingOf(
   checkpoint: Checkpoint | undefined,
   chosen: Chosen,
   seed: number,
-  linears: Linears,
+  linears: ModelPlaces,
   backend: Backend,
 ): Standing {
   if (!checkpoint) {

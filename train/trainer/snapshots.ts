@@ -32,8 +32,8 @@ export function snapshots({
   return async (step, adapters) => {
     if (texts.length === 0) return;
     generate ??= createGenerator(backend, model.pipeline.configs);
-    const file = adapterFileOf(adapters, model.linears, step, c, '', []);
-    const pipeline = adaptedPipeline(model.pipeline, adaptersFromFile(file, model.linears));
+    const file = adapterFileOf(adapters, model.places, step, c, '', []);
+    const pipeline = adaptedPipeline(model.pipeline, adaptersFromFile(file, model.places), backend);
     const pictures = await generate(pipeline, texts, pictureOptions(c, side, texts.length));
     await makeRunFolder(path.join(run.path, 'samples'));
     for (const [i, picture] of pictures.entries()) {

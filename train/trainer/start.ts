@@ -23,7 +23,9 @@ import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
 import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
+import type { Initial } from '../step/ranks.ts';
 import { counted } from '../words/format.ts';
+import { initialAdapter, initialLine } from './initial.ts';
 import { type Origin, originOf, refuseOtherBase, refuseOtherData } from './origin.ts';
 import { type FoundData, findData, type RunData } from './pairs.ts';
 
@@ -39,6 +41,8 @@ export type Started = {
   /** updates in all */
   readonly steps: number;
   readonly origin: Origin;
+  /** the adapter it begins from */
+  readonly initial?: Initial;
   /** where a run that is gone on with stands */
   readonly checkpoint?: Checkpoint;
 };
@@ -71,9 +75,10 @@ export async function start(given: Given, clock: PhaseClock, io: Io): Promise<St
 async function estimateRun(given: Given, io: Io): Promise<undefined> {
   const asked = resolveConfig(given);
   const base = await openBaseAt(asked.base);
-  refuseUnfit(asked, base);
+  const initial = await initialAdapter(asked, base);
+  refuseUnfit(asked, base, initial);
   await withBackend(asked, io, async (backend) => {
-    await settleRun(given, asked, base, backend, io);
+    await settleRun(given, asked, base, backend, io, initial);
     await backend.close();
   });
 }
@@ -85,15 +90,17 @@ async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io
   const found = await clock.time('read data', () => findData(first));
   const asked = withBatch(first, given, found.pairs.train, io);
   const base = await openBaseAt(asked.base);
-  refuseUnfit(asked, base);
+  const initial = await initialAdapter(asked, base);
+  refuseUnfit(asked, base, initial);
   return withBackend(asked, io, async (backend) => {
-    const config = (await settleRun(given, asked, base, backend, io))!;
+    const config = (await settleRun(given, asked, base, backend, io, initial))!;
     const run = await makeFolder(options, config);
     if (run.note !== undefined) print(io, run.note);
     print(io, `run folder ${run.path}`);
+    if (initial) print(io, initialLine(config, initial));
     try {
       if (found.split) await writeSplit(path.join(run.path, 'split.json'), found.split);
-      return { run, ...(await madeFrom(config, found, base, clock)), backend };
+      return { run, ...(await madeFrom(config, found, base, clock)), backend, ...(initial ? { initial } : {}) };
     } catch (error) {
       await run.abandon();
       throw error;
@@ -183,10 +190,11 @@ async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io
     refuseUnfit(config, base);
     const made = await madeFrom(config, found, base, clock);
     const note = checkpoint && refuseOtherBase(folder, checkpoint.info, made.origin);
+    const initial = checkpoint ? undefined : await initialAdapter(config, base);
     return await withBackend(config, io, async (backend) => {
       for (const line of [run.note, longer, note]) if (line !== undefined) print(io, line);
       const changed = await changeConfig(run, config as unknown as Json);
-      return { run: changed, ...made, backend, ...(checkpoint ? { checkpoint } : {}) };
+      return { run: changed, ...made, backend, ...(checkpoint ? { checkpoint } : {}), ...(initial ? { initial } : {}) };
     });
   } catch (error) {
     await run.close();

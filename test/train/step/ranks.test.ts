@@ -8,7 +8,7 @@ import { lora } from '../../../selora/methods/lora.ts';
 import type { Settings } from '../../../selora/methods/method.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
-import type { Linears } from '../../../train/model/pipeline.ts';
+import type { ModelPlaces } from '../../../train/model/pipeline.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
 import { capacityFor, padState, startState, totalRankOf } from '../../../train/step/ranks.ts';
 import { mapModules, networks, type PerModule, type Ranks, type Slot, type State } from '../../../train/step/step.ts';
@@ -16,7 +16,7 @@ import { nowOf, steps } from '../../support/step-fixture.ts';
 
 const cpu = cpuBackend();
 const config = resolveConfig({ data: 'x', seed: 9 });
-const linears: Linears = {
+const linears: ModelPlaces = {
   unet: new Map([
     ['mid.to_q', [6, 4]],
     ['mid.to_k', [6, 4]],
@@ -234,11 +234,11 @@ describe('checkpoints', () => {
   test('a module the checkpoint does not have, or has otherwise, is named', async () => {
     const { state, ranks } = begin();
     const tensors = await stateTensors(state);
-    const more: Linears = { ...linears, text: new Map([...linears.text, ['new.fc1', [2, 2]]]) };
+    const more: ModelPlaces = { ...linears, text: new Map([...linears.text, ['new.fc1', [2, 2]]]) };
     expect(() => stateFrom(chosen, tensors, ranks, more)).toThrow(
       'the checkpoint has no age of text.new.fc1: was --targets changed?',
     );
-    const wider: Linears = { ...linears, text: new Map([['mid.to_q', [3, 6]]]) };
+    const wider: ModelPlaces = { ...linears, text: new Map([['mid.to_q', [3, 6]]]) };
     expect(() => stateFrom(chosen, tensors, ranks, wider)).toThrow(
       'the checkpoint has another shape [5, 4] of A of text.mid.to_q: was --targets changed?',
     );
