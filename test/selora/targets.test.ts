@@ -47,6 +47,14 @@ describe("SD 1.5's linears", () => {
   });
 });
 
+test('convolutions: all of them by name, some by a glob that matches no linear', () => {
+  const convolutions = ['conv_in', 'down_blocks.0.resnets.0.conv_shortcut', 'down_blocks.0.attentions.0.proj_in'];
+  const all = selectTargets('all', unet, text, convolutions);
+  expect([all.unet.length, all.text.length]).toEqual([184 + 3, 72]);
+  expect(selectTargets('**.proj_in', unet, text, convolutions)).toEqual({ unet: [convolutions[2]], text: [] });
+  expect(selectTargets('**', unet, text, convolutions).unet).toEqual(unet);
+});
+
 describe('globs', () => {
   test.each([
     ['**.to_q', ['a.to_q', 'to_q', 'a.b.to_q'], ['a.to_k', 'xto_q', 'a.to_q.b']],
@@ -87,7 +95,7 @@ describe('globs', () => {
 describe('what matches nothing', () => {
   test('a glob is named, with the presets and an example', () => {
     expect(() => selectTargets('**.to_q,**.to_w', unet, text)).toThrow(
-      /^--targets \*\*\.to_w: matches no linear; presets are all-linear, paper-code, attn, a path looks like time_embedding/,
+      /^--targets \*\*\.to_w: matches no linear; presets are all-linear, paper-code, attn, all, a path looks like time_embedding/,
     );
     expect(() => selectTargets('text.**.to_q', unet, text)).toThrow(/^--targets text\.\*\*\.to_q: matches no linear/);
   });

@@ -127,7 +127,7 @@ export function adaptersFromFile(
     const [network, local] = fromModuleName(name) ?? [];
     const place = network && local !== undefined && places[network].get(local);
     if (!place) {
-      problems.push(`${name} is no layer of the base that takes an adapter`);
+      problems.push(`${name} is no linear layer and no convolution of the base`);
     } else if (place[0] !== module.dOut || inputsOf(place) !== module.dIn) {
       problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${inputsOf(place)} → ${place[0]}`);
     } else {
