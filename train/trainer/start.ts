@@ -166,7 +166,7 @@ function refuseMoved(begun: RunConfig, config: RunConfig): void {
 /** @throws FileError where a place of a run is gone, with how to name its new one */
 async function refuseGone(key: (typeof PLACES)[number], config: RunConfig): Promise<void> {
   if (!(await isThere(placeOfBase(config[key]))))
-    throw new FileError(config[key], '', `is not there any more; where it lies now is named with ${optionOf(key)}`);
+    throw new FileError(config[key], '', `no such file or folder; where it lies now is told by ${optionOf(key)}`);
 }
 
 async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io): Promise<Started> {

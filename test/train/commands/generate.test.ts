@@ -316,7 +316,9 @@ describe('refusals in one line', () => {
       'x.safetensors: modules: unet.no_such.to_q is no linear',
     );
     expect(open(file([[name, { ...module, dIn: 5 }]]))).toThrow(/maps 5 → \d+, the base's layer 4 → /);
-    expect(open(file([[name, { ...module, kernel: [1, 1] }]]))).toThrow('npm run merge takes it');
+    expect(open(file([[name, { ...module, kernel: [3, 3], dIn: 9 * module.dIn }]]))).toThrow(
+      /maps 36 → \d+, the base's layer 4 → /,
+    );
     expect(open(file([]))).toThrow('it adapts nothing');
     // scales that differ are multiplied into B; ΔW stays
     const [, [other, second]] = modules;

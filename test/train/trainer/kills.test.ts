@@ -177,8 +177,10 @@ describe('between stop and resume', () => {
     [
       'the place of the base, where another one lies,',
       (folder) => {
-        flipLast(path.join(other, 'unet/diffusion_pytorch_model.safetensors'));
-        edit(folder, (c) => ({ ...c, base: other }));
+        const spoilt = path.join(scratch, 'spoilt-base');
+        cpSync(other, spoilt, { recursive: true });
+        flipLast(path.join(spoilt, 'unet/diffusion_pytorch_model.safetensors'));
+        edit(folder, (c) => ({ ...c, base: spoilt }));
       },
       /run: base: was "[^"]+" when the run was saved, is "[^"]+" now$/,
     ],
@@ -238,11 +240,11 @@ describe('between stop and resume', () => {
     const resumed = (...more: readonly string[]) => run('--resume', at('moved run'), ...more);
     expect(await resumed('--steps', '3')).toMatchObject({
       code: 1,
-      stderr: `${films}: is not there any more; where it lies now is named with --data\n`,
+      stderr: `${films}: no such file or folder; where it lies now is told by --data\n`,
     });
     expect(await resumed('--steps', '3', '--data', at('moved films'))).toMatchObject({
       code: 1,
-      stderr: `${at('base')}: is not there any more; where it lies now is named with --base\n`,
+      stderr: `${at('base')}: no such file or folder; where it lies now is told by --base\n`,
     });
     const places = ['--data', at('moved films'), '--base', at('moved base')];
     expect(await resumed('--steps', '3', ...places)).toMatchObject({ code: 0, stderr: '' });

@@ -288,7 +288,9 @@ describe('going on for longer', () => {
       return r.stderr.trimEnd();
     };
     expect(await tell('--steps', '4')).toBe('--steps 4: this run has done 6 already; give 6 or more');
-    expect(await tell('--lr', '1e-3')).toMatch(/^--lr: cannot be given with --resume, .*; --steps, --epochs, .* can$/);
+    expect(await tell('--lr', '1e-3')).toMatch(
+      /^--lr: cannot be given with --resume, .*; --data, --base, --steps, --epochs, .* can$/,
+    );
     expect(await tell('--preset', 'montgomery')).toMatch(/^--preset: cannot be given with --resume/);
   });
 });
@@ -311,7 +313,7 @@ describe('a scale other than 1', () => {
       for (const { seed, file } of again) {
         const folder = join(out(name), `drawn-${seed}`);
         const drawn = await runCommand(generate, [
-          ...['--base', base, '--adapter', adapter, '--backend', 'cpu', '--steps', '2', '--seed', String(seed)],
+          ...['--base', base, '--adapter', adapter, '--backend', 'wasm', '--steps', '2', '--seed', String(seed)],
           ...['--prompt', text, '--out', folder],
         ]);
         expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
