@@ -24,6 +24,20 @@ export interface Gpu extends Target {
   check(): void;
 }
 
+/** What Dawn throws where it refuses a call at once; TypeErrors and errors of our own are passed on as they are. */
+const REFUSALS = new Set(['OperationError', 'AbortError', 'InvalidStateError', 'RangeError']);
+
+/**
+ * An error that was caught at work on the device, as one of ours.
+ * @throws LostDeviceError or DeviceError where the device has told of the cause already
+ */
+export const toldError = (error: unknown, gpu: Gpu): unknown => {
+  if (!(error instanceof Error) || !REFUSALS.has(error.name)) return error;
+  gpu.check();
+  const [why] = error.message.split('\n', 1);
+  return new DeviceError(`WebGPU (${gpu.adapter}): a call was refused${why ? `: ${why}` : ''}`, { cause: error });
+};
+
 /** Limits we take as large as the adapter offers; the defaults (128 MiB, 8 buffers) are below what models need. */
 const wanted = [
   'maxBufferSize',

@@ -6,7 +6,7 @@
 import type { Backend } from '../../compile/backend.ts';
 import { bytesOf, valuesAt } from '../../ir/dtype.ts';
 import { createPool, readback, upload } from './buffers.ts';
-import { closeDevice, type Gpu, openDevice } from './device.ts';
+import { closeDevice, type Gpu, openDevice, toldError } from './device.ts';
 import { hasKernel } from './ops.ts';
 import { createPipelines } from './pipelines.ts';
 import { buildProgram, type Storage } from './program.ts';
@@ -52,6 +52,16 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
     live += storages.length;
     return storages;
   };
+  const told = (error: unknown): never => {
+    throw toldError(error, gpu);
+  };
+  const attempt = <T>(work: () => T): T => {
+    try {
+      return work();
+    } catch (error) {
+      return told(error);
+    }
+  };
   return {
     name: 'webgpu',
     device: gpu.adapter,
@@ -59,12 +69,15 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
     supports: (dtype) => dtype !== 'f64',
     hasKernel,
     store(values, dtype) {
-      const buffer = pool.acquire(values.byteLength);
-      upload(gpu, buffer, values);
-      return counted([{ buffer, dtype, elements: values.length }])[0]!;
+      return attempt(() => {
+        const buffer = pool.acquire(values.byteLength);
+        upload(gpu, buffer, values);
+        return counted([{ buffer, dtype, elements: values.length }])[0]!;
+      });
     },
     async load({ buffer, dtype, elements }) {
-      const [bytes] = await readback(gpu, [{ buffer, bytes: Math.ceil(bytesOf(dtype, elements) / 4) * 4 }]);
+      const wanted = [{ buffer, bytes: Math.ceil(bytesOf(dtype, elements) / 4) * 4 }];
+      const [bytes] = await readback(gpu, wanted).catch(told);
       return valuesAt(dtype, bytes!, 0, elements);
     },
     free({ buffer }) {
@@ -72,16 +85,16 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
       pool.release(buffer);
     },
     build(graph) {
-      const program = buildProgram({ gpu, pool, pipelines, workspace }, graph);
+      const program = attempt(() => buildProgram({ gpu, pool, pipelines, workspace }, graph));
       return {
         ...program,
         run(inputs) {
           live -= graph.donated.size;
-          return counted(program.run(inputs));
+          return attempt(() => counted(program.run(inputs)));
         },
         async profile(inputs) {
           live -= graph.donated.size;
-          return counted(await program.profile(inputs));
+          return counted(await program.profile(inputs).catch(told));
         },
       };
     },
