@@ -53,9 +53,14 @@ export function counted(n: number, noun: string): string {
   return `${integer(n)} ${noun}${n === 1 ? '' : 's'}`;
 }
 
+const METHOD_NAMES: ReadonlyMap<string, string> = new Map([
+  ['selora', 'SeLoRA'],
+  ['lora', 'LoRA'],
+]);
+
 /** Display name of a method: the paper's spelling for the two of them, others as given. */
 export function methodName(method: string): string {
-  return ({ selora: 'SeLoRA', lora: 'LoRA' } as Readonly<Record<string, string>>)[method.toLowerCase()] ?? method;
+  return METHOD_NAMES.get(method.toLowerCase()) ?? method;
 }
 
 /** A label on an axis of steps: half a step, as charts of few steps have as ticks, gets none. */

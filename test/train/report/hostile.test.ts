@@ -55,6 +55,7 @@ describe('hostile texts', () => {
     '%i %j adds no element and no attribute in any sink',
     (_, text) => check(text),
   );
+  test.each(['__proto__', 'constructor', 'toString'])('%s alone is a text like others', (text) => check(text));
   test('one place that is not escaped would be found', async () => {
     const bare: typeof reportWith = async (text) => {
       const report = await reportWith(text);
