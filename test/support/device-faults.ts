@@ -150,13 +150,16 @@ export const callsOf = (kind: DeviceCall | 'any'): number => counts.get(kind) ??
 export const struck = (): boolean => state.struck;
 
 function spoilDevice(device: GPUDevice): GPUDevice {
-  const listeners: ((event: { readonly error: { readonly message: string } }) => void)[] = [];
+  const listeners: ((event: {
+    readonly error: { readonly message: string };
+    readonly preventDefault: () => void;
+  }) => void)[] = [];
   let lose: (info: { readonly reason: string; readonly message: string }) => void = () => undefined;
   const lost = Promise.race([device.lost, new Promise((resolve) => (lose = resolve as typeof lose))]);
   const target: Target = {
     device: Object.create(device) as GPUDevice,
     report: (message) => {
-      for (const listener of listeners) listener({ error: { message } });
+      for (const listener of listeners) listener({ error: { message }, preventDefault: () => undefined });
     },
     lose: (reason, message) => lose({ reason, message }),
   };

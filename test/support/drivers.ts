@@ -51,7 +51,7 @@ export const DRIVERS = {
   ),
   terminal: driver(
     'the same texts, and orders to a terminal, in seven places of commands',
-    [3, 200],
+    [2, 200],
     'test/train/commands/terminal.test.ts',
     'reaches the terminal',
   ),
@@ -107,7 +107,7 @@ export const DRIVERS = {
   ),
   nonfinite: driver(
     'NaN, ±∞ and 1e38 in eight places of a run, at three steps, on three backends',
-    [6, 288],
+    [3, 288],
     'test/train/trainer/nonfinite.test.ts',
     'ends the run',
   ),

@@ -185,8 +185,8 @@ async function runWith(backend: string, place: Plan['place'], value: number, ste
   expect(stderr, about).not.toMatch(/SELORA_DEBUG|\bat .*:\d+:\d+/);
 }
 
-const cases = BACKENDS.flatMap((backend) =>
-  PLACES.flatMap((place) => VALUES.flatMap((value) => STEPS.map((step) => ({ backend, place, value, step })))),
+const cases = PLACES.flatMap((place) =>
+  VALUES.flatMap((value) => STEPS.flatMap((step) => BACKENDS.map((backend) => ({ backend, place, value, step })))),
 );
 
 describe('a number that is not finite', () => {
