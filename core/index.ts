@@ -18,10 +18,43 @@ export {
 export { print } from './ir/print.ts';
 export { bind, type Composite, type Op, type Primitive, type Shape, type Tensor } from './ir/tensor.ts';
 export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
-export { findOp, registry } from './registry.ts';
+export { findOp, opNames, registry } from './registry.ts';
 
 // ── elementwise functions, with broadcasting ───────────────────────────────────────────────────────────────────────
 
+export { elu, gelu, leakyRelu, logSigmoid, relu, silu } from './functions/activations.ts';
+export {
+  ceil,
+  greater,
+  greaterEqual,
+  isInf,
+  isNan,
+  lessEqual,
+  logicalAnd,
+  logicalNot,
+  logicalOr,
+  logicalXor,
+  notEqual,
+  remainder,
+  round,
+  type StepOptions,
+  sign,
+  trunc,
+  where,
+} from './functions/comparisons.ts';
+export {
+  acos,
+  asin,
+  atan,
+  atan2,
+  cosh,
+  erfInv,
+  expm1,
+  log1p,
+  sinh,
+  softplus,
+  tan,
+} from './functions/smooth.ts';
 export { cast } from './ops/cast.ts';
 export {
   abs,
@@ -32,7 +65,7 @@ export {
   equal,
   erf,
   exp,
-  finite,
+  finite as isFinite,
   floor,
   less,
   log,
@@ -56,12 +89,50 @@ export { asFloat } from './ops/stored.ts';
 
 // ── reductions and contractions ────────────────────────────────────────────────────────────────────────────────────
 
-export { type ConvAttrs, conv, convInput, convKernel } from './ops/conv.ts';
+export { eigh, svd } from './functions/linalg/eigen.ts';
+export { inv, qr, solve } from './functions/linalg/qr.ts';
+export { cholesky, type TriangularOptions, triangularSolve } from './functions/linalg/triangular.ts';
+export { einsum, matmul, outer } from './functions/products.ts';
+export {
+  all,
+  any,
+  argmax,
+  argmin,
+  crossEntropy,
+  cumprod,
+  cumsum,
+  logSoftmax,
+  logsumexp,
+  min,
+  norm,
+  prod,
+  std,
+  type VarianceOptions,
+  variance,
+} from './functions/reductions.ts';
+export { averagePool, type Conv1dOptions, conv1d, maxPool, type Windows } from './functions/windows.ts';
+export { type ConvAttrs, type ConvOptions, conv, convInput, convKernel } from './ops/conv.ts';
 export { dot } from './ops/dot.ts';
 export { max, mean, sum } from './ops/reduce.ts';
 
 // ── views, pieces, rows ────────────────────────────────────────────────────────────────────────────────────────────
 
+export {
+  arange,
+  diag,
+  diagonalOf,
+  eye,
+  linspace,
+  oneHot,
+  repeat,
+  roll,
+  split,
+  tile,
+  tril,
+  triu,
+} from './functions/arrays.ts';
+export { dynamicSlice, dynamicUpdateSlice, scatterSet } from './functions/indexing.ts';
+export { argsort, type SortOptions, sort, topK } from './functions/sorting.ts';
 export { concat, stack } from './ops/concat.ts';
 export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
 export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
@@ -70,8 +141,17 @@ export { pad, padTo, slice } from './ops/slice.ts';
 // ── sources ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export { place, read, readScalar, tensor } from './compile/data.ts';
+export {
+  bernoulli,
+  categorical,
+  exponential,
+  gumbel,
+  permutation,
+  randint,
+  truncatedNormal,
+} from './functions/random.ts';
 export { full, iota, ones, zeros } from './ops/fill.ts';
-export { fold, type Key, key, keys, normal, split, threefry, uniform } from './ops/random.ts';
+export { bits, fold, type Key, key, keys, normal, splitKey, threefry, uniform } from './ops/random.ts';
 export { type Random, randomOf, type SeedKey, seedKey, subkey } from './ops/random-host.ts';
 
 // ── composites ─────────────────────────────────────────────────────────────────────────────────────────────────────

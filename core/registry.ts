@@ -1,4 +1,10 @@
-/** The only list of all ops: the test battery, `explain` and the documentation walk it. */
+/** The only list of all ops: the test battery, `explain` and the documentation walk it, and the functions written in ops beside it. */
+
+import { functions } from './functions/catalog.ts';
+import { eighOp, svdOp } from './functions/linalg/eigen.ts';
+import { qrOp, solveOp } from './functions/linalg/qr.ts';
+import { choleskyOp, triangularSolveOp } from './functions/linalg/triangular.ts';
+import { smoothOps } from './functions/smooth.ts';
 import { attentionGradOp, attentionOp } from './fused/attention.ts';
 import { normGradOp, normOp } from './fused/norm.ts';
 import { softmaxOp } from './fused/softmax.ts';
@@ -45,6 +51,13 @@ const all: readonly unknown[] = [
   stopGradientOp,
   barrierOp,
   powOp,
+  ...smoothOps,
+  triangularSolveOp,
+  choleskyOp,
+  qrOp,
+  solveOp,
+  eighOp,
+  svdOp,
   softmaxOp,
   normOp,
   normGradOp,
@@ -55,7 +68,13 @@ const all: readonly unknown[] = [
 /** Every op by its name.  @example registry.get('dot') */
 export const registry: ReadonlyMap<string, Op> = new Map((all as readonly Op[]).map((op) => [op.name, op]));
 
+/** ops, then functions written in ops */
+const named: readonly Op[] = [...registry.values(), ...(functions.values() as Iterable<unknown> as Iterable<Op>)];
+/** what people type for a name: without case and without what joins words */
 const plain = (name: string): string => name.toLowerCase().replace(/[_\s-]/g, '');
-const byAlias = new Map([...registry.values()].flatMap((op) => (op.aliases ?? []).map((a) => [plain(a), op] as const)));
-/** The op of a name, or of another name people look it up by (`layer_norm`). */
-export const findOp = (name: string): Op | undefined => registry.get(name) ?? byAlias.get(plain(name));
+const byName = new Map(named.flatMap((op) => (op.aliases ?? []).map((a) => [plain(a), op] as const)));
+for (const op of named) byName.set(plain(op.name), op);
+/** The op, or the function written in ops, of a name or of another name people look it up by (`layer_norm`, `swish`). */
+export const findOp = (name: string): Op | undefined => registry.get(name) ?? byName.get(plain(name));
+/** Every name `findOp` knows. */
+export const opNames: readonly string[] = named.flatMap((op) => [op.name, ...(op.aliases ?? [])]);

@@ -41,6 +41,8 @@ export interface OperandSample {
   readonly dtype?: DType;
   /** values are drawn from [lo, hi) (integers for integer dtypes); default [-2, 2) */
   readonly range?: readonly [number, number];
+  /** what becomes of the drawn values where they must be more than numbers of a range (a definite matrix) */
+  readonly make?: (values: readonly number[], shape: Shape) => readonly number[];
 }
 export interface Sample<A> {
   readonly operands: readonly OperandSample[];

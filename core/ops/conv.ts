@@ -9,6 +9,7 @@ import { checkDtypes, checkWhole } from '../ir/rules.ts';
 import { bind, type Nd, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
 import { fold, repeat, unfold } from './batching.ts';
 import { permute, reshape } from './layout.ts';
+import { padTo } from './slice.ts';
 
 /** What a convolution is beside its two inputs: stride, padding, groups. */
 export interface ConvAttrs {
@@ -256,13 +257,29 @@ export const convKernelOp: Primitive<ConvSizedAttrs> = {
   },
 };
 
+/** What `conv` may be told; left out: stride 1, no padding, one group, neighbouring taps. */
+export interface ConvOptions extends Partial<ConvAttrs> {
+  /** distance between the taps of the kernel, down and across */
+  readonly dilation?: readonly [number, number];
+}
+const none = [
+  [0, 0],
+  [0, 0],
+] as const;
 /**
- * 2-D convolution, channels last: y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i−p, w·s+j−p, c]·w[i,j,c,o].
- * @throws ShapeError when channels, groups or the kernel's size do not fit. Cost: 2·n·h'·w'·kh·kw·(c/groups)·o flop.
- * @example conv(x, w, { stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 }) // x[1,8,8,3], w[3,3,3,16] → [1,8,8,16]
+ * 2-D convolution, channels last: y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i·d−p, w·s+j·d−p, c]·w[i,j,c,o]. A dilated kernel is
+ * one with zeros between its taps.
+ * @throws ShapeError when channels, groups or the kernel's size do not fit. Cost: 2·n·h'·w'·kh·kw·(c/groups)·o flop, the zeros included.
+ * @example conv(x, w, { pad: [[1, 1], [1, 1]] }) // x[1,8,8,3], w[3,3,3,16] → [1,8,8,16]
  */
-export const conv = (x: Tensor, w: Tensor, a: ConvAttrs): Tensor =>
-  bind(convOp, [x, w], { stride: a.stride, pad: a.pad, groups: a.groups });
+export function conv(x: Tensor, w: Tensor, a: ConvOptions = {}): Tensor {
+  const { stride = [1, 1], pad = none, groups = 1, dilation = [1, 1] } = a;
+  checkWhole('conv', [x, w], 'dilations', dilation, 1);
+  const zero = w.shape.map(() => 0);
+  const interior = zero.map((_, i) => (i < 2 ? dilation[i]! - 1 : 0));
+  const apart = padTo(w, { low: zero, high: zero, interior, value: 0 });
+  return bind(convOp, [x, apart], { stride, pad, groups });
+}
 /** `convInput(g[1,8,8,16], w[3,3,3,16], { …, size: [8, 8] })` → [1,8,8,3]; `size` is h, w of the picture. */
 export const convInput = (g: Tensor, w: Tensor, a: ConvSizedAttrs): Tensor => bind(convInputOp, [g, w], a);
 /** `convKernel(x[1,8,8,3], g[1,8,8,16], { …, size: [3, 3] })` → [3,3,3,16]; `size` is kh, kw. */

@@ -5,7 +5,7 @@
  * conditions are bool), or for a number the other operand's dtype cannot hold (½ beside integers); cost one read of each operand and one write, nothing but the
  * arithmetic inside a cluster. "Dear" below is about 16 simple instructions an element, everything else 1 to 4.
  */
-import { shapeError } from '../ir/errors.ts';
+import { type Described, shapeError } from '../ir/errors.ts';
 import { checkLiteral } from '../ir/rules.ts';
 import { bind, type Shape, type Tensor } from '../ir/tensor.ts';
 import { type ElementwiseName, table } from './elementwise.ts';
@@ -14,7 +14,8 @@ import { broadcastTo } from './layout.ts';
 
 export type Operand = Tensor | number;
 
-function broadcastShape(op: string, xs: readonly Tensor[]): Shape {
+/** the shape operands broadcast to. @throws ShapeError when axes are neither equal nor 1 */
+export function broadcastShape(op: string, xs: readonly Described[]): Shape {
   const rank = Math.max(...xs.map((x) => x.shape.length));
   return Array.from({ length: rank }, (_, i) => {
     let n = 1;
@@ -75,7 +76,7 @@ export const sigmoid = unary('sigmoid');
 export const floor = unary('floor');
 /** `not(c)`: y = ¬c of a bool tensor. No gradient flows through bools. */
 export const not = unary('not');
-/** `finite(x)` → bool: neither NaN nor infinite. */
+/** `isFinite(x[…])` → bool[…]: neither NaN nor infinite; integers and bools always are. */
 export const finite = unary('isFinite');
 
 /** `add(a[2,3], b[3])` → [2,3]: y = a + b, da = g, db = g summed over what was broadcast (as for all below). */

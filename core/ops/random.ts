@@ -83,9 +83,9 @@ export const randomBitsOp: Primitive<BitsAttrs> = {
   }),
 };
 
-/** A random key: u32[2]. Draw from each key once (`checkKeys` finds who does not); `split` or `fold` it to get more. */
+/** A random key: u32[2]. Draw from each key once (`checkKeys` finds who does not); `splitKey` or `fold` it to get more. */
 export type Key = Tensor;
-const bits = (key: Key, count: number, stream: number, offset?: Tensor): Tensor =>
+const words = (key: Key, count: number, stream: number, offset?: Tensor): Tensor =>
   bind(randomBitsOp, [key, offset ?? full(key.shape.slice(0, -1), 0, 'u32')], { count, stream });
 
 /** `key(42)` → u32[2] from an integer seed (53 bits are used). Cost: none, the words are constants. */
@@ -96,21 +96,33 @@ export function key(seed: number): Key {
   return select(equal(iota([2], 0, 'u32'), 0), full([2], high, 'u32'), full([2], low, 'u32'));
 }
 
-/** `split(key, n)`: n independent keys, u32[n, 2]. */
-export const split = (k: Key, n = 2): Tensor => reshape(bits(k, 2 * n, SPLIT), [n, 2]);
-/** The keys of `split` one by one: `const [a, b] = keys(k, 2)`. */
+/** `splitKey(key, n)`: n independent keys, u32[n, 2] (jax.random.split). */
+export const splitKey = (k: Key, n = 2): Tensor => reshape(words(k, 2 * n, SPLIT), [n, 2]);
+/** The keys of `splitKey` one by one: `const [a, b] = keys(k, 2)`. */
 export const keys = (k: Key, n = 2): Key[] =>
-  Array.from({ length: n }, (_, i) => reshape(slice(split(k, n), { axis: 0, start: i, stop: i + 1 }), [2]));
+  Array.from({ length: n }, (_, i) => reshape(slice(splitKey(k, n), { axis: 0, start: i, stop: i + 1 }), [2]));
 /** `fold(key, data)`: a new key from a key and a number (a step, an index); data may be a u32 scalar tensor. */
 export const fold = (k: Key, data: number | Tensor): Key =>
-  bits(k, 2, FOLD, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
+  words(k, 2, FOLD, typeof data === 'number' ? full([], data >>> 0, 'u32') : data);
 
+/** `bits(k, [2, 3])` → u32[2,3] of random words. Cost: half a Threefry block (20 rounds) a word. */
+export function bits(k: Key, shape: Shape): Tensor {
+  checkShape('bits', [k], shape);
+  return reshape(
+    words(
+      k,
+      shape.reduce((p, q) => p * q, 1),
+      DRAW,
+    ),
+    shape,
+  );
+}
 /** `uniform(k, [2, 3])` → f32[2,3] in [0, 1), 23 random bits each. Cost: half a Threefry block (20 rounds) a number. */
 export function uniform(k: Key, shape: Shape): Tensor {
   checkShape('uniform', [k], shape);
   const n = shape.reduce((p, q) => p * q, 1);
   // the top 23 bits as an integer, exact in f32
-  const top = cast(div(bits(k, n, DRAW), 512), 'f32');
+  const top = cast(div(bits(k, [n]), 512), 'f32');
   return reshape(mul(top, 2 ** -23), shape);
 }
 /**

@@ -13,7 +13,7 @@ import {
   keys,
   mul,
   normal,
-  split,
+  splitKey,
   sum,
   type Tensor,
   tensor,
@@ -48,12 +48,12 @@ describe('checkKeys', () => {
     ['one draw used twice', () => ((x) => add(mul(x, x), x))(normal(k, [3]))],
     ['parts of a split', () => keys(k, 3).map((q) => normal(q, [2]))],
     ['folds of different numbers', () => [normal(fold(k, 1), [2]), normal(fold(k, 2), [2])]],
-    ['a draw, a split and a fold of one key', () => [normal(k, [2]), split(k), fold(k, 1)]],
+    ['a draw, a split and a fold of one key', () => [normal(k, [2]), splitKey(k), fold(k, 1)]],
     [
       'a draw whose gradient is taken',
       () => grad((x: Tensor) => sum(mul(mul(x, x), normal(k, [3]))))(tensor([1, 2, 3])),
     ],
-    ['one key for each sample', () => vmap((q: Tensor) => normal(q, [2]), [0])(split(k, 4))],
+    ['one key for each sample', () => vmap((q: Tensor) => normal(q, [2]), [0])(splitKey(k, 4))],
     [
       'a draw that checkpoint repeats',
       () =>
@@ -100,7 +100,7 @@ describe('draws', () => {
     expect(Math.abs(mean(v.map((x, i) => x * w[i]!)))).toBeLessThan(4 / Math.sqrt(n));
   });
   test('a mapped draw is the draw of each key', async () => {
-    const many = await numbers(vmap((q: Tensor) => uniform(q, [3]), [0])(split(k, 4)));
+    const many = await numbers(vmap((q: Tensor) => uniform(q, [3]), [0])(splitKey(k, 4)));
     const loop = await Promise.all(keys(k, 4).map((q) => numbers(uniform(q, [3]))));
     expect(many).toEqual(loop.flat());
   });

@@ -24,10 +24,11 @@ export function values(s: OperandSample, random: () => number): number[] {
   const n = s.shape.reduce((p, q) => p * q, 1);
   const integer = s.dtype !== undefined && !dtypes[s.dtype].float;
   const [lo, hi] = s.range ?? [-2, 2];
-  return Array.from({ length: n }, () => {
+  const drawn = Array.from({ length: n }, () => {
     const v = lo + random() * (hi - lo);
     return integer ? Math.floor(v) : v;
   });
+  return s.make ? [...s.make(drawn, s.shape)] : drawn;
 }
 /** Operands of one sample; floats as f64 or f32. */
 export const operands = (sample: Sample<Attrs>, random: () => number, float: 'f32' | 'f64' = 'f64'): Tensor[] =>

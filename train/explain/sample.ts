@@ -23,13 +23,17 @@ export function sampleOf(op: Op, float: 'f32' | 'f64'): Sample<Attrs> {
 }
 
 /** Values of one operand: uniform in its range, whole numbers where the dtype is. */
-export function valuesOf({ shape, dtype, range: [lo, hi] = [-2, 2] }: OperandSample, random: Random): Float64Array {
+export function valuesOf(
+  { shape, dtype, range: [lo, hi] = [-2, 2], make }: OperandSample,
+  random: Random,
+): Float64Array {
   const whole = dtype !== undefined && !dtypes[dtype].float;
-  return Float64Array.from({ length: shape.reduce((n, side) => n * side, 1) }, () => {
+  const drawn = Array.from({ length: shape.reduce((n, side) => n * side, 1) }, () => {
     const v = lo + random.uniform() * (hi - lo);
-    // f32 values on every backend: all of them see the very same numbers
-    return whole ? Math.floor(v) : Math.fround(v);
+    return whole ? Math.floor(v) : v;
   });
+  // f32 values on every backend: all of them see the very same numbers
+  return Float64Array.from(make?.(drawn, shape) ?? drawn, (v) => (whole ? v : Math.fround(v)));
 }
 
 export const bindTo = (op: Op, inputs: readonly Tensor[], attrs: Attrs): readonly Tensor[] =>
