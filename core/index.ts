@@ -164,8 +164,11 @@ export { softmax } from './fused/softmax.ts';
 
 export { alias, barrier, stopGradient } from './ops/control.ts';
 export { checkpoint } from './transforms/checkpoint.ts';
+export { customVjp } from './transforms/custom.ts';
 export { grad, pullback, valueAndGrad, vjp } from './transforms/grad.ts';
-export { vmap } from './transforms/vmap.ts';
+export { hessian, type JacobianMode, jacobian, jvp, type Leafwise, linearize } from './transforms/jvp.ts';
+export { scan } from './transforms/scan.ts';
+export { type Axes, vmap } from './transforms/vmap.ts';
 
 // ── compilation and backends ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ import { randomBitsOp } from './ops/random.ts';
 import { maxOp, sumOp } from './ops/reduce.ts';
 import { padOp, sliceOp } from './ops/slice.ts';
 import { checkpointOp } from './transforms/checkpoint.ts';
+import { customVjpOp } from './transforms/custom.ts';
 
 const all: readonly unknown[] = [
   ...Object.values(table),
@@ -64,6 +65,7 @@ const all: readonly unknown[] = [
   attentionOp,
   attentionGradOp,
   checkpointOp,
+  customVjpOp,
 ];
 /** Every op by its name.  @example registry.get('dot') */
 export const registry: ReadonlyMap<string, Op> = new Map((all as readonly Op[]).map((op) => [op.name, op]));

@@ -132,6 +132,8 @@ export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   /** true: where it reads program inputs only, it runs again for every reader instead of keeping its result */
   readonly repeat?: boolean;
   readonly vjp: Vjp<A> | 'nondifferentiable';
+  /** true: its results count as constants, so that nothing behind it needs a derivative */
+  readonly stops?: true;
   readonly batch: BatchRule<A>;
   /** the definition, as plain loops over ndarray views; outputs arrive zeroed and contiguous */
   cpu(inputs: readonly Nd[], attrs: A, outs: readonly Nd[]): void;

@@ -30,6 +30,7 @@ export const stopGradientOp: Primitive<Attrs> = {
   name: 'stopGradient',
   doc: 'the same value, constant to differentiation',
   vjp: () => [undefined],
+  stops: true,
   batch: (_size, [x]) => [stopGradient(x!)],
 };
 /**

@@ -16,6 +16,7 @@ function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): { order: Tens
   const order: Tensor[] = [];
   for (const node of topo(ys)) {
     if (sources.has(node) || !node.inputs.some((x) => hot.has(x))) continue;
+    if (node.op.kind === 'primitive' && node.op.stops) continue;
     for (const out of node.outs) hot.add(out);
     order.push(node);
   }
