@@ -15,9 +15,9 @@ export {
   MissingRuleError,
   ShapeError,
 } from './ir/errors.ts';
-export { print } from './ir/print.ts';
+export { type GraphData, type GraphNode, print, toGraph } from './ir/print.ts';
 export { bind, type Composite, type Op, type Primitive, type Shape, type Tensor } from './ir/tensor.ts';
-export { entries, fromPaths, leaves, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
+export { entries, fromPaths, leaves, type MappedTree, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
 export { findOp, opNames, registry } from './registry.ts';
 
 // ── elementwise functions, with broadcasting ───────────────────────────────────────────────────────────────────────
@@ -174,6 +174,7 @@ export { type Axes, vmap } from './transforms/vmap.ts';
 
 export { cpuBackend } from './backends/cpu/index.ts';
 export { type BackendChoice, backendNames, type OpenOptions, openBackend } from './backends/open.ts';
-export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport } from './compile/backend.ts';
+export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryReport, Stage } from './compile/backend.ts';
 export { checkKeys } from './compile/checkKeys.ts';
-export { type Compiled, compile, evaluate } from './compile/compile.ts';
+export { type Compiled, compile, evaluate, type Stages } from './compile/compile.ts';
+export { checkFinite, NonFiniteError } from './compile/finite.ts';

@@ -3,7 +3,8 @@
  * backend, cost, use in the models, and live checks. A check that fails is exit code 1.
  */
 import { Argument, Option } from 'commander';
-import { backendNames, findOp, registry } from '../core/index.ts';
+import { functions } from '../core/functions/catalog.ts';
+import { backendNames, findOp, opNames, registry } from '../core/index.ts';
 import type { Op } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
 import {
@@ -39,8 +40,8 @@ const program = (io: Io) =>
     io,
   )
     .usage('[options] <op>')
-    .addArgument(new Argument('[op]', 'name of an op'))
-    .option('--list', 'all ops with their formulas')
+    .addArgument(new Argument('[op]', 'name of an op or of a function written in ops'))
+    .option('--list', 'all ops and functions with their formulas')
     .option('--no-kernels', 'leave out the text of the kernels')
     .addOption(
       new Option('--backend <name>', 'also check this backend against the reference')
@@ -52,21 +53,20 @@ const program = (io: Io) =>
 function opOf(name: string): Op {
   const op = findOp(name);
   if (op !== undefined) return op;
-  const near = nearNames(
-    name,
-    [...registry.values()].flatMap((known) => [known.name, ...(known.aliases ?? [])]),
-  );
-  const hint = near.length > 0 ? `near: ${near.join(', ')}` : 'npm run explain -- --list shows all';
+  const near = nearNames(name, opNames);
+  const hint = near.length > 0 ? `did you mean ${near.join(', ')}?` : 'npm run explain -- --list shows all';
   throw new UsageError(`unknown op "${printable(name, 60)}"; ${hint}`);
 }
 
 function printList(io: Io): void {
-  const rows = [...registry.values()].map(({ name, formula, doc, kind, vjp }) => [
+  const ops = [...registry.values()].map(({ name, formula, doc, kind, vjp }) => [
     name,
     kind === 'composite' ? 'composite' : vjp === 'nondifferentiable' ? 'no derivative' : '',
     formula,
     doc,
   ]);
+  const written = [...functions.values()].map(({ name, formula, doc }) => [name, 'function', formula, doc]);
+  const rows = [...ops, ...written];
   for (const line of table(rows)) print(io, line);
 }
 

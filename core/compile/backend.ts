@@ -27,6 +27,12 @@ export interface KernelReport {
   readonly label?: string;
 }
 
+/** A stage of compilation, to read and as plain data for JSON. */
+export interface Stage {
+  readonly text: string;
+  readonly data: unknown;
+}
+
 /** A graph made ready for one backend: runs as often as wanted on storages of these shapes. */
 export interface Executable<S> {
   /** Runs on the given storages; the results are new storages (or donated ones, reused). */
@@ -39,6 +45,8 @@ export interface Executable<S> {
   profile(inputs: readonly S[]): Promise<readonly S[]>;
   /** gives the program's own memory back; it must not run afterwards */
   release(): void;
+  /** its kernels, where the graph was lowered to kernels */
+  stages?(): { readonly lowered: Stage; readonly planned: Stage };
 }
 
 /** What a backend holds at this moment. */

@@ -2,10 +2,12 @@
 
 import { isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
+import { print, toGraph } from '../ir/print.ts';
 import { hole, type Tensor, topo } from '../ir/tensor.ts';
 import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
-import type { Backend, Executable, Graph, KernelReport } from './backend.ts';
+import type { Backend, Executable, Graph, KernelReport, Stage } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
+import { buildChecked } from './finite.ts';
 import { type ModuleOf, modulesOf } from './modules.ts';
 import { simplify } from './simplify.ts';
 
@@ -15,9 +17,20 @@ export interface CompileOptions {
   readonly donate?: readonly number[];
   /** a name for messages and profiles */
   readonly name?: string;
-  /** for profiles: the module a labelled argument is a parameter of */
+  /** for profiles and checks: the module a labelled argument is a parameter of */
   readonly moduleOf?: ModuleOf;
+  /** 'finite': the next `read` after a run throws a NonFiniteError that names the first value that is NaN or infinite */
+  readonly check?: 'finite';
 }
+
+/** What becomes of a function on its way to a program; the last two where the backend runs kernels. */
+export interface Stages {
+  readonly traced: Stage;
+  readonly simplified: Stage;
+  readonly lowered?: Stage;
+  readonly planned?: Stage;
+}
+const graphStage = (tree: Tree<Tensor>): Stage => ({ text: print(tree), data: toGraph(tree) });
 
 /** The place of an output in a result tree; a class, because trees take plain records for inner nodes. */
 class OutputAt {
@@ -50,6 +63,8 @@ export interface Compiled<A extends readonly unknown[], R> {
     readonly traceMs: number;
     readonly buildMs: number;
   };
+  /** every stage of the program these arguments run, as text and as plain data; builds it when needed */
+  stages(...args: A): Stages;
   /** number of programs built so far (one per tree structure and shapes) */
   readonly programs: number;
   /** gives back the workspaces of all programs but the last `keep` used ones */
@@ -86,6 +101,15 @@ function signature(args: readonly unknown[]): string {
   return parts.join('\0');
 }
 
+/** Whether an argument belongs to a trace that is still open: below it stands a hole, or another name for a value. */
+function isTraced(args: readonly unknown[]): boolean {
+  const recipes: Tensor[] = [];
+  for (const arg of args) mapTree((x: unknown) => void (isTensor(x) && !isData(x) && recipes.push(x)), arg);
+  return topo(recipes).some(
+    (t) => t.op.kind === 'primitive' && (t.op.form.kind === 'identity' || (t.op.form.kind === 'leaf' && !isData(t))),
+  );
+}
+
 export function makeGraph(
   outputs: readonly Tensor[],
   args: readonly Tensor[],
@@ -115,12 +139,15 @@ export function makeGraph(
 }
 
 /**
- * `compile(f, { backend })` → a function of the same type that runs as one program on the backend.
- * Arguments are trees; tensor leaves may change their values freely, anything else (shapes, numbers, strings, structure,
+ * `compile(f, { backend })` → a function of the same type that runs as one program on the backend. Inside `grad`, `vmap` or
+ * another compiled function it is part of their graph, so that it may be differentiated, mapped and nested.
+ * Parameters without a type are tensors. Arguments are trees; tensor leaves may change their values freely, anything else (shapes, numbers, strings, structure,
  * functions and objects by identity) is static: a new value builds a new program. Tensors f captures keep their values.
  * @throws DonatedError when a donated argument is used again; CoreError when one is given at two places.
  * @example const step = compile((state, batch) => …, { backend, donate: [0] }); state = step(state, batch);
  */
+export function compile<A extends readonly Tensor[], R>(f: (...args: A) => R, options: CompileOptions): Compiled<A, R>;
+export function compile<A extends readonly unknown[], R>(f: (...args: A) => R, options: CompileOptions): Compiled<A, R>;
 export function compile<A extends readonly unknown[], R>(
   f: (...args: A) => R,
   options: CompileOptions,
@@ -147,8 +174,11 @@ export function compile<A extends readonly unknown[], R>(
     const shape = mapTree((x: unknown) => (isTensor(x) ? new OutputAt(outputs.push(x) - 1) : x), result);
     const { graph, captured } = makeGraph(outputs, holes, donated, backend);
     const traceMs = performance.now() - start;
-    const executable = backend.build(graph);
-    return { graph, executable, captured, outputs, shape, traceMs, buildMs: performance.now() - start - traceMs };
+    const executable = options.check
+      ? buildChecked(backend, graph, { name, moduleOf: options.moduleOf })
+      : backend.build(graph);
+    const buildMs = performance.now() - start - traceMs;
+    return { graph, executable, captured, outputs, shape, traceMs, buildMs };
   };
 
   const lookup = (args: A): Program => {
@@ -185,6 +215,8 @@ export function compile<A extends readonly unknown[], R>(
   };
 
   const compiled = (...args: A): R => {
+    // inside another trace it is part of that: differentiated, mapped and compiled with it
+    if (isTraced(args)) return f(...args);
     const program = lookup(args);
     return finish(program, program.executable.run(storages(program, args)));
   };
@@ -198,6 +230,10 @@ export function compile<A extends readonly unknown[], R>(
         const { graph, executable, traceMs, buildMs } = lookup(args);
         const kernels = executable.report(options.moduleOf && modulesOf(graph, options.moduleOf));
         return { kernels, workspaceBytes: executable.workspaceBytes, traceMs, buildMs };
+      },
+      stages: (...args: A): Stages => {
+        const { graph, outputs, executable } = lookup(args);
+        return { traced: graphStage(outputs), simplified: graphStage(graph.outputs), ...executable.stages?.() };
       },
       trim: (keep = 0) => {
         for (const [key, program] of [...cache].slice(0, cache.size - keep)) {

@@ -131,8 +131,21 @@ export function donate(t: Tensor, backend: Backend, to: string): void {
   cell.donatedTo = to;
 }
 
-/** The values of a data tensor, on the host. The returned array must not be written to. */
+/** what checked programs still have to say of their last runs */
+let unread: (() => Promise<void>)[] = [];
+/** `check` is awaited, and may throw, before the next value is read. */
+export const beforeNextRead = (check: () => Promise<void>): void => void unread.push(check);
+
+/**
+ * The values of a data tensor, on the host. The returned array must not be written to.
+ * @throws NonFiniteError when a program that checks its values made one that is not finite since the last read
+ */
 export async function read(t: Tensor): Promise<HostArray> {
+  while (unread.length > 0) {
+    const checks = unread;
+    unread = [];
+    for (const check of checks) await check();
+  }
   const cell = cellOf(t);
   if (cell.donatedTo)
     throw new DonatedError(

@@ -5,7 +5,7 @@
 import type { DType } from '../ir/dtype.ts';
 import { quantity } from '../ir/print.ts';
 import { isWhole } from '../ir/view.ts';
-import type { Graph } from './backend.ts';
+import type { Graph, Stage } from './backend.ts';
 import { type Buffer, type Lowered, type LowerOptions, lower, type Operand } from './lower.ts';
 import { type MergeOptions, merge } from './merge.ts';
 import { reuseDonated, type Span, spans } from './plan.ts';
@@ -40,14 +40,15 @@ const operandText = ({ buffer, view }: Operand): string =>
 /**
  * The kernels of a program, one a line in the order they run: results (with the kernel that
  * reads an intermediate last, or the donated input a result lies over; – for those nobody reads), what is computed over which shape, operands (with
- * strides where they are views), cost.
+ * strides where they are views), cost. `planned: false` leaves out where values live.
  *
  *   0  %2: f32[6] until 3 = elementwise [2,3]: mul add   %0 %1   12 F  72 B
  */
-export function printKernels(p: Prepared): string {
+export function printKernels(p: Prepared, planned = true): string {
   const ends = new Map(p.spans.map((s) => [s.buffer, s.end]));
   const result = (b: Buffer): string => {
     const over = p.reuse.get(b);
+    if (!planned) return bufferText(b);
     return `${bufferText(b)}${ends.has(b) ? ` until ${ends.get(b)}` : over ? ` over %${over.id}` : ''}`;
   };
   const width = String(p.kernels.length).length;
@@ -65,4 +66,30 @@ export function printKernels(p: Prepared): string {
     ...lines,
     `→ ${p.outputs.map((b) => `%${b.id}`).join(', ')}`,
   ].join('\n');
+}
+
+/** The kernels of a program as they are, then with the place and time of every value: text and plain data of each. */
+export function kernelStages(p: Prepared): { readonly lowered: Stage; readonly planned: Stage } {
+  const kernels = p.kernels.map((k) => ({
+    name: nameOf(k),
+    detail: detailOf(k),
+    inputs: k.inputs.map(({ buffer, view }) => ({ buffer: buffer.id, ...view })),
+    outputs: k.outputs.map((b) => b?.id ?? null),
+    ...(k.kind === 'cluster' ? { steps: k.cluster.steps } : {}),
+    flops: flopsOf(k),
+    bytes: trafficOf(k),
+  }));
+  const ids = (list: readonly Buffer[]) => list.map((b) => b.id);
+  const program = { inputs: ids(p.inputs), outputs: ids(p.outputs), kernels };
+  return {
+    lowered: { text: printKernels(p, false), data: program },
+    planned: {
+      text: printKernels(p),
+      data: {
+        ...program,
+        spans: p.spans.map(({ buffer, bytes, start, end }) => ({ buffer: buffer.id, bytes, start, end })),
+        reuse: [...p.reuse].map(([result, over]) => ({ result: result.id, over: over.id })),
+      },
+    },
+  };
 }

@@ -1,12 +1,12 @@
-/** A graph as text, in let-form: what a function computes, with shapes and costs, before anything is compiled. */
+/** A graph as text, in let-form, or as plain data: what a function computes, with shapes and costs, before anything is compiled. */
 
-import { dtypes } from './dtype.ts';
-import { head, type Op, type Tensor, topo } from './tensor.ts';
+import { type DType, dtypes } from './dtype.ts';
+import { head, type Op, type Shape, type Tensor, topo } from './tensor.ts';
 import { entries, isTensor, type Tree } from './tree.ts';
 import { sizeOf } from './view.ts';
 
 const formOf = (op: Op): string => (op.kind === 'primitive' ? op.form.kind : 'composite');
-const typeOf = (t: Tensor): string => `${t.dtype}[${t.shape.join(', ')}]`;
+const typeOf = (t: { readonly dtype: DType; readonly shape: Shape }): string => `${t.dtype}[${t.shape.join(', ')}]`;
 
 /** `2.4 GF`: three digits and a unit of a thousand. */
 export function quantity(n: number, unit: string): string {
@@ -15,15 +15,24 @@ export function quantity(n: number, unit: string): string {
   return `${Number((n / 1000 ** step).toPrecision(3))} ${prefixes[step]}${unit}`;
 }
 
-/** Attributes that can be written down; a closed body is named by its size. */
-function attrsOf(node: Tensor): string {
-  const parts = Object.entries(node.attrs).flatMap(([name, x]: [string, unknown]): string[] => {
+/** Attributes that can be written down; a closed body is named by its size, a function left out. */
+function attrsOf(node: Tensor): Record<string, unknown> {
+  const parts = Object.entries(node.attrs).flatMap(([name, x]: [string, unknown]): [string, unknown][] => {
     // the shape and dtype of a source are those of its result
     if (node.inputs.length === 0 && (name === 'shape' || name === 'dtype' || name === 'storage')) return [];
-    if (Array.isArray(x) && x.length > 0 && x.every(isTensor)) return [`${name}: ${topo(x).length} nodes`];
-    if (typeof x === 'number') return [`${name}: ${Object.is(x, -0) ? '-0' : x}`];
-    return [`${name}: ${JSON.stringify(x)?.replaceAll('"', '').replaceAll(',', ', ')}`];
+    if (typeof x === 'function') return [];
+    if (Array.isArray(x) && x.length > 0 && x.every(isTensor)) return [[name, `${topo(x).length} nodes`]];
+    // JSON has no numbers for these
+    if (typeof x === 'number' && (!Number.isFinite(x) || Object.is(x, -0)))
+      return [[name, Object.is(x, -0) ? '-0' : String(x)]];
+    return [[name, x]];
   });
+  return Object.fromEntries(parts);
+}
+function attrsText(attrs: Readonly<Record<string, unknown>>): string {
+  const parts = Object.entries(attrs).map(
+    ([name, x]) => `${name}: ${JSON.stringify(x)?.replaceAll('"', '').replaceAll(',', ', ')}`,
+  );
   return parts.length > 0 ? ` {${parts.join(', ')}}` : '';
 }
 
@@ -35,6 +44,51 @@ function costOf(node: Tensor): { readonly flops: number; readonly bytes: number 
   return { flops, bytes };
 }
 
+/** One node of a graph as plain data. Values are named by numbers, in the order of `print`. */
+export interface GraphNode {
+  readonly op: string;
+  readonly form: string;
+  /** the values it reads */
+  readonly inputs: readonly number[];
+  /** the values it makes */
+  readonly outs: readonly { readonly id: number; readonly dtype: DType; readonly shape: Shape }[];
+  readonly attrs: Readonly<Record<string, unknown>>;
+  readonly label?: string;
+  readonly flops?: number;
+  readonly bytes?: number;
+}
+/** A graph as plain data: nodes, inputs first, and the value of each path of the tree. */
+export interface GraphData {
+  readonly nodes: readonly GraphNode[];
+  readonly outputs: readonly { readonly path: string; readonly id: number }[];
+  readonly flops: number;
+}
+/**
+ * `toGraph(tree)`: every node below the tensors of a tree as plain data, for JSON and for tools that draw; the same that
+ * `print` shows. Costs one visit per node; computes nothing.
+ * @example JSON.stringify(toGraph(grad(loss)(params)))
+ */
+export function toGraph(tree: Tree<Tensor>): GraphData {
+  const outputs = entries<Tensor>(tree);
+  const ids = new Map<Tensor, number>();
+  let flops = 0;
+  const nodes = topo(outputs.map(([, t]) => t)).map((node): GraphNode => {
+    for (const out of node.outs) ids.set(out, ids.size);
+    const cost = costOf(node);
+    flops += cost?.flops ?? 0;
+    return {
+      op: node.op.name,
+      form: formOf(node.op),
+      inputs: node.inputs.map((x) => ids.get(x)!),
+      outs: node.outs.map((o) => ({ id: ids.get(o)!, dtype: o.dtype, shape: o.shape })),
+      attrs: attrsOf(node),
+      ...(head(node).label === undefined ? {} : { label: head(node).label! }),
+      ...cost,
+    };
+  });
+  return { nodes, outputs: outputs.map(([path, t]) => ({ path, id: ids.get(t)! })), flops };
+}
+
 /**
  * `print(tree)`: every node below the tensors of a tree in let-form, one a line, inputs first; numbers count nodes in
  * that order. Costs one visit per node; computes nothing.
@@ -44,26 +98,16 @@ function costOf(node: Tensor): { readonly flops: number; readonly bytes: number 
  * @example console.log(print(grad(loss)(params)));
  */
 export function print(tree: Tree<Tensor>): string {
-  const outputs = entries<Tensor>(tree);
-  const names = new Map<Tensor, string>();
-  const total = { nodes: 0, flops: 0 };
-  const lines: string[] = [];
-  for (const node of topo(outputs.map(([, t]) => t))) {
-    for (const out of node.outs) names.set(out, `%${names.size}`);
-    const cost = costOf(node);
-    total.nodes++;
-    total.flops += cost?.flops ?? 0;
-    const results = node.outs.map((t) => names.get(t)).join(', ');
-    const operands = node.inputs.map((t) => ` ${names.get(t)}`).join('');
-    const label = head(node).label ? `   ${head(node).label}` : '';
-    const price = cost
-      ? `   ${cost.flops > 0 ? `${quantity(cost.flops, 'F')}  ` : ''}${quantity(cost.bytes, 'B')}`
-      : '';
-    lines.push(
-      `${results}: ${node.outs.map(typeOf).join(', ')} = ${node.op.name}${operands}${attrsOf(node)}${label}${price}`,
-    );
-  }
-  for (const [path, t] of outputs) lines.push(`→ ${path === '' ? '' : `${path} = `}${names.get(t)}`);
-  lines.push(`${total.nodes} nodes, ${quantity(total.flops, 'F')}`);
+  const { nodes, outputs, flops: total } = toGraph(tree);
+  const lines = nodes.map(({ op, inputs, outs, attrs, label, flops = 0, bytes }) => {
+    const price =
+      bytes === undefined ? '' : `   ${flops > 0 ? `${quantity(flops, 'F')}  ` : ''}${quantity(bytes, 'B')}`;
+    const results = outs.map((o) => `%${o.id}`).join(', ');
+    const operands = inputs.map((x) => ` %${x}`).join('');
+    const name = label ? `   ${label}` : '';
+    return `${results}: ${outs.map(typeOf).join(', ')} = ${op}${operands}${attrsText(attrs)}${name}${price}`;
+  });
+  for (const { path, id } of outputs) lines.push(`→ ${path === '' ? '' : `${path} = `}%${id}`);
+  lines.push(`${nodes.length} nodes, ${quantity(total, 'F')}`);
   return lines.join('\n');
 }

@@ -155,6 +155,49 @@ export type Op = Primitive<never> | Composite<never> | Primitive | Composite;
 
 let nextId = 0;
 
+/** What consoles call for the text of a value (node:util). */
+const INSPECT = Symbol.for('nodejs.util.inspect.custom');
+/** a node of the graph; a class, so that a console shows one line instead of everything below it */
+class Node<D extends DType> implements Tensor<D> {
+  readonly id = nextId++;
+  readonly op: Op;
+  readonly inputs: readonly Tensor[];
+  readonly attrs: Attrs;
+  readonly shape: Shape;
+  readonly dtype: D;
+  readonly outs: readonly Tensor[];
+  readonly index: number;
+  readonly label?: string;
+  constructor(
+    op: Op,
+    inputs: readonly Tensor[],
+    attrs: Attrs,
+    { shape, dtype }: { shape: Shape; dtype: D },
+    outs: readonly Tensor[],
+    index: number,
+    label?: string,
+  ) {
+    this.op = op;
+    this.inputs = inputs;
+    this.attrs = attrs;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.outs = outs;
+    this.index = index;
+    if (label) this.label = label;
+  }
+  /** `Tensor f32[2, 3] = dot(f32[1, 2, 4], f32[1, 4, 3])`, with its label */
+  toString(): string {
+    const of = this.inputs.map(typeOf).join(', ');
+    const from = this.inputs.length > 0 ? ` = ${this.op.name}(${of})` : ` ${this.op.name}`;
+    return `Tensor ${typeOf(this)}${from}${this.label ? ` ${this.label}` : ''}`;
+  }
+  [INSPECT](): string {
+    return this.toString();
+  }
+}
+const typeOf = (t: Tensor): string => `${t.dtype}[${t.shape.join(', ')}]`;
+
 const takesStored = <A extends Attrs>(op: Primitive<A> | Composite<A>): boolean =>
   op.takesStored === true || (op.kind === 'primitive' && ['layout', 'identity'].includes(op.form.kind));
 
@@ -172,16 +215,7 @@ export function bindAll<A extends Attrs>(
   for (const { shape } of specs) checkShape(op.name, inputs, shape);
   const outs: Tensor[] = [];
   for (let index = 0; index < specs.length; index++)
-    outs.push({
-      id: nextId++,
-      op: op as unknown as Op,
-      inputs,
-      attrs,
-      shape: specs[index]!.shape,
-      dtype: specs[index]!.dtype,
-      outs,
-      index,
-    });
+    outs.push(new Node(op as unknown as Op, inputs, attrs, specs[index]!, outs, index));
   return outs;
 }
 
@@ -253,17 +287,7 @@ export const holeOp = leafOp('hole', 'an argument of a traced function');
 
 export function leaf<D extends DType>(op: typeof dataOp, attrs: LeafAttrs & { dtype: D }, label?: string): Tensor<D> {
   const outs: Tensor[] = [];
-  const t = {
-    id: nextId++,
-    op: op as unknown as Op,
-    inputs: [],
-    attrs,
-    shape: attrs.shape,
-    dtype: attrs.dtype,
-    outs,
-    index: 0,
-    ...(label ? { label } : {}),
-  };
+  const t = new Node<D>(op as unknown as Op, [], attrs, attrs, outs, 0, label);
   outs.push(t);
   return t;
 }

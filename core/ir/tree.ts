@@ -34,17 +34,30 @@ export function unflatten<P>(like: P, values: readonly unknown[]): P {
   return mapTree(() => values[i++], like);
 }
 
-/** Combines trees of equal structure leaf by leaf. @throws when the structures differ, naming the first path. */
-export function zipTrees<A, B, R>(f: (a: A, b: B, path: string) => R, a: Tree<A>, b: Tree<B>): Tree<R> {
-  const as = entries(a);
+/** A tree like P with R in the place of its leaves of type A. */
+export type MappedTree<P, A, R> =
+  // a tree of unknown structure stays one
+  Tree<A> extends P ? Tree<R> : P extends A ? R : { [K in keyof P]: MappedTree<P[K], A, R> };
+
+/**
+ * Combines trees of equal structure leaf by leaf; the result has the structure of the first.
+ * @throws TypeError when the structures differ, naming the first path
+ * @example zipTrees((w: Tensor, g: Tensor) => sub(w, mul(g, 0.1)), params, gradients)
+ */
+export function zipTrees<A, B, R, P extends Tree<A>>(
+  f: (a: A, b: B, path: string) => R,
+  a: P,
+  b: Tree<B>,
+): MappedTree<P, A, R> {
+  const as = entries<A>(a);
   const bs = entries(b);
   for (let i = 0; i < Math.max(as.length, bs.length); i++)
     if (as[i]?.[0] !== bs[i]?.[0])
       throw new TypeError(`trees differ: ${as[i]?.[0] ?? 'nothing'} against ${bs[i]?.[0] ?? 'nothing'}`);
-  return unflatten(
-    a as Tree<R>,
+  return unflatten<unknown>(
+    a,
     as.map(([path, x], i) => f(x, bs[i]![1], path)),
-  );
+  ) as MappedTree<P, A, R>;
 }
 
 /** A nested record from dotted paths; parts that count 0…n−1 become arrays. */

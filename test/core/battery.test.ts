@@ -1,5 +1,6 @@
 /** Every op of the registry against independent yardsticks: finite differences in f64, loops, and its own body. */
 import { describe, expect, test } from 'vitest';
+import { functions } from '../../core/functions/catalog.ts';
 import {
   add,
   grad,
@@ -13,7 +14,6 @@ import {
   tensor,
   vmap,
 } from '../../core/index.ts';
-import { functions } from '../../core/functions/catalog.ts';
 import { isFloat } from '../../core/ir/dtype.ts';
 import type { Attrs, Composite, Op, Sample } from '../../core/ir/tensor.ts';
 import { casesOf } from '../support/drivers.ts';

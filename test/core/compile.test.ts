@@ -73,8 +73,8 @@ describe('the cache of programs', () => {
     ['objects that are no records', new Map([[1, 2]]), new Map([[1, 3]])],
   ])('static values tell programs apart: %s', async (_name, a: unknown, b: unknown) => {
     const seen: unknown[] = [];
-    const f = compile(
-      (x: Tensor, value: unknown, _more: unknown) => {
+    const f = compile<[x: Tensor, value: unknown, more: unknown], Tensor>(
+      (x, value) => {
         seen.push(value);
         return neg(x);
       },

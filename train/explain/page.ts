@@ -1,4 +1,5 @@
 /** The page of one op: everything there is to know about it, from its record and from running it. */
+import { functions } from '../../core/functions/catalog.ts';
 import { pullback, type Tensor, vmap } from '../../core/index.ts';
 import { dtypes, isFloat } from '../../core/ir/dtype.ts';
 import { hole, type Op } from '../../core/ir/tensor.ts';
@@ -32,7 +33,9 @@ const FORMS: Readonly<Record<string, string>> = {
 };
 const formText = (op: Op): string =>
   op.kind === 'composite'
-    ? 'composite: a body in other ops, with a kernel where a backend has one'
+    ? functions.has(op.name)
+      ? 'function written in ops: every rule is that of its body'
+      : 'composite: a body in other ops, with a kernel where a backend has one'
     : FORMS[op.form.kind];
 
 /** `dot(a f64[3, 5, 6], b f64[3, 6, 5]) → f64[3, 5, 5]` */

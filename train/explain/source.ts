@@ -22,7 +22,7 @@ export type RecordSource = {
 };
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const FOLDERS = ['core/ops', 'core/fused', 'core/transforms'];
+const FOLDERS = ['core/ops', 'core/fused', 'core/transforms', 'core/functions', 'core/functions/linalg'];
 
 type Ts = typeof TypeScript;
 type SourceFile = TypeScript.SourceFile;
@@ -206,6 +206,26 @@ function headOf(ts: Ts, node: Node, file: SourceFile): string {
   return oneLine(node.getText(file));
 }
 
+/** A function written in ops: its declaration is its body, and all its rules are those of the body. */
+function writtenSource(ts: Ts, files: readonly SourceFile[], name: string): RecordSource | undefined {
+  for (const file of files) {
+    const node = declarations(ts, file).get(name);
+    const statement = node && ts.isVariableDeclaration(node) ? node.parent.parent : node;
+    if (statement === undefined || !/^export\b/.test(statement.getText(file))) continue;
+    const { line } = file.getLineAndCharacterOfPosition(statement.getStart(file));
+    return {
+      place: `${file.fileName}:${line + 1}`,
+      doc: docOf(ts, statement, file),
+      fields: new Map<Field, string>([
+        ['shape', 'that of the body'],
+        ['body', dedent(statement.getText(file))],
+      ]),
+      signatures: signaturesOf(ts, files, name),
+    };
+  }
+  return undefined;
+}
+
 /** What can be had without a compiler: the functions as they run. */
 function withoutCompiler(op: Op): RecordSource {
   const record = op as unknown as Readonly<Record<string, unknown>>;
@@ -227,7 +247,7 @@ export async function recordSource(op: Op): Promise<RecordSource> {
   if (ts === undefined) return withoutCompiler(op);
   const files = await coreFiles(ts);
   const located = locate(ts, files, op.name);
-  if (located === undefined) return withoutCompiler(op);
+  if (located === undefined) return writtenSource(ts, files, op.name) ?? withoutCompiler(op);
   const { line } = located.file.getLineAndCharacterOfPosition(located.node.getStart(located.file));
   return {
     place: `${located.file.fileName}:${line + 1}`,

@@ -6,7 +6,7 @@ import { GPU, type IKernelRunShortcut, type KernelFunction, type KernelOutput } 
 import type { Backend, Executable, Graph } from '../../compile/backend.ts';
 import { runKernel } from '../../compile/interpret.ts';
 import { type Buffer, bytesOfBuffer, type Kernel, readsOf, writesOf } from '../../compile/lower.ts';
-import { prepare } from '../../compile/prepare.ts';
+import { kernelStages, prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
 import { allocate, type DType, type HostArray } from '../../ir/dtype.ts';
 import { sizeOf } from '../../ir/view.ts';
@@ -128,6 +128,7 @@ export const gpujsBackend = async (options: GpujsOptions = {}): Promise<Backend<
         reportKernels(lowered.kernels, { modules, times }).map((r, i) =>
           'refused' in kernelOf(lowered.kernels[i]!) ? { ...r, detail: `${r.detail} (reference loops)` } : r,
         ),
+      stages: () => kernelStages(lowered),
       release: () => undefined,
     };
   };

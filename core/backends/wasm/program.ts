@@ -5,7 +5,7 @@
 import type { Executable, Graph, KernelReport } from '../../compile/backend.ts';
 import { type Buffer, bytesOfBuffer, type Kernel, readsOf } from '../../compile/lower.ts';
 import { arena } from '../../compile/plan.ts';
-import { type Prepared, prepare } from '../../compile/prepare.ts';
+import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
 import { bytesOf } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
@@ -69,6 +69,10 @@ export class WasmProgram implements Executable<WasmStorage> {
     this.commands = commands.flat();
     this.owners = commands.flatMap((list, i) => list.map(() => i));
     this.workspaceBytes = bytes + plans.reduce((most, p) => Math.max(most, p.bytes), 0);
+  }
+
+  stages(): ReturnType<typeof kernelStages> {
+    return kernelStages(this.lowered);
   }
 
   /** the program with its bases at the present addresses */

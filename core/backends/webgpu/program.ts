@@ -6,7 +6,7 @@
 import type { Executable, Graph } from '../../compile/backend.ts';
 import { type Buffer, bytesOfBuffer, type Kernel as LoweredKernel, readsOf } from '../../compile/lower.ts';
 import { slots } from '../../compile/plan.ts';
-import { type Prepared, prepare } from '../../compile/prepare.ts';
+import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
 import { detailOf, nameOf, reportKernels } from '../../compile/report.ts';
 import { bytesOf } from '../../ir/dtype.ts';
 import { DeviceLimitError } from '../../ir/errors.ts';
@@ -195,6 +195,7 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
       return finish();
     },
     report: (modules) => reportKernels(lowered.kernels, { modules, times }),
+    stages: () => kernelStages(lowered),
     release() {
       lease.close();
       uniforms.destroy();

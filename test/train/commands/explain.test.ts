@@ -1,6 +1,7 @@
 /** `explain`: a page for every op of the registry whose checks pass, its source found, its kernels printed. */
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
+import { functions } from '../../../core/functions/catalog.ts';
 import { dot, registry, type Tensor, tanh, tensor } from '../../../core/index.ts';
 import type { Op } from '../../../core/ir/tensor.ts';
 import { checkBatch, checkVjp } from '../../../train/explain/check.ts';
@@ -26,7 +27,7 @@ describe.each(names)('%s', (name) => {
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout.startsWith(`${name}: ${op.doc}\n  ${op.formula}\n`)).toBe(true);
     // every part was found in the source, not left at its placeholder
-    expect(stdout).toMatch(/; core\/(ops|fused|transforms)\/\w+\.ts:\d+\n/);
+    expect(stdout).toMatch(/; core\/(ops|fused|transforms|functions)\/[\w/]+\.ts:\d+\n/);
     expect(stdout).not.toMatch(/^ {4}–$/m);
     expect(stdout).toContain('\nshape rule\n');
     expect(stdout).not.toContain('BAD');
@@ -139,21 +140,42 @@ describe('the command', () => {
         .trimEnd()
         .split('\n')
         .map((line) => line.split(' ')[0]),
-    ).toEqual(names);
+    ).toEqual([...names, ...functions.keys()]);
   });
   it.each([
     ['layerNorm', 'norm'],
     ['group_norm', 'norm'],
     ['groupNormGrad', 'normGrad'],
+    ['relu', 'relu'],
+    ['linear', 'matmul'],
+    ['ReLU', 'relu'],
+    ['log_softmax', 'logSoftmax'],
   ])('finds %s under the name of its record', async (name, op) => {
     const { code, stdout } = await explain(name, '--no-kernels', '--backend', 'cpu');
     expect(code).toBe(0);
     expect(stdout.startsWith(`${op}: `)).toBe(true);
   });
+  it('shows a function written in ops with its declaration, its graphs and passing checks', async () => {
+    const { code, stdout } = await explain('gelu', '--no-kernels', '--backend', 'cpu');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/function written in ops: .*; core\/functions\/activations\.ts:\d+\n/);
+    expect(stdout).toContain("gelu(x: Tensor, form: 'erf' | 'tanh' = 'erf'): Tensor");
+    expect(stdout).toContain('mul(half, add(erf(mul(x, Math.SQRT1_2)), 1))');
+    expect(stdout).toMatch(/ok +vjp against finite differences/);
+    expect(stdout).not.toContain('BAD');
+  });
+  it.each([
+    ['rellu', 'relu'],
+    ['sofplus', 'softplus'],
+    ['crossentropi', 'crossEntropy'],
+    ['cholesk', 'cholesky'],
+  ])('%s: did you mean %s', async (typed, meant) => {
+    expect((await explain(typed)).stderr).toContain(`did you mean ${meant}`);
+  });
   it('refuses an unknown op and no op in one line', async () => {
     expect(await explain('so\u001bftmax')).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^unknown op "so\\u\{1b\}ftmax"; near: softmax.*\n$/),
+      stderr: expect.stringMatching(/^unknown op "so\\u\{1b\}ftmax"; did you mean softmax.*\n$/),
     });
     expect(await explain()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^which op\?.*\n$/) });
   });
