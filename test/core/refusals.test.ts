@@ -37,7 +37,7 @@ import {
   sin,
   slice,
   softmax,
-  split,
+  splitKey,
   squeeze,
   stack,
   sum,
@@ -169,7 +169,7 @@ describe('refused at the call, with op and rule', () => {
     ],
     ['half a group', () => conv(ones([1, 4, 4, 1]), ones([1, 1, 2, 1]), { ...S, groups: 0.5 }), /^conv: groups/],
     ['scatter into 1.5 rows', () => scatterAdd(f([1]), i32([0]), 1.5), /^scatterAdd: rows/],
-    ['half a key', () => split(key(1), 0.5), /^randomBits|^reshape/],
+    ['half a key', () => splitKey(key(1), 0.5), /^randomBits|^reshape/],
     ['a key of ½', () => key(0.5), /^key: seeds/],
     ['uniform of 1.5 numbers', () => uniform(key(1), [1.5]), /^uniform/],
     // tensors
@@ -185,9 +185,9 @@ describe('refused at the call, with op and rule', () => {
     ['out-axis ½', () => vmap((x: Tensor) => mul(x, 1), [0], 0.5)(x23), /^vmap: out-axis/],
     ['in-axis −3', () => vmap((x: Tensor) => mul(x, 1), [-3])(x23), /^vmap: argument 0 in-axis -3/],
     [
-      'no in-axes',
-      () => (vmap as unknown as (g: unknown) => () => unknown)((x: Tensor) => x)(),
-      /^vmap: needs the in-axes/,
+      'an in-axis that is no list',
+      () => (vmap as unknown as (g: unknown, axes: number) => () => unknown)((x: Tensor) => x, 0)(),
+      /^vmap: the in-axes are a list/,
     ],
     [
       'too few in-axes',
