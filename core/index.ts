@@ -162,7 +162,7 @@ export { softmax } from './fused/softmax.ts';
 
 // ── transformations ────────────────────────────────────────────────────────────────────────────────────────────────
 
-export { alias, barrier, stopGradient } from './ops/control.ts';
+export { alias, barrier, mark, stopGradient } from './ops/control.ts';
 export { checkpoint } from './transforms/checkpoint.ts';
 export { customVjp } from './transforms/custom.ts';
 export { grad, pullback, valueAndGrad, vjp } from './transforms/grad.ts';
@@ -178,3 +178,8 @@ export type { Backend, BackendName, Executable, Graph, KernelReport, MemoryRepor
 export { checkKeys } from './compile/checkKeys.ts';
 export { type Compiled, compile, evaluate, type Stages } from './compile/compile.ts';
 export { checkFinite, NonFiniteError } from './compile/finite.ts';
+
+// ── looking inside ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+export { type Captured, capture } from './inspect/capture.ts';
+export { type CheckGradOptions, checkGrad, type GradReport, type Worst } from './inspect/checkGrad.ts';

@@ -11,7 +11,7 @@ import { softmaxOp } from './fused/softmax.ts';
 import type { Op } from './ir/tensor.ts';
 import { castOp } from './ops/cast.ts';
 import { concatOp } from './ops/concat.ts';
-import { aliasOp, barrierOp, stopGradientOp } from './ops/control.ts';
+import { aliasOp, barrierOp, markOp, stopGradientOp } from './ops/control.ts';
 import { convInputOp, convKernelOp, convOp } from './ops/conv.ts';
 import { dotOp } from './ops/dot.ts';
 import { table } from './ops/elementwise.ts';
@@ -50,6 +50,7 @@ const all: readonly unknown[] = [
   randomBitsOp,
   aliasOp,
   stopGradientOp,
+  markOp,
   barrierOp,
   powOp,
   ...smoothOps,

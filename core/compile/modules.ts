@@ -14,12 +14,17 @@ export type ModuleOf = (label: string) => string | undefined;
  * The module each node works for: that of the parameter it reads, else that of its latest operand. A guess for what
  * stands between modules, exact where weights are read.
  */
-export function modulesOf({ order, inputs }: Graph, moduleOf: ModuleOf): ReadonlyMap<Tensor, string> {
+export function modulesOf(
+  { order, inputs }: Pick<Graph, 'order' | 'inputs'>,
+  moduleOf: ModuleOf,
+  labelOf: (t: Tensor) => string | undefined = (t) => t.label,
+): ReadonlyMap<Tensor, string> {
   const modules = new Map<Tensor, string>();
   /** parameters and other views of them */
   const parameters = new Set<Tensor>();
   for (const t of inputs) {
-    const module = t.label === undefined ? undefined : moduleOf(t.label);
+    const label = labelOf(t);
+    const module = label === undefined ? undefined : moduleOf(label);
     if (module === undefined) continue;
     modules.set(t, module);
     parameters.add(t);

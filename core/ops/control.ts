@@ -39,6 +39,24 @@ export const stopGradientOp: Primitive<Attrs> = {
  */
 export const stopGradient = (x: Tensor): Tensor => bind(stopGradientOp, [x], {});
 
+export interface MarkAttrs {
+  readonly path: string;
+}
+/** mark: the same value under a path that `capture` and `print` know. */
+export const markOp: Primitive<MarkAttrs> = {
+  ...aliasOp,
+  name: 'mark',
+  aliases: ['sow', 'checkpoint_name', 'tag'],
+  doc: 'the same value under a path that can be asked for',
+  batch: (_size, [x], _mapped, a) => [mark(x!, a.path)],
+  sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }], attrs: { path: 'hidden' } }),
+};
+/**
+ * `mark(x, 'block1.out')`: y = x, found again by `capture(f, ['block1.out'])` and shown by `print`. Vanishes in compiled
+ * programs.
+ */
+export const mark = (x: Tensor, path: string): Tensor => bind(markOp, [x], { path });
+
 /** barrier: the same values, but only after all of them exist, and never merged with equal nodes (rematerialisation). */
 export const barrierOp: Primitive<Attrs> = {
   kind: 'primitive',

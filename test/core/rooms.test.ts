@@ -61,7 +61,8 @@ describe('imports', () => {
       'registry.ts': ['ir', 'ops', 'fused', 'transforms', 'functions'],
       compile: ['ir', 'ops', 'fused', 'transforms', 'functions', 'registry.ts'],
       backends: ['ir', 'ops', 'fused', 'transforms', 'functions', 'registry.ts', 'compile'],
-      'index.ts': ['ir', 'ops', 'fused', 'transforms', 'functions', 'registry.ts', 'compile', 'backends'],
+      inspect: ['ir', 'ops', 'transforms', 'compile', 'backends'],
+      'index.ts': ['ir', 'inspect', 'ops', 'fused', 'transforms', 'functions', 'registry.ts', 'compile', 'backends'],
     };
     const folder = (file: string) => file.split('/')[1]!;
     const core = (from: string, to: string) => from.startsWith('core/') && folder(from) !== folder(to);
