@@ -20,7 +20,8 @@ const parentOf: ModuleOf = (path) => path.split('.').slice(0, -1).join('.') || p
 /**
  * `capture(f, ['layer1', 'hidden'])(...args)` → { value, intermediates, cotangents }: a path is that of a `mark`, or of a
  * module: then it is the last value computed for the parameters below that path of the arguments (`layer1.weight`,
- * `layer1.bias`). Without paths: all marks. Values inside `checkpoint` are not seen. Cost: one trace and one pullback.
+ * `layer1.bias`). Without paths: all marks. Values inside `checkpoint` are not seen. Cost: one trace, and a pullback for
+ * each path, of which a program computes what they share once.
  * @throws CoreError when nothing has that path, naming the paths there are
  * @example const { intermediates, cotangents } = evaluate(capture(loss, ['hidden'])(params, x), backend)
  */
@@ -67,7 +68,8 @@ export function capture<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor
     const [only, ...more] = results;
     const scalar = only !== undefined && more.length === 0 && only.shape.length === 0;
     const values = found.map(([, t]) => t);
-    const back = scalar ? pullback([only], [ones([], only.dtype)], values) : [];
+    // one at a time: a pullback stops at what it is asked about, and one of these may stand before another
+    const back = scalar ? values.map((t) => pullback([only], [ones([], only.dtype)], [t])[0]) : [];
     const cotangents = back.map((g, i) => [found[i]![0], g ?? zeros(values[i]!.shape, values[i]!.dtype)] as const);
     return { value, intermediates: Object.fromEntries(found), cotangents: Object.fromEntries(cotangents) };
   };
