@@ -15,6 +15,7 @@ export {
   MissingRuleError,
   ShapeError,
 } from './ir/errors.ts';
+export { type Host, type HostWorker, host, setHost } from './ir/host.ts';
 export { type GraphData, type GraphNode, print, toGraph } from './ir/print.ts';
 export { bind, type Composite, type Op, type Primitive, type Shape, type Tensor } from './ir/tensor.ts';
 export { entries, fromPaths, leaves, type MappedTree, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';
@@ -104,11 +105,12 @@ export {
   logSoftmax,
   logsumexp,
   min,
-  norm,
   prod,
   std,
   type VarianceOptions,
   variance,
+  vectorNorm,
+  vectorNorm as norm,
 } from './functions/reductions.ts';
 export { averagePool, type Conv1dOptions, conv1d, maxPool, type Windows } from './functions/windows.ts';
 export { type ConvAttrs, type ConvOptions, conv, convInput, convKernel } from './ops/conv.ts';

@@ -79,7 +79,9 @@ const all = [
     2,
   ),
   along(['std', 'standard deviation', 'y = √variance'], (x, axis) => reductions.std(x, axis), 3),
-  along(['norm', 'length of vectors', 'y = √Σx²', ['l2']], (x, axis) => reductions.norm(x, axis)),
+  along(['vectorNorm', 'length of vectors', 'y = √Σx²', ['l2norm', 'linalg.norm', 'length']], (x, axis) =>
+    reductions.vectorNorm(x, axis),
+  ),
   along(['logsumexp', 'logarithm of a sum of exponentials', 'y = ln Σ eˣ', ['lse']], (x, axis) =>
     reductions.logsumexp(x, axis),
   ),

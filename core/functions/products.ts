@@ -18,7 +18,7 @@ import { sum } from '../ops/reduce.ts';
 export function matmul(a: Tensor, b: Tensor): Tensor {
   if (a.shape.length === 0 || b.shape.length === 0)
     throw shapeError('matmul', [a, b], 'operands must have at least one axis: use mul for scalars');
-  if (a.shape.length === 1) return squeeze(matmul(unsqueeze(a, 0), b), -2);
+  if (a.shape.length === 1) return squeeze(matmul(unsqueeze(a, 0), b), b.shape.length === 1 ? 0 : -2);
   if (b.shape.length === 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   const [m, k] = a.shape.slice(-2) as [number, number];
   const [kb, n] = b.shape.slice(-2) as [number, number];

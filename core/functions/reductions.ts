@@ -73,6 +73,7 @@ export function prod(x: Tensor, axes?: Axes, keepdims = false): Tensor {
 /** √x whose derivative at 0 is 0: of a length, which has none there */
 const rootOf = (x: Tensor): Tensor => select(equal(x, 0), 0, sqrt(select(equal(x, 0), full(x.shape, 1, x.dtype), x)));
 
+/** How `variance` and `std` divide, and whether they keep reduced axes. */
 export interface VarianceOptions {
   /** taken off the number of values that is divided by; 1 for the unbiased estimate */
   readonly correction?: number;
@@ -90,18 +91,18 @@ export const std = (x: Tensor, axes?: Axes, options: VarianceOptions = {}): Tens
   rootOf(variance(x, axes, options));
 
 /**
- * `norm(x[2,3], 1)` → [2]: the length √Σx² of vectors (of all elements when no axes are given); `ord` 1 sums |x|, ∞ takes
+ * `vectorNorm(x[2,3], 1)` → [2], exported as `norm` too: the length √Σx² of vectors (of all elements when no axes are given); `ord` 1 sums |x|, ∞ takes
  * the largest. The derivative of a length 0 is 0. @throws ShapeError for integers. Cost: one read.
  */
-export function norm(
+export function vectorNorm(
   x: Tensor,
   axes?: Axes,
   { ord = 2, keepdims = false }: { readonly ord?: 1 | 2 | typeof Infinity; readonly keepdims?: boolean } = {},
 ): Tensor {
-  checkDtypes('norm', [x], 'float');
+  checkDtypes('vectorNorm', [x], 'float');
   if (ord === 1) return sum(abs(x), axes, keepdims);
   if (ord === Number.POSITIVE_INFINITY) return max(abs(x), axes, keepdims);
-  if (ord !== 2) throw shapeError('norm', [x], `ord must be 1, 2 or Infinity, not ${ord}`);
+  if (ord !== 2) throw shapeError('vectorNorm', [x], `ord must be 1, 2 or Infinity, not ${ord}`);
   return rootOf(sum(square(x), axes, keepdims));
 }
 

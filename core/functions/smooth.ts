@@ -219,8 +219,7 @@ export const erfInvOp = smooth('erfInv', {
     let y = mul(select(less(w, 5), middle, tails), x!);
     const steps = x!.dtype === 'f64' ? 2 : 0;
     for (let i = 0; i < steps; i++) y = sub(y, mul(mul(sub(erf(y), x!), Math.sqrt(Math.PI) / 2), exp(square(y))));
-    const end = full(x!.shape, Number.POSITIVE_INFINITY, x!.dtype);
-    return select(equal(x!, 1), end, select(equal(x!, -1), neg(end), y));
+    return select(equal(abs(x!), 1), div(x!, sub(1, abs(x!))), y);
   },
   slope: (_x, y) => [mul(exp(square(y)), Math.sqrt(Math.PI) / 2)],
   range: [-0.9, 0.9],

@@ -76,6 +76,7 @@ function orderOf(x: Tensor, descending: boolean): Tensor {
   );
 }
 
+/** The direction of a sort. */
 export interface SortOptions {
   /** largest first; equal elements keep their order, NaN comes first */
   readonly descending?: boolean;

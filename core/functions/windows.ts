@@ -7,8 +7,9 @@ import { sizeOf } from '../ir/view.ts';
 import { conv } from '../ops/conv.ts';
 import { full } from '../ops/fill.ts';
 import { reshape } from '../ops/layout.ts';
-import { add, div, maximum, mul } from '../ops/math.ts';
+import { add, div, less, mul, select } from '../ops/math.ts';
 import { padTo, slice } from '../ops/slice.ts';
+import { logicalOr, notEqual } from './comparisons.ts';
 
 /** Windows of a pooling: one entry for each axis between samples and channels. */
 export interface Windows {
@@ -51,12 +52,14 @@ function views(
 
 /**
  * `maxPool(x[1,8,8,3], { window: [2, 2] })` → [1,4,4,3]: the largest of each window, for any number of axes between
- * samples and channels; padding never wins. Two equal elements share the gradient by halves. @throws ShapeError when
+ * samples and channels; padding never wins, NaN always does. The gradient goes to the first of equal elements. @throws ShapeError when
  * windows do not fit. Cost: one read for each place of the window.
  */
 export function maxPool(x: Tensor, windows: Windows): Tensor {
   checkDtypes('maxPool', [x], 'number');
-  return views('maxPool', x, windows, lowest(x.dtype)).reduce((a, b) => maximum(a, b));
+  return views('maxPool', x, windows, lowest(x.dtype)).reduce((a, b) =>
+    select(logicalOr(less(a, b), notEqual(b, b)), b, a),
+  );
 }
 /**
  * `averagePool(x[1,8,8,3], { window: [2, 2] })` → [1,4,4,3]: the mean of each window; `countPadding: false` leaves padding

@@ -95,7 +95,10 @@ export const attentionGradOp: Composite<AttentionAttrs> = {
   name: 'attentionGrad',
   doc: 'derivatives of attention by q, k and v',
   formula: 'p = e^(s − lse), ds = p·(g·vᵀ − Σ g·o);  dq = scale·ds·k, dk = scale·dsᵀ·q, dv = pᵀ·g',
-  shape: ([, q, k, v]) => [q!, k!, v!].map((x) => ({ shape: x.shape, dtype: x.dtype })),
+  shape(inputs) {
+    checkDtypes('attentionGrad', inputs, 'float');
+    return inputs.slice(1, 4).map((x) => ({ shape: x.shape, dtype: x.dtype }));
+  },
   body([g, q, k, v, o, lse], a) {
     const heads = (x: Tensor | undefined): Tensor => splitHeads(x!, a.heads);
     const [gh, qh, kh, vh, oh] = [heads(g), heads(q), heads(k), heads(v), heads(o)];

@@ -128,6 +128,7 @@ export const normGradOp: Composite<NormGradAttrs> = {
   formula: 'dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ,  dγ = Σ g·act′(y)·x̂,  dβ = Σ g·act′(y);  ĝ = g·act′(y)·γ',
   shape(inputs, { groups, silu, blocks }) {
     const x = inputs[1]!;
+    checkDtypes('normGrad', inputs, 'float');
     const [n, c] = [x.shape[0]!, x.shape.at(-1)!];
     if (!isRows(x.shape, { groups, silu }) && blocks !== n)
       throw shapeError('normGrad', inputs, `the sums of ${n} pictures are one each, not ${blocks}`);

@@ -34,6 +34,7 @@ export interface GradReport {
   /** all of it in a few lines */
   readonly text: string;
 }
+/** What `checkGrad` may be told. */
 export interface CheckGradOptions {
   /** backends whose gradient is compared too */
   readonly backends?: readonly Backend[];

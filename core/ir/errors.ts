@@ -3,6 +3,7 @@
  * (for shapes) which line of the caller's code asked for it.
  */
 import type { DType } from './dtype.ts';
+import { host } from './host.ts';
 
 /** Base class of what the core refuses: one line that names op, shapes and what was expected. */
 export class CoreError extends Error {
@@ -47,10 +48,10 @@ export function callerLine(stack: string | undefined): string {
     const at = /\(?(?:file:\/\/)?([^\s()]+\.[cm]?[tj]s):(\d+)(?::\d+)?\)?$/.exec(line.trim());
     if (
       at &&
-      !/[\\/]core[\\/](ir|ops|fused|transforms|compile|backends)[\\/]/.test(at[1]!) &&
+      !/[\\/]core[\\/](ir|ops|fused|transforms|functions|compile|backends|inspect)[\\/]/.test(at[1]!) &&
       !/node:|node_modules/.test(at[1]!)
     )
-      return `${at[1]!.replace(`${process.cwd()}/`, '')}:${at[2]}`;
+      return `${at[1]!.replace(`${host().folder}/`, '')}:${at[2]}`;
   }
   return 'unknown line';
 }

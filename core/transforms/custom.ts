@@ -27,7 +27,11 @@ export const customVjpOp: Composite<CustomAttrs> = {
   aliases: ['custom_vjp', 'custom gradient'],
   doc: 'a closed function with a derivative of its own',
   formula: 'y, kept = forward(x);  dx = backward(kept, g)',
-  shape: (_inputs, a): OutSpec[] => a.results.map((r) => ({ shape: r.shape, dtype: r.dtype })),
+  shape(inputs, a): OutSpec[] {
+    // the trace's own results, unless the operands are of another precision
+    const same = inputs.every((x, i) => x.dtype === a.holes[i]!.dtype);
+    return (same ? a.results : instantiate(a, inputs)).map((r) => ({ shape: r.shape, dtype: r.dtype }));
+  },
   body: (inputs, a) => instantiate(a, inputs),
   vjp(gs, inputs, a, outs, wanted = inputs.map(() => true)) {
     const total: (Tensor | undefined)[] = inputs.map(() => undefined);

@@ -202,13 +202,14 @@ describe.each(Object.entries(open))('%s', { timeout: 120_000 }, (_name, start) =
   });
   afterAll(() => backend.close());
 
-  test.each([...registry.values()].map((op) => [op.name, op] as [string, Op]))(
-    '%s and its gradient',
-    async (name, op) => {
-      for (let seed = 0; seed < SEEDS; seed++)
-        await compare(`${name}, seed ${seed}`, twin(name, seed + 977, sampled(op, seed)), backend, tally);
-    },
-  );
+  // rounds of rotations until nothing changes: no analysis of their first-order errors; functions.test.ts has their properties
+  const iterated = ['eigh', 'svd'];
+  test.each(
+    [...registry.values()].filter((op) => !iterated.includes(op.name)).map((op) => [op.name, op] as [string, Op]),
+  )('%s and its gradient', async (name, op) => {
+    for (let seed = 0; seed < SEEDS; seed++)
+      await compare(`${name}, seed ${seed}`, twin(name, seed + 977, sampled(op, seed)), backend, tally);
+  });
 
   test.each(Object.entries(EDGES))('%s and its gradient', async (name, make) => {
     await compare(name, twin(name, name.length, edge(make)), backend, tally);

@@ -34,7 +34,7 @@ const CASES = casesOf('battery');
 const ops = [...registry.values()];
 /** functions written in ops are ops whose body they are; what they are made of has been drawn more often above */
 const written = [...functions.values()] as unknown as readonly Op[];
-const casesOf = (op: Op): number => (written.includes(op) ? Math.ceil(CASES / 4) : CASES);
+const drawsOf = (op: Op): number => (written.includes(op) ? Math.ceil(CASES / 4) : CASES);
 const draw = (op: Op, seed: number) => {
   const random = rng(seed * 7919 + op.name.length * 104729 + op.name.charCodeAt(0));
   const sample = widen(op.sample(picker(random)) as Sample<Attrs>);
@@ -53,7 +53,7 @@ const differentiable = [...ops, ...written].filter((op) => op.vjp !== 'nondiffer
 
 describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, op) => {
   test('vjp equals finite differences in a random direction (f64)', async () => {
-    for (let seed = 0; seed < casesOf(op); seed++) {
+    for (let seed = 0; seed < drawsOf(op); seed++) {
       const { random, sample, inputs } = draw(op, seed);
       const outs = apply(op, inputs, sample.attrs);
       const at = floats(inputs);
@@ -90,7 +90,7 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
   });
 
   test('vmap equals a loop over samples, for every subset of mapped inputs', async () => {
-    for (let seed = 0; seed < casesOf(op); seed++) {
+    for (let seed = 0; seed < drawsOf(op); seed++) {
       const { random, sample, inputs } = draw(op, seed);
       const n = inputs.length;
       if (n === 0) continue;
@@ -125,7 +125,7 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
   });
 
   test('vmap(grad) equals a loop of grad; second derivatives equal differences of first ones', async () => {
-    for (let seed = 0; seed < Math.ceil(casesOf(op) / 3); seed++) {
+    for (let seed = 0; seed < Math.ceil(drawsOf(op) / 3); seed++) {
       const { random, sample, inputs } = draw(op, seed);
       const at = floats(inputs)[0];
       const outs = apply(op, inputs, sample.attrs);
@@ -172,7 +172,7 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
 
   if (op.kind === 'composite' && !written.includes(op))
     test('shape rule and closed-form vjp agree with the body', async () => {
-      for (let seed = 0; seed < casesOf(op); seed++) {
+      for (let seed = 0; seed < drawsOf(op); seed++) {
         const { random, sample, inputs } = draw(op, seed);
         const outs = apply(op, inputs, sample.attrs);
         const body = (op as Composite).body(inputs, sample.attrs);

@@ -3,6 +3,7 @@
  * object stays in a module variable for the process's whole life; the device itself is opened once and closed by hand.
  */
 import { CoreError, LostDeviceError } from '../../ir/errors.ts';
+import { host } from '../../ir/host.ts';
 import type { BindingLimits, Target } from './target.ts';
 
 /** No WebGPU adapter on this machine. */
@@ -59,29 +60,15 @@ const noAdapter = (): NoAdapterError =>
     "no WebGPU adapter: install a Vulkan driver (Debian/Ubuntu: libvulkan1 with mesa-vulkan-drivers >= 25, or your GPU vendor's) or borrow the tests' software one: npx tsx test/run.ts -- COMMAND",
   );
 
-/** Dawn prints a warning and a stack of its own where Linux has no Vulkan loader; then it is not asked at all. */
-const hasLoader = (): boolean => {
-  if (process.platform !== 'linux') return true;
-  try {
-    process.dlopen({ exports: {} }, 'libvulkan.so.1');
-  } catch (error) {
-    // a library that loads is refused for not being an addon
-    return /did not self-register/.test((error as Error).message);
-  }
-  return true;
-};
-
-/** The entry point of Dawn, loaded and created once. Timestamps come as the device counts them, not in 100 µs steps. */
+/** The entry point of WebGPU, loaded and created once. */
 export const gpuEntry = async (): Promise<GPU> => {
   if (!entry) {
-    if (!hasLoader()) throw noAdapter();
-    const { create, globals } = await import('webgpu').catch((error: Error) => {
-      throw new NoAdapterError(
-        `WebGPU does not load on ${process.platform}-${process.arch}: ${error.message.split('\n', 1)[0]}`,
-      );
+    const { gpu } = host();
+    if (!gpu) throw noAdapter();
+    const made = await gpu().catch((error: Error) => {
+      throw error.message.startsWith('no Vulkan') ? noAdapter() : new NoAdapterError(`WebGPU: ${error.message}`);
     });
-    Object.assign(globalThis, globals);
-    entry ??= create(['disable-dawn-features=timestamp_quantization']);
+    entry ??= made;
   }
   return entry;
 };

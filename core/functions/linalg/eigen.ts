@@ -1,5 +1,6 @@
 /** Eigenvalues of symmetric matrices and singular values, by Jacobi's rotations (two- and one-sided). */
 import { shapeError } from '../../ir/errors.ts';
+import { checkDtypes } from '../../ir/rules.ts';
 import { type Attrs, bindAll, type Composite, type OutSpec, type Tensor } from '../../ir/tensor.ts';
 import { fold, unfold } from '../../ops/batching.ts';
 import { cast } from '../../ops/cast.ts';
@@ -115,6 +116,7 @@ export const svdOp: Composite<Attrs> = {
     const [a] = inputs;
     if (a!.shape.length !== 3 || a!.shape[1]! < a!.shape[2]!)
       throw shapeError('svd', inputs, 'the operand must be a[b,m,n] with m ≥ n');
+    checkDtypes('svd', inputs, 'float');
     const [b, , n] = a!.shape as [number, number, number];
     return [a!.shape, [b, n], [b, n, n]].map((shape) => ({ shape, dtype: a!.dtype }));
   },

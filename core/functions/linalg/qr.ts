@@ -1,5 +1,6 @@
 /** QR by Householder's reflections, and with it the solution of square systems. */
 import { shapeError } from '../../ir/errors.ts';
+import { checkDtypes } from '../../ir/rules.ts';
 import { type Attrs, bind, bindAll, type Composite, type OutSpec, type Tensor } from '../../ir/tensor.ts';
 import { fold, mapAll, unfold } from '../../ops/batching.ts';
 import { concat } from '../../ops/concat.ts';
@@ -41,6 +42,7 @@ export const qrOp: Composite<Attrs> = {
     const [a] = inputs;
     if (a!.shape.length !== 3 || a!.shape[1]! < a!.shape[2]!)
       throw shapeError('qr', inputs, 'the operand must be a[b,m,n] with m ≥ n');
+    checkDtypes('qr', inputs, 'float');
     const [b, , n] = a!.shape as [number, number, number];
     return [
       { shape: a!.shape, dtype: a!.dtype },

@@ -108,6 +108,7 @@ export const choleskyOp: Composite<Attrs> = {
   },
 };
 
+/** Which triangle a system is read from, and whether it is turned. */
 export interface TriangularOptions {
   /** a is lower triangular (default) or upper; the other triangle is not read */
   readonly lower?: boolean;

@@ -12,12 +12,8 @@
  * const program = machine.prepare([{ kernel: 'scale4', args: [x, y, f32Bits(0.5)], grid: 256 }]);
  * machine.run(program);
  */
-import { availableParallelism } from 'node:os';
-import { performance } from 'node:perf_hooks';
-import { versions } from 'node:process';
-import { setFlagsFromString } from 'node:v8';
-import { Worker } from 'node:worker_threads';
 import { CoreError } from '../../../ir/errors.ts';
+import { type HostWorker, host } from '../../../ir/host.ts';
 import { hasSharedMemory, MAX_PAGES } from '../assembler/assemble.ts';
 import { hasRelaxedSimd } from '../assembler/features.ts';
 import { type AllocatorStats, allocator } from './allocator.ts';
@@ -114,17 +110,20 @@ const REVECTORIZE_SINCE = 24;
 let prepared = false;
 /** Sets V8 flags, before the first kernel is compiled; they hold for the whole process. */
 const setFlags = (revectorize: boolean): void => {
+  const { node, setEngineFlag = () => undefined } = host();
   if (revectorize) {
     // older ones take the flag and do nothing
-    if (Number(versions.node.split('.')[0]) < REVECTORIZE_SINCE)
-      throw new CoreError(`revectorize: needs Node ${REVECTORIZE_SINCE} or later, this is ${versions.node}`);
-    setFlagsFromString('--experimental-wasm-revectorize');
+    if (node === undefined || node < REVECTORIZE_SINCE)
+      throw new CoreError(
+        `revectorize: needs Node ${REVECTORIZE_SINCE} or later, this is ${node === undefined ? 'no Node' : `Node ${node}`}`,
+      );
+    setEngineFlag('--experimental-wasm-revectorize');
   }
   if (prepared) return;
   // On by default from Node 22, which no longer knows the flag.
-  if (!hasRelaxedSimd()) setFlagsFromString('--experimental-wasm-relaxed-simd');
+  if (!hasRelaxedSimd()) setEngineFlag('--experimental-wasm-relaxed-simd');
   // Compile well at the first call (3 ms) instead of after some slow ones (each 4 to 10 times as long).
-  setFlagsFromString('--no-liftoff');
+  setEngineFlag('--no-liftoff');
   prepared = true;
 };
 
@@ -134,13 +133,6 @@ type DriverExports = {
 };
 type Kernel = (...args: number[]) => undefined;
 
-const startWorker = (data: WorkerData): Worker => {
-  // No inherited loader flags: the source is plain JS and should start at once.
-  const worker = new Worker(workerSource, { eval: true, workerData: data, execArgv: [] });
-  worker.unref();
-  return worker;
-};
-
 /**
  * Starts a machine. Workers start in the background and join when they are up; they do not keep the process alive.
  *
@@ -148,7 +140,8 @@ const startWorker = (data: WorkerData): Worker => {
  */
 export const createMachine = (options: MachineOptions = {}): Machine => {
   setFlags(options.revectorize ?? false);
-  const threads = hasSharedMemory ? Math.max(1, Math.floor(options.threads ?? availableParallelism())) : 1;
+  const { threads: cores, startWorker } = host();
+  const threads = hasSharedMemory && startWorker ? Math.max(1, Math.floor(options.threads ?? cores)) : 1;
   const scratchBytes = options.scratchBytes ?? 4 * 2 ** 20;
   const memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared: hasSharedMemory });
   const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
@@ -186,7 +179,10 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     return (HEAP_LIMIT_PAGES - pages) * PAGE;
   };
   const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
-  const workers = scratch.slice(1).map((address) => startWorker({ memory, driver: driverModule, scratch: address }));
+  const workers = scratch.slice(1).map((address): HostWorker => {
+    const data: WorkerData = { memory, driver: driverModule, scratch: address };
+    return startWorker!(workerSource, data);
+  });
 
   let outside: Outside | undefined;
   const openOutside = (): Outside => {

@@ -3,7 +3,6 @@
  * 31 GFLOP/s for neighbouring shapes), so candidates are timed when a machine first needs a tile: some 3 ms each. The shape never changes the bits of a result, only fused multiplication does, and that is used wherever it
  * exists.
  */
-import { performance } from 'node:perf_hooks';
 import { assembler, call, i32 } from '../assembler/assemble.ts';
 import { hasRelaxedSimd } from '../assembler/features.ts';
 import type { Machine } from '../machine/machine.ts';
