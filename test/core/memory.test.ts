@@ -157,7 +157,9 @@ describe.each(Object.entries(open))('%s', (name, start) => {
     expect(bytes).toBeGreaterThan(10_000);
     expect(seen).toEqual(seen.map(() => seen[1]));
   });
-  test.runIf(name === 'wasm')('one value kept at each step would be found', { timeout: 120_000 }, async () => {
+  // once is enough: what is planted and what is counted are the same on all backends
+  if (name !== 'wasm') return;
+  test('one value kept at each step would be found', { timeout: 120_000 }, async () => {
     const backend = await start();
     const kept: unknown[] = [];
     const { seen } = await watched(backend, 12, 4, () => kept.push(place(tensor([kept.length]), backend)));
