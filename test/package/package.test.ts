@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const ROOT = path.join(import.meta.dirname, '../..');
 const TSC = path.join(ROOT, 'node_modules/typescript/bin/tsc');
@@ -69,6 +69,35 @@ test("the README's example type-checks and runs outside the repository", () => {
   const expected = [2 / 9, 8 / 9, 10 / 9];
   expect(printed).toHaveLength(3);
   for (const [i, value] of printed.entries()) expect(Math.abs(value - expected[i])).toBeLessThan(1e-6);
+});
+
+/** Programs as a student would write them, in `programs/`: type-checked and run outside the repository. */
+describe('programs', () => {
+  const said = (name: string): Readonly<Record<string, unknown>> => {
+    writeFileSync(
+      path.join(folder, `${name}.ts`),
+      readFileSync(path.join(import.meta.dirname, 'programs', `${name}.ts`)),
+    );
+    const options = ['--strict', '--target', 'es2023', '--module', 'nodenext', '--types', 'node'];
+    run(process.execPath, [TSC, ...options, `${name}.ts`], folder);
+    return JSON.parse(run(process.execPath, [`${name}.js`], folder));
+  };
+  test('logistic regression separates two clouds', () => {
+    const { accuracy, w } = said('logistic') as { accuracy: number; w: readonly number[] };
+    // the clouds stand at ∓(1.5, 1.5) with deviation 1: the best line errs in Φ(−1.5·√2) = 1.7 % of the points
+    expect(accuracy).toBeGreaterThan(0.95);
+    expect(w.every((v) => v > 0.5)).toBe(true);
+  });
+  test('a small network learns exclusive or', () => {
+    const { losses, answers } = said('xor') as { losses: readonly number[]; answers: readonly number[] };
+    expect(answers).toEqual([0, 1, 1, 0]);
+    expect(losses.at(-1)!).toBeLessThan(0.1 * losses[0]!);
+  });
+  test('an op of one’s own, its derivative for each sample: that of the plain formula', () => {
+    const { own, plain } = said('own-op') as { own: readonly number[]; plain: readonly number[] };
+    expect(own).toHaveLength(4);
+    for (const [i, v] of plain.entries()) expect(Math.abs(own[i]! - v)).toBeLessThan(1e-6);
+  });
 });
 
 test('plain Node imports every entry point', () => {
