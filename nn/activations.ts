@@ -1,11 +1,7 @@
 /** Pointwise functions between layers. */
-import { add, erf, mul, sigmoid, slice, type Tensor } from '../core/index.ts';
+import { gelu, mul, sigmoid, silu, slice, type Tensor } from '../core/index.ts';
 
-/** x·σ(x), also called swish. */
-export const silu = (x: Tensor): Tensor => mul(x, sigmoid(x));
-
-/** x·Φ(x) with the exact normal distribution function: x·½(1 + erf(x/√2)). */
-export const gelu = (x: Tensor): Tensor => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1));
+export { gelu, silu };
 
 /** x·σ(1.702 x): the approximation CLIP was trained with. */
 export const quickGelu = (x: Tensor): Tensor => mul(x, sigmoid(mul(x, 1.702)));

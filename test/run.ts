@@ -41,6 +41,8 @@ try {
   const asked = args[0] === '--check' ? args.slice(1) : args;
   const { env, adapter } = vulkanEnvironment();
   process.stderr.write(`WebGPU adapter for the tests: ${adapter}\n`);
+  if (!process.env.SELORA_LONG && asked[0] !== '--')
+    process.stderr.write('long tests are left out: SELORA_LONG=1 runs them, as CI does\n');
   const reporters = [
     ...(asked.some((arg) => arg.startsWith('--reporter')) ? [] : ['--reporter=default']),
     `--reporter=${join(import.meta.dirname, 'support/closing-line.ts')}`,

@@ -21,6 +21,7 @@ import { slotOf } from '../../train/step/ranks.ts';
 import { type Batch, createSteps, mapModules, type PerModule, paramsOf, type State } from '../../train/step/step.ts';
 import { casesOf, patience } from '../support/drivers.ts';
 import { rng, values } from '../support/gradcheck.ts';
+import { longRows } from '../support/long.ts';
 import { TINY_CONFIGS } from '../support/tiny-base.ts';
 
 const configs = {
@@ -144,7 +145,7 @@ async function watched(backend: Backend, count: number, lookEvery: number, after
   return { seen: told, bytes: seen[0]!.liveBytes, losses, grown };
 }
 
-describe.each(Object.entries(open))('%s', (name, start) => {
+describe.each(longRows(Object.entries(open), ([name]) => name === 'wasm'))('%s', (name, start) => {
   test(`${STEPS} steps with ${STEPS / TEST_EVERY} expansion tests`, {
     timeout: patience('memory', 1_800_000),
   }, async () => {

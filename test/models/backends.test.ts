@@ -22,6 +22,7 @@ import { verifyModels } from '../../train/verify/models.ts';
 import { verifyOps } from '../../train/verify/ops/index.ts';
 import { tally } from '../support/golden-cases.ts';
 import { rng } from '../support/gradcheck.ts';
+import { longRows } from '../support/long.ts';
 
 const golden = join(import.meta.dirname, '../golden');
 const config = parseConfig(
@@ -74,7 +75,7 @@ const backends = [
   ['webgpu', () => webgpuBackend()],
 ] as const satisfies readonly (readonly [string, () => Promise<Backend>])[];
 
-describe.each(backends)('%s', (_name, open) => {
+describe.each(longRows(backends, ([name]) => name !== 'webgpu'))('%s', (_name, open) => {
   let backend: Backend;
   beforeAll(async () => {
     backend = await open();

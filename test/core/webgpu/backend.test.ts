@@ -43,6 +43,7 @@ import { isFloat } from '../../../core/ir/dtype.ts';
 import type { Attrs, Op, Sample } from '../../../core/ir/tensor.ts';
 import { halfValue } from '../../../core/ops/half.ts';
 import { apply, cpu, numbers, operands, picker, rng, values } from '../../support/gradcheck.ts';
+import { longTest } from '../../support/long.ts';
 
 // software drivers build pipelines slowly when the machine is busy
 vi.setConfig({ testTimeout: 120_000 });
@@ -131,7 +132,7 @@ test.each([
   );
 });
 
-test('the kernels for GPUs compute the same', async () => {
+longTest('the kernels for GPUs compute the same', async () => {
   const forGpus = (await webgpuBackend({ kernels: 'gpu' })) as Backend;
   const p = params(8);
   const x = t(3, 5, 4, 8);
@@ -235,7 +236,7 @@ describe('compiled steps', () => {
     expect(distance(a.values, want.values)).toBeLessThan(1e-5);
     expect(b.values).toEqual(a.values);
   });
-  test('a thousand steps leave live bytes exactly as they were', async () => {
+  longTest('a thousand steps leave live bytes exactly as they were', async () => {
     // finalizers free loose results: collect, and let them run
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;

@@ -5,6 +5,7 @@ import { printDot, registerDot } from '../../../core/backends/webgpu/dot.ts';
 import { planDot } from '../../../core/backends/webgpu/dotPlan.ts';
 import { sharedDot } from '../../../core/backends/webgpu/dotShared.ts';
 import type { View } from '../../../core/ir/view.ts';
+import { longRows } from '../../support/long.ts';
 import { createRunner, type Runner, values } from '../../support/webgpu-harness.ts';
 
 // software drivers build pipelines slowly when the machine is busy
@@ -68,21 +69,27 @@ const families = {
 // a workgroup tile takes seconds to build: fewer cases there
 const few = sizes.filter(([g]) => g > 1);
 describe.each(Object.keys(families) as (keyof typeof families)[])('%s tiles', (family) => {
-  test.each(family === 'register' ? sizes : few)('g %d, m %d, k %d, n %d', async (g, m, k, n) => {
-    for (const [la, lb] of layouts) {
-      const a = viewOf([g, m, k], la);
-      const b = viewOf([g, k, n], lb);
-      const x = values(g * m * k + 3, -1, 1);
-      const z = values(g * k * n + 3, -1, 1, 5);
-      const { y: want, scale } = reference(a, x, b, z);
-      const got = new Float32Array((await runner.run(families[family](a, b), [x, z], [want.length]))[0]!);
-      let worst = 0;
-      want.forEach((w, i) => {
-        worst = Math.max(worst, Math.abs(got[i]! - w) / (2 ** -24 * (4 * Math.abs(w) + 4 * Math.sqrt(k) * scale[i]!)));
-      });
-      expect(worst, `${la} · ${lb}`).toBeLessThanOrEqual(1);
-    }
-  });
+  test.each(longRows(family === 'register' ? sizes : few, ([, m]) => m !== 64))(
+    'g %d, m %d, k %d, n %d',
+    async (g, m, k, n) => {
+      for (const [la, lb] of layouts) {
+        const a = viewOf([g, m, k], la);
+        const b = viewOf([g, k, n], lb);
+        const x = values(g * m * k + 3, -1, 1);
+        const z = values(g * k * n + 3, -1, 1, 5);
+        const { y: want, scale } = reference(a, x, b, z);
+        const got = new Float32Array((await runner.run(families[family](a, b), [x, z], [want.length]))[0]!);
+        let worst = 0;
+        want.forEach((w, i) => {
+          worst = Math.max(
+            worst,
+            Math.abs(got[i]! - w) / (2 ** -24 * (4 * Math.abs(w) + 4 * Math.sqrt(k) * scale[i]!)),
+          );
+        });
+        expect(worst, `${la} · ${lb}`).toBeLessThanOrEqual(1);
+      }
+    },
+  );
   test('what lies beyond the matrix never counts', async () => {
     const [m, k, n] = [5, 6, 7];
     const a: View = { shape: [1, m, k], strides: [0, 10, 1], offset: 1 };

@@ -26,8 +26,8 @@ describe.skipIf(process.platform === 'win32')('where few files may be open', () 
   });
 });
 
-it('an older Node: one line', async () => {
-  const old = "Object.defineProperty(process, 'versions', { value: { node: '18.20.4' } })";
+it.each(['18.20.4', '20.15.1'])('Node %s: one line', async (version) => {
+  const old = `Object.defineProperty(process, 'versions', { value: { node: '${version}' } })`;
   const args = [
     '--import',
     `data:text/javascript,${encodeURIComponent(old)}`,
@@ -37,6 +37,6 @@ it('an older Node: one line', async () => {
     '',
   ];
   const { code, stderr } = await promisify(execFile)(process.execPath, args, { cwd: root }).catch((error) => error);
-  expect(stderr).toBe('Node 18.20.4 is too old: 20 or later is needed\n');
+  expect(stderr).toBe(`Node ${version} is too old: 20.16 or later is needed\n`);
   expect(code).toBe(1);
 });

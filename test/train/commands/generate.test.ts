@@ -25,6 +25,7 @@ import { adaptersFromFile, linearsOf, loadPipeline } from '../../../train/model/
 import { createGenerator } from '../../../train/model/sample.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { longRows } from '../../support/long.ts';
 
 // other processes may have all cores
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
@@ -190,7 +191,7 @@ describe('pictures', () => {
 });
 
 describe('the trainer', () => {
-  it.each([1, 2])(
+  it.each(longRows([1, 2], (chunks) => chunks === 1))(
     'draws its samples by the same function: same seed, same PNG; captions of %i chunks',
     async (chunks) => {
       const data = at(`films-${chunks}`);

@@ -6,6 +6,7 @@ import { isHeldOutCaption, readShape, scoreShapes, shapeAt } from '../../../trai
 import { textureAt } from '../../../train/data/made/textures.ts';
 import { filmReader } from '../../../train/metrics/films/detectors.ts';
 import { ALWAYS_NORMAL, type Count, scoreFilms } from '../../../train/metrics/films/score.ts';
+import { longTest } from '../../support/long.ts';
 
 const range = (n: number) => [...Array(n).keys()];
 const share = ({ right, of }: Count) => right / of;
@@ -130,7 +131,7 @@ describe('phantoms', () => {
   });
 
   // The rates measured with a separate PyTorch-side experiment on 1,000 phantoms, less four standard errors.
-  it('are read back by the detectors at the known rates', { timeout: 240_000 }, () => {
+  longTest('are read back by the detectors at the known rates', { timeout: 240_000 }, () => {
     const read = filmReader(128);
     const films = range(500).map((index) => phantomAt(1, 'held-out', index));
     const pairs = films.map(({ findings, pixels }) => ({ told: findings, read: read(pixels) }));

@@ -31,6 +31,7 @@ import { capacityFor, startState } from '../../../train/step/ranks.ts';
 import { type Batch, createSteps, type Frozen, paramsOf, type Ranks } from '../../../train/step/step.ts';
 import { writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
+import { longRows } from '../../support/long.ts';
 
 const SIDE = 64;
 const random = randomOf(seedKey(11));
@@ -87,7 +88,7 @@ const opened: readonly [string, () => Promise<Backend>][] = [
   ['webgpu', async () => (await webgpuBackend()) as Backend],
 ];
 
-describe.each(opened)('prediction on %s', (_name, open) => {
+describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s', (_name, open) => {
   it.each(['f32', 'f16'] as const)(
     "the backend's peak lies within 10% of the plan, %s weights",
     { timeout: 300_000 },

@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { isWatchedByTsx, unwatched } from '../../../train/cli/supervise.ts';
 import { compiled } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf, spread } from '../../support/drivers.ts';
+import { LONG } from '../../support/long.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
 
@@ -136,7 +137,7 @@ describe('killed', () => {
   });
 
   const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
-  it.runIf(hasStrace)(
+  it.runIf(hasStrace && LONG)(
     'at the nth system call of each kind likewise',
     {
       timeout: patience('kill-calls', 600_000),

@@ -15,6 +15,7 @@ import { main } from '../../../train/train.ts';
 import { runCommand } from '../../support/commands.ts';
 import { compiled } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
+import { longRows } from '../../support/long.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
@@ -91,7 +92,7 @@ function reference(backend: string) {
   return known;
 }
 
-describe.each(['cpu', 'wasm'])('on %s', (backend) => {
+describe.each(longRows(['cpu', 'wasm'], (name) => name === 'wasm'))('on %s', (backend) => {
   it('the run grows ranks and draws pictures, so that there is something to lose', { timeout: 300_000 }, async () => {
     const { essence: found } = await reference(backend);
     expect(found.rows).toHaveLength(STEPS);
@@ -205,7 +206,7 @@ describe('between stop and resume', () => {
     ],
   ];
   it.each(changes)('%s is refused by name', { timeout: 120_000 }, async (_, change, message) => {
-    const { folder: whole } = await reference('cpu');
+    const { folder: whole } = await reference('wasm');
     const folder = fresh();
     cpSync(whole, folder, { recursive: true });
     cpSync(base, other, { recursive: true });

@@ -11,6 +11,7 @@ import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { folder, rows, scratch } from '../../support/data-fixtures.ts';
+import { longRows, longTest } from '../../support/long.ts';
 import { modesIn } from '../../support/modes.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
@@ -201,7 +202,7 @@ describe('the weights a run ends with', () => {
       expect(readFileSync(join(folder, f)), f).toEqual(readFileSync(join(out('spoilt'), f)));
   });
 
-  test('last: on request', async () => {
+  longTest('last: on request', async () => {
     const { code } = await start('spoilt-last', `${spoilt} --final last`);
     expect(code).toBe(0);
     expect([await stepOf('spoilt-last'), await stepOf('spoilt-last', 'best.safetensors')]).toEqual([12, 8]);
@@ -213,10 +214,15 @@ describe('the weights a run ends with', () => {
 
 describe('other ways to grow', () => {
   const decisions = (name: string) => log(name).flatMap((r) => r.tests ?? []);
-  test.each([
-    ['signal', '--criterion fi-snr --fi-batches 2 --fi-timesteps stratified --fi-ema 0.6 --lambda 1.01'],
-    ['published', '--compat published-code --lambda 1'],
-  ])('%s: resumed from its first checkpoint it ends with the same bits', async (name, more) => {
+  test.each(
+    longRows(
+      [
+        ['signal', '--criterion fi-snr --fi-batches 2 --fi-timesteps stratified --fi-ema 0.6 --lambda 1.01'],
+        ['published', '--compat published-code --lambda 1'],
+      ] as const,
+      ([name]) => name === 'signal',
+    ),
+  )('%s: resumed from its first checkpoint it ends with the same bits', async (name, more) => {
     // tests at 2, 4 and 6: the last one after the checkpoint, with what the first ones left
     const { code, stderr } = await start(name, `${more} --samples 0 --save-every 5`);
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
@@ -252,7 +258,7 @@ describe('pictures while the run goes on', () => {
 });
 
 describe('going on for longer', () => {
-  test('with a constant rate the longer run is the run that was long from the start, bit for bit', async () => {
+  longTest('with a constant rate the longer run is the run that was long from the start, bit for bit', async () => {
     await whole();
     expect((await start('short', '--steps 5')).code).toBe(0);
     const more = await runCommand(train, ['--resume', out('short'), '--steps', '8']);
@@ -296,32 +302,35 @@ describe('going on for longer', () => {
 });
 
 describe('a scale other than 1', () => {
-  test.each(['2', '0.7'])('s = %s: generate draws with the exported adapter what the trainer drew', async (scale) => {
-    const name = `scale${scale}`;
-    const { code, stderr } = await start(name, `--scale ${scale} --steps 4 --samples 2 --targets **.attn1.*`);
-    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
-    const split = JSON.parse(readFileSync(join(out(name), 'split.json'), 'utf8'));
-    const report = readFileSync(join(out(name), 'report.html'), 'utf8');
-    const texts = [...report.matchAll(/<blockquote>(.*?)<\/blockquote>/g)].map((m) => m[1]!);
-    expect([texts.length, split.seed]).toEqual([2, 5]);
-    const adapter = join(out(name), 'adapter.safetensors');
-    // each picture alone, by the seed that the run tells of it
-    for (const [i, text] of texts.entries()) {
-      const told = JSON.parse(readFileSync(join(out(name), 'samples/samples.json'), 'utf8'))[i].pictures;
-      const again = told.filter((p: { label: string }) => p.label === 'adapted') as { seed: number; file: string }[];
-      expect(again.map((p) => p.seed)).toEqual([5 + i, 1005 + i, 2005 + i]);
-      for (const { seed, file } of again) {
-        const folder = join(out(name), `drawn-${seed}`);
-        const drawn = await runCommand(generate, [
-          ...['--base', base, '--adapter', adapter, '--backend', 'wasm', '--steps', '2', '--seed', String(seed)],
-          ...['--prompt', text, '--out', folder],
-        ]);
-        expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
-        const [png] = readdirSync(folder).filter((f) => f.endsWith('.png'));
-        expect(readFileSync(join(folder, png!))).toEqual(readFileSync(join(out(name), file)));
+  test.each(longRows(['2', '0.7'], (s) => s === '2'))(
+    's = %s: generate draws with the exported adapter what the trainer drew',
+    async (scale) => {
+      const name = `scale${scale}`;
+      const { code, stderr } = await start(name, `--scale ${scale} --steps 4 --samples 2 --targets **.attn1.*`);
+      expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+      const split = JSON.parse(readFileSync(join(out(name), 'split.json'), 'utf8'));
+      const report = readFileSync(join(out(name), 'report.html'), 'utf8');
+      const texts = [...report.matchAll(/<blockquote>(.*?)<\/blockquote>/g)].map((m) => m[1]!);
+      expect([texts.length, split.seed]).toEqual([2, 5]);
+      const adapter = join(out(name), 'adapter.safetensors');
+      // each picture alone, by the seed that the run tells of it
+      for (const [i, text] of texts.entries()) {
+        const told = JSON.parse(readFileSync(join(out(name), 'samples/samples.json'), 'utf8'))[i].pictures;
+        const again = told.filter((p: { label: string }) => p.label === 'adapted') as { seed: number; file: string }[];
+        expect(again.map((p) => p.seed)).toEqual([5 + i, 1005 + i, 2005 + i]);
+        for (const { seed, file } of again) {
+          const folder = join(out(name), `drawn-${seed}`);
+          const drawn = await runCommand(generate, [
+            ...['--base', base, '--adapter', adapter, '--backend', 'wasm', '--steps', '2', '--seed', String(seed)],
+            ...['--prompt', text, '--out', folder],
+          ]);
+          expect([drawn.code, drawn.code === 0 ? '' : drawn.stderr]).toEqual([0, '']);
+          const [png] = readdirSync(folder).filter((f) => f.endsWith('.png'));
+          expect(readFileSync(join(folder, png!))).toEqual(readFileSync(join(out(name), file)));
+        }
       }
-    }
-  });
+    },
+  );
 });
 
 describe('what goes wrong is one line', () => {

@@ -13,6 +13,7 @@ import { verifySelora } from '../../../train/verify/selora/index.ts';
 import { main } from '../../../train/verify.ts';
 import { goldenDirectories, tally } from '../../support/golden-cases.ts';
 import { writeSeloraGolden } from '../../support/golden-selora.ts';
+import { longTest } from '../../support/long.ts';
 
 const OWN = join(import.meta.dirname, '../../golden');
 let temporary: string;
@@ -46,23 +47,27 @@ describe('LoRA training with accumulation, clipping and schedules, against torch
 });
 
 describe('SeLoRA', () => {
-  test('scores, ratios, gradients and Adam equal plain loops over samples (other width, depth and batch)', async () => {
-    const directory = join(temporary, 'selora');
-    await writeSeloraGolden(directory, 11);
-    for (const backend of [cpuBackend(), wasm]) {
-      const { count, failed } = await tally(verifySelora(directory, backend));
-      expect(failed).toEqual([]);
-      expect(count).toBeGreaterThan(28);
-    }
-    // a check that cannot fail is worth nothing: one wrong score, one wrong gradient
-    const json = JSON.parse(await readFile(join(directory, 'selora.json'), 'utf8'));
-    const module = json.modules['unet.time_embedding.linear_1'];
-    module.fi *= 1 + 1e-6;
-    await writeFile(join(directory, 'selora.json'), JSON.stringify(json));
-    const { failed } = await tally(verifySelora(directory, cpuBackend()));
-    expect(failed.join('\n')).toMatch(/^selora one-pass scores: FI .*time_embedding\.linear_1/m);
-    expect(failed.join('\n')).toMatch(/^selora two-pass scores: FI .*time_embedding\.linear_1/m);
-  }, 120_000);
+  longTest(
+    'scores, ratios, gradients and Adam equal plain loops over samples (other width, depth and batch)',
+    async () => {
+      const directory = join(temporary, 'selora');
+      await writeSeloraGolden(directory, 11);
+      for (const backend of [cpuBackend(), wasm]) {
+        const { count, failed } = await tally(verifySelora(directory, backend));
+        expect(failed).toEqual([]);
+        expect(count).toBeGreaterThan(28);
+      }
+      // a check that cannot fail is worth nothing: one wrong score, one wrong gradient
+      const json = JSON.parse(await readFile(join(directory, 'selora.json'), 'utf8'));
+      const module = json.modules['unet.time_embedding.linear_1'];
+      module.fi *= 1 + 1e-6;
+      await writeFile(join(directory, 'selora.json'), JSON.stringify(json));
+      const { failed } = await tally(verifySelora(directory, cpuBackend()));
+      expect(failed.join('\n')).toMatch(/^selora one-pass scores: FI .*time_embedding\.linear_1/m);
+      expect(failed.join('\n')).toMatch(/^selora two-pass scores: FI .*time_embedding\.linear_1/m);
+    },
+    120_000,
+  );
 
   test.each(goldenDirectories('selora.json'))("PyTorch's numbers in %s", { timeout: 300_000 }, async (directory) => {
     const { count, failed } = await tally(verifySelora(directory, wasm));
