@@ -52,7 +52,8 @@ const launcher = (gpu: GPU, cache: Map<string, IKernelRunShortcut>, k: Kernel, f
     return async (inputs, outputs) => runKernel(k, inputs, outputs);
   }
   const { source, output, constants } = printed;
-  const key = `${output} ${source}`;
+  // gpu.js keeps the sizes that a kernel was first called with
+  const key = `${output} ${readsOf(k).map((b) => b.elements)} ${source}`;
   let run = cache.get(key);
   if (!run) {
     run = gpu.createKernel(source, { output: [...output], precision: 'single' });

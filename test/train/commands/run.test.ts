@@ -109,7 +109,7 @@ describe('every command', () => {
     ['generate', [], 'nothing to draw'],
     ['merge', ['--out', 'x'], '--adapter'],
     ['inspect', ['no\u0007where'], 'no\\u{7}where: no such file'],
-    ['explain', ['dto'], 'near: dot'],
+    ['explain', ['dto'], 'unknown op "dto"; did you mean dot, '],
   ] as const)('%s as a process: one line on stderr, exit code 1, no stack', async (name, args, words) => {
     const { code, stderr, signal } = await runProcess(name, args);
     expect([code, signal]).toEqual([1, null]);
