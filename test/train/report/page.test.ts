@@ -235,3 +235,20 @@ describe('odd runs', () => {
     expect(close).toContain('SeLoRA is higher, a difference within chance.');
   });
 });
+
+test('what was read off a picture stands below it, and not below those from other noise', async () => {
+  const picture = (seed: number) => ({ label: 'adapted', seed, file: `samples/a-${seed}.png` });
+  const readings = [{ report: 0, picture: 'adapted', text: 'a large effusion', right: false }];
+  const { html: source } = await render({
+    name: 'a',
+    method: 'selora',
+    samples: [{ report: 'clear', split: 'test', pictures: [picture(1), picture(1001), picture(2001)] }],
+    results: { obedience: { what: 'w', rows: [], readings } },
+  });
+  const captions = all(parse(source), '.sample figcaption').map((node) => node.textContent!.trim());
+  expect(captions).toEqual([
+    'adapted, seed 1✗ wrong · read: a large effusion',
+    'adapted, seed 1001',
+    'adapted, seed 2001',
+  ]);
+});

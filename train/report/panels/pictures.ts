@@ -20,9 +20,11 @@ function samplesOf(run: RunRecord): readonly Shown[] | undefined {
   const readings = readingsOf(run.results);
   return run.samples.map((sample, i) => ({
     ...sample,
-    pictures: sample.pictures.map((p) => {
+    pictures: sample.pictures.map((p, k) => {
+      // metrics read the first picture of a kind; those from other noise stand beside it unread
+      const first = sample.pictures.findIndex(({ label }) => label === p.label) === k;
       const read = readings.get(`${i} ${p.label}`);
-      if (read === undefined) return p;
+      if (!first || read === undefined) return p;
       const verdict = p.verdict ?? `read: ${read.text}`;
       const right = p.right ?? read.right;
       return { ...p, verdict, ...(right === undefined ? {} : { right }) };
