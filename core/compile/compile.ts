@@ -82,12 +82,18 @@ function staticText(x: unknown): string {
   return `${typeof x} ${identities.get(x)}`;
 }
 
-/** Everything that makes a program another program: tree structure, shapes, dtypes, static values. */
-function signature(args: readonly unknown[]): string {
+/**
+ * Everything that makes a program another program: tree structure, shapes, dtypes, static values; and the tensors that
+ * hold no values yet. One walk, since every call of a program makes it.
+ */
+function signature(args: readonly unknown[]): { readonly key: string; readonly recipes: readonly Tensor[] } {
   const parts: string[] = [];
+  const recipes: Tensor[] = [];
   const walk = (x: unknown): void => {
-    if (isTensor(x)) parts.push(x.dtype, x.shape.join('x'));
-    else if (isNode(x)) {
+    if (isTensor(x)) {
+      parts.push(x.dtype, x.shape.join('x'));
+      if (!isData(x)) recipes.push(x);
+    } else if (isNode(x)) {
       parts.push(Array.isArray(x) ? '[' : '{');
       for (const [k, v] of Object.entries(x)) {
         parts.push(k);
@@ -98,17 +104,14 @@ function signature(args: readonly unknown[]): string {
   };
   for (const a of args) walk(a);
   // no key and no text above holds this character
-  return parts.join('\0');
+  return { key: parts.join('\0'), recipes };
 }
 
-/** Whether an argument belongs to a trace that is still open: below it stands a hole, or another name for a value. */
-function isTraced(args: readonly unknown[]): boolean {
-  const recipes: Tensor[] = [];
-  for (const arg of args) mapTree((x: unknown) => void (isTensor(x) && !isData(x) && recipes.push(x)), arg);
-  return topo(recipes).some(
+/** Whether recipes belong to a trace that is still open: below them stands a hole, or another name for a value. */
+const areTraced = (recipes: readonly Tensor[]): boolean =>
+  topo(recipes).some(
     (t) => t.op.kind === 'primitive' && (t.op.form.kind === 'identity' || (t.op.form.kind === 'leaf' && !isData(t))),
   );
-}
 
 export function makeGraph(
   outputs: readonly Tensor[],
@@ -181,8 +184,7 @@ export function compile<A extends readonly unknown[], R>(
     return { graph, executable, captured, outputs, shape, traceMs, buildMs };
   };
 
-  const lookup = (args: A): Program => {
-    const key = signature(args);
+  const lookup = (args: A, { key } = signature(args)): Program => {
     let program = cache.get(key);
     if (!program) program = trace(args);
     // most recently used last
@@ -216,8 +218,9 @@ export function compile<A extends readonly unknown[], R>(
 
   const compiled = (...args: A): R => {
     // inside another trace it is part of that: differentiated, mapped and compiled with it
-    if (isTraced(args)) return f(...args);
-    const program = lookup(args);
+    const signed = signature(args);
+    if (areTraced(signed.recipes)) return f(...args);
+    const program = lookup(args, signed);
     return finish(program, program.executable.run(storages(program, args)));
   };
   return Object.defineProperties(
