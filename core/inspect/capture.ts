@@ -3,7 +3,7 @@ import { computes, type ModuleOf, modulesOf } from '../compile/modules.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Tensor, topo } from '../ir/tensor.ts';
 import { isTensor, leaves, mapTree, type Tree } from '../ir/tree.ts';
-import { alias, type MarkAttrs, markOp } from '../ops/control.ts';
+import { alias } from '../ops/control.ts';
 import { ones, zeros } from '../ops/fill.ts';
 import { pullback } from '../transforms/grad.ts';
 
@@ -46,13 +46,13 @@ export function capture<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor
     const inputs = [...labels.keys()];
     const order = topo(results).filter((t) => !labels.has(t));
     const marks = new Map<string, Tensor>();
-    for (const node of order)
-      if (node.op === (markOp as unknown)) {
-        const { path } = node.attrs as MarkAttrs;
-        let name = path;
-        for (let again = 2; marks.has(name); again++) name = `${path} (${again})`;
-        marks.set(name, node);
-      }
+    for (const node of order) {
+      const path = node.op.kind === 'primitive' ? node.op.path?.(node.attrs as never) : undefined;
+      if (path === undefined) continue;
+      let name = path;
+      for (let again = 2; marks.has(name); again++) name = `${path} (${again})`;
+      marks.set(name, node);
+    }
     const modules = modulesOf({ order, inputs }, moduleOf, (t) => labels.get(t));
     const last = (path: string): Tensor | undefined =>
       order.findLast((node) => {

@@ -134,6 +134,8 @@ export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly vjp: Vjp<A> | 'nondifferentiable';
   /** true: its results count as constants, so that nothing behind it needs a derivative */
   readonly stops?: true;
+  /** the path its value can be asked for by (`capture`) */
+  path?(attrs: A): string;
   readonly batch: BatchRule<A>;
   /** the definition, as plain loops over ndarray views; outputs arrive zeroed and contiguous */
   cpu(inputs: readonly Nd[], attrs: A, outs: readonly Nd[]): void;

@@ -48,6 +48,7 @@ export const markOp: Primitive<MarkAttrs> = {
   name: 'mark',
   aliases: ['sow', 'checkpoint_name', 'tag'],
   doc: 'the same value under a path that can be asked for',
+  path: (a) => a.path,
   batch: (_size, [x], _mapped, a) => [mark(x!, a.path)],
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4)] }], attrs: { path: 'hidden' } }),
 };
