@@ -6,7 +6,7 @@
 import { isFloat } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { type Shape, type Tensor, topo } from '../ir/tensor.ts';
-import { sizeOf } from '../ir/view.ts';
+import { coordinatesOf, sizeOf } from '../ir/view.ts';
 import { concat } from '../ops/concat.ts';
 import { full, iota } from '../ops/fill.ts';
 import { reshape } from '../ops/layout.ts';
@@ -45,19 +45,6 @@ function joined(parts: readonly Tensor[]): Tensor {
   );
   return joined(groups);
 }
-/** coordinates of a row-major number */
-const coordinates = (at: number, shape: Shape): number[] => {
-  let rest = at;
-  return [...shape]
-    .reverse()
-    .map((n) => {
-      const i = rest % n;
-      rest = Math.floor(rest / n);
-      return i;
-    })
-    .reverse();
-};
-
 /** What a message may say beside the op. */
 export interface CheckOptions {
   readonly name?: string;
@@ -82,7 +69,7 @@ export function buildChecked(backend: Backend, graph: Graph, options: CheckOptio
     const bad = watched.findIndex((t, i) => places[i]! < sizeOf(t.shape));
     if (bad < 0) return;
     const t = watched[bad]!;
-    const position = coordinates(places[bad]!, t.shape);
+    const position = coordinatesOf(places[bad]!, t.shape);
     const module = modules?.get(t.outs[0]!);
     const what = isLeaf(t) ? `argument ${t.label ?? ''}`.trim() : `made by ${t.op.name}`;
     const where = module === undefined ? '' : ` in ${module}`;

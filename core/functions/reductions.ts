@@ -4,42 +4,26 @@
  */
 import { isFloat } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
-import { axesOf, axisOf, checkDtypes } from '../ir/rules.ts';
+import { axisOf, checkDtypes } from '../ir/rules.ts';
 import type { Tensor } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import { cast } from '../ops/cast.ts';
 import { stopGradient } from '../ops/control.ts';
 import { full, iota } from '../ops/fill.ts';
-import { expandTo, permute, reshape, unsqueeze } from '../ops/layout.ts';
-import {
-  abs,
-  add,
-  broadcastAll,
-  equal,
-  exp,
-  finite,
-  log,
-  mul,
-  neg,
-  not,
-  select,
-  sqrt,
-  square,
-  sub,
-} from '../ops/math.ts';
-import { type Axes, max, mean, sum } from '../ops/reduce.ts';
+import { expandTo, permute, reshape } from '../ops/layout.ts';
+import { abs, add, equal, exp, finite, log, mul, neg, not, select, sqrt, square, sub } from '../ops/math.ts';
+import { type Axes, drop, max, mean, reducedAxes, sum } from '../ops/reduce.ts';
 import { padTo, slice } from '../ops/slice.ts';
+import { oneHot } from './arrays.ts';
 import { isNan } from './comparisons.ts';
 
-const resolve = (name: string, x: Tensor, axes: Axes): number[] =>
-  axesOf(name, [x], axes === undefined ? x.shape.map((_, i) => i) : typeof axes === 'number' ? [axes] : axes);
+/** x in the opposite order; that of integers is turned round by −1 − x, which does not overflow */
+const opposite = (x: Tensor): Tensor => (isFloat(x.dtype) ? neg(x) : sub(x.dtype === 'i32' ? -1 : 2 ** 32 - 1, x));
 
 /** `min(x[2,3], 1)` → [2]: y = min_axes x; ties share the gradient. Over nothing: ∞, of integers the greatest. Cost: one read. */
 export function min(x: Tensor, axes?: Axes, keepdims = false): Tensor {
   checkDtypes('min', [x], 'number');
-  // the order of integers is turned round by −1 − x, which does not overflow
-  const turned = (y: Tensor): Tensor => (isFloat(x.dtype) ? neg(y) : sub(x.dtype === 'i32' ? -1 : 2 ** 32 - 1, y));
-  return turned(max(turned(x), axes, keepdims));
+  return opposite(max(opposite(x), axes, keepdims));
 }
 /** `any(c[2,3], 1)` → bool[2]: whether one of them holds; of none, false. @throws ShapeError for numbers. Cost: one read. */
 export function any(c: Tensor, axes?: Axes, keepdims = false): Tensor {
@@ -54,7 +38,7 @@ export function all(c: Tensor, axes?: Axes, keepdims = false): Tensor {
 
 /** `prod(x[2,3], 1)` → [2]: y = Π_axes x, by halves; the derivative is right at zeros too. Cost: log₂ n passes, each over half as much. */
 export function prod(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve('prod', x, axes);
+  const at = reducedAxes('prod', x, axes);
   checkDtypes('prod', [x], 'number');
   const kept = x.shape.map((_, i) => i).filter((i) => !at.includes(i));
   const outer = kept.map((i) => x.shape[i]!);
@@ -81,7 +65,7 @@ export interface VarianceOptions {
 }
 /** `variance(x[2,3], 1)` → [2]: y = Σ(x − mean x)²/(n − correction) (numpy.var). @throws ShapeError for integers. Cost: two reads. */
 export function variance(x: Tensor, axes?: Axes, { correction = 0, keepdims = false }: VarianceOptions = {}): Tensor {
-  const at = resolve('variance', x, axes);
+  const at = reducedAxes('variance', x, axes);
   const n = at.reduce((p, i) => p * x.shape[i]!, 1);
   const off = sub(x, mean(x, at, true));
   return mul(sum(square(off), at, keepdims), 1 / (n - correction));
@@ -111,17 +95,12 @@ export function vectorNorm(
  * @throws ShapeError for integers. Cost: three reads.
  */
 export function logsumexp(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve('logsumexp', x, axes);
+  const at = reducedAxes('logsumexp', x, axes);
   checkDtypes('logsumexp', [x], 'float');
   const top = stopGradient(max(x, at, true));
   const shift = select(finite(top), top, 0);
   const y = add(log(sum(exp(sub(x, shift)), at, true)), shift);
-  return keepdims
-    ? y
-    : reshape(
-        y,
-        y.shape.filter((_, i) => !at.includes(i)),
-      );
+  return keepdims ? y : reshape(y, drop(y.shape, at));
 }
 /** `logSoftmax(x[2,5])` → [2,5]: y = x − ln Σ eˣ along an axis, the last by default. @throws ShapeError for integers. Cost: four passes. */
 export const logSoftmax = (x: Tensor, axis = -1): Tensor => sub(x, logsumexp(x, axis, true));
@@ -143,8 +122,7 @@ export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
       [logits, labels],
       'operands must be logits[…, c] and integers […] or probabilities […, c]',
     );
-  const [ids] = broadcastAll('crossEntropy', [unsqueeze(labels, -1), iota(logits.shape, -1, labels.dtype)]);
-  const chosen = sum(select(equal(ids!, iota(logits.shape, -1, labels.dtype)), logits, 0), -1);
+  const chosen = sum(select(oneHot(labels, classes, 'bool'), logits, 0), -1);
   return sub(logsumexp(logits, -1), chosen);
 }
 
@@ -177,8 +155,7 @@ export function argmax(x: Tensor, axis?: number, keepdims = false): Tensor {
 /** `argmin(x[2,3], 1)` → i32[2]: where the smallest value stands; otherwise as `argmax`. */
 export function argmin(x: Tensor, axis?: number, keepdims = false): Tensor {
   checkDtypes('argmin', [x], 'number');
-  const y = stopGradient(x);
-  return best('argmin', x, axis, keepdims, isFloat(x.dtype) ? neg(y) : sub(x.dtype === 'i32' ? -1 : 2 ** 32 - 1, y));
+  return best('argmin', x, axis, keepdims, opposite(stopGradient(x)));
 }
 
 /** y[i] = x[0] ∘ … ∘ x[i] along an axis, in log₂ n steps of doubling distance */

@@ -3,7 +3,7 @@
  * backend. Pairs (key, position) are compared, so that no two are equal, the order is stable and NaN comes after all
  * numbers: it carries the key of ∞ and a later position.
  */
-import { isFloat } from '../ir/dtype.ts';
+import { highest, isFloat, lowest } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { axisOf, checkWhole } from '../ir/rules.ts';
 import type { Tensor } from '../ir/tensor.ts';
@@ -40,18 +40,11 @@ function meet(pairs: Pairs, half: number, mirrored: boolean, descending: boolean
   return { key: joined(first.key, second.key), at: joined(first.at, second.at) };
 }
 
-const EXTREMES = {
-  f32: [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY],
-  f64: [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY],
-  i32: [-(2 ** 31), 2 ** 31 - 1],
-  u32: [0, 2 ** 32 - 1],
-} as const;
-
 /** the order of each row: i32[rows, n] */
 function orderOf(x: Tensor, descending: boolean): Tensor {
   const [rows, n] = x.shape as [number, number];
   const values = x.dtype === 'bool' ? cast(x, 'u32') : x;
-  const [least, most] = EXTREMES[values.dtype as keyof typeof EXTREMES];
+  const [least, most] = [lowest(values.dtype), highest(values.dtype)];
   let width = 1;
   while (width < n) width *= 2;
   const here = iota([rows, n], 1, 'i32');

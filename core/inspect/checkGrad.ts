@@ -7,7 +7,7 @@ import { type DType, isFloat } from '../ir/dtype.ts';
 import { ShapeError } from '../ir/errors.ts';
 import type { Tensor } from '../ir/tensor.ts';
 import { entries, type Tree, unflatten } from '../ir/tree.ts';
-import { sizeOf } from '../ir/view.ts';
+import { coordinatesOf, sizeOf } from '../ir/view.ts';
 import { grad } from '../transforms/grad.ts';
 
 /** One element of a gradient and what it should be. */
@@ -45,15 +45,6 @@ export interface CheckGradOptions {
   readonly elements?: number;
 }
 
-const coordinates = (at: number, shape: readonly number[]): number[] => {
-  let rest = at;
-  const backwards = shape.toReversed().map((n) => {
-    const i = rest % n;
-    rest = Math.floor(rest / n);
-    return i;
-  });
-  return backwards.toReversed();
-};
 const worseOf = (a: Worst | undefined, b: Worst): Worst =>
   a && !(b.error > a.error) && !Number.isNaN(b.error) ? a : b;
 
@@ -98,7 +89,7 @@ export async function checkGrad<X extends Tree<Tensor>>(
   const scales = gradients.map((g) => Math.max(1, ...g.map(Math.abs)));
   const compared = (leaf: number, element: number, got: number, want: number): Worst => ({
     path: list[leaf]![0],
-    index: coordinates(element, list[leaf]![1].shape),
+    index: coordinatesOf(element, list[leaf]![1].shape),
     got,
     want,
     error: got === want ? 0 : Math.abs(got - want) / scales[leaf]!,

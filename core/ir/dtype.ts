@@ -42,6 +42,9 @@ export type StoredDType = { [D in DType]: Rows[D] extends { widenedBy: string } 
 
 /** the least number of a dtype: the maximum over nothing */
 export const lowest = (d: DType): number => (d === 'i32' ? -(2 ** 31) : isFloat(d) ? Number.NEGATIVE_INFINITY : 0);
+/** the greatest number of a dtype */
+export const highest = (d: DType): number =>
+  isFloat(d) ? Number.POSITIVE_INFINITY : d === 'i32' ? 2 ** 31 - 1 : d === 'u32' ? 2 ** 32 - 1 : 1;
 export const isFloat = (d: DType): boolean => dtypes[d].float;
 export const isStored = (d: DType): d is StoredDType => 'widenedBy' in dtypes[d];
 export const bytesOf = (d: DType, elements: number): number => dtypes[d].bytes * elements;

@@ -8,6 +8,17 @@ export interface View {
 
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
+/** The coordinates of a row-major number: `coordinatesOf(5, [2, 3])` → [1, 2]. */
+export function coordinatesOf(at: number, shape: readonly number[]): number[] {
+  let rest = at;
+  const backwards = shape.toReversed().map((n) => {
+    const i = rest % n;
+    rest = Math.floor(rest / n);
+    return i;
+  });
+  return backwards.toReversed();
+}
+
 export function rowMajor(shape: readonly number[]): number[] {
   const strides = new Array<number>(shape.length);
   let step = 1;

@@ -1,5 +1,5 @@
 /** cast changes the dtype; the only way between numbers of different kinds, and from stored half floats. */
-import { type DType, dtypes, isFloat, isStored } from '../ir/dtype.ts';
+import { type DType, dtypes, highest, isFloat, isStored, lowest } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
@@ -27,13 +27,11 @@ export const castOp: Primitive<CastAttrs> = {
   },
   sample: (pick) => ({ operands: [{ shape: [pick(1, 4), pick(1, 3)] }], attrs: { to: 'f32' } }),
 };
-const bounds = { i32: [-(2 ** 31), 2 ** 31 - 1], u32: [0, 2 ** 32 - 1] } as const;
 /** One value in another dtype; `from`: it was a float. */
 export function convert(x: number, from: boolean, to: DType): number {
   if (to === 'bool') return x ? 1 : 0;
   if (!from || (to !== 'i32' && to !== 'u32')) return x;
-  const [low, high] = bounds[to];
-  return Number.isNaN(x) ? 0 : Math.max(low, Math.min(high, Math.trunc(x)));
+  return Number.isNaN(x) ? 0 : Math.max(lowest(to), Math.min(highest(to), Math.trunc(x)));
 }
 /**
  * `cast(x, 'i32')`: the same values in another dtype; to integers towards zero, beyond their range the nearest bound,

@@ -81,30 +81,32 @@ export const sumKeep = (x: Tensor, axes: readonly number[]): Tensor =>
   axes.length === 0 ? x : bind(sumOp, [x], { axes });
 
 export type Axes = number | readonly number[] | undefined;
-const resolve = (name: string, x: Tensor, axes: Axes): number[] => {
+/** The axes of a reduction from the front: all where none is given. @throws ShapeError for one outside the operand, or twice */
+export const reducedAxes = (name: string, x: Tensor, axes: Axes): number[] => {
   const all = axes === undefined ? x.shape.map((_, i) => i) : typeof axes === 'number' ? [axes] : [...axes];
   return axesOf(name, [x], all);
 };
-const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((_, i) => !axes.includes(i));
+/** a shape without some axes */
+export const drop = (shape: Shape, axes: readonly number[]): number[] => shape.filter((_, i) => !axes.includes(i));
 
 /**
  * `sum(x[2,3,4], -1)` → [2,3]: y = Σ_axes x; all axes when none is given; `keepdims` keeps them with size 1.
  * @throws ShapeError for an axis outside the operand. Cost: one read.
  */
 export function sum(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve('sum', x, axes);
+  const at = reducedAxes('sum', x, axes);
   const y = sumKeep(x, at);
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
 /** `max(x[2,3], 1)` → [2]: y = max_axes x; ties share the gradient. @throws ShapeError for an axis outside the operand. */
 export function max(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve('max', x, axes);
+  const at = reducedAxes('max', x, axes);
   const y = at.length === 0 ? x : bind(maxOp, [x], { axes: at });
   return keepdims ? y : reshape(y, drop(y.shape, at));
 }
 /** `mean(x[2,3], 1)` → [2]: Σ_axes x/n. @throws ShapeError for an axis outside the operand or twice, and for integers. */
 export function mean(x: Tensor, axes?: Axes, keepdims = false): Tensor {
-  const at = resolve('mean', x, axes);
+  const at = reducedAxes('mean', x, axes);
   checkDtypes('mean', [x], 'float');
   const n = at.reduce((p, i) => p * x.shape[i]!, 1);
   const y = sumKeep(x, at);
