@@ -95,15 +95,15 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const keep = keeper(run, c, chosen, places, origin, metrics, now.progress.step);
   const save = () => clock.time('checkpoints', () => keep.save(now));
   if (!now.progress.baseline && validation.length > 0) {
-    const baseline = await validate(now.state);
+    // what it begins from (--init-adapter) is not the untouched base
+    const untouched = initial ? standingOf(undefined, chosenOf(c), c.seed, places, backend).state : now.state;
+    const baseline = await validate(untouched);
     if (!Number.isFinite(baseline.loss))
       throw new RangeError(`--base ${c.base}: its loss on the validation pairs is ${baseline.loss}`);
     now = { ...now, progress: { ...now.progress, baseline } };
     const [own, exchanged] = [baseline.loss.toFixed(5), baseline.shuffled.toFixed(5)];
-    print(
-      io,
-      `${initial ? c.initAdapter : 'untouched base'} on the validation grid: ${own} (reports exchanged: ${exchanged})`,
-    );
+    print(io, `untouched base on the validation grid: ${own} (reports exchanged: ${exchanged})`);
+    if (initial) print(io, `with ${c.initAdapter}: ${(await validate(now.state)).loss.toFixed(5)}`);
   }
   const snapshot = snapshots({ run, config: c, model, backend, held: [...data.test, ...data.validation], side });
 

@@ -67,12 +67,12 @@ beforeAll(async () => {
   data = folder(films);
 });
 
+const common = (out: string) => [
+  ...['--data', data, '--base', base, '--out', at(out)],
+  ...'--batch 2 --samples 1 --sample-steps 2 --seed 5 --backend wasm --threads 1 --split 60/20/20'.split(' '),
+];
 const start = (out: string, ...more: readonly string[]) =>
-  runCommand(train, [
-    ...['--data', data, '--base', base, '--out', at(out), '--init-adapter', at('first.safetensors')],
-    ...'--batch 2 --samples 1 --sample-steps 2 --seed 5 --backend wasm --threads 1 --split 60/20/20'.split(' '),
-    ...more,
-  ]);
+  runCommand(train, [...common(out), '--init-adapter', at('first.safetensors'), ...more]);
 const adapterOf = (out: string) => readAdapter(join(at(out), 'adapter.safetensors'));
 
 describe('a run that begins from a file', () => {
@@ -104,6 +104,18 @@ describe('a run that begins from a file', () => {
     expect(drawn.stderr).toBe('');
     const [png] = drawn.stdout.match(/\S+\.png/)!;
     expect(readFileSync(png)).toEqual(readFileSync(join(at('still'), sample.file)));
+  });
+
+  test('the untouched base that its report compares with is the base, not the file', async () => {
+    const base = /untouched base on the validation grid: (\S+) \(reports exchanged: (\S+)\)/;
+    const settings = ['--targets', 'all', '--lr', '0', '--steps', '1'];
+    const [with_, without] = [
+      await start('from-file', ...settings),
+      await runCommand(train, [...common('from-nothing'), ...settings]),
+    ];
+    expect(base.exec(with_.stdout)!.slice(1)).toEqual(base.exec(without.stdout)!.slice(1));
+    const began = /with \S+first\.safetensors: (\S+)\n/.exec(with_.stdout)![1];
+    expect(began).not.toBe(base.exec(without.stdout)![1]);
   });
 
   test('it grows from the ranks of the file, and a rank that was dead learns', async () => {
