@@ -71,12 +71,12 @@ export const lowRank = {
   },
   fromFile(module: AdapterModule, c: Scaled, fresh: Adapter): Adapter {
     const { A, B, rank, dIn, dOut, scale } = module;
-    const dead = deadRanks(module);
+    const dead = new Set(deadRanks(module));
     const columns = tensor(A, [dIn, rank]);
-    const mask = tensor(Float32Array.from({ length: rank }, (_, r) => (dead.includes(r) ? 1 : 0)));
+    const fill = () => mul(fresh.A, tensor(Float32Array.from({ length: rank }, (_, r) => (dead.has(r) ? 1 : 0))));
     const factor = scale / c.scale;
     return {
-      A: dead.length === 0 ? columns : add(columns, mul(fresh.A, mask)),
+      A: dead.size === 0 ? columns : add(columns, fill()),
       B: tensor(factor === 1 ? B : B.map((b) => b * factor), [rank, dOut]),
     };
   },

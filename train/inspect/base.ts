@@ -5,11 +5,12 @@ import { compareWeights, type Spec, type WeightSource } from '../../models/io/we
 import { PARTS, type Part } from '../../models/names.ts';
 import { inputsOf } from '../../selora/methods/low-rank.ts';
 import type { Places } from '../../selora/methods/method.ts';
-import { ALL, presets, selectTargets } from '../../selora/targets.ts';
+import { ALL, presets } from '../../selora/targets.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
-import { checkBase, linearsOf, openBaseAt, placesOf, shapesOf, tokenizerOf } from '../model/model.ts';
+import { checkBase, openBaseAt, placesOf, shapesOf, tokenizerOf } from '../model/model.ts';
 import { vaeFactor } from '../model/programs.ts';
+import { chosenPaths } from '../model/targets.ts';
 
 /** Tensors named per part and problem. */
 const SHOWN = 5;
@@ -22,13 +23,13 @@ const rankOne = (places: Places, paths: readonly string[]): number =>
 
 /** One line per preset: how many layers it reaches and what rank 1 on them costs. */
 function targetLines(base: Base): readonly string[] {
-  const [linears, all] = [linearsOf(base), placesOf(base)];
-  const convolutions = [...all.unet.keys()].filter((path) => !linears.unet.has(path));
+  const all = placesOf(base);
   const rows = [...Object.keys(presets), ALL].flatMap((name) => {
     try {
-      const { unet, text } = selectTargets(name, [...linears.unet.keys()], [...linears.text.keys()], convolutions);
+      const { unet, text } = chosenPaths(name, all);
       const parameters = rankOne(all.unet, unet) + rankOne(all.text, text);
-      const what = name === ALL ? `U-Net layers, ${convolutions.length} of them convolutions,` : 'U-Net';
+      const kernels = unet.filter((path) => all.unet.get(path)!.length === 4).length;
+      const what = kernels > 0 ? `U-Net layers, ${kernels} of them convolutions,` : 'U-Net';
       return [
         [
           `  --targets ${name}`,

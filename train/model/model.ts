@@ -12,7 +12,7 @@ import { readTokenizer, type TokenizerFiles } from '../../models/io/tokenizer-fi
 import { checkWeights, type Spec } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 import { makeSchedule } from '../../models/schedulers/index.ts';
-import { adaptablePaths, type LoadOptions, linearPaths, load, parameterCount, specShapes } from '../../models/spec.ts';
+import { adaptablePaths, type LoadOptions, load, parameterCount, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
@@ -20,7 +20,7 @@ import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
 import { inputsOf } from '../../selora/methods/low-rank.ts';
 import type { Place, Places } from '../../selora/methods/method.ts';
-import { fromModuleName, type PerNetwork } from '../../selora/networks.ts';
+import { fromModuleName, mapNetworks, type PerNetwork } from '../../selora/networks.ts';
 import { placeOfBase, SMALL_BASE } from './paths.ts';
 import type { LoadedAdapters, ModelPlaces, Pipeline } from './pipeline.ts';
 
@@ -90,20 +90,18 @@ export function checkBase(base: Base): void {
   for (const part of PARTS) checkWeights(base.parts[part], shapes[part]);
 }
 
-const placesAt = (base: Base, pathsIn: typeof linearPaths): ModelPlaces => {
+/** The linear layers and convolutions of U-Net and text encoder: what adapters can be put on. */
+export function placesOf(base: Base): ModelPlaces {
   const specs = specsOf(base);
-  const of = (paths: readonly string[], shapes: Spec): Places =>
-    new Map(paths.map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place]));
-  return {
-    unet: of(pathsIn(specs.unet), specShapes(specs.unet)),
-    text: of(pathsIn(specs.text), specShapes(specs.text)),
+  const of = (spec: Tree<Param>): Places => {
+    const shapes = specShapes(spec);
+    return new Map(adaptablePaths(spec).map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place]));
   };
-};
-
-/** The linear layers of U-Net and text encoder. */
-export const linearsOf = (base: Base): ModelPlaces => placesAt(base, linearPaths);
-/** Their linear layers and convolutions: what adapters can be put on. */
-export const placesOf = (base: Base): ModelPlaces => placesAt(base, adaptablePaths);
+  return { unet: of(specs.unet), text: of(specs.text) };
+}
+/** The linear layers alone. */
+export const linearsOf = (base: Base): ModelPlaces =>
+  mapNetworks((places) => new Map([...places].filter(([, place]) => place.length === 2)), placesOf(base));
 
 /** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
 export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>

@@ -1,23 +1,26 @@
 /** What a run works on of its base: the adapted layers, and the side of its pictures. */
 import type { Base } from '../../models/io/base.ts';
+import type { Places } from '../../selora/methods/method.ts';
+import { mapNetworks, type PerNetwork } from '../../selora/networks.ts';
 import { selectTargets } from '../../selora/targets.ts';
 import type { RunConfig } from '../config/config.ts';
-import { mapNetworks } from '../step/state.ts';
-import { linearsOf, placesOf } from './model.ts';
+import { placesOf } from './model.ts';
 import type { ModelPlaces } from './pipeline.ts';
 import { vaeFactor } from './programs.ts';
 
+/** The paths that `--targets` chooses, linears before convolutions. @throws RangeError naming the pattern that matches nothing */
+export function chosenPaths(targets: string, { unet, text }: ModelPlaces): PerNetwork<readonly string[]> {
+  const paths = (places: Places, rank: number) =>
+    [...places].filter(([, place]) => place.length === rank).map(([path]) => path);
+  return selectTargets(targets, paths(unet, 2), paths(text, 2), paths(unet, 4));
+}
+
 /** The layers of a run that adapters are on, in the order of the model. */
-export function targetsOf(base: Base, c: RunConfig): ModelPlaces {
+export function targetsOf(base: Base, c: Pick<RunConfig, 'targets' | 'trainTextEncoder'>): ModelPlaces {
   const all = placesOf(base);
-  const linears = linearsOf(base);
-  const chosen = selectTargets(
-    c.targets,
-    [...linears.unet.keys()],
-    c.trainTextEncoder ? [...linears.text.keys()] : [],
-    [...all.unet.keys()].filter((path) => !linears.unet.has(path)),
-  );
-  return mapNetworks((places, n) => new Map([...places].filter(([path]) => chosen[n].includes(path))), all);
+  const trained = c.trainTextEncoder ? all : { ...all, text: new Map() };
+  const chosen = mapNetworks((paths) => new Set(paths), chosenPaths(c.targets, trained));
+  return mapNetworks((places, n) => new Map([...places].filter(([path]) => chosen[n].has(path))), all);
 }
 
 /** pixels along a side: as told, or the base's own. @throws RangeError for a side the VAE cannot halve often enough */

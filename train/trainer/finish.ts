@@ -57,23 +57,20 @@ const TIMES = 3;
 
 /** Real, reconstructed, base and adapted pictures of the first held-out reports; base and adapted start from the same noise. */
 async function drawPictures(f: Finish, adapters: LoadedAdapters) {
-  const { config: c, model, data, clock } = f;
-  const { pipeline } = model;
+  const { config: c, data, clock } = f;
+  const { pipeline } = f.model;
   const held: readonly RunPair[] = [...data.test, ...data.validation];
   const chosen = held.slice(0, data.train[0]?.findings ? Math.max(c.samples, c.obedience) : c.samples);
   const generate = createGenerator(f.backend, pipeline.configs);
   const texts = chosen.map((p) => p.text);
   const options = pictureOptions(c, f.side, texts.length);
   const base = await clock.time('sample pictures', () => generate(pipeline, texts, options));
-  const adapted = [
-    await clock.time('sample pictures', () => generate(adaptedPipeline(pipeline, adapters, f.backend), texts, options)),
-  ];
+  const model = adaptedPipeline(pipeline, adapters, f.backend);
+  const adapted = [await clock.time('sample pictures', () => generate(model, texts, options))];
   const shown = texts.slice(0, c.samples);
   for (let again = 1; again < TIMES && shown.length > 0; again++)
     adapted.push(
-      await clock.time('sample pictures', () =>
-        generate(adaptedPipeline(pipeline, adapters, f.backend), shown, pictureOptions(c, f.side, shown.length, again)),
-      ),
+      await clock.time('sample pictures', () => generate(model, shown, pictureOptions(c, f.side, shown.length, again))),
     );
   const real = await Promise.all(chosen.map((p) => p.pixels()));
   const autoencoder = await clock.time('reconstruct pictures', () => reconstruct(f.backend, pipeline, real, f.side));

@@ -187,10 +187,10 @@ async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io
     const longer = newLength(config, { done: checkpoint?.info.step ?? 0, from, to });
     await refuseGone('base', config);
     const base = await openBaseAt(config.base);
-    refuseUnfit(config, base);
+    const initial = checkpoint ? undefined : await initialAdapter(config, base);
+    refuseUnfit(config, base, initial);
     const made = await madeFrom(config, found, base, clock);
     const note = checkpoint && refuseOtherBase(folder, checkpoint.info, made.origin);
-    const initial = checkpoint ? undefined : await initialAdapter(config, base);
     return await withBackend(config, io, async (backend) => {
       for (const line of [run.note, longer, note]) if (line !== undefined) print(io, line);
       const changed = await changeConfig(run, config as unknown as Json);
