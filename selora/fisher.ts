@@ -17,16 +17,15 @@ export const fisherByRank = (g: PerSample): { readonly a: Tensor; readonly b: Te
   a: sum(mean(mul(g.A, g.A), 0), 0),
   b: sum(mean(mul(g.B, g.B), 0), 1),
 });
-/**
- * What a test measures of every entry of A and B, gᵢ the gradient of sample i:
- *   fisher   mean gᵢ²              eq. 3
- *   batch    (mean gᵢ)²            the published code; vanishes where samples disagree
- *   signal   fisher, and the new row's (mean gᵢ)² for the criterion `fi-snr`
- *   natural  (mean gᵢ)²/mean gᵢ²   natural expansion score with a diagonal Fisher matrix, for `loss-decrease`
- */
-export type Measure = 'fisher' | 'batch' | 'signal' | 'natural';
-/** One number per rank: columns of A, rows of B; `signal` also of rows of B. */
-export type RankSums<T> = { readonly a: T; readonly b: T; readonly signal?: T };
+/** One number per rank. */
+export type RankSums<T> = {
+  /** columns of A */
+  readonly a: T;
+  /** rows of B */
+  readonly b: T;
+  /** rows of B, where something else than `b` counts as a new one's */
+  readonly gain?: T;
+};
 
 /** Squares of mean gradients A[d_in, r], B[r, d_out], summed by rank. */
 export const squaresByRank = ({ A, B }: Adapter): RankSums<Tensor> => ({
@@ -53,36 +52,44 @@ export const fisherScore = (g: PerSample): Tensor => {
 };
 /** What a test measured of one module. */
 export interface Scores {
-  /** FI of the trained ranks: columns of A, rows of B */
+  /** FI of the trained ranks, columns of A */
   readonly fiA: number;
+  /** and rows of B */
   readonly fiB: number;
   /** FI of the candidate's row of B */
   readonly fiNew: number;
-  /** what counts as gain instead of fiNew: its share that is signal */
+  /** what counts as gain instead of fiNew, such as its share that is signal */
   readonly gain?: number;
 }
 /** Scores of a module from the sums by rank: ranks below `rank` are trained, `rank` itself is the candidate. */
-export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: number, signal?: ArrayLike<number>): Scores {
+export function scoresOf(a: ArrayLike<number>, b: ArrayLike<number>, rank: number, gain?: ArrayLike<number>): Scores {
   let [fiA, fiB] = [0, 0];
   for (let i = 0; i < rank; i++) {
     fiA += a[i]!;
     fiB += b[i]!;
   }
-  return { fiA, fiB, fiNew: b[rank]!, ...(signal ? { gain: signal[rank]! } : {}) };
+  return { fiA, fiB, fiNew: b[rank]!, ...(gain ? { gain: gain[rank]! } : {}) };
 }
 
 /** What a test decided about one module, and from which numbers: one row of the expansion log. */
 export interface Decision {
+  /** its path, with the network before it */
   readonly module: string;
-  /** shares of A and of B in fiOriginal */
+  /** share of A in fiOriginal */
   readonly fiA: number;
+  /** share of B */
   readonly fiB: number;
+  /** FI without the candidate */
   readonly fiOriginal: number;
+  /** FI with it */
   readonly fiExpanded: number;
+  /** what is compared with λ */
   readonly ratio: number;
+  /** whether it grows */
   readonly expanded: boolean;
   /** passed the threshold but not the rank budget */
   readonly overBudget: boolean;
+  /** its rank after the test */
   readonly rankAfter: number;
   /** the key K was drawn from */
   readonly key: string;
@@ -90,7 +97,7 @@ export interface Decision {
 
 /**
  * ratio = FI_expanded/FI_original = 1 + FI(new row)/FI(original); 1 when both are zero, +∞ when only the original is.
- * Where the scores name a gain it takes FI(new row)'s place: 1 + ρ·FI(new row)/FI(original), ρ = ‖mean gᵢ‖²/mean‖gᵢ‖².
+ * Where the scores name a gain it takes FI(new row)'s place.
  * @throws RangeError naming the module when a score is not finite.
  */
 export function ratioOf(module: string, s: Scores): number {

@@ -68,7 +68,7 @@ export function drawPublished(
 
 /** Scores of every module from the sums of a test. */
 export const scoresFrom = (sums: HostSums, ranks: Ranks): PerModule<Scores> =>
-  mapModules(({ a, b, signal }, path, n) => scoresOf(a, b, ranks[n][path]!, signal), sums);
+  mapModules(({ a, b, gain }, path, n) => scoresOf(a, b, ranks[n][path]!, gain), sums);
 
 /** Decides which modules grow; one budget for both networks. */
 export function judge(

@@ -21,13 +21,14 @@ export { attach } from './attach.ts';
 
 // ── where a rank is missing, and growing it ────────────────────────────────────────────────────────────────────────
 
+export type { Criterion } from './criteria/criterion.ts';
+export { CRITERIA } from './criteria/index.ts';
 export { candidate, expandAdapter } from './expand.ts';
 export {
   type Decision,
   decide,
   fisherByRank,
   fisherScore,
-  type Measure,
   naturalByRank,
   type PerSample,
   type RankSums,

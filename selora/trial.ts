@@ -1,8 +1,7 @@
-/** Candidate columns tried in free ranks of a padded adapter: in place, out of the update, measured, installed. */
-import { add, dot, mapTree, max, mean, mul, reshape, sub, sum, type Tensor, type Tree } from '../core/index.ts';
+/** Candidate columns tried in free ranks of a padded adapter: in place, out of the update, installed. */
+import { add, dot, mapTree, max, mul, reshape, sub, sum, type Tensor } from '../core/index.ts';
 import type { Adapter } from './adapter.ts';
-import { fisherByRank, type Measure as MeasureName, naturalByRank, type RankSums, squaresByRank } from './fisher.ts';
-import type { Measure, Slot } from './methods/method.ts';
+import type { Slot } from './methods/method.ts';
 
 /** Candidates, one or several: their columns K[d_in, k] and the free ranks they are tried in, a one-hot row each [k, c]. */
 export type Trial = { readonly K: Tensor; readonly slot: Tensor };
@@ -36,16 +35,3 @@ export function installed(slot: Slot<Adapter>, { K, slot: at }: Trial, restart: 
   const kept = mapTree((x: Tensor) => mul(x, stays), { m: slot.m, v: slot.v });
   return { p, ...kept, age: mul(slot.age, stays) };
 }
-
-const fisher = fisherByRank as (g: Adapter) => Tree<Tensor>;
-type Kept = RankSums<Tensor>;
-/** What each measure keeps of the gradients of samples, and the sums by rank it makes of that. */
-export const measures: { readonly [name in MeasureName]: Measure<Adapter, RankSums<Tensor>> } = {
-  fisher: { samples: fisher, scores: (_g, kept) => kept as Kept },
-  batch: { scores: (g) => squaresByRank(g) },
-  signal: { samples: fisher, scores: (g, kept) => ({ ...(kept as Kept), signal: squaresByRank(g).b }) },
-  natural: {
-    samples: ({ A, B }) => ({ A: mean(mul(A, A), 0), B: mean(mul(B, B), 0) }),
-    scores: (g, kept) => naturalByRank(g, kept as Adapter),
-  },
-};

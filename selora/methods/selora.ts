@@ -2,12 +2,15 @@
 import { z } from 'zod';
 import type { HostArray, Tensor } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
-import type { Measure, RankSums } from '../fisher.ts';
+import type { Criterion } from '../criteria/criterion.ts';
+import { fiRatio } from '../criteria/fi-ratio.ts';
+import { CRITERIA } from '../criteria/index.ts';
+import type { RankSums } from '../fisher.ts';
 import { paperTest, publishedTest } from '../growth.ts';
 import type { Memory } from '../smooth.ts';
-import { installed, measures, type Trial, withCandidate, withoutCandidate } from '../trial.ts';
+import { installed, type Trial, withCandidate, withoutCandidate } from '../trial.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
-import { Field, type MethodOf } from './method.ts';
+import { Field, type Measure, type MethodOf } from './method.ts';
 import { gainA, rank, ranks, scale, told } from './settings.ts';
 
 const positive = z.int().min(1).max(1e9);
@@ -42,7 +45,7 @@ const settings = {
     value: 'how',
     help: 'timesteps of the batches of a test: as always, or one from each of equally likely layers',
   }),
-  criterion: told(z.enum(['fi-ratio', 'fi-snr', 'loss-decrease']).default('fi-ratio'), {
+  criterion: told(z.enum(CRITERIA.map(({ name }) => name)).default(fiRatio.name), {
     group,
     help: 'what is compared with lambda; fi-ratio is the paper',
   }),
@@ -54,18 +57,15 @@ const settings = {
 };
 type Selora = z.output<z.ZodObject<typeof settings>>;
 
+const criterionOf = (c: Pick<Selora, 'criterion'>): Criterion => CRITERIA.find(({ name }) => name === c.criterion)!;
 /** What has to be measured for a run's criterion. */
-export const measureOf = (c: Pick<Selora, 'fisher' | 'criterion'>): Measure =>
-  c.criterion === 'fi-snr'
-    ? 'signal'
-    : c.criterion === 'loss-decrease'
-      ? 'natural'
-      : c.fisher === 'batch'
-        ? 'batch'
-        : 'fisher';
+export function measureOf(c: Pick<Selora, 'fisher' | 'criterion'>): Measure<Adapter, RankSums<Tensor>> {
+  const { perSample, batch } = criterionOf(c);
+  return (c.fisher === 'batch' && batch) || perSample;
+}
 
 /** What the published code does nothing like. */
-const PLAIN = { fiBatches: 1, fiEma: 0, criterion: 'fi-ratio' } as const;
+const PLAIN = { fiBatches: 1, fiEma: 0, criterion: fiRatio.name } as const;
 const score = z.number();
 
 /**
@@ -80,9 +80,10 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
   ...lowRank,
   problem(c) {
     const wrong = (path: string, message: string) => ({ path, message });
-    if (c.criterion !== 'fi-ratio' && c.fisher === 'batch')
+    const compares = criterionOf(c).batch === undefined;
+    if (compares && c.fisher === 'batch')
       return wrong('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
-    if (c.criterion !== 'fi-ratio' && c.batch * c.fiBatches < 2)
+    if (compares && c.batch * c.fiBatches < 2)
       return wrong('criterion', `${c.criterion} needs two samples or more: raise --batch or --fi-batches`);
     if (c.compat !== 'published-code') return undefined;
     if (c.fisher !== 'batch') return wrong('fisher', '--compat published-code squares the batch gradient: batch');
@@ -109,7 +110,7 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
     trial: (place, room) => ({ K: new Field([inputsOf(place), 1]), slot: new Field([1, room], 1) }),
     place: withCandidate,
     settle: withoutCandidate,
-    measure: (c) => measures[measureOf(c)],
+    measure: measureOf,
     install: (slot, trial, c) => installed(slot, trial, c.compat === 'published-code'),
     test: (passes, now, c) => (c.compat === 'published-code' ? publishedTest : paperTest)(passes, now, c),
     memory: z.object({

@@ -17,8 +17,11 @@ import { textEncoder } from '../../../models/clip/text-encoder.ts';
 import { unet } from '../../../models/unet/index.ts';
 import type { Adapter, Adapters } from '../../../selora/adapter.ts';
 import { attach } from '../../../selora/attach.ts';
+import { fiRatio } from '../../../selora/criteria/fi-ratio.ts';
+import { fiSnr } from '../../../selora/criteria/fi-snr.ts';
+import { lossDecrease } from '../../../selora/criteria/loss-decrease.ts';
 import { expandAdapter } from '../../../selora/expand.ts';
-import { type Decision, type Measure, ratioOf, scoresOf } from '../../../selora/fisher.ts';
+import { type Decision, ratioOf, scoresOf } from '../../../selora/fisher.ts';
 import { measureOf } from '../../../selora/methods/selora.ts';
 import { type Memory, smooth } from '../../../selora/smooth.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
@@ -124,7 +127,7 @@ describe('what a test measures', () => {
         // fi-snr: FI of the new row times ‖mean gᵢ‖²/mean‖gᵢ‖²
         const rho = sumBy(w.B, 2, (m) => m * m) / sumBy(w.B, 2, (_, s) => s);
         const gain = sumBy(w.B, 2, of) * (measure === 'signal' ? rho : 1);
-        close(ratioOf(path, scoresOf(got.a, got.b, 2, got.signal)), 1 + gain / original, 1e-12, `${path} ratio`);
+        close(ratioOf(path, scoresOf(got.a, got.b, 2, got.gain)), 1 + gain / original, 1e-12, `${path} ratio`);
       }
   });
 
@@ -143,7 +146,7 @@ describe('what a test measures', () => {
       const alone = await programs.readSums(programs.scores(fresh(), base.f64, cut, candidates));
       for (const n of networks)
         for (const [path, want] of Object.entries(union[n]))
-          for (const side of ['a', 'b', ...(measure === 'signal' ? (['signal'] as const) : [])] as const)
+          for (const side of ['a', 'b', ...(measure === 'signal' ? (['gain'] as const) : [])] as const)
             for (const [rank, v] of want[side]!.entries()) {
               close(sums[n][path]![side]![rank]!, v, 1e-8, `${path} ${side}[${rank}]`);
               close(alone[n][path]![side]![rank]!, v, 1e-8, `${path} ${side}[${rank}] alone`);
@@ -155,11 +158,11 @@ describe('what a test measures', () => {
   );
 
   test('each criterion asks for its measure', () => {
-    const of = (line: Record<string, unknown>): Measure => measureOf(resolveConfig({ data: 'x', ...line }));
-    expect(of({})).toBe('fisher');
-    expect(of({ fisher: 'batch' })).toBe('batch');
-    expect(of({ criterion: 'fi-snr' })).toBe('signal');
-    expect(of({ criterion: 'loss-decrease' })).toBe('natural');
+    const of = (line: Record<string, unknown>) => measureOf(resolveConfig({ data: 'x', ...line }));
+    expect(of({})).toBe(fiRatio.perSample);
+    expect(of({ fisher: 'batch' })).toBe(fiRatio.batch);
+    expect(of({ criterion: 'fi-snr' })).toBe(fiSnr.perSample);
+    expect(of({ criterion: 'loss-decrease' })).toBe(lossDecrease.perSample);
   });
 });
 

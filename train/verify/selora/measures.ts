@@ -94,7 +94,7 @@ export async function* verifyMeasures(
         const [got, { A, B }] = [sums[network][path]!, wanted[network][path]!];
         const rank = rankOf(checked[network][path]!);
         if (measure === 'signal')
-          return Math.abs(got.signal![rank]! - B.batch[rank]!) / Math.sqrt(B.batch[rank]! * B.fisher[rank]!);
+          return Math.abs(got.gain![rank]! - B.batch[rank]!) / Math.sqrt(B.batch[rank]! * B.fisher[rank]!);
         const both = (of: 'fisher' | 'batch' | 'natural') => total(A[of]) + total(B[of]);
         const found = total(got.a) + total(got.b);
         if (measure === 'natural') return Math.abs(found - both('natural')) / (A.entries + B.entries);
