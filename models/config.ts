@@ -192,9 +192,13 @@ export type TextEncoderConfig = Readonly<z.output<typeof textEncoderSchema>>;
 
 /** The configurations of one model, checked one by one (`parseConfig`) and against each other (`checkTogether`). */
 export type ModelConfigs = {
+  /** of `unet/config.json` */
   readonly unet: UNetConfig;
+  /** of `vae/config.json` */
   readonly vae: VaeConfig;
+  /** of `text_encoder/config.json` */
   readonly textEncoder: TextEncoderConfig;
+  /** of `scheduler/scheduler_config.json` */
   readonly scheduler: SchedulerConfig;
 };
 

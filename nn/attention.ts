@@ -4,9 +4,13 @@ import type { Param } from './spec.ts';
 
 /** diffusers `Attention`: projections of queries, keys, values and results. */
 export type Attention<T = Tensor> = {
+  /** makes the queries */
   readonly to_q: Linear<T>;
+  /** makes the keys, from the context */
   readonly to_k: Linear<T>;
+  /** makes the values, from the context */
   readonly to_v: Linear<T>;
+  /** takes the heads' results together */
   readonly to_out: readonly [Linear<T>];
 };
 

@@ -3,7 +3,12 @@ import type { LowRank } from './linear.ts';
 import { fanIn, Param } from './spec.ts';
 
 /** Kernel [kh, kw, in, out] (checkpoints: [out, in, kh, kw]), bias [out]. */
-export type Conv<T = Tensor> = { readonly weight: T; readonly bias: T };
+export type Conv<T = Tensor> = {
+  /** [kh, kw, in, out] */
+  readonly weight: T;
+  /** [out] */
+  readonly bias: T;
+};
 
 /** Zeros around the picture: [[top, bottom], [left, right]], or the same on all sides. */
 export type Padding = number | readonly [readonly [number, number], readonly [number, number]];
@@ -18,7 +23,14 @@ export function convSpec(inputs: number, outputs: number, size: number): Conv<Pa
 }
 
 /** A convolution with or without adapter: A a kernel [kh, kw, in, r] of the same size, B [r, out]. */
-export type AdaptedConv = { readonly weight: Tensor; readonly bias?: Tensor; readonly adapter?: LowRank };
+export type AdaptedConv = {
+  /** [kh, kw, in, out] */
+  readonly weight: Tensor;
+  /** [out] */
+  readonly bias?: Tensor;
+  /** what is added to the weight */
+  readonly adapter?: LowRank;
+};
 
 /**
  * x[n, h, w, in] → x∗W + b + scale·(x∗A)·B  [n, h', w', out]; by default stride 1 and padding that keeps the size.

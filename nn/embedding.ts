@@ -2,7 +2,10 @@ import { asFloat, cast, concat, cos, gather, mul, pad, reshape, sin, type Tensor
 import { gaussian, Param } from './spec.ts';
 
 /** A table of vectors [count, width]. */
-export type Embedding<T = Tensor> = { readonly weight: T };
+export type Embedding<T = Tensor> = {
+  /** [count, width] */
+  readonly weight: T;
+};
 
 /** Specification of a table of `count` vectors, normal with the given deviation. */
 export const embeddingSpec = (count: number, width: number, std = 1): Embedding<Param> => ({

@@ -2,13 +2,28 @@ import { add, asFloat, dot, mul, reshape, ShapeError, swap, type Tensor } from '
 import { fanIn, type Init, Param } from './spec.ts';
 
 /** Weight [out, in] as PyTorch stores it, bias [out]. */
-export type Linear<T = Tensor> = { readonly weight: T; readonly bias?: T };
+export type Linear<T = Tensor> = {
+  /** [out, in] */
+  readonly weight: T;
+  /** [out] */
+  readonly bias?: T;
+};
 
 /** A low-rank addition to a weight: ΔW = scale·(A·B)ᵀ with A [in, r] (of a convolution [kh, kw, in, r]), B [r, out]. */
-export type LowRank = { readonly A: Tensor; readonly B: Tensor; readonly scale: number | Tensor };
+export type LowRank = {
+  /** [in, r], of a convolution [kh, kw, in, r] */
+  readonly A: Tensor;
+  /** [r, out] */
+  readonly B: Tensor;
+  /** a factor, the same for every rank */
+  readonly scale: number | Tensor;
+};
 
 /** A linear layer with or without adapter. Every `Linear` is one, so models need not know about adapters. */
-export type AdaptedLinear = Linear & { readonly adapter?: LowRank };
+export type AdaptedLinear = Linear & {
+  /** what is added to the weight */
+  readonly adapter?: LowRank;
+};
 
 /** Specification of a linear layer; PyTorch's default start unless `init` says otherwise. */
 export function linearSpec(

@@ -2,7 +2,12 @@ import { groupNorm as coreGroupNorm, layerNorm as coreLayerNorm, type Tensor } f
 import { constant, Param } from './spec.ts';
 
 /** Scale and shift per channel. */
-export type Norm<T = Tensor> = { readonly weight: T; readonly bias: T };
+export type Norm<T = Tensor> = {
+  /** the scale of each channel [c] */
+  readonly weight: T;
+  /** the shift of each channel [c] */
+  readonly bias: T;
+};
 
 /** Specification of scale and shift of `channels` channels: 1 and 0, so that a fresh norm only normalises. */
 export const normSpec = (channels: number): Norm<Param> => ({

@@ -21,13 +21,19 @@ const sources = (from: number, to: number): Tensor =>
   tensor(Int32Array.from({ length: to }, (_, i) => Math.floor((i * from) / to)));
 
 /** diffusers `Upsample2D`: nearest, then a 3×3 convolution. */
-export type Upsampler<T = Tensor> = { readonly conv: Conv<T> };
+export type Upsampler<T = Tensor> = {
+  /** after the picture was made larger */
+  readonly conv: Conv<T>;
+};
 /** x[n, h, w, c] → [n, 2h, 2w, c] (or `size`): nearest, then the convolution. @throws ShapeError. cost as `conv2d` */
 export const upsample = (p: Upsampler, x: Tensor, size?: readonly [number, number]): Tensor =>
   conv2d(p.conv, upsampleNearest(x, size));
 
 /** diffusers `Downsample2D`: 3×3 convolution with stride 2. `around`: one zero on all sides; `after`: right and below. */
-export type Downsampler<T = Tensor> = { readonly conv: Conv<T> };
+export type Downsampler<T = Tensor> = {
+  /** the one that makes the picture smaller */
+  readonly conv: Conv<T>;
+};
 /** x[n, h, w, c] → [n, h/2, w/2, c] for even sides. @throws ShapeError. cost as `conv2d` */
 export const downsample = (p: Downsampler, x: Tensor, zeros: 'around' | 'after'): Tensor =>
   conv2d(p.conv, x, {

@@ -7,11 +7,17 @@ import type { Param } from './spec.ts';
 
 /** diffusers `ResnetBlock2D`. The shortcut is there where the number of channels changes. */
 export type Resnet<T = Tensor> = {
+  /** before the first convolution */
   readonly norm1: Norm<T>;
+  /** changes the number of channels */
   readonly conv1: Conv<T>;
+  /** adds the time embedding to every pixel */
   readonly time_emb_proj?: Linear<T>;
+  /** before the second convolution */
   readonly norm2: Norm<T>;
+  /** keeps the number of channels */
   readonly conv2: Conv<T>;
+  /** 1×1, where the number of channels changes */
   readonly conv_shortcut?: Conv<T>;
 };
 

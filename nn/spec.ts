@@ -7,10 +7,24 @@ import type { Tensor } from '../core/index.ts';
 
 /** How a fresh parameter is filled. */
 export type Init =
-  | { readonly kind: 'constant'; readonly value: number }
-  /** uniform in [−bound, bound) */
-  | { readonly kind: 'uniform'; readonly bound: number }
-  | { readonly kind: 'normal'; readonly std: number };
+  | {
+      /** the same number everywhere */
+      readonly kind: 'constant';
+      /** that number */
+      readonly value: number;
+    }
+  | {
+      /** uniform in [−bound, bound) */
+      readonly kind: 'uniform';
+      /** the largest magnitude */
+      readonly bound: number;
+    }
+  | {
+      /** normal around 0 */
+      readonly kind: 'normal';
+      /** standard deviation */
+      readonly std: number;
+    };
 
 /** What a parameter belongs to; adapters go on `linear` and `conv`. */
 export type LayerKind = 'linear' | 'conv' | 'norm' | 'embedding';
@@ -19,7 +33,9 @@ export type LayerKind = 'linear' | 'conv' | 'norm' | 'embedding';
 export class Param {
   /** as PyTorch stores it: linear [out, in], convolution [out, in, kh, kw] */
   readonly shape: readonly number[];
+  /** what it belongs to */
   readonly layer: LayerKind;
+  /** how it starts */
   readonly init: Init;
   constructor(layer: LayerKind, shape: readonly number[], init: Init) {
     this.layer = layer;

@@ -5,7 +5,12 @@
 import { type Tensor, tensor, threefry } from '../core/index.ts';
 
 /** One low-rank addition: A[d_in, r] and B[r, d_out] of one linear layer. */
-export type Adapter = { readonly A: Tensor; readonly B: Tensor };
+export type Adapter = {
+  /** [d_in, r] */
+  readonly A: Tensor;
+  /** [r, d_out] */
+  readonly B: Tensor;
+};
 /** module path → adapter, e.g. `down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k` */
 export type Adapters = { readonly [path: string]: Adapter };
 
@@ -40,6 +45,7 @@ export const keyText = (k: HostKey): string => k.map((w) => w.toString(16).padSt
 
 /** Init gain: `a` of Kaiming's leaky slope. 0 (the authors') gives variance 2/d_in, √5 (PEFT's) gives 1/(3·d_in). */
 export interface KaimingGain {
+  /** a */
   readonly a: number;
 }
 /**

@@ -3,6 +3,7 @@ import type { Scores } from './fisher.ts';
 
 /** Sums of a module's tests, each weighted by (1 − β)·β^age, and how many tests went in. */
 export interface Memory extends Scores {
+  /** how many tests went in */
   readonly tests: number;
 }
 

@@ -6,6 +6,7 @@ import type { Op, Tensor } from '../ir/tensor.ts';
 export interface Graph {
   /** leaves that `run` is given values for, in order */
   readonly inputs: readonly Tensor[];
+  /** what `run` returns, in order */
   readonly outputs: readonly Tensor[];
   /** all nodes (first results) except leaves, inputs first */
   readonly order: readonly Tensor[];
@@ -15,9 +16,11 @@ export interface Graph {
 
 /** One kernel of a program: what it computes and costs. */
 export interface KernelReport {
+  /** the op or the kernel's kind */
   readonly name: string;
   /** what it computes, as text */
   readonly detail: string;
+  /** floating-point operations */
   readonly flops: number;
   /** bytes read and written at least */
   readonly bytes: number;
@@ -29,7 +32,9 @@ export interface KernelReport {
 
 /** A stage of compilation, to read and as plain data for JSON. */
 export interface Stage {
+  /** for reading */
   readonly text: string;
+  /** the same as plain data */
   readonly data: unknown;
 }
 
@@ -64,6 +69,7 @@ export type BackendName = 'cpu' | 'wasm' | 'webgpu' | 'gpujs';
 
 /** A place for bytes and a way to turn graphs into programs. `close` ends its threads and frees its device. */
 export interface Backend<S = unknown> {
+  /** what it is opened by */
   readonly name: BackendName;
   /** the machine or adapter behind it, in words */
   readonly device: string;

@@ -25,9 +25,13 @@ export interface CompileOptions {
 
 /** What becomes of a function on its way to a program; the last two where the backend runs kernels. */
 export interface Stages {
+  /** the graph as it was written */
   readonly traced: Stage;
+  /** after the simplifier's rules */
   readonly simplified: Stage;
+  /** as kernels */
   readonly lowered?: Stage;
+  /** kernels with the memory they work on */
   readonly planned?: Stage;
 }
 const graphStage = (tree: Tree<Tensor>): Stage => ({ text: print(tree), data: toGraph(tree) });

@@ -19,8 +19,11 @@ import { computes, type ModuleOf, modulesOf } from './modules.ts';
 /** A value of a checked program is NaN or infinite; fields say which and where. */
 export class NonFiniteError extends CoreError {
   override name = 'NonFiniteError';
+  /** the op that made it */
   readonly op: string;
+  /** the path of the module it works for, where known */
   readonly module: string | undefined;
+  /** that of the spoilt tensor */
   readonly shape: Shape;
   /** coordinates of the first such element; the first one counts samples where the batch is the first axis */
   readonly position: readonly number[];

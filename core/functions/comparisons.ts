@@ -65,6 +65,7 @@ export const isNan = (x: Tensor): Tensor => not(maximum(finite(x), isInf(x)));
 
 /** What differentiating a step function means: `refuse` (default) is a MissingRuleError, `zero` its derivative, 0 almost everywhere. */
 export interface StepOptions {
+  /** default `refuse` */
   readonly gradient?: 'refuse' | 'zero';
 }
 const constant = (x: Tensor, { gradient = 'refuse' }: StepOptions): Tensor =>

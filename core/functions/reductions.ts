@@ -61,6 +61,7 @@ const rootOf = (x: Tensor): Tensor => select(equal(x, 0), 0, sqrt(select(equal(x
 export interface VarianceOptions {
   /** taken off the number of values that is divided by; 1 for the unbiased estimate */
   readonly correction?: number;
+  /** keep reduced axes with size 1; default false */
   readonly keepdims?: boolean;
 }
 /** `variance(x[2,3], 1)` → [2]: y = Σ(x − mean x)²/(n − correction) (numpy.var). @throws ShapeError for integers. Cost: two reads. */

@@ -13,6 +13,7 @@ import { logicalOr, notEqual } from './comparisons.ts';
 
 /** Windows of a pooling: one entry for each axis between samples and channels. */
 export interface Windows {
+  /** its size along each axis */
   readonly window: readonly number[];
   /** default: the window's size, so that windows lie side by side */
   readonly stride?: readonly number[];
@@ -76,9 +77,13 @@ export function averagePool(
 
 /** What `conv1d` may be told; left out: stride 1, no padding, one group, neighbouring taps. */
 export interface Conv1dOptions {
+  /** positions from one window to the next; default 1 */
   readonly stride?: number;
+  /** zeros before and after; default none */
   readonly pad?: readonly [number, number];
+  /** parts of the channels that are convolved by themselves; default 1 */
   readonly groups?: number;
+  /** positions from one tap to the next; default 1 */
   readonly dilation?: number;
 }
 /**

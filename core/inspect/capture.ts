@@ -9,7 +9,9 @@ import { pullback } from '../transforms/grad.ts';
 
 /** What `capture` found; recipes, as everything before `evaluate`. */
 export interface Captured<Y> {
+  /** what the function returns */
   readonly value: Y;
+  /** values by path */
   readonly intermediates: Readonly<Record<string, Tensor>>;
   /** derivatives of a scalar value by the intermediates; nothing where the value is no scalar */
   readonly cotangents: Readonly<Record<string, Tensor>>;

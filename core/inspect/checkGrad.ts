@@ -12,16 +12,20 @@ import { grad } from '../transforms/grad.ts';
 
 /** One element of a gradient and what it should be. */
 export interface Worst {
+  /** the leaf */
   readonly path: string;
   /** coordinates in the leaf */
   readonly index: readonly number[];
+  /** what `grad` says */
   readonly got: number;
+  /** what it should be */
   readonly want: number;
   /** |got − want|, as a part of the largest entry of the leaf's gradient (at least of 1) */
   readonly error: number;
 }
 /** What `checkGrad` found. */
 export interface GradReport {
+  /** all errors within tolerance */
   readonly ok: boolean;
   /** in f64, unless the function holds f32 tensors of its own */
   readonly dtype: DType;
@@ -38,6 +42,7 @@ export interface GradReport {
 export interface CheckGradOptions {
   /** backends whose gradient is compared too */
   readonly backends?: readonly Backend[];
+  /** steps h of the differences, tried one after the other */
   readonly steps?: readonly number[];
   /** largest error that is right; default 1e-6 in f64, 1e-2 in f32; of backends 1e-4 */
   readonly tolerance?: number;

@@ -7,6 +7,7 @@ import { host } from './host.ts';
 
 /** Base class of what the core refuses: one line that names op, shapes and what was expected. */
 export class CoreError extends Error {
+  /** the class, as messages show it */
   override name = 'CoreError';
 }
 /** An operand's shape or dtype breaks an op's rule. */

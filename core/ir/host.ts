@@ -7,6 +7,7 @@ import type { WorkerOptions } from 'node:worker_threads';
 
 /** A thread that was started with a source text; it ends by itself. */
 export interface HostWorker {
+  /** sends it a message */
   postMessage(message: unknown): void;
 }
 /** What the core asks of the machine it runs on. Parts a machine lacks are left out. */

@@ -46,21 +46,30 @@ function costOf(node: Tensor): { readonly flops: number; readonly bytes: number 
 
 /** One node of a graph as plain data. Values are named by numbers, in the order of `print`. */
 export interface GraphNode {
+  /** the op's name */
   readonly op: string;
+  /** how the compiler treats it (`Form`) */
   readonly form: string;
   /** the values it reads */
   readonly inputs: readonly number[];
   /** the values it makes */
   readonly outs: readonly { readonly id: number; readonly dtype: DType; readonly shape: Shape }[];
+  /** what the op was told beside its inputs */
   readonly attrs: Readonly<Record<string, unknown>>;
+  /** a parameter's path, an argument's position */
   readonly label?: string;
+  /** floating-point operations, where it computes */
   readonly flops?: number;
+  /** bytes read and written at least, where it computes */
   readonly bytes?: number;
 }
 /** A graph as plain data: nodes, inputs first, and the value of each path of the tree. */
 export interface GraphData {
+  /** inputs first */
   readonly nodes: readonly GraphNode[];
+  /** the value at each path of the tree */
   readonly outputs: readonly { readonly path: string; readonly id: number }[];
+  /** those of all nodes together */
   readonly flops: number;
 }
 /**

@@ -23,13 +23,19 @@ export type Nd = NdArray<HostArray>;
 export interface Tensor<D extends DType = DType> {
   /** creation order; inputs always have smaller ids, so sorting by id is a topological sort */
   readonly id: number;
+  /** what is applied */
   readonly op: Op;
+  /** what it is applied to */
   readonly inputs: readonly Tensor[];
+  /** what the op is told beside its inputs */
   readonly attrs: Attrs;
+  /** the size of each axis */
   readonly shape: Shape;
+  /** the type of every number */
   readonly dtype: D;
   /** all results of this application of the op, in order; `outs[index]` is this tensor */
   readonly outs: readonly Tensor[];
+  /** which of the op's results it is */
   readonly index: number;
   /** a name for messages: a parameter's path, an argument's position */
   readonly label?: string;
@@ -125,17 +131,21 @@ export type Form =
 
 /** An op with loops of its own: how it is differentiated, mapped, treated by the compiler, and its reference kernel. */
 export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
+  /** what kind of op it is */
   readonly kind: 'primitive';
+  /** how the compiler may treat it */
   readonly form: Form;
   /** what every result is where an operand has no elements (a sum over nothing); kernels never see such an operand */
   whenEmpty?(attrs: A): number;
   /** true: where it reads program inputs only, it runs again for every reader instead of keeping its result */
   readonly repeat?: boolean;
+  /** its derivative */
   readonly vjp: Vjp<A> | 'nondifferentiable';
   /** true: its results count as constants, so that nothing behind it needs a derivative */
   readonly stops?: true;
   /** the path its value can be asked for by (`capture`) */
   path?(attrs: A): string;
+  /** how it is mapped over one more axis (`vmap`) */
   readonly batch: BatchRule<A>;
   /** the definition, as plain loops over ndarray views; outputs arrive zeroed and contiguous */
   cpu(inputs: readonly Nd[], attrs: A, outs: readonly Nd[]): void;
@@ -143,6 +153,7 @@ export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
 
 /** An op written in other ops, with closed forms and kernels of its own where they pay. */
 export interface Composite<A extends Attrs = Attrs> extends OpCommon<A> {
+  /** what kind of op it is */
   readonly kind: 'composite';
   /** the meaning, in other ops; a backend without a kernel runs this */
   body(inputs: readonly Tensor[], attrs: A): readonly Tensor[];

@@ -13,9 +13,11 @@ import { padTo } from './slice.ts';
 
 /** What a convolution is beside its two inputs: stride, padding, groups. */
 export interface ConvAttrs {
+  /** pixels from one window to the next: down, right */
   readonly stride: readonly [number, number];
   /** zeros put around the picture: [[top, bottom], [left, right]] */
   readonly pad: readonly [readonly [number, number], readonly [number, number]];
+  /** parts of the channels that are convolved by themselves */
   readonly groups: number;
 }
 /** `size` is the spatial size of the result: [h, w] of x for convInput, [kh, kw] of w for convKernel. */

@@ -51,6 +51,7 @@ export type ClipLayer<T = Tensor> = {
 
 /** transformers `CLIPTextModel`. */
 export type TextEncoder<T = Tensor> = {
+  /** embeddings, layers and the last norm, under the name of the checkpoints */
   readonly text_model: {
     readonly embeddings: { readonly token_embedding: Embedding<T>; readonly position_embedding: Embedding<T> };
     readonly encoder: { readonly layers: readonly ClipLayer<T>[] };

@@ -12,8 +12,11 @@ import { bpe, mergeTable } from './bpe.ts';
 export type TokenizerConfig = {
   /** Length of every encoding, start and end included. */
   readonly maxLength: number;
+  /** Stands before every text. */
   readonly start: string;
+  /** Stands behind every text. */
   readonly end: string;
+  /** Fills what is left of `maxLength`. */
   readonly pad: string;
   /** Stands for symbols outside the vocabulary. */
   readonly unknown: string;
@@ -40,12 +43,14 @@ export type Encoding = {
 
 /** Texts → ids by one vocabulary. Remembers words it has met; that changes no result. */
 export type Tokenizer = {
+  /** What it was made from. */
   readonly config: TokenizerConfig;
   /** Largest id + 1. */
   readonly vocabularySize: number;
   /** Ids of the text alone, uncut. */
   readonly tokenize: (text: string) => number[];
   /**
+   * A text as the ids the text encoder reads.
    * @param chunks a long text goes on in so many pieces of `maxLength` ids, each with a start and an end of its own
    * @throws RangeError for several chunks where padding is not the end symbol
    * @example encode('Chest X-ray').ids // Int32Array(77) [49406, 10563, 343, 268, 3077, 49407, 49407, …]

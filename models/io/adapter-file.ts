@@ -23,8 +23,11 @@ export type AdapterModule = {
   readonly A: Float32Array;
   /** [r, d_out], row-major. */
   readonly B: Float32Array;
+  /** r. */
   readonly rank: number;
+  /** Width of the module's input. */
   readonly dIn: number;
+  /** Width of its output. */
   readonly dOut: number;
   /** ΔW = scale · A·B. */
   readonly scale: number;

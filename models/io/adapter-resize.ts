@@ -4,6 +4,7 @@ import type { AdapterFile, AdapterModule } from './adapter-file.ts';
 
 /** A module at another rank and how much of it is left. */
 export type ResizedModule = {
+  /** the module at the new rank */
   readonly module: AdapterModule;
   /** ‖ΔW after‖² / ‖ΔW before‖²; 1 where ΔW is zero */
   readonly kept: number;

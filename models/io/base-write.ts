@@ -8,11 +8,13 @@ import { type TensorOut, writeSafetensors } from './safetensors-write.ts';
 
 /** Everything that a model folder is written from. */
 export type BaseOut = {
+  /** The configurations of the parts. */
   readonly configFiles: Omit<ConfigFiles, 'modelIndex'>;
   /** Bytes of those that were read from a folder and are to be written as they were. */
   readonly configBytes?: ReadonlyMap<string, Uint8Array>;
   /** `vocab.json`, `merges.txt`, `tokenizer_config.json` …: name → bytes. */
   readonly tokenizerFiles: ReadonlyMap<string, Uint8Array>;
+  /** Of each part: name in the checkpoint → tensor. */
   readonly weights: Readonly<Record<Part, ReadonlyMap<string, TensorOut>>>;
 };
 

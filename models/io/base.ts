@@ -37,13 +37,17 @@ export type ConfigFiles = {
 
 /** An opened base model: everything is known but the values of its weights, which are read when asked for. */
 export type Base = {
+  /** The folder or file, as it was given. */
   readonly path: string;
+  /** Its configurations, checked. */
   readonly configs: ModelConfigs;
+  /** The same as they stand in the files. */
   readonly configFiles: ConfigFiles;
   /** The same files' bytes, by path in the folder: written again they keep the spelling of their numbers. */
   readonly configBytes: ReadonlyMap<string, Uint8Array>;
   /** Undefined for a single file opened without a folder: CLIP's own vocabulary is meant. */
   readonly tokenizer: TokenizerFiles | undefined;
+  /** The weights of each network. */
   readonly parts: Readonly<Record<Part, WeightSource>>;
   /** SHA-256 (hex) over names, sizes and bytes of the weight files. Read once, at the first call. */
   readonly hash: () => Promise<string>;

@@ -5,7 +5,9 @@
 
 /** A file that cannot be used. `message` is a single line that names the file and, where there is one, the field. */
 export class FileError extends Error {
+  /** The file that cannot be used. */
   readonly file: string;
+  /** Its field, '' where it is the whole file. */
   readonly field: string;
 
   /** @example new FileError('unet/config.json', 'layers_per_block', 'is -1, expected an integer from 1 to 16') */

@@ -9,7 +9,9 @@ import { type Json, parseJson } from './json.ts';
 
 /** Where a tensor lies in its file, and what it is. */
 export type TensorInfo = {
+  /** The type its bytes have. */
   readonly dtype: FileDType;
+  /** The size of each axis. */
   readonly shape: readonly number[];
   /** Offset of the first byte, counted from the start of the file. */
   readonly begin: number;

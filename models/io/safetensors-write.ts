@@ -8,7 +8,9 @@ import { MAX_HEADER } from './safetensors-header.ts';
 
 /** A tensor to be written, or how to get it when its turn comes. */
 export type TensorOut = {
+  /** The type its bytes are to have. */
   readonly dtype: FileDType;
+  /** The size of each axis. */
   readonly shape: readonly number[];
   /** The values, or a function that fetches them when their turn comes. */
   readonly data: Values | (() => Values | Promise<Values>);

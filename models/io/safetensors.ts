@@ -12,7 +12,9 @@ export type { TensorInfo } from './safetensors-header.ts';
 
 /** A validated file; its data stay on disk until one of the functions asks for a tensor. */
 export type Safetensors = Header & {
+  /** Its path. */
   readonly file: string;
+  /** Its length. */
   readonly fileBytes: number;
   /** Numbers rounded to float32 where they are wider (F64, large integers); F16 and BF16 exact. */
   readonly float32: (name: string) => Promise<Float32Array>;

@@ -9,10 +9,13 @@ import type { TensorOut } from './safetensors-write.ts';
 
 /** One tensor of a checkpoint: name and shape are known, values are read when asked for. */
 export type Weight = {
+  /** Its name in the checkpoint. */
   readonly name: string;
   /** The file that holds it. */
   readonly file: string;
+  /** The type its bytes have. */
   readonly dtype: FileDType;
+  /** The size of each axis. */
   readonly shape: readonly number[];
   /** Values as float32. @throws FileError if one is NaN or infinite */
   readonly read: () => Promise<Float32Array>;
@@ -26,8 +29,9 @@ export type Weight = {
 export type WeightSource = {
   /** File or folder, for messages. */
   readonly label: string;
+  /** By name in the checkpoint. */
   readonly weights: ReadonlyMap<string, Weight>;
-  /** @throws FileError if there is no such weight */
+  /** One of them. @throws FileError if there is no such weight */
   readonly get: (name: string) => Weight;
 };
 

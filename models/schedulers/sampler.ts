@@ -19,6 +19,7 @@ export type SamplerState = {
 
 /** How noise is removed step by step: pure, all state goes in and out. */
 export type Sampler = {
+  /** What `--sampler` takes. */
   readonly name: string;
   /** The timestep of every model call, first to last; not whole numbers for some (Euler). */
   readonly timesteps: readonly number[];

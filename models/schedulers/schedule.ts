@@ -13,10 +13,13 @@ export type Samples = Float32Array | Float64Array;
 
 /** The tables of one noise schedule, indexed by the training timestep 0..T−1. */
 export type Schedule = {
+  /** What it was made from. */
   readonly config: SchedulerConfig;
   /** T, the number of training timesteps. */
   readonly length: number;
+  /** βₜ, the variance of the noise that step t adds. */
   readonly betas: Float64Array;
+  /** ᾱₜ = Π (1 − βₛ) over s ≤ t. */
   readonly alphasCumprod: Float64Array;
 };
 

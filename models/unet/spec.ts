@@ -16,12 +16,19 @@ import { transformerSpec } from './transformer.ts';
 
 /** diffusers `UNet2DConditionModel`. */
 export type UNet<T = Tensor> = {
+  /** latents → the first width */
   readonly conv_in: Conv<T>;
+  /** sines of the timestep → the embedding every block gets */
   readonly time_embedding: { readonly linear_1: Linear<T>; readonly linear_2: Linear<T> };
+  /** from the finest level to the coarsest */
   readonly down_blocks: readonly DownBlock<T>[];
+  /** from the coarsest level to the finest */
   readonly up_blocks: readonly UpBlock<T>[];
+  /** at the coarsest level */
   readonly mid_block: MidBlock<T>;
+  /** before the last convolution */
   readonly conv_norm_out: Norm<T>;
+  /** the first width → latents */
   readonly conv_out: Conv<T>;
 };
 

@@ -42,9 +42,13 @@ export type Decoder<T = Tensor> = {
 };
 /** diffusers `AutoencoderKL`. */
 export type Vae<T = Tensor> = {
+  /** pictures → moments of the latents */
   readonly encoder: Encoder<T>;
+  /** latents → pictures */
   readonly decoder: Decoder<T>;
+  /** 1×1 after the encoder */
   readonly quant_conv: Conv<T>;
+  /** 1×1 before the decoder */
   readonly post_quant_conv: Conv<T>;
 };
 

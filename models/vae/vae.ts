@@ -13,7 +13,12 @@ type NormOptions = { readonly groups: number; readonly eps: number };
 const normOf = (c: VaeConfig): NormOptions => ({ groups: c.norm_num_groups, eps: EPS });
 
 /** The posterior of a picture: independent normals. */
-export type Posterior = { readonly mean: Tensor; readonly logvar: Tensor };
+export type Posterior = {
+  /** [n, h/f, w/f, c] */
+  readonly mean: Tensor;
+  /** ln σ², of the same shape */
+  readonly logvar: Tensor;
+};
 
 /**
  * Pictures x[n, h, w, 3] in [−1, 1] → mean and log-variance of the latents [n, h/f, w/f, c] (f = 2^(levels−1)).
