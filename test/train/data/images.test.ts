@@ -142,7 +142,7 @@ describe('decoding', () => {
   it('names the file in one line', async () => {
     const file = join(dir, 'text.png');
     writeFileSync(file, 'no image');
-    await expect(readImage(file)).rejects.toThrow(/text\.png: image: is no PNG, JPEG, WebP, TIFF or BMP image$/);
+    await expect(readImage(file)).rejects.toThrow(/text\.png: image: is no PNG, JPEG, WebP, TIFF, BMP or DICOM image$/);
     await expect(readImage(join(dir, 'none.png'))).rejects.toThrow(/none\.png: image: no such file/);
     await expect(readImage(dir)).rejects.toThrow(/is a directory/);
   });

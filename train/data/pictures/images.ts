@@ -1,5 +1,5 @@
 /**
- * Images from people: PNG, JPEG, WebP, TIFF and BMP, told by content and never by name, decoded wholly or refused. Half a
+ * Images from people: PNG, JPEG, WebP, TIFF, BMP and DICOM, told by content and never by name, decoded wholly or refused. Half a
  * film or a film of grey filling must never be trained on.
  */
 
@@ -8,6 +8,7 @@ import { open } from 'node:fs/promises';
 import sharp from 'sharp';
 import { asFileError, FileError } from '../../../models/io/error.ts';
 import { decodeBmp, isBmp } from './bmp.ts';
+import { decodeDicom, isDicom } from './dicom.ts';
 import { isJpeg, mendedJpeg } from './jpeg-segments.ts';
 import { cleanPng, ImageProblem, isPng } from './png-chunks.ts';
 import { type Filter, type Pixels, resizeAndCrop8, resizeAndCropFloat } from './resample.ts';
@@ -28,13 +29,14 @@ const text = (bytes: Uint8Array, from: number, to: number) => String.fromCharCod
 const isWebp = (bytes: Uint8Array) => text(bytes, 0, 4) === 'RIFF' && text(bytes, 8, 12) === 'WEBP';
 const isTiff = (bytes: Uint8Array) => ['II*\0', 'MM\0*', 'II+\0', 'MM\0+'].includes(text(bytes, 0, 4));
 
-type Kind = 'PNG' | 'JPEG' | 'WebP' | 'TIFF' | 'BMP';
+type Kind = 'PNG' | 'JPEG' | 'WebP' | 'TIFF' | 'BMP' | 'DICOM';
 const KINDS: readonly (readonly [Kind, (bytes: Uint8Array) => boolean])[] = [
   ['PNG', isPng],
   ['JPEG', isJpeg],
   ['WebP', isWebp],
   ['TIFF', isTiff],
   ['BMP', isBmp],
+  ['DICOM', isDicom],
 ];
 
 /** Why the decoder refused, in few words; its own messages may hold anything that is in the file. */
@@ -83,7 +85,7 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
 }
 
 /**
- * Decodes PNG, JPEG, WebP, TIFF or BMP bytes. Alpha is laid over black and dropped, palettes are unfolded, colour profiles
+ * Decodes PNG, JPEG, WebP, TIFF, BMP or DICOM bytes. Alpha is laid over black and dropped, palettes are unfolded, colour profiles
  * are ignored (as Pillow and torchvision do), a picture that an EXIF mark turns is turned, 16 bits stay 16 bits.
  * @throws ImageProblem when it is none of them, is damaged, or has more than `MAX_PIXELS` pixels.
  */
@@ -92,7 +94,7 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
   switch (kind) {
     case undefined:
       throw new ImageProblem(
-        bytes.length === 0 ? 'is empty, expected an image' : 'is no PNG, JPEG, WebP, TIFF or BMP image',
+        bytes.length === 0 ? 'is empty, expected an image' : 'is no PNG, JPEG, WebP, TIFF, BMP or DICOM image',
       );
     case 'PNG': {
       const { header, png } = cleanPng(bytes);
@@ -110,6 +112,8 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
       });
     case 'BMP':
       return { ...decodeBmp(bytes, MAX_PIXELS), depth: 8 };
+    case 'DICOM':
+      return decodeDicom(bytes, MAX_PIXELS);
     default:
       return decodeWithLibrary(kind, bytes);
   }
