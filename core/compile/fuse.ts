@@ -14,16 +14,22 @@ const expands = (t: Tensor): boolean => sizeOf(t.shape) > sizeOf(t.inputs[0]!.sh
 /** No cluster is longer, so that kernels stay small however deep a graph is; real ones have some dozens of steps. */
 const MAX_STEPS = 512;
 
+/** A consumer, and whether the value is repeated on the way to it. */
+type Use = { readonly node: Tensor; readonly expanded: boolean };
+const computesInside = ({ node, expanded }: Use): boolean =>
+  !expanded && (kindOf(node) === 'elementwise' || kindOf(node) === 'reduce');
+const isRead = (x: Tensor): boolean => kindOf(x) !== 'fill';
+
 /** Rule 2 and 3: which elementwise nodes are computed inside their consumers. */
 export function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
-  const consumers = new Map<Tensor, { node: Tensor; expanded: boolean }[]>();
+  const consumers = new Map<Tensor, Use[]>();
   const outputs = new Set(graph.outputs);
   for (const node of graph.order)
     for (const x of node.inputs) (consumers.get(x) ?? consumers.set(x, []).get(x)!).push({ node, expanded: false });
   /** consumers beyond layout ops; undefined when the value itself must exist */
-  const reached = (t: Tensor): { node: Tensor; expanded: boolean }[] | undefined => {
+  const reached = (t: Tensor): Use[] | undefined => {
     if (outputs.has(t)) return undefined;
-    const out: { node: Tensor; expanded: boolean }[] = [];
+    const out: Use[] = [];
     for (const c of consumers.get(t) ?? []) {
       if (kindOf(c.node) === 'layout') {
         const beyond = reached(c.node);
@@ -34,7 +40,10 @@ export function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
     return out;
   };
   const inlined = new Set<Tensor>();
-  const roots = new Map<Tensor, Set<Tensor>>();
+  /** the stored values each node ends in */
+  const roots = new Map<Tensor, ReadonlySet<Tensor>>();
+  const endsOf = (uses: readonly Use[]): ReadonlySet<Tensor> =>
+    uses.length === 1 ? roots.get(uses[0]!.node)! : new Set(uses.flatMap((u) => [...roots.get(u.node)!]));
   for (const node of [...graph.order].reverse()) {
     const kind = kindOf(node);
     if (kind !== 'elementwise') {
@@ -42,20 +51,13 @@ export function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
       continue;
     }
     const uses = reached(node);
-    const own = new Set([node]);
-    roots.set(node, own);
-    if (
-      !uses ||
-      uses.length === 0 ||
-      uses.some((u) => u.expanded || !['elementwise', 'reduce'].includes(kindOf(u.node)))
-    )
-      continue;
-    const union = new Set(uses.flatMap((u) => [...roots.get(u.node)!]));
-    const operands = node.inputs.filter((x) => kindOf(x) !== 'fill').length;
-    if (union.size === 1 || (operands <= 1 && isCheap(node) && union.size <= 3)) {
-      inlined.add(node);
-      roots.set(node, union);
-    }
+    // most values have one consumer and end where it ends: sets are shared, never changed
+    const ends = uses && uses.length > 0 && uses.every(computesInside) ? endsOf(uses) : undefined;
+    const joins =
+      ends !== undefined &&
+      (ends.size === 1 || (ends.size <= 3 && isCheap(node) && node.inputs.filter(isRead).length <= 1));
+    if (joins) inlined.add(node);
+    roots.set(node, joins ? ends : new Set([node]));
   }
   // rule 3: what each value would read and compute if it were inlined
   const loads = new Map<Tensor, number>();
