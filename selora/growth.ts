@@ -5,7 +5,15 @@ import { candidate } from './expand.ts';
 import { type Decision, decide, type RankSums, type Scores, scoresOf } from './fisher.ts';
 import { inputsOf, ranksAtStart } from './methods/low-rank.ts';
 import type { Now, Outcome, Passes, Ranks } from './methods/method.ts';
-import { mapModules, mapNetworks, moduleName, type Network, networks, type PerModule } from './networks.ts';
+import {
+  mapModules,
+  mapNetworks,
+  moduleName,
+  type Network,
+  networks,
+  type PerModule,
+  type PerNetwork,
+} from './networks.ts';
 import { type Memory, smooth } from './smooth.ts';
 import type { Trial } from './trial.ts';
 
@@ -25,15 +33,19 @@ type Decide = () => Promise<Outcome<Trial, Memory, Decision>>;
 
 export type Drawn = { readonly candidates: PerModule<Trial>; readonly keys: PerModule<string> };
 type Draw = (network: Network, path: string, dIn: number) => { readonly K: Tensor; readonly key: string };
+/** [1, length]: 1 at a place, zeros where there is none */
+function oneHot(at: number | undefined, length: number): Tensor {
+  const row = new Float32Array(length);
+  if (at !== undefined) row[at] = 1;
+  return tensor(row, [1, length]);
+}
 /** A column for every module by `draw`, and the one-hot row of the rank it is tried in. */
 function drawWith({ places, ranks, room }: Pick<At, 'places' | 'ranks' | 'room'>, draw: Draw): Drawn {
   const drawn = mapNetworks(
     (all, n) =>
       Object.fromEntries(
         [...all].map(([path, place]) => {
-          const row = new Float32Array(room[n]);
-          row[ranks[n][path]!] = 1;
-          return [path, { ...draw(n, path, inputsOf(place)), slot: tensor(row, [1, row.length]) }];
+          return [path, { ...draw(n, path, inputsOf(place)), slot: oneHot(ranks[n][path], room[n]) }];
         }),
       ),
     places,
@@ -42,7 +54,7 @@ function drawWith({ places, ranks, room }: Pick<At, 'places' | 'ranks' | 'room'>
 }
 
 /** K of every module, drawn afresh from seed, module and step. */
-export function drawCandidates(c: Pick<Growing, 'gainA'>, now: Omit<At, 'memories'>): Drawn {
+export function drawCandidates(c: Pick<Growing, 'gainA'>, now: Omit<At, 'memories' | 'steps'>): Drawn {
   const root: HostKey = foldKey(now.key, 'test');
   return drawWith(now, (n, path, dIn) => candidate(foldKey(root, n), path, now.step, dIn, { a: c.gainA }));
 }
@@ -53,7 +65,7 @@ export function drawCandidates(c: Pick<Growing, 'gainA'>, now: Omit<At, 'memorie
  */
 export function drawPublished(
   c: Pick<Growing, 'gainA' | 'rank' | 'ranks'>,
-  now: Omit<At, 'memories' | 'step'>,
+  now: Omit<At, 'memories' | 'step' | 'steps'>,
   what: 'tested' | 'installed',
 ): Drawn {
   const first = ranksAtStart(c, now.places);
@@ -105,13 +117,15 @@ function smoothed(beta: number, scores: PerModule<Scores>, before: At['memories'
   return { scores: out, memories };
 }
 
-/** Accepted candidates as they are, for all other modules a row of zeros. */
-const accepted = (candidates: PerModule<Trial>, grown: ReadonlySet<string>): PerModule<Trial> =>
+/** Accepted candidates in the first free rank, for all other modules a row of zeros. */
+const accepted = (
+  candidates: PerModule<Trial>,
+  grown: ReadonlySet<string>,
+  ranks: Ranks,
+  room: PerNetwork<number>,
+): PerModule<Trial> =>
   mapModules(
-    ({ K, slot }, path, n) => ({
-      K,
-      slot: grown.has(moduleName(n, path)) ? slot : tensor(new Float32Array(slot.shape[1]!), slot.shape),
-    }),
+    ({ K }, path, n) => ({ K, slot: oneHot(grown.has(moduleName(n, path)) ? ranks[n][path] : undefined, room[n]) }),
     candidates,
   );
 
@@ -133,7 +147,7 @@ export function conclude(
     decisions,
     memories: kept,
     ranks: mapModules((r: number, path, n) => r + (grown.has(moduleName(n, path)) ? 1 : 0), ranks),
-    install: accepted(columns, grown),
+    install: (room) => accepted(columns, grown, ranks, room),
   };
 }
 

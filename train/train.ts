@@ -122,7 +122,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       const { ranks } = now.progress;
       const result = await clock.time(testing ? 'steps with expansion test' : 'steps', async () => {
         const r: Omit<TestedStep, 'decide'> & Partial<TestedStep> = testing
-          ? testedStep(parts, { ...now, ranks }, batch, extra, hyper, step)
+          ? await testedStep(parts, { ...now, ranks }, batch, extra, hyper, step, steps)
           : c.accumulate > 1
             ? programs.accumulated(now.state, frozen, batch, hyper)
             : programs.plain(now.state, frozen, batch[0]!, hyper);

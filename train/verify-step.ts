@@ -14,6 +14,7 @@ import { type Backend, evaluate, leaves, read, type Tensor, tensor } from '../co
 import type { HostArray } from '../core/ir/dtype.ts';
 import { rebind } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
+import { settingsOf } from '../selora/methods/registry.ts';
 import { selora } from '../selora/methods/selora.ts';
 import { type StepSettings, setUpStep } from './bench/step.ts';
 import {
@@ -89,7 +90,7 @@ export async function compareStep(
     const values = await read(given[i] ?? hole);
     known.set(hole, bothWidths(values, hole.dtype));
   }
-  const modules = modulesOf(graph, moduleOfLabels({ method: selora }));
+  const modules = modulesOf(graph, moduleOfLabels({ method: selora, settings: settingsOf(selora) }));
   const released = lastUses(graph);
   const nodes: NodeFinding[] = [];
   for (const node of graph.order) {

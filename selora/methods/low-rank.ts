@@ -33,7 +33,7 @@ export const totalRankOf = (ranks: Ranks): number =>
   Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);
 
 export const lowRank = {
-  leastRank: 1,
+  leastRank: (): 0 | 1 => 1,
   ranks: ranksAtStart,
   fields: (place: Place, rank: number): Fields => ({
     A: new Field([inputsOf(place), rank], 1),

@@ -70,17 +70,24 @@ export interface Measure<P, S> {
   scores(mean: P, kept: Tree<Tensor> | undefined, p: P): S;
 }
 
-/** What one test may run on the batches of its step, in any order; `update` once, before anything is awaited. */
+/** What one test may run on the batches of its step, in any order; `update` once, before anything is awaited, or not at all (`before`). */
 export interface Passes<X, H> {
   /** the update of the step; with `x` in place, scores come from the same backward pass */
   update(x?: PerModule<X>): () => Promise<PerModule<H>>;
-  /** scores at the parameters as they are at this moment, without an update */
-  measure(x: PerModule<X>): () => Promise<PerModule<H>>;
+  /**
+   * Scores at the parameters as they are at this moment, without an update: over the step's own micro-batches, or over
+   * those from one place to another of all there are, the step's own first.
+   */
+  measure(x: PerModule<X>, range?: readonly [from: number, to: number]): () => Promise<PerModule<H>>;
+  /** micro-batches there are: those of the step, then those that only its test sees */
+  readonly batches: number;
 }
 /** What a test begins with. */
 export interface Now<M> {
   /** 1-based */
   readonly step: number;
+  /** of the whole run */
+  readonly steps: number;
   /** the run's; a method folds its own purposes into it */
   readonly key: HostKey;
   readonly places: PerNetwork<Places>;
@@ -97,32 +104,37 @@ export interface Decided {
   readonly expanded: boolean;
   readonly rankAfter: number;
 }
-/** The outcome of a test. */
+/** The outcome of a test; X is what is installed. */
 export interface Outcome<X, M, D extends Decided = Decided> {
   readonly decisions: readonly D[];
   readonly ranks: Ranks;
   readonly memories: { readonly [module: string]: M };
-  /** what is written into the state of every module; undefined: nothing changes */
-  readonly install?: PerModule<X> | undefined;
+  /** what is written into the state of every module, where the programs have so much room; absent: nothing changes */
+  readonly install?: ((room: PerNetwork<number>) => PerModule<X>) | undefined;
 }
 
-/** How a method changes its ranks while it trains. X is what a test puts into a module, H what it reads of it on the host. */
-export interface Growth<P, C, X, S, H, M, D extends Decided = Decided> {
+/**
+ * How a method changes its ranks while it trains. X is what a test puts into a module, H what it reads of it on the host,
+ * I what is installed for good.
+ */
+export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   /** whether the update of this step (1-based) carries a test */
   due(c: C, step: number, steps: number): boolean;
   /** how many of a run's steps do */
   count(c: C, steps: number): number;
+  /** true: the test makes no update of its own; the step's follows it, with what was installed */
+  before?(c: C): boolean;
   /** x of one module without its values, where the programs have room for so many ranks */
-  trial(place: Place, room: number): Fields;
+  trial(place: Place, room: number, c: C): Fields;
   /** parameters with x in place; must not change what the layer computes */
-  place(p: P, x: X): P;
+  place(p: P, x: X, c: C): P;
   /** the gradient the update takes of one that was measured with x in place */
-  settle(g: P, x: X): P;
+  settle(g: P, x: X, c: C): P;
   measure(c: C): Measure<P, S>;
   /** the module with x for good; a module that does not change gets it, too */
-  install(slot: Slot<P>, x: X, c: C): Slot<P>;
+  install(slot: Slot<P>, x: I, c: C): Slot<P>;
   /** runs its passes and says how to decide, which may read scores and run more */
-  test(passes: Passes<X, H>, now: Now<M>, c: C): () => Promise<Outcome<X, M, D>>;
+  test(passes: Passes<X, H>, now: Now<M>, c: C): () => Promise<Outcome<I, M, D>>;
   /** what is remembered of a module, as a checkpoint holds it */
   readonly memory: z.ZodType<M>;
 }
@@ -168,7 +180,7 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   facts(c: C): Facts;
 
   /** the least rank a module may have: 1, or 0 where some begin with none */
-  readonly leastRank: 0 | 1;
+  leastRank(c: C): 0 | 1;
   /**
    * Ranks at the start; `known` are those of modules that begin from a file.
    * @throws RangeError naming the setting that does not fit these places

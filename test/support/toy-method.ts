@@ -51,7 +51,7 @@ export const toy: Method<P, { readonly weight?: number }, { readonly x: Tensor }
   source: 'this test',
   settings: {},
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: (_c, places) => ({
     unet: Object.fromEntries([...places.unet.keys()].map((path) => [path, 1])),
     text: Object.fromEntries([...places.text.keys()].map((path) => [path, 1])),

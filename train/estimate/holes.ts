@@ -36,8 +36,15 @@ export const stateHoles = ({ method, settings }: Chosen, linears: ModelPlaces, c
   }, modulesOf(linears));
 
 /** What a test puts into every module. */
-export const trialHoles = ({ method }: Chosen, linears: ModelPlaces, capacity: PerNetwork<number>): PerModule<Params> =>
-  mapModules((place: Place, _path, n) => emptyTree(method.growth!.trial(place, capacity[n])), modulesOf(linears));
+export const trialHoles = (
+  { method, settings }: Chosen,
+  linears: ModelPlaces,
+  capacity: PerNetwork<number>,
+): PerModule<Params> =>
+  mapModules(
+    (place: Place, _path, n) => emptyTree(method.growth!.trial(place, capacity[n], settings)),
+    modulesOf(linears),
+  );
 const modulesOf = ({ unet, text }: ModelPlaces): PerModule<Place> => ({
   unet: Object.fromEntries(unet),
   text: Object.fromEntries(text),

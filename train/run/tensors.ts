@@ -87,7 +87,7 @@ export function stateFrom(
     const [capacity] = age?.shape ?? [];
     if (!age || capacity === undefined) throw wrong('no age');
     const rank = ranks[n][path];
-    if (rank === undefined || !(rank >= method.leastRank && rank <= capacity)) throw wrong('no rank');
+    if (rank === undefined || !(rank >= method.leastRank(settings) && rank <= capacity)) throw wrong('no rank');
     const get = (name: string, { shape }: Field): Tensor => {
       const found = tensors.get(`${n}|${path}|${name}`);
       if (!found) throw wrong(`no ${name}`);
@@ -134,7 +134,11 @@ export function bestFrom(
     const rank = ranked ? get(ranked[0])?.shape[ranked[1].axis!] : 1;
     const expected = rank === undefined ? [] : entries<Field>(method.fields(place, rank, settings));
     const found = expected.map(([name, { shape }]) => ({ name, t: get(name), shape: shape.join() }));
-    if (rank === undefined || rank < method.leastRank || found.some(({ t, shape }) => t?.shape.join() !== shape))
+    if (
+      rank === undefined ||
+      rank < method.leastRank(settings) ||
+      found.some(({ t, shape }) => t?.shape.join() !== shape)
+    )
       throw new RangeError(`the checkpoint has no best weights of ${n}.${path}: was --targets changed?`);
     return { rank, fields: Object.fromEntries(found.map(({ name, t }) => [name, t!])) };
   };

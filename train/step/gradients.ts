@@ -113,7 +113,7 @@ export function testedGradients<P extends Params, X, S, H>(
 ): Tested<P> {
   const growth = growthOf(o);
   const measure: Measure<P, S> = growth.measure(o.settings);
-  const expanded = mapModules((p: P, path, n) => growth.place(p, trials[n][path]!), paramsOf(s));
+  const expanded = mapModules((p: P, path, n) => growth.place(p, trials[n][path]!, o.settings), paramsOf(s));
   if (!measure.samples) return gradients(o, expanded, base, batch);
   const one = (p: PerModule<P>, sample: Batch): Tensor => {
     const alone = Object.fromEntries(Object.entries(sample).map(([k, x]) => [k, unsqueeze(x, 0)])) as Batch;

@@ -37,62 +37,68 @@ export type GrowthParts<P extends Params, X, S, H> = Chosen<P, X, S, H> & {
  * One update from the micro-batches of a step and the test of that step (1-based). `extra` micro-batches take part in the
  * scores only.
  */
-export function testedStep<P extends Params, X, S, H>(
+export async function testedStep<P extends Params, X, S, H>(
   parts: GrowthParts<P, X, S, H>,
   before: Standing<P>,
   batches: readonly Batch[],
   extra: readonly Batch[],
   hyper: Hyper,
   step: number,
-): TestedStep<P> {
+  steps: number,
+): Promise<TestedStep<P>> {
   const { method, settings, programs, frozen, backend } = parts;
   let { state } = before;
   let done: { readonly loss: Tensor; readonly norm: Tensor } | undefined;
+  const update = (trials?: PerModule<X>) => {
+    const r =
+      batches.length > 1 || (trials && extra.length > 0)
+        ? programs.accumulated(state, frozen, batches, hyper, trials, extra)
+        : trials
+          ? programs.tested(state, frozen, batches[0]!, hyper, trials)
+          : programs.plain(state, frozen, batches[0]!, hyper);
+    state = r.state;
+    done = r;
+    return r as { readonly loss: Tensor; readonly norm: Tensor; readonly sums?: PerModule<S> };
+  };
+  const all = [...batches, ...extra];
   const passes: Passes<X, H> = {
+    batches: all.length,
     update(trials) {
-      const r =
-        batches.length > 1 || (trials && extra.length > 0)
-          ? programs.accumulated(state, frozen, batches, hyper, trials, extra)
-          : trials
-            ? programs.tested(state, frozen, batches[0]!, hyper, trials)
-            : programs.plain(state, frozen, batches[0]!, hyper);
-      state = r.state;
-      done = r;
-      const { sums } = r as { readonly sums?: PerModule<S> };
+      const { sums } = update(trials);
       return async () => programs.readSums(sums!);
     },
-    measure(trials) {
-      const sums = programs.scores(state, frozen, batches, trials);
+    measure(trials, range = [0, batches.length]) {
+      const sums = programs.scores(state, frozen, all.slice(...range), trials);
       return () => programs.readSums(sums);
     },
   };
   const room = capacityFor(before.ranks, parts);
   const now = {
     step,
+    steps,
     key: hostKey(parts.seed),
     places: parts.places,
     ranks: before.ranks,
     room,
     memories: before.memories,
   };
-  const outcome = growthOf(parts).test(passes, now, settings);
-  if (!done) throw new Error(`${method.name}: a test that makes no update`);
-  return {
-    state,
-    ...done,
-    decide: async () => {
-      const { decisions, memories, ranks, install } = await outcome();
-      if (!install) return { state, ranks, memories, decisions, padded: false };
-      const after = capacityFor(ranks, parts);
-      const padded = after.unet > room.unet || after.text > room.text;
-      const installed = programs.install(state, install);
-      return {
-        state: padded ? padState(parts, installed, after, backend) : installed,
-        ranks,
-        memories,
-        decisions,
-        padded,
-      };
-    },
+  const growth = growthOf(parts);
+  const outcome = growth.test(passes, now, settings);
+  const decide = async (): Promise<Grown<P>> => {
+    const { decisions, memories, ranks, install } = await outcome();
+    if (!install) return { state, ranks, memories, decisions, padded: false };
+    const after = capacityFor(ranks, parts);
+    const padded = after.unet > room.unet || after.text > room.text;
+    const roomy = padded ? padState(parts, state, after, backend) : state;
+    return { state: programs.install(roomy, install(after)), ranks, memories, decisions, padded };
   };
+  if (!growth.before?.(settings)) {
+    if (!done) throw new Error(`${method.name}: a test that makes no update`);
+    return { state, ...(done as { readonly loss: Tensor; readonly norm: Tensor }), decide };
+  }
+  const grown = await decide();
+  state = grown.state;
+  if (grown.padded) programs.trim();
+  const { loss, norm } = update();
+  return { state, loss, norm, decide: async () => ({ ...grown, state, padded: false }) };
 }

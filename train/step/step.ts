@@ -153,7 +153,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
   const { backend } = o;
   const moduleOf = moduleOfLabels(o);
   const settle = (g: PerModule<P>, trials: PerModule<X>): PerModule<P> =>
-    mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!), g);
+    mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!, o.settings), g);
   const plain = compile(
     (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper) => {
       const { loss, g } = gradients(o, paramsOf(s), base, batch);

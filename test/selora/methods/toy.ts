@@ -10,7 +10,7 @@ export const toy: Method<{ readonly d: Tensor; readonly k: Tensor }> = {
   source: 'this test',
   settings: {},
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: (_c, places) => ({ unet: ones(places.unet.keys()), text: ones(places.text.keys()) }),
   room: () => 1,
   fields: ([dOut]) => ({ d: new Field([dOut]), k: new Field([dOut], null, false) }),

@@ -1,8 +1,9 @@
 /** Several candidate columns for one module: scored in one pass, installed in any choice, grown by two ranks at a time. */
 import { describe, expect, test } from 'vitest';
-import { leaves, type Tensor, tensor } from '../../../core/index.ts';
+import { evaluate, leaves, type Tensor, tensor } from '../../../core/index.ts';
 import type { Adapter } from '../../../selora/adapter.ts';
 import { selora } from '../../../selora/methods/selora.ts';
+import { padAxis } from '../../../selora/pad.ts';
 import type { Trial } from '../../../selora/trial.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { testedStep } from '../../../train/step/growth.ts';
@@ -95,7 +96,8 @@ describe('several candidates for one module', () => {
             decisions: [],
             memories: now.memories,
             ranks: mapModules((r: number) => r + 2, now.ranks),
-            install: all,
+            install: (room) =>
+              mapModules(({ K, slot }, _path, n) => ({ K, slot: evaluate(padAxis(slot, 1, room[n]), cpu) }), all),
           });
         },
       },
@@ -104,7 +106,15 @@ describe('several candidates for one module', () => {
     const p = createSteps({ backend: cpu, configs, method, settings, adam: adamDefaults, clip: 0, checkpointBlocks: false }); // biome-ignore format: one line
     const ranks: Ranks = mapModules(() => 2, a);
     const parts = { method, settings, seed: 9, places: linears, programs: p, frozen: base.f64, backend: cpu };
-    const step = testedStep(parts, { state: stateOf(a, 4, cpu), ranks, memories: {} }, [b], [], rate(LR, 'f64'), 40);
+    const step = await testedStep(
+      parts,
+      { state: stateOf(a, 4, cpu), ranks, memories: {} },
+      [b],
+      [],
+      rate(LR, 'f64'),
+      40,
+      400,
+    );
     const losses = await list(p.losses(paramsOf(step.state), base.f64, b));
     const grown = await step.decide();
     expect(Object.values(grown.ranks.unet).every((r) => r === 4)).toBe(true);

@@ -210,7 +210,9 @@ describe('a test in a run', () => {
       backend: cpu,
     };
     const start = { state: stateOf(adapters(1, 'f32'), 4, cpu), ranks, memories: {} };
-    const first = await testedStep(parts, start, [batch(2, 3, 'f32')], [], hyper, 40).decide();
+    const tested = async (before: typeof start | Grown<Adapter>, b: Batch, step: number) =>
+      (await testedStep(parts, before, [b], [], hyper, step, 400)).decide();
+    const first = await tested(start, batch(2, 3, 'f32'), 40);
     const grown = first.decisions.filter((d) => d.expanded).map((d) => d.module);
     expect(grown).toHaveLength(3);
     expect(Object.keys(first.memories).sort()).toEqual(
@@ -226,15 +228,8 @@ describe('a test in a run', () => {
         cpu,
       );
     const copy = state(first.state);
-    const smoothed = await testedStep(parts, first, [batch(2, 4, 'f32')], [], hyper, 80).decide();
-    const alone = await testedStep(
-      parts,
-      { ...first, state: copy, memories: {} },
-      [batch(2, 4, 'f32')],
-      [],
-      hyper,
-      80,
-    ).decide();
+    const smoothed = await tested(first, batch(2, 4, 'f32'), 80);
+    const alone = await tested({ ...first, state: copy, memories: {} }, batch(2, 4, 'f32'), 80);
     for (const [i, d] of rowsOf(smoothed).entries()) {
       const [now, before] = [rowsOf(alone)[i]!, rowsOf(first)[i]!];
       const want = before.expanded ? now.fiOriginal : (0.5 * before.fiOriginal + now.fiOriginal) / 1.5;

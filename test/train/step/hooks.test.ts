@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { leaves, read, readScalar, type Tensor, tensor } from '../../../core/index.ts';
 import { foldKey, hostKey } from '../../../selora/adapter.ts';
 import type { Method } from '../../../selora/methods/method.ts';
+import { settingsOf } from '../../../selora/methods/registry.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { moduleOfLabels } from '../../../train/step/modules.ts';
 import { hyperOf, mapModules, networks, type State } from '../../../train/step/step.ts';
@@ -169,12 +170,12 @@ test('scores see the mean gradient, what was kept of single samples, and the mod
 });
 
 test('labels are of modules whatever fields a method trains, keeps or tries', () => {
-  const of = moduleOfLabels({ method: toy as unknown as Method });
+  const of = moduleOfLabels({ method: toy as unknown as Method, settings: {} });
   for (const label of ['weight', 'bias', 'age', 'p.d', 'm.own.u', 'v.own.seen', 'x'])
     expect(of(`unet.mid_block.proj_in.${label}`), label).toBe('unet.mid_block.proj_in');
   for (const label of ['K', 'slot', 'p']) expect(of(`unet.mid_block.proj_in.${label}`), label).toBeUndefined();
-  const selorasOwn = moduleOfLabels({ method: selora as Method });
+  const selorasOwn = moduleOfLabels({ method: selora as Method, settings: settingsOf(selora as Method) });
   for (const label of ['p.A', 'm.B', 'K', 'slot'])
     expect(selorasOwn(`text.layers.0.fc1.${label}`), label).toBe('text.layers.0.fc1');
-  expect(moduleOfLabels({ method: {} })('unet.a.K')).toBeUndefined();
+  expect(moduleOfLabels({ method: {}, settings: {} })('unet.a.K')).toBeUndefined();
 });

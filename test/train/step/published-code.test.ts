@@ -77,14 +77,8 @@ describe('the published code', () => {
     const before = gradient(start, b, base.f32);
     const plain = programs.plain(stateOf(start, 1, cpu), base.f32, b, hyper);
     const after = gradient(paramsOf(plain.state), b, base.f32);
-    const grownStep = await testedStep(
-      parts,
-      { state: stateOf(start, 4, cpu), ranks, memories: {} },
-      [b],
-      [],
-      hyper,
-      40,
-    ).decide();
+    const from = { state: stateOf(start, 4, cpu), ranks, memories: {} };
+    const grownStep = await (await testedStep(parts, from, [b], [], hyper, 40, 400)).decide();
     const { ranks: next } = grownStep;
     let [checked, grown] = [0, 0];
     for (const d of rowsOf(grownStep)) {
@@ -112,7 +106,7 @@ describe('the published code', () => {
 
   test('another column than the tested one is installed, and only the module that grows begins its moments anew', async () => {
     const start = stateOf(adapters(1, 'f32'), 4, cpu);
-    const step = testedStep(parts, { state: start, ranks, memories: {} }, [b], [], hyper, 40);
+    const step = await testedStep(parts, { state: start, ranks, memories: {} }, [b], [], hyper, 40, 400);
     const updated = await hostState(step.state);
     const { state, ranks: next } = await step.decide();
     const installed = drawPublished(config, nowOf(linears, ranks, 40), 'installed').candidates;

@@ -11,7 +11,15 @@ import { resolveConfig } from '../../../train/config/resolve.ts';
 import type { ModelPlaces } from '../../../train/model/pipeline.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
 import { capacityFor, padState, startState, totalRankOf } from '../../../train/step/ranks.ts';
-import { mapModules, networks, type PerModule, type Ranks, type Slot, type State } from '../../../train/step/step.ts';
+import {
+  mapModules,
+  type Network,
+  networks,
+  type PerModule,
+  type Ranks,
+  type Slot,
+  type State,
+} from '../../../train/step/step.ts';
 import { nowOf, steps } from '../../support/step-fixture.ts';
 
 const cpu = cpuBackend();
@@ -127,7 +135,9 @@ describe('growing', () => {
   /** what a test that measured these scores leaves of a state */
   const grow = (state: State<Adapter>, ranks: Ranks, s: PerModule<Scores>, { candidates, keys }: Drawn) => {
     const outcome = conclude(config, { ranks, memories: {} }, s, keys, candidates);
-    return { ...outcome, state: outcome.install ? programs.install(state, outcome.install) : state };
+    const roomOf = (n: Network) => Object.values(state[n])[0]!.p.A.shape[1]!;
+    const room = { unet: roomOf('unet'), text: roomOf('text') };
+    return { ...outcome, state: outcome.install ? programs.install(state, outcome.install(room)) : state };
   };
 
   test('decisions carry names, scores and keys; one budget for both networks', async () => {
