@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { FileError } from '../../models/io/error.ts';
 import { type RecordOptions, readFolder } from './layouts/index.ts';
-import { type Picture, readImage } from './pictures/images.ts';
+import { decodeNamed, type Picture, readImage } from './pictures/images.ts';
 import { type DataRecord, type RecordSet, settled } from './records.ts';
 
 /** Facts about a decoded image; `hash` is the SHA-256 of size and pixels, equal for equal pictures in any format. */
@@ -37,6 +37,10 @@ export function factsOf({ width, height, channels, depth, data }: Picture): Imag
   return { width, height, channels, depth, brightest, hash };
 }
 
+/** The picture of a pair. @throws FileError as `readImage` */
+export const pictureOf = async ({ image, encoded, file }: DataRecord): Promise<Picture> =>
+  encoded === undefined ? readImage(image) : decodeNamed(await encoded(), file);
+
 // Two at once: a film of 20 million pixels takes 60 MB while it is decoded.
 const AT_ONCE = 2;
 
@@ -52,7 +56,7 @@ export async function loadDataset(dir: string, options: LoadOptions = {}): Promi
   const problems = [...set.problems];
   for (let from = 0; from < set.records.length; from += AT_ONCE) {
     const batch = set.records.slice(from, from + AT_ONCE);
-    const results = await Promise.allSettled(batch.map(async ({ image }) => factsOf(await readImage(image))));
+    const results = await Promise.allSettled(batch.map(async (record) => factsOf(await pictureOf(record))));
     results.forEach((result, at) => {
       if (result.status === 'fulfilled') checked.push({ ...batch[at]!, picture: result.value });
       else if (result.reason instanceof FileError) problems.push({ file: batch[at]!.file, error: result.reason });

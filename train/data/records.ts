@@ -11,6 +11,8 @@ export type DataRecord = {
   readonly file: string;
   /** Real path of the image file, checked to be a regular file inside the data folder. */
   readonly image: string;
+  /** Reads the encoded picture where `image` is a file of many pairs. @throws FileError */
+  readonly encoded?: () => Promise<Uint8Array>;
   readonly text: string;
   /** Who the image is of; pairs of one patient never go into two splits. */
   readonly patient?: string;

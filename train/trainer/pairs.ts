@@ -1,11 +1,11 @@
 /** The pairs of a run: the built-in phantoms or a folder, split by patient. */
 import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
-import { type CheckedRecord, loadDataset } from '../data/dataset.ts';
+import { type CheckedRecord, loadDataset, pictureOf } from '../data/dataset.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';
-import { loadTrainingPixels } from '../data/pictures/images.ts';
+import { trainingPixels } from '../data/pictures/images.ts';
 import {
   dataHash,
   describeSplit,
@@ -93,7 +93,7 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
   const pair = (r: CheckedRecord, side: number): RunPair => ({
     id: r.id,
     text: r.text,
-    pixels: () => loadTrainingPixels(r.image, side),
+    pixels: async () => trainingPixels(await pictureOf(r), side),
   });
   return {
     hash,

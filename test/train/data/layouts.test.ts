@@ -5,6 +5,7 @@ import { FileError } from '../../../models/io/error.ts';
 import { loadDataset } from '../../../train/data/dataset.ts';
 import { loadRecords } from '../../../train/data/layouts/index.ts';
 import { frontalImages } from '../../../train/data/layouts/iu-xray.ts';
+import { reportText } from '../../../train/data/layouts/mimic-cxr.ts';
 import { readingText } from '../../../train/data/layouts/montgomery.ts';
 import { parseOpenI } from '../../../train/data/layouts/open-i-xml.ts';
 import { readPatchGastric } from '../../../train/data/layouts/patchgastric.ts';
@@ -178,5 +179,100 @@ describe('PatchGastric', () => {
     expect(await refusal(readPatchGastric(dir, { subtypes: ['Type X'] }))).toMatch(
       /captions\.csv: subtype: "Type X" is not there/,
     );
+  });
+});
+
+describe("R2Gen's annotation.json", () => {
+  const study = (id: string, report: string, ...image_path: string[]) => ({ id, report, image_path, split: 'x' });
+  const annotation = (lists: object) => JSON.stringify(lists);
+  const films = Object.fromEntries(
+    ['CXR1_IM-1/0.png', 'CXR1_IM-1/1.png', 'CXR1_IM-2/0.png', 'CXR2_IM-3/0.png'].map((name) => [
+      `images/${name}`,
+      undefined,
+    ]),
+  );
+  it('all parts, the film from the front, patients by the number of the study', async () => {
+    const dir = folder({
+      ...films,
+      'annotation.json': annotation({
+        train: [study('CXR1_IM-1', 'no\n acute  disease .', 'CXR1_IM-1/1.png', 'CXR1_IM-1/0.png')],
+        val: [study('CXR1_IM-2', 'two .', 'CXR1_IM-2/0.png')],
+        test: [study('CXR2_IM-3', 'three .', 'CXR2_IM-3/0.png')],
+      }),
+    });
+    const { layout, records, warnings } = await loadDataset(dir);
+    expect(layout).toBe('r2gen');
+    expect(records.map(({ id, file, text, patient }) => [id, file, text, patient])).toEqual([
+      ['CXR1_IM-1', 'images/CXR1_IM-1/0.png', 'no acute disease .', 'CXR1'],
+      ['CXR1_IM-2', 'images/CXR1_IM-2/0.png', 'two .', 'CXR1'],
+      ['CXR2_IM-3', 'images/CXR2_IM-3/0.png', 'three .', 'CXR2'],
+    ]);
+    expect(warnings).toEqual([expect.stringMatching(/^train, val, test are taken together/)]);
+  });
+  it('what is odd is named with its place', async () => {
+    const bad = [
+      study('a', 'x', '../../secret.png'),
+      study('b', ' ', 'CXR1_IM-2/0.png'),
+      { id: 'c', report: 4 },
+      study('CXR2_IM-3', 'three .', 'CXR2_IM-3/0.png'),
+      study('CXR2_IM-3', 'three .', 'CXR2_IM-3/0.png'),
+      study('d', 'x', 'none.png'),
+    ];
+    const message = await refusal(loadDataset(folder({ ...films, 'annotation.json': annotation({ train: bad }) })));
+    for (const part of [
+      '5 problems',
+      'train[0].image_path: "images/../../secret.png" leads outside',
+      'train[1].report: is empty',
+      'train[2].report: expected an object of id, report and image_path',
+      'train[4].id: is there twice',
+      'train[5].image_path: "images/none.png" is not there',
+    ])
+      expect(message).toContain(part);
+    expect(await refusal(loadDataset(folder({ 'annotation.json': '[1]' })))).toMatch(/lists train, val, test/);
+  });
+});
+
+describe('MIMIC-CXR-JPG', () => {
+  const written = (findings: string) =>
+    `                 FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n\n${findings}\n`;
+  const tables = {
+    'mimic-cxr-2.0.0-split.csv':
+      'dicom_id,study_id,subject_id,split\nf1,501,10000032,train\nl1,501,10000032,train\nf2,502,10000032,test\nf3,503,11000001,train\nf4,504,11000001,validate\n',
+    'mimic-cxr-2.0.0-metadata.csv':
+      'dicom_id,subject_id,ViewPosition,Rows\nf1,10000032,PA,9\nl1,10000032,LATERAL,9\nf2,10000032,AP,9\nf3,11000001,PA,9\nf4,11000001,PA,9\n',
+  };
+  const films = {
+    'files/p10/p10000032/s501/f1.jpg': undefined,
+    'files/p10/p10000032/s501/l1.jpg': undefined,
+    'files/p10/p10000032/s502/f2.jpg': undefined,
+    'files/p11/p11000001/s503/f3.jpg': undefined,
+  };
+  const reports = (root: string) => ({
+    [`${root}/p10/p10000032/s501.txt`]: written(' FINDINGS: \n \n The lungs are\n clear.\n \n IMPRESSION:  Normal.'),
+    [`${root}/p10/p10000032/s502.txt`]: written(' IMPRESSION: No acute process.'),
+  });
+  it.each(['files', 'mimic-cxr-reports/files', 'reports'])('films from the front with reports in %s', async (root) => {
+    const { layout, records, skipped } = await loadDataset(folder({ ...tables, ...films, ...reports(root) }));
+    expect(layout).toBe('mimic-cxr');
+    expect(records.map(({ id, text, patient }) => [id, text, patient])).toEqual([
+      ['f1', 'The lungs are clear.', '10000032'],
+      ['f2', 'No acute process.', '10000032'],
+    ]);
+    expect(skipped.map(({ file, reason }) => `${file} ${reason}`)).toEqual([
+      'files/p11/p11000001/s503/f3.jpg no report p11/p11000001/s503.txt with findings or impression',
+      'files/p11/p11000001/s504/f4.jpg is not there',
+    ]);
+  });
+  it('a report without headings gives its last paragraph', () => {
+    expect(reportText(written(' PA and lateral views.\n\n The heart is\n large.'))).toBe('The heart is large.');
+    expect(reportText(' FINDINGS:  \n\n IMPRESSION: \n')).toBeUndefined();
+  });
+  it('packed or missing tables and names that lead away: refused', async () => {
+    expect(await refusal(loadDataset(folder({ 'mimic-cxr-2.0.0-split.csv.gz': 'x' })))).toMatch(
+      /unpack it with gunzip$/,
+    );
+    const split = 'dicom_id,study_id,subject_id\nf1,../501,10000032\n';
+    const dir = folder({ ...tables, 'mimic-cxr-2.0.0-split.csv': split, ...films });
+    expect(await refusal(loadDataset(dir))).toMatch(/line 2: dicom_id, study_id or subject_id is no name/);
   });
 });

@@ -14,31 +14,16 @@ import {
   resolveInside,
 } from '../records.ts';
 import { readCsv, readJsonLines } from '../table.ts';
+import { FILE_COLUMNS, knownPatient, PATIENT_COLUMNS, TEXT_COLUMNS } from './columns.ts';
 import type { Layout, ReadOptions } from './layout.ts';
 
 const TABLES = ['metadata.csv', 'metadata.jsonl'] as const;
-/** What the column of the pictures' names is called, the usual name first. */
-const FILE_COLUMNS = ['file_name', 'filename', 'file', 'image_path', 'image_file', 'image', 'path'];
-/** What the column of the texts is called. */
-const TEXT_COLUMNS = ['text', 'caption', 'prompt', 'description'];
-/** Optional columns that tell whose image it is. */
-const PATIENT_COLUMNS = ['patient', 'patient_id', 'subject_id'] as const;
 
 type Entry = {
   readonly line: number;
   readonly name: string;
   readonly text: string;
   readonly patient: string | undefined;
-};
-
-/** A patient's name; undefined for what programs write where it is not known, which must never become one patient. */
-export const knownPatient = (value: unknown): string | undefined => {
-  const name = typeof value === 'number' && Number.isFinite(value) ? String(value) : value;
-  if (typeof name !== 'string') return undefined;
-  const plain = name.trim();
-  return /^(|nan|null|none|nil|na|n\/a|#n\/a|<na>|nat|unknown|undefined|missing|[-–—?.]+)$/i.test(plain)
-    ? undefined
-    : plain;
 };
 
 /** Rows that are pairs, and what is wrong with the others. */

@@ -4,11 +4,23 @@ import { namesIn, type RecordSet, settled } from '../records.ts';
 import { imageFolder } from './imagefolder.ts';
 import { iuXray } from './iu-xray.ts';
 import type { Layout, ReadOptions } from './layout.ts';
+import { mimicCxr } from './mimic-cxr.ts';
 import { montgomery } from './montgomery.ts';
+import { parquetTables } from './parquet.ts';
 import { patchGastric } from './patchgastric.ts';
+import { r2gen } from './r2gen.ts';
 import { sidecar } from './sidecar.ts';
 
-export const LAYOUTS: readonly Layout[] = [imageFolder, sidecar, montgomery, iuXray, patchGastric];
+export const LAYOUTS: readonly Layout[] = [
+  imageFolder,
+  parquetTables,
+  sidecar,
+  montgomery,
+  iuXray,
+  r2gen,
+  mimicCxr,
+  patchGastric,
+];
 
 export type RecordOptions = ReadOptions & {
   /** Settles the layout where a folder looks like two. */

@@ -145,7 +145,11 @@ async function readRegular(file: string, limit: number): Promise<Uint8Array> {
  * @throws FileError (one line: file, what is wrong) as `decodeImage`, or when it is no readable regular file.
  */
 export async function readImage(file: string): Promise<Picture> {
-  const bytes = await readRegular(file, MAX_IMAGE_BYTES);
+  return decodeNamed(await readRegular(file, MAX_IMAGE_BYTES), file);
+}
+
+/** `decodeImage` with the name that a message begins with. @throws FileError */
+export async function decodeNamed(bytes: Uint8Array, file: string): Promise<Picture> {
   try {
     return await decodeImage(bytes);
   } catch (error) {
