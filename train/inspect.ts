@@ -27,6 +27,8 @@ type Options = {
   readonly layout?: string;
   readonly captionColumn?: string;
   readonly skipUnreadable?: boolean;
+  readonly sheet?: string;
+  readonly stretch?: boolean;
   readonly split: string;
   readonly seed: number;
 };
@@ -39,7 +41,7 @@ const program = (io: Io) =>
       'runs/first',
       'runs/first/adapter.safetensors --base models/small-base --svg maps',
       'models/small-base',
-      'films --split 80/16/4 --seed 1',
+      'films --split 80/16/4 --seed 1 --sheet films.png',
       'model.safetensors --quick',
     ],
     io,
@@ -55,6 +57,8 @@ const program = (io: Io) =>
     .addOption(new Option('--layout <name>', 'data: settles the layout').choices(LAYOUTS.map(({ name }) => name)))
     .option('--caption-column <name>', 'data: the column that holds the texts')
     .option('--skip-unreadable', 'data: looks at the rest where pairs cannot be read')
+    .option('--sheet <file>', 'data: write a PNG of the first 48 pictures as training sees them, scaled and cropped')
+    .option('--stretch', 'data: the sheet with films of 10 to 14 bits stretched, as train --stretch takes them')
     .option('--split <parts>', 'data: training/validation/test in percent', '80/10/10')
     .option('--seed <n>', 'data: seed of the split', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1);
 

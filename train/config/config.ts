@@ -43,6 +43,10 @@ const fields = settings({
     group: 'Data',
     help: 'trains on the rest where pairs cannot be read; the report names what was left out',
   }),
+  stretch: setting(z.boolean().default(false), {
+    group: 'Data',
+    help: 'films of 10 to 14 bits in files of 16: the greatest number of their bits becomes white (else they are dark)',
+  }),
   pairs: setting(z.int().min(20).max(100_000).default(700), { group: 'Data', help: 'number of built-in pairs' }),
   base: setting(z.string().min(1).default(SMALL_BASE_NAME), {
     group: 'Model and adapters',

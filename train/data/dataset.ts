@@ -13,6 +13,8 @@ export type ImageFacts = {
   readonly depth: 8 | 16;
   /** The brightest value; white is 2^depth - 1. */
   readonly brightest: number;
+  /** It lay on its side or was mirrored, with a mark that says so, and was turned. */
+  readonly turned: boolean;
   readonly hash: string;
 };
 
@@ -27,14 +29,29 @@ export type LoadOptions = RecordOptions & {
 };
 
 /** Size and hash of a decoded picture. */
-export function factsOf({ width, height, channels, depth, data }: Picture): ImageFacts {
+export function factsOf({ width, height, channels, depth, data, turned }: Picture): ImageFacts {
   const hash = createHash('sha256')
     .update(`${width} ${height} ${channels} ${depth} `)
     .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
     .digest('hex');
   let brightest = 0;
   for (const value of data) if (value > brightest) brightest = value;
-  return { width, height, channels, depth, brightest, hash };
+  return { width, height, channels, depth, brightest, turned: turned === true, hash };
+}
+
+const MOST_BITS = 14;
+
+/**
+ * How many bits the numbers of all pictures of 16 bits use, where that is 14 or fewer: films of 10 to 14 bits, which are
+ * dark when 65,535 is taken for white. Undefined where there is no such picture or they use them all.
+ * @example usedBits(set.records) // 12 for films of 12 bits in files of 16
+ */
+export function usedBits(records: readonly { readonly picture: ImageFacts }[]): number | undefined {
+  const wide = records.filter(({ picture }) => picture.depth === 16);
+  if (wide.length === 0) return undefined;
+  const brightest = wide.reduce((most, { picture }) => Math.max(most, picture.brightest), 1);
+  const bits = Math.ceil(Math.log2(brightest + 1));
+  return bits <= MOST_BITS ? bits : undefined;
 }
 
 /** The picture of a pair. @throws FileError as `readImage` */

@@ -3,13 +3,15 @@
 import path from 'node:path';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { openBase } from '../../models/io/base.ts';
-import { printable } from '../../models/io/error.ts';
+import { listed, printable } from '../../models/io/error.ts';
 import { readTokenizer } from '../../models/io/tokenizer-files.ts';
 import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
 import { type Io, print } from '../cli/command.ts';
 import { commas, printFacts, table } from '../cli/table.ts';
-import { type Dataset, loadDataset } from '../data/dataset.ts';
+import { type Dataset, loadDataset, pictureOf, usedBits } from '../data/dataset.ts';
 import { LAYOUTS } from '../data/layouts/index.ts';
+import { contactSheet, type Tile } from '../data/pictures/image-write.ts';
+import { trainingPixels } from '../data/pictures/images.ts';
 import {
   dataHash,
   duplicatePictures,
@@ -21,6 +23,7 @@ import {
 } from '../data/split.ts';
 import { tokenizerOf } from '../model/model.ts';
 import { SMALL_BASE } from '../model/paths.ts';
+import { writeRunFile } from '../run/atomic.ts';
 
 export type DataView = {
   /** Its tokenizer counts the ids. Default: CLIP's. */
@@ -28,6 +31,10 @@ export type DataView = {
   readonly layout?: string;
   readonly captionColumn?: string;
   readonly skipUnreadable?: boolean;
+  /** Where a sheet of the pictures after crop goes. */
+  readonly sheet?: string;
+  /** As for training. */
+  readonly stretch?: boolean;
   /** As for training: `80/10/10`. */
   readonly split: string;
   readonly seed: number;
@@ -56,12 +63,41 @@ function tally(values: readonly string[], limit = 12): string {
   return [...shown, ...(sorted.length > limit ? [`${sorted.length - limit} others`] : [])].join(', ');
 }
 
-/** The brightest value of all pictures, and how many are darker than half of white: films of 12 bits in files of 16. */
+/** The brightest value of all pictures, how many are darker than half of white, and how many bits those of 16 use. */
 function rangeOf({ records }: Dataset): string {
   const share = ({ picture: p }: Dataset['records'][number]) => p.brightest / (2 ** p.depth - 1);
   const dark = records.filter((record) => share(record) < 0.5).length;
   const brightest = `brightest pixel ${(100 * Math.max(...records.map(share))).toFixed(0)}% of white`;
-  return dark === 0 ? brightest : `${brightest}; ${commas(dark)} pictures have none above half of white, they are dark`;
+  const bits = usedBits(records);
+  const few =
+    bits === undefined ? '' : `; those of 16 bits use ${bits}, train --stretch makes ${commas(2 ** bits - 1)} white`;
+  return dark === 0
+    ? brightest
+    : `${brightest}; ${commas(dark)} pictures have none above half of white, they are dark${few}`;
+}
+
+/** Pictures that lie in several of the folders people keep parts in: `train/a.png = test/b.png`. */
+function acrossFolders(groups: readonly (readonly { readonly file: string }[])[]): string | undefined {
+  const folderOf = (file: string) => (file.includes('/') ? file.slice(0, file.indexOf('/')) : '.');
+  const across = groups.filter((group) => new Set(group.map(({ file }) => folderOf(file))).size > 1);
+  if (across.length === 0) return undefined;
+  const folders = [...new Set(across.flat().map(({ file }) => folderOf(file)))].sort();
+  return `${commas(across.length)} are in several of ${listed(folders)}: such parts are no test; --split keeps equal pictures together`;
+}
+
+const SHEET_PICTURES = 48;
+const SHEET_SIDE = 128;
+
+/** The first pictures as training sees them. */
+async function writeSheet(file: string, { records }: Dataset, stretch: boolean, io: Io): Promise<void> {
+  const bits = stretch ? usedBits(records) : undefined;
+  const tiles: Tile[] = [];
+  for (const record of records.slice(0, SHEET_PICTURES)) {
+    const pixels = trainingPixels(await pictureOf(record), SHEET_SIDE, bits === undefined ? {} : { bits });
+    tiles.push({ pixels, caption: `${path.posix.basename(record.file)}: ${record.text}` });
+  }
+  await writeRunFile(file, await contactSheet(tiles, SHEET_SIDE, 8, 3));
+  print(io, `${printable(file)}: ${tiles.length} of ${commas(records.length)} pictures, scaled and cropped`);
 }
 
 function captionFacts({ records }: Dataset, tokenizer: Tokenizer): readonly (readonly [string, string | undefined])[] {
@@ -130,6 +166,7 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
   const patients = new Set(records.flatMap(({ patient }) => (patient === undefined ? [] : [patient]))).size;
   const labels = records.flatMap(({ label }) => (label === undefined ? [] : [label]));
   const duplicates = duplicatePictures(records);
+  const turned = records.filter(({ picture }) => picture.turned).length;
   printFacts(io, `data ${printable(location)}`, [
     ['layout', dataset.layout],
     ['prompt', LAYOUTS.find(({ name }) => name === dataset.layout)?.says],
@@ -138,6 +175,11 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
     ['height', spread(records.map(({ picture }) => picture.height))],
     ['pictures', tally(records.map(({ picture: p }) => `${p.channels === 1 ? 'grey' : 'colour'} ${p.depth} bit`))],
     ['range', rangeOf(dataset)],
+    [
+      'turned',
+      turned > 0 ? `${commas(turned)} lay on their side or mirrored, with a mark that was followed` : undefined,
+    ],
+    ['duplicates', acrossFolders(duplicates)],
     ['patients', patients > 0 ? commas(patients) : 'not told: every picture counts as a patient of its own'],
     ['classes', labels.length > 0 ? tally(labels) : undefined],
     ...captionFacts(dataset, tokenizer),
@@ -161,4 +203,5 @@ export async function inspectData(location: string, view: DataView, io: Io): Pro
   );
   printSome(io, 'warnings', warnings);
   printSplit(dataset, view, ratios, io);
+  if (view.sheet !== undefined) await writeSheet(view.sheet, dataset, view.stretch === true, io);
 }

@@ -1,7 +1,7 @@
 /** The pairs of a run: the built-in phantoms or a folder, split by patient. */
 import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
-import { type CheckedRecord, loadDataset, pictureOf } from '../data/dataset.ts';
+import { type CheckedRecord, loadDataset, pictureOf, usedBits } from '../data/dataset.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';
@@ -80,6 +80,12 @@ const eachSplit = <T>(of: (name: SplitName) => T): Record<SplitName, T> =>
  */
 export const findData = async (c: RunConfig): Promise<FoundData> => (c.data === 'phantoms' ? phantoms(c) : folderOf(c));
 
+/** What is said of films that use few of their bits. */
+const darkness = (bits: number, stretched: boolean): string =>
+  stretched
+    ? `pictures of 16 bits use ${bits}: ${2 ** bits - 1} is taken for white`
+    : `pictures of 16 bits use ${bits} and are dark, at most ${((100 * (2 ** bits - 1)) / 65_535).toFixed(1)}% of white; --stretch makes ${2 ** bits - 1} white`;
+
 async function folderOf(c: RunConfig): Promise<FoundData> {
   const set = await loadDataset(c.data, {
     seed: c.seed,
@@ -90,10 +96,11 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
   const ratios = parseRatios(c.split);
   const parts = splitRecords(set.records, ratios, c.seed);
   const hash = dataHash(set.records);
+  const bits = usedBits(set.records);
   const pair = (r: CheckedRecord, side: number): RunPair => ({
     id: r.id,
     text: r.text,
-    pixels: async () => trainingPixels(await pictureOf(r), side),
+    pixels: async () => trainingPixels(await pictureOf(r), side, c.stretch && bits ? { bits } : {}),
   });
   return {
     hash,
@@ -107,6 +114,7 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
       duplicates: duplicatePictures(set.records).length,
       warnings: [
         ...set.warnings,
+        ...(bits === undefined ? [] : [darkness(bits, c.stretch)]),
         ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`),
         ...(set.skipped.length > 20 ? [`left out ${set.skipped.length - 20} more`] : []),
       ],

@@ -3,11 +3,14 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
-import { loadDataset } from '../../../train/data/dataset.ts';
+import { configSchema } from '../../../train/config/config.ts';
+import { loadDataset, usedBits } from '../../../train/data/dataset.ts';
 import { LAYOUTS, loadRecords } from '../../../train/data/layouts/index.ts';
 import type { Layout } from '../../../train/data/layouts/layout.ts';
+import { decodeImage, trainingPixels } from '../../../train/data/pictures/images.ts';
 import { resolveInside } from '../../../train/data/records.ts';
 import { main as inspect } from '../../../train/inspect.ts';
+import { findData } from '../../../train/trainer/pairs.ts';
 import { runCommand } from '../../support/commands.ts';
 import { film, folder, refusal, rows } from '../../support/data-fixtures.ts';
 
@@ -241,21 +244,74 @@ describe('several odd pairs', () => {
 });
 
 describe('films of 12 bits in files of 16', () => {
-  it('inspect says that they are dark', async () => {
-    const twelve = await sharp(
-      Uint16Array.from({ length: 64 }, (_, at) => at * 65),
-      {
-        raw: { width: 8, height: 8, channels: 1, depth: 'ushort' } as never,
-      },
-    )
+  const wide = (values: Uint16Array) =>
+    sharp(values, { raw: { width: 8, height: 8, channels: 1, depth: 'ushort' } as never })
       .toColourspace('grey16')
       .png()
       .toBuffer();
-    const dir = folder({ 'a.png': twelve, 'b.png': undefined, 'metadata.csv': rows('a.png,one', 'b.png,two') });
-    const { code, stdout } = await runCommand(inspect, [dir, '--split', '50/50']);
+  const ramp = (step: number) => Uint16Array.from({ length: 64 }, (_, at) => at * step);
+  it('inspect says that they are dark, how many bits they use, what was turned and what lies in two folders', async () => {
+    const lying = await sharp(film).rotate(90).jpeg().withMetadata({ orientation: 6 }).toBuffer();
+    const dir = folder({
+      'train/a.png': await wide(ramp(65)),
+      'train/b.png': undefined,
+      'test/b.png': undefined,
+      'test/c.jpg': lying,
+      'train/metadata.csv': rows('a.png,one', 'b.png,two'),
+      'test/metadata.csv': rows('b.png,two', 'c.jpg,three'),
+    });
+    const sheet = join(dir, '../sheet.png');
+    const { code, stdout } = await runCommand(inspect, [dir, '--split', '50/50', '--sheet', sheet, '--stretch']);
     expect(code).toBe(0);
     expect(stdout).toMatch(
-      /range +brightest pixel \d+% of white; 1 pictures have none above half of white, they are dark/,
+      /range +brightest pixel \d+% of white; 1 pictures have none above half of white, they are dark; those of 16 bits use 12, train --stretch makes 4,095 white/,
     );
+    expect(stdout).toMatch(/turned +1 lay on their side/);
+    expect(stdout).toMatch(/duplicates +1 are in several of test, train/);
+    expect(stdout).toMatch(/sheet\.png: 4 of 4 pictures/);
+    const { data, info } = await sharp(sheet).raw().toBuffer({ resolveWithObject: true });
+    expect(info.width).toBe(4 * 136 + 8);
+    // the third tile in order of files is the film of 12 bits: with --stretch its last row is white
+    const at = (x: number, y: number) => data[(y * info.width + x) * info.channels];
+    expect(at(8 + 2 * 136 + 127, 8 + 127)).toBeGreaterThan(250);
+    expect(at(8 + 2 * 136, 8)).toBeLessThan(5);
+  });
+  it('the greatest number of their bits becomes white on request, and what lies above, too', async () => {
+    const picture = await decodeImage(await wide(ramp(65)));
+    const dark = trainingPixels(picture, 8);
+    const stretched = trainingPixels(picture, 8, { bits: 12 });
+    for (const at of [0, 17, 63]) {
+      expect(dark[3 * at]).toBeCloseTo((2 * 65 * at) / 65_535 - 1, 6);
+      expect(stretched[3 * at]).toBeCloseTo((2 * 65 * at) / 4095 - 1, 6);
+    }
+    expect(Math.max(...trainingPixels(picture, 8, { bits: 10 }))).toBe(1);
+    // pictures of 8 bits stay as they are
+    expect(trainingPixels(await decodeImage(film), 8, { bits: 12 })).toEqual(
+      trainingPixels(await decodeImage(film), 8),
+    );
+  });
+  it.each([false, true])('a run with --stretch %s takes them so, and says it', async (stretch) => {
+    const dir = folder({ 'a.png': await wide(ramp(65)), 'metadata.csv': rows('a.png,one') });
+    const found = await findData(configSchema.parse({ data: dir, split: '100/0', stretch }));
+    const { train, warnings } = found.at(8);
+    expect((await train[0]!.pixels()).at(-1)).toBeCloseTo(stretch ? 1 : -0.875, 3);
+    expect(warnings).toEqual([
+      stretch
+        ? 'pictures of 16 bits use 12: 4095 is taken for white'
+        : 'pictures of 16 bits use 12 and are dark, at most 6.2% of white; --stretch makes 4095 white',
+    ]);
+  });
+  it.each([
+    [[4095], 12],
+    [[900, 1023], 10],
+    [[1024], 11],
+    [[16_383], 14],
+    [[16_384], undefined],
+    [[4095, 65_535], undefined],
+    [[], undefined],
+  ])('brightest values %j use %s bits', (values, bits) => {
+    const facts = { width: 1, height: 1, channels: 1 as const, turned: false, hash: '' };
+    const wide = values.map((brightest) => ({ picture: { ...facts, depth: 16 as const, brightest } }));
+    expect(usedBits([...wide, { picture: { ...facts, depth: 8, brightest: 255 } }])).toBe(bits);
   });
 });

@@ -17,9 +17,13 @@ import { type Filter, type Pixels, resizeAndCrop8, resizeAndCropFloat } from './
 sharp.cache(false);
 
 /** A decoded image, [height, width, channels] with 1 (grey) or 3 (RGB) channels; white is 2^depth - 1. */
-export type Picture =
+export type Picture = (
   | (Pixels<Uint8Array> & { readonly depth: 8; readonly channels: 1 | 3 })
-  | (Pixels<Uint16Array> & { readonly depth: 16; readonly channels: 1 | 3 });
+  | (Pixels<Uint16Array> & { readonly depth: 16; readonly channels: 1 | 3 })
+) & {
+  /** It was stored lying or mirrored, with a mark that says how it stands (EXIF), and was turned. */
+  readonly turned?: true;
+};
 
 /** A film of 4020 × 4892 is 19.7 million pixels. */
 export const MAX_PIXELS = 50_000_000;
@@ -59,7 +63,7 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
     // libtiff warns of every private tag, and there are many
     const failOn = kind === 'TIFF' ? 'error' : 'warning';
     const image = sharp(source, { failOn, limitInputPixels: MAX_PIXELS, ignoreIcc: true });
-    const { space, depth, hasAlpha, pages = 1 } = await image.metadata();
+    const { space, depth, hasAlpha, pages = 1, orientation = 1 } = await image.metadata();
     if (pages > 1) throw new ImageProblem(`${kind} holds ${pages} pictures, expected one`);
     if (depth !== 'uchar' && depth !== 'ushort') {
       throw new ImageProblem(`${kind} has samples of another type than 8 or 16 bits`);
@@ -76,9 +80,10 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
       throw new ImageProblem(`${kind} has ${channels} colour channels, expected 1 or 3`);
     }
     const bytesOut = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const turned = kind !== 'PNG' && orientation > 1 ? ({ turned: true } as const) : {};
     return wide
-      ? { width, height, channels, depth: 16, data: new Uint16Array(bytesOut.slice().buffer) }
-      : { width, height, channels, depth: 8, data: bytesOut };
+      ? { width, height, channels, depth: 16, data: new Uint16Array(bytesOut.slice().buffer), ...turned }
+      : { width, height, channels, depth: 8, data: bytesOut, ...turned };
   } catch (error) {
     throw error instanceof ImageProblem ? error : decoderProblem(kind, error);
   }
@@ -161,14 +166,15 @@ export async function decodeNamed(bytes: Uint8Array, file: string): Promise<Pict
  * A picture as the model's VAE takes it: shortest side resized to `side`, middle cut out, grey repeated three times,
  * [side, side, 3] in [-1, 1]. 8-bit pictures go through Pillow's 8-bit arithmetic (torchvision `Resize`, `CenterCrop`,
  * `ToTensor`, `Normalize(0.5, 0.5)`), 16-bit ones through real numbers without rounding.
+ * @param bits of a 16-bit picture's numbers that are used: 2^bits − 1 is white, and so is what lies above
  * @example trainingPixels(await readImage('film.png'), 224).length // 224 · 224 · 3
  */
 export function trainingPixels(
   picture: Picture,
   side: number,
-  filter: Exclude<Filter, 'nearest'> = 'bilinear',
+  { filter = 'bilinear', bits = 16 }: { filter?: Exclude<Filter, 'nearest'>; bits?: number } = {},
 ): Float32Array {
-  const white = 2 ** picture.depth - 1;
+  const white = 2 ** Math.min(bits, picture.depth) - 1;
   const { channels, data } =
     picture.depth === 8
       ? resizeAndCrop8(picture, side, filter)
