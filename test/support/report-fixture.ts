@@ -160,6 +160,7 @@ export function simulatedRun(): RunRecordInput {
       dIn: 96,
       dOut: 96,
       change: 0.02 + random() * (path.includes('ff') ? 0.7 : 0.25),
+      used: 1 + (last.get(path)! - 1) * 0.2,
     })),
     phases: [
       { name: 'load base', seconds: 0.8, peakBytes: 61e6 },

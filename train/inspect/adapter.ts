@@ -11,10 +11,10 @@ import type { Part } from '../../models/names.ts';
 import { type Io, print } from '../cli/command.ts';
 import { bars, commas, histogram, printFacts, table } from '../cli/table.ts';
 import { SMALL_BASE } from '../model/paths.ts';
-import { drawMap, rankHeatMaps } from '../report/charts/heatmap.ts';
-import { type Grid, layout } from '../report/charts/modules.ts';
-import { inline, standalone } from '../report/charts/svg.ts';
-import { number, percent } from '../words/format.ts';
+import { drawChangeMaps, rankHeatMaps } from '../report/charts/heatmap.ts';
+import { layout } from '../report/charts/modules.ts';
+import { standalone } from '../report/charts/svg.ts';
+import { number } from '../words/format.ts';
 import { textRankMaps } from '../words/progress.ts';
 
 export type AdapterView = {
@@ -126,27 +126,18 @@ function printModules(rows: readonly Row[], all: boolean, io: Io): void {
     print(io, `  the ${SHOWN} most changed of ${rows.length} modules; --all shows them all`);
 }
 
-/** A map of ‖ΔW‖/‖W‖ (or of ‖ΔW‖ where the base is not known). */
-function changeMap(grid: Grid<number>, network: string, relative: boolean): string {
-  const what = relative ? '‖ΔW‖/‖W‖' : '‖ΔW‖';
-  const format = (v: number) => (relative ? percent(v) : number(v, 2));
-  const title = `${network}: ${what} per layer`;
-  const description = `${what} of ${grid.cells.length} adapted layers.`;
-  const tooltip = (name: string, value: number) => `${name}: ${what} ${number(value)}`;
-  return standalone(
-    inline(drawMap(grid, { title, subtitle: `n = ${grid.cells.length}`, description, format, tooltip })),
-  );
-}
-
 async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<void> {
   const ranks = rankHeatMaps(new Map(rows.map(({ path: name, module }) => [name, module.rank])));
   const relative = rows.every(({ change }) => change !== undefined);
-  const sizes = layout(rows.map(({ path: name, change, norm }) => [name, change ?? norm] as const));
+  const sizes = drawChangeMaps(
+    layout(rows.map(({ path: name, change, norm }) => [name, change ?? norm] as const)),
+    relative ? '‖ΔW‖/‖W‖' : '‖ΔW‖',
+  );
   const files = [
     ['rank-unet.svg', ranks.unet],
     ['rank-text-encoder.svg', ranks.text],
-    ['change-unet.svg', sizes.unet && changeMap(sizes.unet, 'U-Net', relative)],
-    ['change-text-encoder.svg', sizes.text && changeMap(sizes.text, 'Text encoder', relative)],
+    ['change-unet.svg', sizes.unet && standalone(sizes.unet)],
+    ['change-text-encoder.svg', sizes.text && standalone(sizes.text)],
   ] as const;
   await makeFolders(folder).catch((error) => {
     throw asFileError(error, folder);

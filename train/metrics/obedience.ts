@@ -219,7 +219,7 @@ const panel = definePanel<ObedienceResult>({
   title: 'Do the pictures obey the report?',
   data: obedienceOf,
   draw: (table, { run }) => ({
-    body: html`<p class="lead">${table.what}. Sides are the patient’s: the right lung is at the viewer’s left. Real films are the detectors’ ceiling, those through the autoencoder alone the model’s.</p>${tables(run, table)}`,
+    body: html`<p class="lead">${table.what.replace(/\.$/, '')}. Sides are the patient’s: the right lung is at the viewer’s left. Real films are the detectors’ ceiling, those through the autoencoder alone the model’s.</p>${tables(run, table)}`,
   }),
   headlines: (run) => {
     const first = firstScore(run);

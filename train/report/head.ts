@@ -28,7 +28,7 @@ export function head(
 <h1>${QUESTION}</h1>
 ${answer && html`<p class="answer" id="answer">${answer.sentences.join(' ')}</p>`}
 ${facts.length > 0 && html`<dl class="numbers">${facts.map((f) => html`<div><dt>${f.label}</dt><dd><span class="value">${f.value}</span>${f.note && html`<div class="note">${f.note}</div>`}</dd></div>`)}</dl>`}
-${sentences.length > 0 && html`<h3>Against the other methods</h3><ul class="plain">${sentences.map((t) => html`<li>${t}</li>`)}</ul>`}
+${sentences.length > 0 && html`<h2 class="small">Against the other methods</h2><ul class="plain">${sentences.map((t) => html`<li>${t}</li>`)}</ul>`}
 ${list.length > 0 && html`<div class="alert" role="note"><ul class="plain">${list.map((w) => html`<li>${w}</li>`)}</ul></div>`}
 ${contents.length > 1 && html`<nav aria-label="Contents">${contents.map((c) => html`<a href="#${c.id}">${c.title}</a>`)}</nav>`}
 </header>`;

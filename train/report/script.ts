@@ -1,6 +1,7 @@
 /**
- * The page's one script (allowed by its hash): hovering a cell of a rank map shows the module's history. It reads
- * the JSON block `run-data` and writes text nodes only. Without it the cells keep their native tooltips.
+ * The page's one script (allowed by its hash): a cell of a rank map that is pointed at, or reached by Tab and the arrow
+ * keys, shows its module's history. It reads the JSON block `run-data` and writes text nodes only. Without it the cells
+ * keep their native tooltips.
  */
 
 import type { ModuleHistory } from './history.ts';
@@ -93,7 +94,8 @@ export const script = `
     if (tests.length > shown.length) add(tip, 'div', 'last ' + shown.length + ' of ' + tests.length + ' tests', { class: 'muted' });
   };
 
-  const show = (module, event) => {
+  // At the pointer, or at the cell that the keyboard is on.
+  const show = (module, at) => {
     tip.textContent = '';
     const [path, start, rank, change, tests] = module;
     const name = add(tip, 'div', undefined, { class: 'path' });
@@ -111,8 +113,8 @@ export const script = `
     }
     tip.hidden = false;
     const gap = 14;
-    const left = event.clientX + gap + tip.offsetWidth > innerWidth ? event.clientX - gap - tip.offsetWidth : event.clientX + gap;
-    const top = event.clientY + gap + tip.offsetHeight > innerHeight ? event.clientY - gap - tip.offsetHeight : event.clientY + gap;
+    const left = at.x + gap + tip.offsetWidth > innerWidth ? at.x - gap - tip.offsetWidth : at.x + gap;
+    const top = at.y + gap + tip.offsetHeight > innerHeight ? at.y - gap - tip.offsetHeight : at.y + gap;
     tip.style.left = Math.max(4, left) + 'px';
     tip.style.top = Math.max(4, top) + 'px';
   };
@@ -126,11 +128,67 @@ export const script = `
   const over = (event) => {
     const cell = event.target.closest ? event.target.closest('[data-module]') : null;
     const module = cell && modules.get(cell.getAttribute('data-module'));
-    if (module) show(module, event);
+    if (module) show(module, { x: event.clientX, y: event.clientY });
     else tip.hidden = true;
   };
   document.addEventListener('pointermove', over);
   document.addEventListener('pointerdown', over);
   document.addEventListener('scroll', () => { tip.hidden = true; }, true);
+
+  // A map is one stop of the Tab key; the arrow keys move to the nearest cell on that side, Escape closes.
+  const middle = (cell) => {
+    const r = cell.getBoundingClientRect();
+    return { x: (r.left + r.right) / 2, y: (r.top + r.bottom) / 2 };
+  };
+  const sides = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  const neighbour = (cell, [dx, dy]) => {
+    const from = middle(cell);
+    let best = null;
+    let least = Infinity;
+    for (const other of cell.ownerSVGElement.querySelectorAll('[data-module]')) {
+      const to = middle(other);
+      const along = (to.x - from.x) * dx + (to.y - from.y) * dy;
+      const across = Math.abs((to.x - from.x) * dy) + Math.abs((to.y - from.y) * dx);
+      if (along > 1 && along + 8 * across < least) {
+        least = along + 8 * across;
+        best = other;
+      }
+    }
+    return best;
+  };
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') tip.hidden = true;
+    const cell = document.activeElement;
+    if (!cell || !cell.hasAttribute('data-module') || !sides[event.key]) return;
+    event.preventDefault();
+    const next = neighbour(cell, sides[event.key]);
+    if (!next) return;
+    cell.setAttribute('tabindex', '-1');
+    next.setAttribute('tabindex', '0');
+    next.focus();
+  });
+  document.addEventListener('focusin', (event) => {
+    const module = event.target.hasAttribute('data-module') && modules.get(event.target.getAttribute('data-module'));
+    if (!module) tip.hidden = true;
+    // after the scrolling that comes with the focus, which closes it
+    else requestAnimationFrame(() => requestAnimationFrame(() => {
+      if (document.activeElement === event.target) show(module, middle(event.target));
+    }));
+  });
+
+  // Frames that scroll sideways can be reached and scrolled by keys.
+  const frames = [...document.querySelectorAll('.chart')];
+  const reach = () => {
+    for (const frame of frames) {
+      const title = frame.querySelector('title');
+      if (frame.scrollWidth > frame.clientWidth + 1) {
+        frame.tabIndex = 0;
+        frame.setAttribute('role', 'group');
+        if (title) frame.setAttribute('aria-label', title.textContent);
+      } else for (const name of ['tabindex', 'role', 'aria-label']) frame.removeAttribute(name);
+    }
+  };
+  reach();
+  addEventListener('resize', reach);
 })();
 `;

@@ -10,7 +10,8 @@ const variables = (theme: 'light' | 'dark'): string =>
     `--paper:${ground.paper[theme]}`,
     `--accent:${series[0]![theme]}`,
     `--warm:${series[1]![theme]}`,
-    `--good:${series[2]![theme]}`,
+    `--bad:${theme === 'light' ? '#ad4a00' : series[1]!.dark}`,
+    `--good:${theme === 'light' ? '#00734f' : series[2]!.dark}`,
   ].join(';');
 
 export const style = `
@@ -24,7 +25,7 @@ header{padding-top:44px}
 .eyebrow{color:var(--muted);font-size:13px;letter-spacing:.02em;margin:0 0 10px}
 h1{font-size:30px;line-height:1.2;font-weight:650;letter-spacing:-.012em;margin:0 0 12px;max-width:32em;text-wrap:balance}
 h2{font-size:20px;font-weight:650;letter-spacing:-.005em;margin:0 0 6px}
-h3{font-size:15px;font-weight:650;margin:26px 0 8px}
+h3,.small{font-size:15px;font-weight:650;margin:26px 0 8px}
 p{margin:0 0 10px;max-width:46em}
 .answer{font-size:17px;line-height:1.5}
 .lead{color:var(--muted)}
@@ -47,14 +48,15 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:14px;margin-top:22px}
 .gap{display:grid;place-content:center;background:var(--faint);color:var(--muted);font-size:12px;padding:8px;text-align:center;overflow-wrap:anywhere}
 figcaption{font-size:13px;line-height:1.35;margin-top:5px;overflow-wrap:anywhere}
 figcaption .label{font-weight:600}
-.right{color:var(--good)}.wrong{color:var(--warm)}.muted{color:var(--muted)}
+.right{color:var(--good)}.wrong{color:var(--bad)}.muted{color:var(--muted)}
 .chart{margin:20px 0 8px;overflow-x:auto;overflow-y:hidden}
 .chart svg{display:block;height:auto;max-width:100%}
 .side{display:flex;flex-wrap:wrap;gap:0 40px;align-items:flex-start}.side .chart{max-width:100%}
 .wide svg{max-width:none}
 svg text{white-space:pre;font-family:inherit}
 [data-module]{cursor:default}
-[data-module]:hover{stroke:var(--ink);stroke-width:1.5px}
+[data-module]:is(:hover,:focus){stroke:var(--ink);stroke-width:1.5px;outline:none}
+:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 table{border-collapse:collapse;font-size:14px;margin:12px 0 6px;max-width:100%}
 caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:6px}
 th,td{text-align:left;padding:6px 18px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}.tablewrap :is(th,td):first-child{min-width:8em}.tablewrap :is(th,td){min-width:5em;overflow-wrap:break-word}

@@ -252,7 +252,7 @@ test('an axis of few steps names each step once', () => {
   }));
   const histories = moduleHistories({ modules: [], expansions: simulateLog(smallModules(), 6, 2, 1.1) });
   for (const svg of [lossCurve(parseRecord({ name: 'short', metrics }))!, expansionTimeline(histories, 6)!]) {
-    const axis = /aria-label="x-axis tick label"[\s\S]*?<\/g>/.exec(svg)![0];
+    const axis = /data-mark="x-axis tick label"[\s\S]*?<\/g>/.exec(svg)![0];
     const labels = [...axis.matchAll(/>(\d+)<\/text>/g)].map((m) => m[1]);
     expect(labels.filter((l) => l !== '0')).toEqual(['1', '2', '3', '4', '5', '6']);
   }

@@ -109,7 +109,9 @@ export function ratioCurve(s: RunRecord): string | undefined {
     title: 'FI ratio at each test (band: 10–90% of modules)',
     description,
     y: 'FI-score expanded / original',
+    log: true,
     below: [area],
+    reach: band.flatMap((b) => [b.low, b.high]),
   });
 }
 
@@ -129,15 +131,15 @@ export function rankCurve(histories: readonly ModuleHistory[], lastStep: number)
   return lineChart(lines, { title: 'Total rank', description, y: 'sum of ranks' });
 }
 
-/** Live bytes after each step. */
+/** Memory of the process after each step. */
 export function memoryCurve(s: RunRecord): string | undefined {
   const points = s.metrics
     .filter((m) => m.memory !== undefined)
     .map((m) => ({ step: m.step, value: m.memory! / 2 ** 20 }));
-  const lines: Line[] = [{ name: 'live memory', color: series[0]!, points }];
+  const lines: Line[] = [{ name: 'memory of the process', color: series[0]!, points }];
   return lineChart(lines, {
     title: 'Memory while training',
-    description: 'Live bytes after each training step.',
+    description: 'Resident memory of the process after each training step.',
     y: 'MiB',
   });
 }

@@ -3,9 +3,12 @@
  * the forward pass, each cell its number and colour. Also used for ‖ΔW‖/‖W‖ and for an adapter file alone.
  */
 import * as Plot from '@observablehq/plot';
+import { quantile } from 'd3-array';
 import { printable, printableLines } from '../../../models/io/error.ts';
+import { number } from '../../words/format.ts';
 import { finiteExtent } from '../../words/statistics.ts';
 import { ground, rampIndex, rampStep } from './colors.ts';
+import { decades } from './line-chart.ts';
 import { type Grid, type Layout, layout, type Network } from './modules.ts';
 import { appendHeading, appendScale, draw, inline, type SvgElement, standalone } from './svg.ts';
 
@@ -23,6 +26,8 @@ export interface MapOptions {
   readonly tooltip: (path: string, value: number) => string;
   /** Fixed ends of the colour scale, so that two maps can be compared; default: the grid's own. */
   readonly domain?: readonly [low: number, high: number];
+  /** Colours by the logarithm. */
+  readonly log?: boolean;
 }
 
 const cellWidth = 31;
@@ -52,9 +57,10 @@ function rowMean(grid: Grid<number>, row: string): number {
 /** One grid as an SVG element. Cells carry `data-module` with their path, for the page's tooltips. */
 export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
   const [low, high] = options.domain ?? finiteExtent(grid.cells.map((c) => c.value));
+  const [from, to] = options.log ? [Math.log(low), Math.log(high)] : [low, high];
   const cells = grid.cells.map((c): Drawn => {
     const style = Number.isFinite(c.value)
-      ? rampStep(rampIndex(c.value, low, high))
+      ? rampStep(rampIndex(options.log ? Math.log(c.value) : c.value, from, to))
       : { fill: ground.faint.light, text: ground.muted.light };
     const tip = printableLines(options.tooltip(c.path, c.value));
     return {
@@ -100,21 +106,23 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
   return node;
 }
 
-/** Marks the rectangles with their module and keeps the numbers from swallowing the pointer. */
+/**
+ * Marks the rectangles with their module, lets the keyboard reach them (one stop a map, the page's script moves between
+ * the cells) and keeps the numbers from swallowing the pointer.
+ */
 function finishCells(node: SvgElement, cells: readonly Drawn[]): void {
+  node.setAttribute('role', 'group');
   let i = 0;
-  for (const rect of node.querySelectorAll('[aria-label="cell"] rect')) {
+  for (const rect of node.querySelectorAll('[data-mark="cell"] rect')) {
     rect.setAttribute('data-module', printable(cells[i]!.path));
+    rect.setAttribute('role', 'img');
+    rect.setAttribute('tabindex', i === 0 ? '0' : '-1');
     i++;
   }
-  for (const text of node.querySelectorAll('[aria-label="text"]')) text.setAttribute('pointer-events', 'none');
+  for (const text of node.querySelectorAll('[data-mark="text"]')) text.setAttribute('pointer-events', 'none');
 }
 
-/** Titles of the two maps. */
-const names: Readonly<Record<Network, string>> = {
-  unet: 'U-Net: rank per layer',
-  text: 'Text encoder: rank per layer',
-};
+const networkNames: Readonly<Record<Network, string>> = { unet: 'U-Net', text: 'Text encoder' };
 
 /** The rank maps of a layout, as page parts. */
 export function drawRankMaps(
@@ -128,13 +136,72 @@ export function drawRankMaps(
     const total = grid.cells.reduce((sum, c) => sum + c.value, 0);
     const mean = (total / grid.cells.length).toFixed(2);
     const description = `Rank of ${grid.cells.length} adapters; total ${total}, mean ${mean}, from ${domain[0]} to ${domain[1]}.`;
-    const title = names[network];
+    const title = `${networkNames[network]}: rank per layer`;
     const subtitle = `n = ${grid.cells.length}, total ${total}, mean ${mean}`;
     const formatMean = (v: number): string => v.toFixed(1);
     return inline(drawMap(grid, { title, subtitle, description, format: String, formatMean, tooltip, domain }));
   };
   const unet = one('unet');
   const text = one('text');
+  return { ...(unet ? { unet } : {}), ...(text ? { text } : {}) };
+}
+
+/** Numbers of a map's cells, all in one unit, two digits each: shares in percent, others in a power of ten. */
+function cellNumbers(
+  values: readonly number[],
+  share: boolean,
+): { readonly unit: string; readonly format: (v: number) => string } {
+  const [, high] = finiteExtent(values);
+  const power = high > 0 ? Math.floor(Math.log10(high)) : 0;
+  const percents = share && power >= -3;
+  const factor = percents ? 100 : power < 0 || power > 1 ? 10 ** -power : 1;
+  const digits = String(power)
+    .replace('-', '⁻')
+    .replace(/\d/g, (d) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[Number(d)]!);
+  return {
+    unit: percents ? ' in %' : factor === 1 ? '' : ` in 10${digits}`,
+    format: (value) => {
+      const v = value * factor;
+      if (!Number.isFinite(v)) return '–';
+      if (v === 0 || v >= 9.95) return String(Math.round(v));
+      if (v >= 0.995) return v.toFixed(1);
+      return v < 0.005 ? '<.01' : v.toFixed(2).replace(/^0/, '');
+    },
+  };
+}
+
+/**
+ * Maps of how much each layer was changed, on one scale of colours for both networks, logarithmic where the values ask
+ * for it. `what`: `‖ΔW‖/‖W‖` (a share) or `‖ΔW‖`.
+ */
+export function drawChangeMaps(
+  placed: Layout<number>,
+  what: '‖ΔW‖/‖W‖' | '‖ΔW‖',
+): { readonly unet?: string; readonly text?: string } {
+  const values = [placed.unet, placed.text].flatMap((g) => g?.cells.map((c) => c.value) ?? []);
+  const { unit, format } = cellNumbers(values, what === '‖ΔW‖/‖W‖');
+  const log = decades(values.filter((v) => v > 0));
+  const domain = finiteExtent(log ? values.filter((v) => v > 0) : values);
+  const one = (network: Network): string | undefined => {
+    const grid = placed[network];
+    if (grid === undefined) return undefined;
+    const median = quantile(grid.cells, 0.5, (c) => c.value);
+    return inline(
+      drawMap(grid, {
+        title: `${networkNames[network]}: ${what} per layer${unit}`,
+        subtitle: `n = ${grid.cells.length}, median ${number(median)}`,
+        description:
+          what === '‖ΔW‖'
+            ? 'Frobenius norm of the learned change.'
+            : 'Frobenius norm of the learned change relative to that of the frozen weight.',
+        format,
+        tooltip: (path, v) => `${path}: ${what} ${number(v)}`,
+        domain,
+        log,
+      }),
+    );
+  };
+  const [unet, text] = [one('unet'), one('text')];
   return { ...(unet ? { unet } : {}), ...(text ? { text } : {}) };
 }
 

@@ -40,13 +40,18 @@ export function thin<T>(points: readonly T[], limit = 800): readonly T[] {
   return Array.from({ length: limit }, (_, i) => points[Math.round(i * stride)]!);
 }
 
-/** Plot's y options: logarithmic, where `log` allows it, if the values are positive and span more than 1.5 decades. */
+/** Whether values want a logarithmic scale: all above 0, and over more than 1.5 decades. */
+export function decades(values: readonly number[]): boolean {
+  const [low, high] = finiteExtent(values);
+  return low > 0 && high / low > 32;
+}
+
+/** Plot's y options: logarithmic, where `log` allows it and the values ask for it. */
 function yScale(values: readonly number[], log: boolean): Plot.ScaleOptions {
-  const finite = values.filter(Number.isFinite);
-  const [low, high] = finiteExtent(finite);
+  const [, high] = finiteExtent(values);
   // Thousands as everywhere on the page; below that Plot's own digits suit the step.
   const base = { label: null, nice: true, ...(high >= 1000 ? { tickFormat: integer } : {}) };
-  return (log && low > 0 && high / low > 32 ? { ...base, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
+  return (log && decades(values) ? { ...base, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
 }
 
 /** What a chart of curves says and how it scales. */
@@ -55,8 +60,9 @@ export interface LineChartOptions extends ChartText {
   readonly y: string;
   /** Switch to a logarithmic axis where values span decades. */
   readonly log?: boolean;
-  /** Marks below the lines. */
+  /** Marks below the lines, and the values that they reach. */
   readonly below?: readonly Plot.Markish[];
+  readonly reach?: readonly number[];
 }
 
 /** Draws lines over steps with a legend above; `undefined` when no line has a finite point. */
@@ -65,7 +71,7 @@ export function lineChart(lines: readonly Line[], options: LineChartOptions): st
   if (shown.length === 0) return undefined;
   const points = shown.flatMap((l) => l.points);
   const [first, last] = finiteExtent(points.map((p) => p.step));
-  const values = points.map((p) => p.value);
+  const values = [...points.map((p) => p.value), ...(options.reach ?? [])];
   const node = draw(
     {
       width,

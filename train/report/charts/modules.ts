@@ -3,6 +3,7 @@
  * column (place in the network). The order is the order of the forward pass, never that of the alphabet, where
  * "layers.10" would come before "layers.2".
  */
+import { group } from 'd3-array';
 
 export type Network = 'unet' | 'text';
 
@@ -97,6 +98,43 @@ function cell(
   columnOrder: readonly number[],
 ): Place | undefined {
   return row < 0 ? undefined : { network, row: rows[row]![1], column, rowOrder: row, columnOrder };
+}
+
+/** Modules of one kind: `attn1 q`, `text fc1`, `other`. */
+export interface Kind<T> {
+  readonly label: string;
+  readonly members: readonly T[];
+}
+
+/** Kinds of layer in the order of the rank maps, the U-Net's first, what has no place last. */
+export function kindsOf<T extends { readonly path: string }>(modules: readonly T[]): readonly Kind<T>[] {
+  const placed = modules.map((module) => ({ module, place: placeOf(module.path) }));
+  const order = ({ place }: (typeof placed)[number]): number =>
+    place === undefined ? 2000 : (place.network === 'unet' ? 0 : 1000) + place.rowOrder;
+  const name = ({ place }: (typeof placed)[number]): string =>
+    place === undefined ? 'other' : place.network === 'unet' ? place.row : `text ${place.row}`;
+  const sorted = [...placed].sort((a, b) => order(a) - order(b));
+  return [...group(sorted, name)].map(([label, list]) => ({ label, members: list.map((p) => p.module) }));
+}
+
+/** What the names of these columns mean, only those that are there: `['t1, t2: …', 'd01: down block 0, …']`. */
+export function columnWords(columns: readonly string[]): readonly string[] {
+  const find = (pattern: RegExp): RegExpExecArray | undefined =>
+    columns.map((c) => pattern.exec(c)).findLast((m) => m !== null) ?? undefined;
+  const side = (letter: string, word: string): readonly string[] => {
+    const found = find(new RegExp(`^${letter}(\\d)(\\d+)$`));
+    return found ? [`${found[0]}: ${word} block ${found[1]}, transformer or resnet ${found[2]} in it`] : [];
+  };
+  const time = columns.filter((c) => /^t[12]$/.test(c));
+  const inner = find(/^[du]\d+\.(\d+)$|^mid\.(\d+)$/);
+  return [
+    ...(time.length > 0 ? [`${time.join(', ')}: the time embedding`] : []),
+    ...side('d', 'down'),
+    ...(columns.includes('mid') ? ['mid: the middle'] : []),
+    ...(columns.includes('m1') ? ['m1: its second resnet'] : []),
+    ...side('u', 'up'),
+    ...(inner ? [`${inner[0]}: block ${inner[1] ?? inner[2]} inside that transformer`] : []),
+  ];
 }
 
 /** A module with its place in a map. */

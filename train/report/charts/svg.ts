@@ -60,6 +60,11 @@ export function draw(options: Plot.PlotOptions, text: ChartText): SvgElement {
   for (const stroked of node.querySelectorAll('[stroke="currentColor"]')) {
     stroked.setAttribute('stroke', ground.muted.light);
   }
+  // Plot names its groups for screen readers, which read the chart's description instead.
+  for (const named of node.querySelectorAll('[aria-label]')) {
+    named.setAttribute('data-mark', named.getAttribute('aria-label')!);
+    named.removeAttribute('aria-label');
+  }
   node.setAttribute('font-size', '12');
   node.setAttribute('role', 'img');
   node.insertBefore(element('desc', {}, text.description), node.firstChild);

@@ -5,29 +5,13 @@ import { integer, number, stepTick } from '../../words/format.ts';
 import { finiteExtent, spearman } from '../../words/statistics.ts';
 import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
 import { ground, rampIndex, rampStep, series } from './colors.ts';
-import { placeOf } from './modules.ts';
+import { decades } from './line-chart.ts';
+import { kindsOf, placeOf } from './modules.ts';
 import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
 
 const width = 992;
 const rowHeight = 22;
 const left = 96;
-
-/** Modules of one kind, `U-Net attn1 q` or `text fc1`. */
-interface Kind {
-  readonly label: string;
-  readonly members: readonly ModuleHistory[];
-}
-
-/** Kinds of layer in the order of the rank maps, U-Net first. */
-function kinds(histories: readonly ModuleHistory[]): readonly Kind[] {
-  const placed = histories.map((h) => ({ h, place: placeOf(h.path) }));
-  const order = (p: (typeof placed)[number]): number =>
-    p.place === undefined ? 2000 : (p.place.network === 'unet' ? 0 : 1000) + p.place.rowOrder;
-  const sorted = [...placed].sort((a, b) => order(a) - order(b));
-  const name = (p: (typeof placed)[number]): string =>
-    p.place === undefined ? 'other' : p.place.network === 'unet' ? p.place.row : `text ${p.place.row}`;
-  return [...group(sorted, name)].map(([label, list]) => ({ label, members: list.map((p) => p.h) }));
-}
 
 function frame(rows: readonly string[], lastStep: number, bottom: number): Plot.PlotOptions {
   return {
@@ -54,7 +38,7 @@ export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: nu
   const steps = testBins(testSteps(histories)).ends;
   if (steps.length === 0) return undefined;
   const edges = [0, ...steps, Math.max(lastStep, steps.at(-1)!)];
-  const rows = kinds(histories);
+  const rows = kindsOf(histories);
   const cells = rows.flatMap(({ label, members }) =>
     edges.slice(0, -1).map((from, i) => {
       const value = mean(members, (h) => rankAt(h, i === 0 ? -1 : from))!;
@@ -93,7 +77,7 @@ export function rankHistoryMap(histories: readonly ModuleHistory[], lastStep: nu
 
 /** Which kinds of layer grew when: a disc per test, its area the share of modules that were expanded. */
 export function expansionTimeline(histories: readonly ModuleHistory[], lastStep: number): string | undefined {
-  const rows = kinds(histories.filter((h) => h.tests.length > 0));
+  const rows = kindsOf(histories.filter((h) => h.tests.length > 0));
   if (rows.length === 0) return undefined;
   const { endOf } = testBins(testSteps(histories));
   const dots = rows.flatMap(({ label, members }) => {
@@ -148,17 +132,32 @@ export function expansionTimeline(histories: readonly ModuleHistory[], lastStep:
   return inline(node);
 }
 
-/** Final rank against ‖ΔW‖/‖W‖, one dot per module, with Spearman's correlation. */
-export function rankAgainstChange(histories: readonly ModuleHistory[]): string | undefined {
-  const points = histories
-    .filter((h) => h.change !== undefined && Number.isFinite(h.change))
-    .map((h) => ({ ...h, network: placeOf(h.path)?.network ?? ('other' as const) }));
-  if (points.length < 3) return undefined;
+/** The modules whose change was measured. */
+const changed = (histories: readonly ModuleHistory[]) =>
+  histories.flatMap((h) => (h.change !== undefined && Number.isFinite(h.change) ? [{ ...h, change: h.change }] : []));
+
+/** Spearman's correlation of rank and relative change; NaN where all ranks are the same. */
+export function rankChangeCorrelation(histories: readonly ModuleHistory[]): {
+  readonly rho: number;
+  readonly n: number;
+} {
+  const points = changed(histories);
   const rho = spearman(
     points.map((p) => p.rank),
-    points.map((p) => p.change!),
+    points.map((p) => p.change),
   );
+  return { rho, n: points.length };
+}
+
+const networks = { unet: 'U-Net', text: 'text encoder', other: 'other modules' } as const;
+
+/** Final rank against ‖ΔW‖/‖W‖, one dot per module; nothing where all ranks are the same. */
+export function rankAgainstChange(histories: readonly ModuleHistory[]): string | undefined {
+  const points = changed(histories).map((h) => ({ ...h, network: placeOf(h.path)?.network ?? ('other' as const) }));
+  const { rho } = rankChangeCorrelation(histories);
+  if (Number.isNaN(rho)) return undefined;
   const colors = { unet: series[0]!.light, text: series[1]!.light, other: series[2]!.light };
+  const scale = (values: readonly number[]) => (decades(values) ? { type: 'log', tickFormat: '~g' } : { zero: true });
   const node = draw(
     {
       width: 520,
@@ -166,8 +165,14 @@ export function rankAgainstChange(histories: readonly ModuleHistory[]): string |
       marginTop: 66,
       marginLeft: 56,
       marginBottom: 40,
-      x: { label: 'final rank', labelArrow: 'none', labelAnchor: 'center', nice: true },
-      y: { label: null, nice: true, zero: true },
+      x: {
+        label: 'final rank',
+        labelArrow: 'none',
+        labelAnchor: 'center',
+        nice: true,
+        ...scale(points.map((p) => p.rank)),
+      },
+      y: { label: null, nice: true, ...scale(points.map((p) => p.change)) },
       marks: [
         Plot.gridY({ stroke: ground.rule.light, strokeOpacity: 1 }),
         Plot.dot(points, {
@@ -179,15 +184,21 @@ export function rankAgainstChange(histories: readonly ModuleHistory[]): string |
           title: (p: (typeof points)[number]) => `${p.path}: rank ${p.rank}, ‖ΔW‖/‖W‖ ${number(p.change)}`,
         } as Plot.DotOptions),
       ],
-    },
+    } as Plot.PlotOptions,
     {
       title: 'Rank against change',
       description: `Final rank and relative change of ${points.length} modules; Spearman's correlation ${number(rho, 2)}.`,
     },
   );
   appendHeading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
-  node.appendChild(element('text', { x: 0, y: 34, 'text-anchor': 'start', fill: colors.unet }, '● U-Net'));
-  node.appendChild(element('text', { x: 70, y: 34, 'text-anchor': 'start', fill: colors.text }, '● text encoder'));
+  let x = 0;
+  for (const key of ['unet', 'text', 'other'] as const) {
+    if (!points.some((p) => p.network === key)) continue;
+    node.appendChild(element('circle', { cx: x + 4, cy: 30, r: 3.2, fill: colors[key] }));
+    const label = { x: x + 13, y: 34, 'text-anchor': 'start', fill: ground.muted.light };
+    node.appendChild(element('text', label, networks[key]));
+    x += 33 + networks[key].length * 6.6;
+  }
   node.appendChild(element('text', { x: 0, y: 54, 'text-anchor': 'start', fill: ground.muted.light }, '‖ΔW‖ / ‖W‖'));
   return inline(node);
 }
