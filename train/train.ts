@@ -6,6 +6,7 @@
  *
  * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
  */
+import path from 'node:path';
 import { readScalar } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
@@ -27,6 +28,7 @@ import { createSteps, type Frozen, hyperOf, type State } from './step/step.ts';
 import { encodeData } from './trainer/encoded.ts';
 import { type Final, finishRun } from './trainer/finish.ts';
 import { keeper } from './trainer/keep.ts';
+import { livePage } from './trainer/live.ts';
 import { standingOf } from './trainer/progress.ts';
 import { snapshots } from './trainer/snapshots.ts';
 import { type Started, start } from './trainer/start.ts';
@@ -105,6 +107,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     print(io, `untouched base on the validation grid: ${own} (reports exchanged: ${exchanged})`);
     if (initial) print(io, `with ${c.initAdapter}: ${(await validate(now.state)).loss.toFixed(5)}`);
   }
+  const sources = { run, config: c, model, backend, data, encoded: { validation }, clock, command };
+  const page = livePage(sources, places, () => now.progress, steps);
   const snapshot = snapshots({ run, config: c, model, backend, held: [...data.test, ...data.validation], side });
 
   // the loop
@@ -146,6 +150,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
         now = await keep.offer(now, validated, row);
       }
       await metrics.write({ ...row, seconds, memory: process.memoryUsage.rss() });
+      if (row.validation && !last) await page.offer();
       if (step % c.saveEvery === 0 || last) await save();
       if (c.sampleEvery !== null && step % c.sampleEvery === 0 && !last) {
         const adapters = await unpadded(chosen, now.state, after.ranks);
@@ -157,6 +162,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     display.stop();
     if (interrupt.requested && now.progress.step < steps) {
       await save();
+      await page.write();
+      print(io, `report so far ${path.join(run.path, 'report.html')}`);
       print(io, `stopped after step ${now.progress.step} and saved; go on with: npm run train -- --resume ${run.path}`);
       process.exitCode = interrupt.exitCode;
       return await metrics.close();
@@ -171,8 +178,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const end: Final = { name: 'last', step: now.progress.step, adapters };
   const final: Final = c.final === 'best' && now.best ? { name: 'best', ...now.best } : end;
   const other = final.step < end.step ? { other: end } : {};
-  const told = { run, config: c, model, backend, data, encoded: { validation }, metrics: metrics.rows() };
-  await finishRun({ ...told, progress: now.progress, final, ...other, clock, steps, side, io, command });
+  const told = { ...sources, metrics: metrics.rows(), progress: now.progress };
+  await finishRun({ ...told, final, ...other, steps, side, io });
   await metrics.close();
 }
 await runMain(import.meta, main, { longRun: true });

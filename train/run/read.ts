@@ -83,8 +83,8 @@ export async function readRun(folder: string, compare = true): Promise<RunRecord
     ...testsOf(settings),
     settings: config as Record<string, Json>,
     ...rows,
-    samples: samples ?? [],
-    results,
+    // a run that goes on for longer than it was first meant to has those of its former end
+    ...(facts.unfinished ? { samples: [], results: {} } : { samples: samples ?? [], results }),
     compared: compare ? await Promise.all((settings.compare ?? []).map(readComparison)) : [],
   };
 }

@@ -120,6 +120,8 @@ export const factsSchema = z.strictObject({
   modules: z.array(moduleRow).default([]),
   /** Which weights the adapter, the pictures and the ranks are of; missing for the last ones of a run without validation. */
   weights: z.strictObject({ name: z.enum(['best', 'last']), step: count, of: count }).optional(),
+  /** How far a run is that still goes on, or was stopped. */
+  unfinished: z.strictObject({ step: count, of: count }).optional(),
   phases: z.array(phase).default([]),
   data: dataFacts.optional(),
   warnings: z.array(z.string()).default([]),

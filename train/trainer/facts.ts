@@ -127,12 +127,12 @@ export interface FactProgress {
   readonly baseline: Validated | null;
 }
 
-/** Writes `facts.json`; what is known only at the end is given then. */
+/** Writes `facts.json`; `last`: how far the run is, or what is known only at its end. */
 export async function writeFacts(
   f: FactSources,
   first: FactsInput,
   progress: FactProgress,
-  last: Pick<FactsInput, 'modules' | 'weights'> = {},
+  last: Pick<FactsInput, 'modules' | 'weights' | 'unfinished'>,
 ): Promise<void> {
   const n = f.encoded.validation.length;
   const facts: FactsInput = {

@@ -142,7 +142,12 @@ describe('a run', () => {
     process.exitCode = undefined;
     expect(first.stdout).toContain(`stopped after step ${done} and saved`);
     expect(done).toBeLessThan(8);
-    expect(existsSync(join(out('stopped'), 'report.html'))).toBe(false);
+    // the page of what there is: how far it came, its losses, no picture yet
+    const page = readFileSync(join(out('stopped'), 'report.html'), 'utf8');
+    expect(page).toContain(`<span class="value">${done} of 8</span>`);
+    expect(page).toContain('id="loss"');
+    expect(page).not.toMatch(/id="pictures"|Weights of step/);
+    expect(first.stdout).toContain(`report so far ${join(out('stopped'), 'report.html')}`);
     const again = await runCommand(train, ['--resume', out('stopped')]);
     expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
     expect(log('stopped')).toEqual(log('whole'));

@@ -27,7 +27,16 @@ function validationHeadline(run: RunRecord): readonly Headline[] {
 }
 
 /** Which step's weights the page shows. */
-function weightsHeadline({ weights: w }: RunRecord): readonly Headline[] {
+function weightsHeadline({ weights: w, unfinished }: RunRecord): readonly Headline[] {
+  if (unfinished)
+    return [
+      {
+        place: -1,
+        label: 'Step',
+        value: `${integer(unfinished.step)} of ${integer(unfinished.of)}`,
+        note: 'not finished: pictures and what is read off them come at the end',
+      },
+    ];
   if (w === undefined) return [];
   const [value, all] = [integer(w.step), integer(w.of)];
   const common = { place: 10, label: 'Weights of step', value };
