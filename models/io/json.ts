@@ -42,6 +42,9 @@ function at(text: string, index: number): string {
   return ` (line ${before.length}, column ${before[before.length - 1].length + 1})`;
 }
 
+const [QUOTE, COMMA, BACKSLASH] = [0x22, 0x2c, 0x5c];
+const [OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY] = [0x7b, 0x7d, 0x5b, 0x5d];
+
 /** Checks what `JSON.parse` does not. Text that is not JSON may pass: `JSON.parse` refuses it afterwards. */
 function scan(text: string, file: string, rules: JsonRules): void {
   const limit = rules.depth ?? MAX_DEPTH;
@@ -49,9 +52,9 @@ function scan(text: string, file: string, rules: JsonRules): void {
   const path = () => stack.map((frame) => frame.key).filter((key) => key !== '');
   const label = (keys: readonly string[]) => keys.join('.') || rules.field || '';
   for (let i = 0; i < text.length; i++) {
-    const top = stack[stack.length - 1];
-    switch (text[i]) {
-      case '"': {
+    switch (text.charCodeAt(i)) {
+      case QUOTE: {
+        const top = stack[stack.length - 1];
         const end = endOfString(text, i);
         if (top?.keys !== undefined && top.expectKey) {
           top.key = keyOf(text.slice(i, end + 1));
@@ -62,19 +65,19 @@ function scan(text: string, file: string, rules: JsonRules): void {
         i = end;
         break;
       }
-      case '{':
-      case '[':
+      case OPEN_OBJECT:
+      case OPEN_ARRAY:
         if (stack.length >= limit) {
           throw new FileError(file, label(path().slice(0, 4)), `JSON depth is above ${limit}`);
         }
         stack.push({ keys: text[i] === '{' ? new Set() : undefined, expectKey: text[i] === '{', key: '' });
         break;
-      case '}':
-      case ']':
+      case CLOSE_OBJECT:
+      case CLOSE_ARRAY:
         stack.pop();
         break;
-      case ',':
-        if (top !== undefined) top.expectKey = true;
+      case COMMA:
+        if (stack.length > 0) stack[stack.length - 1].expectKey = true;
         break;
       default:
         if (rules.digitsOnly !== undefined && /[-\d]/.test(text[i])) {
@@ -90,9 +93,12 @@ function scan(text: string, file: string, rules: JsonRules): void {
 
 /** Index of the quote that closes the string opened at `start`, or the text's length. */
 function endOfString(text: string, start: number): number {
-  let i = start + 1;
-  while (i < text.length && text[i] !== '"') i += text[i] === '\\' ? 2 : 1;
-  return Math.min(i, text.length);
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let before = end - 1;
+    while (text.charCodeAt(before) === BACKSLASH) before--;
+    if ((end - before) % 2 === 1) return end;
+  }
+  return text.length;
 }
 
 /** The key behind its JSON spelling, so that "\u0061" and "a" are found to be the same. */

@@ -92,7 +92,6 @@ export function simulateLog(modules: readonly string[], steps: number, every: nu
         ratio,
         expanded,
         rankAfter: ranks.get(module)!,
-        keyHash: Math.floor(random() * 2 ** 32).toString(16),
         expectedRatio: ratio * 0.98,
       });
     }
@@ -215,7 +214,7 @@ export function simulatedRun(): RunRecordInput {
 export function runWith(text: string, folder: string): RunRecordInput {
   const placed = 'unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k';
   const facts = [{ label: text, value: text, note: text }];
-  const expansion = { step: 2, fiOriginal: 1, fiExpanded: 2, ratio: 2, expanded: true, rankAfter: 2, keyHash: text };
+  const expansion = { step: 2, fiOriginal: 1, fiExpanded: 2, ratio: 2, expanded: true, rankAfter: 2 };
   return {
     name: `n${text}`,
     folder,

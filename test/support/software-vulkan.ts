@@ -4,10 +4,9 @@
  * environment for a *child* process (see `run.ts`).
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { basename, dirname, join, resolve } from 'node:path';
-import { brotliDecompressSync } from 'node:zlib';
+import { writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { unpackedOnce } from './chromium-package.ts';
 
 type Env = Readonly<Record<string, string>>;
 
@@ -38,44 +37,16 @@ const adapterWith = (env: Env): string | undefined => {
   }
 };
 
-/** The regular files of a ustar archive: 512-byte header blocks (name at 0, octal size at 124), data padded to 512. */
-const untar = (tar: Buffer): ReadonlyMap<string, Buffer> => {
-  const files = new Map<string, Buffer>();
-  for (let at = 0; at + 512 <= tar.length && tar[at] !== 0; ) {
-    const name = tar.toString('latin1', at, at + 100).split('\0', 1)[0]!;
-    const size = Number.parseInt(tar.toString('latin1', at + 124, at + 136), 8);
-    if (!(size >= 0) || at + 512 + size > tar.length) throw new Error(`swiftshader.tar.br: broken entry ${name}`);
-    files.set(basename(name), tar.subarray(at + 512, at + 512 + size));
-    at += 512 + Math.ceil(size / 512) * 512;
-  }
-  return files;
-};
-
-/** Unpacks the driver once into `node_modules/.cache` and returns its folder. Safe when several processes start at once. */
-const unpackedDriver = (): string => {
-  const require = createRequire(import.meta.url);
-  const packageFolder = dirname(dirname(dirname(require.resolve('@sparticuz/chromium'))));
-  const version = (JSON.parse(readFileSync(join(packageFolder, 'package.json'), 'utf8')) as { version: string })
-    .version;
-  const cache = join(resolve(import.meta.dirname, '../..'), 'node_modules', '.cache', 'software-vulkan');
-  const folder = join(cache, version);
-  if (existsSync(folder)) return folder;
-  mkdirSync(cache, { recursive: true });
-  const temporary = mkdtempSync(join(cache, 'unpack-'));
-  const files = untar(brotliDecompressSync(readFileSync(join(packageFolder, 'bin', 'swiftshader.tar.br'))));
-  for (const name of driverFiles) {
-    const data = files.get(name);
-    if (!data) throw new Error(`swiftshader.tar.br of @sparticuz/chromium ${version} holds no ${name}`);
-    writeFileSync(join(temporary, name), data, { mode: 0o755 });
-  }
-  try {
-    renameSync(temporary, folder);
-  } catch (error) {
-    rmSync(temporary, { recursive: true, force: true });
-    if (!existsSync(folder)) throw error; // another process was faster: its folder is the same
-  }
-  return folder;
-};
+/** Unpacks the driver once and returns its folder. */
+const unpackedDriver = (): string =>
+  unpackedOnce('software-vulkan', (folder, from) => {
+    const files = from.archive('swiftshader');
+    for (const name of driverFiles) {
+      const data = files.get(name);
+      if (!data) throw new Error(`swiftshader.tar.br of @sparticuz/chromium ${from.version} holds no ${name}`);
+      writeFileSync(join(folder, name), data, { mode: 0o755 });
+    }
+  });
 
 /**
  * What a child process needs in its environment so that Dawn finds an adapter, and that adapter's name. The machine's

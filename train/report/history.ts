@@ -3,6 +3,7 @@
  */
 import { bisector, group } from 'd3-array';
 import type { ExpansionRow, ModuleRow, RunRecord } from '../run/record.ts';
+import { grownIn, testsIn } from '../run/test-log.ts';
 
 /** One module's growth: its rank before the first test, then every test in order of steps. */
 export interface ModuleHistory {
@@ -10,6 +11,9 @@ export interface ModuleHistory {
   readonly start: number;
   readonly rank: number;
   readonly tests: readonly ExpansionRow[];
+  /** how often it was tested, and how often it grew */
+  readonly tested: number;
+  readonly grown: number;
   readonly change?: number;
   readonly used?: number;
   /** d_in + d_out: parameters of one rank */
@@ -40,13 +44,15 @@ function history(path: string, log: readonly ExpansionRow[], module: ModuleRow |
   const last = tests.at(-1);
   const rank = module?.rank ?? last?.rankAfter ?? 0;
   // An expansion adds one column, so the rank before the first test follows from its outcome.
-  const start = first === undefined ? rank : Math.max(0, first.rankAfter - (first.expanded ? 1 : 0));
+  const start = first === undefined ? rank : Math.max(0, first.rankAfter - grownIn(first));
   const width = module?.dIn === undefined || module.dOut === undefined ? undefined : module.dIn + module.dOut;
   return {
     path,
     start,
     rank,
     tests,
+    tested: tests.reduce((n, t) => n + testsIn(t), 0),
+    grown: tests.reduce((n, t) => n + grownIn(t), 0),
     ...(module?.change === undefined ? {} : { change: module.change }),
     ...(module?.used === undefined ? {} : { used: module.used }),
     ...(width === undefined ? {} : { width }),
@@ -71,14 +77,17 @@ export function testSteps(histories: readonly ModuleHistory[]): readonly number[
 const MOST_BINS = 120;
 
 /**
- * The steps of tests in at most 120 runs of neighbours of equal number, each told by its last step; every test by
+ * The steps of tests in at most `most` runs of neighbours of equal number, each told by its last step; every test by
  * itself where there are few.
  */
-export function testBins(steps: readonly number[]): {
+export function testBins(
+  steps: readonly number[],
+  most = MOST_BINS,
+): {
   readonly ends: readonly number[];
   readonly endOf: (step: number) => number;
 } {
-  const size = Math.ceil(steps.length / MOST_BINS);
+  const size = Math.ceil(steps.length / most);
   const ends = steps.filter((_, i) => (i + 1) % size === 0 || i === steps.length - 1);
   const at = bisector((step: number) => step);
   return { ends, endOf: (step) => ends[at.left(ends, step)] ?? step };

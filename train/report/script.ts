@@ -4,9 +4,12 @@
  * keep their native tooltips.
  */
 
-import type { ModuleHistory } from './history.ts';
+import { group } from 'd3-array';
+import type { ExpansionRow } from '../run/record.ts';
+import { joinTests } from '../run/test-log.ts';
+import { type ModuleHistory, testBins, testSteps } from './history.ts';
 
-/** One test in the JSON block: step, ratio, expanded (0/1), FI before, FI with the candidate, rank after, key, expected ratio. */
+/** One test in the JSON block: step, ratio, expanded (0/1), FI before, FI with the candidate, rank after, expected ratio. */
 export type PackedTest = readonly [
   step: number,
   ratio: number | null,
@@ -14,39 +17,47 @@ export type PackedTest = readonly [
   fiOriginal: number | null,
   fiExpanded: number | null,
   rankAfter: number,
-  key: string,
   expectedRatio: number | null,
 ];
 
-/** A module in the JSON block: path, rank before the first test, final rank, ‖ΔW‖/‖W‖, tests. */
+/** A module in the JSON block: path, rank before the first test, final rank, ‖ΔW‖/‖W‖, tests, how many they stand for, how often it grew. */
 export type PackedModule = readonly [
   path: string,
   start: number,
   rank: number,
   change: number | null,
   tests: readonly PackedTest[],
+  tested: number,
+  grown: number,
 ];
 
 const orNull = (v: number | undefined): number | null =>
   v !== undefined && Number.isFinite(v) ? Number(v.toPrecision(4)) : null;
 
+/** Tests in the page at most: of many, neighbours are told as one. */
+const MOST_TESTS = 16_000;
+
 /** Histories for the page's script. */
 export function packModules(histories: readonly ModuleHistory[]): readonly PackedModule[] {
+  const { endOf } = testBins(testSteps(histories), Math.max(8, Math.floor(MOST_TESTS / Math.max(1, histories.length))));
+  const thinned = ({ tests }: ModuleHistory): readonly ExpansionRow[] =>
+    [...group(tests, (t) => endOf(t.step)).values()].flatMap(joinTests);
   return histories.map((h) => [
     h.path,
     h.start,
     h.rank,
     orNull(h.change),
-    h.tests.map((t) => [
+    thinned(h).map((t) => [
       t.step,
       orNull(t.ratio),
       t.expanded ? 1 : 0,
       orNull(t.fiOriginal),
       orNull(t.fiExpanded),
       t.rankAfter,
-      t.keyHash ?? '',
       orNull(t.expectedRatio),
     ]),
+    h.tested,
+    h.grown,
   ]);
 }
 
@@ -80,36 +91,35 @@ export const script = `
     add(svg, 'text', String(tests[tests.length - 1][5]), { x: 224, y: y(tests[tests.length - 1][5]) + 4, class: 'axis' }, svgNs);
   };
 
-  const table = (tests) => {
+  const table = (tests, tested) => {
     const shown = tests.slice(-8);
-    const expected = shown.some((t) => t[7] !== null);
+    const expected = shown.some((t) => t[6] !== null);
     const body = add(tip, 'table');
     const head = add(body, 'tr');
     for (const name of ['step', 'FI', 'FI with K', 'ratio', ...(expected ? ['expected'] : []), 'rank']) add(head, 'th', name, { class: 'n' });
     for (const t of shown) {
       const row = add(body, 'tr');
       const rank = t[2] ? '→ ' + t[5] : String(t[5]);
-      for (const text of [String(t[0]), short(t[3]), short(t[4]), short(t[1]), ...(expected ? [short(t[7])] : []), rank]) add(row, 'td', text, { class: 'n' });
+      for (const text of [String(t[0]), short(t[3]), short(t[4]), short(t[1]), ...(expected ? [short(t[6])] : []), rank]) add(row, 'td', text, { class: 'n' });
     }
-    if (tests.length > shown.length) add(tip, 'div', 'last ' + shown.length + ' of ' + tests.length + ' tests', { class: 'muted' });
+    if (tests.length > shown.length) add(tip, 'div', (tests.length < tested ? 'each row of several tests; the last ' : 'the last ') + shown.length + ' of ' + tests.length, { class: 'muted' });
   };
 
   // At the pointer, or at the cell that the keyboard is on.
   const show = (module, at) => {
     tip.textContent = '';
-    const [path, start, rank, change, tests] = module;
+    const [path, start, rank, change, tests, tested, grown] = module;
     const name = add(tip, 'div', undefined, { class: 'path' });
     // Long paths may break after their dots.
     for (const part of path.split(/(?<=[.])/)) {
       name.append(part);
       add(name, 'wbr');
     }
-    const grown = tests.filter((t) => t[2]).length;
     const ratio = change === null ? '' : ', ‖ΔW‖/‖W‖ ' + short(change);
-    add(tip, 'div', 'rank ' + rank + (tests.length > 0 ? ' (from ' + start + '; grew in ' + grown + ' of ' + tests.length + ' tests)' : '') + ratio, { class: 'muted' });
+    add(tip, 'div', 'rank ' + rank + (tests.length > 0 ? ' (from ' + start + '; grew in ' + grown + ' of ' + tested + ' tests)' : '') + ratio, { class: 'muted' });
     if (tests.length > 0) {
       sparkline(start, tests);
-      table(tests);
+      table(tests, tested);
     }
     tip.hidden = false;
     const gap = 14;
@@ -133,7 +143,6 @@ export const script = `
   };
   document.addEventListener('pointermove', over);
   document.addEventListener('pointerdown', over);
-  document.addEventListener('scroll', () => { tip.hidden = true; }, true);
 
   // A map is one stop of the Tab key; the arrow keys move to the nearest cell on that side, Escape closes.
   const middle = (cell) => {
@@ -167,14 +176,15 @@ export const script = `
     next.setAttribute('tabindex', '0');
     next.focus();
   });
-  document.addEventListener('focusin', (event) => {
-    const module = event.target.hasAttribute('data-module') && modules.get(event.target.getAttribute('data-module'));
-    if (!module) tip.hidden = true;
-    // after the scrolling that comes with the focus, which closes it
-    else requestAnimationFrame(() => requestAnimationFrame(() => {
-      if (document.activeElement === event.target) show(module, middle(event.target));
-    }));
-  });
+  const showFocused = () => {
+    const cell = document.activeElement;
+    const module = cell && cell.hasAttribute('data-module') && modules.get(cell.getAttribute('data-module'));
+    if (module) show(module, middle(cell));
+    else tip.hidden = true;
+  };
+  document.addEventListener('focusin', showFocused);
+  // The cell that has the focus takes its tooltip along; the pointer leaves its cell behind.
+  document.addEventListener('scroll', () => { if (!tip.hidden) showFocused(); }, true);
 
   // Frames that scroll sideways can be reached and scrolled by keys.
   const frames = [...document.querySelectorAll('.chart')];

@@ -4,6 +4,7 @@ import { writeRunFile } from '../run/atomic.ts';
 import { readRun } from '../run/read.ts';
 import type { RunRecord } from '../run/record.ts';
 import { renderReport } from './page.ts';
+import { withReferences } from './reference/reference.ts';
 
 /**
  * Reads a run's folder and writes `report.html` and one SVG file per chart (`loss.svg`, `rank-unet.svg`, …) into it, each
@@ -13,7 +14,7 @@ import { renderReport } from './page.ts';
  * @example const [page] = await writeReport('runs/first')
  */
 export async function writeReport(folder: string, charts = true): Promise<readonly string[]> {
-  return writePage(await readRun(folder), folder, charts);
+  return writePage(await withReferences(await readRun(folder)), folder, charts);
 }
 
 /** The same of a record at hand. */

@@ -6,16 +6,9 @@ import { asFileError, FileError, printable } from '../../models/io/error.ts';
 import { type Json, readJson } from '../../models/io/json.ts';
 import { labelOf, methodNames, methodOf } from '../../selora/methods/registry.ts';
 import { CONFIG_FILE } from './folder.ts';
-import {
-  type Compared,
-  type ExpansionRow,
-  type Facts,
-  factsSchema,
-  type RunRecord,
-  sampleSchema,
-  trainedParameters,
-} from './record.ts';
+import { type Compared, type Facts, factsSchema, type RunRecord, sampleSchema, trainedParameters } from './record.ts';
 import { readRows } from './rows.ts';
+import { testLog } from './test-log.ts';
 
 export const FACTS_FILE = 'facts.json';
 export const SAMPLES_FILE = 'samples/samples.json';
@@ -104,26 +97,13 @@ function testsOf({
 async function collect(folder: string): Promise<Pick<RunRecord, 'metrics' | 'validations' | 'expansions'>> {
   const metrics: RunRecord['metrics'][number][] = [];
   const validations: RunRecord['validations'][number][] = [];
-  const expansions: ExpansionRow[] = [];
-  // One text per module, not one per test.
-  const texts = new Map<string, string>();
-  const interned = (text: string): string => {
-    const known = texts.get(text);
-    if (known === undefined) texts.set(text, text);
-    return known ?? text;
-  };
+  const log = testLog();
   for await (const { validation, tests, ...row } of readRows(folder)) {
     metrics.push({ ...row, loss: row.loss ?? Number.NaN });
     if (validation) validations.push({ step: row.step, ...validation });
-    for (const { key, ...test } of tests ?? [])
-      expansions.push({
-        step: row.step,
-        ...test,
-        module: interned(test.module),
-        ...(key === undefined ? {} : { keyHash: key }),
-      });
+    if (tests && tests.length > 0) log.add(row.step, tests);
   }
-  return { metrics, validations, expansions };
+  return { metrics, validations, expansions: log.rows() };
 }
 
 /** What another run folder says of itself. @throws FileError naming the file that is missing or broken */

@@ -45,7 +45,11 @@ export const validationLosses = z.strictObject({
 });
 export const validationRow = validationLosses.extend({ step: count });
 
-/** One expansion test of one module: FI scores of eq. 4 before and with the candidate column, and what was decided. */
+/**
+ * One expansion test of one module: FI scores of eq. 4 before and with the candidate column, and what was decided. In a
+ * long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them): their last step
+ * and scores, `expanded` where it grew at all.
+ */
 export const expansionRow = z.strictObject({
   step: count,
   module: z.string(),
@@ -54,8 +58,9 @@ export const expansionRow = z.strictObject({
   ratio: measured,
   expanded: z.boolean(),
   rankAfter: count,
-  keyHash: z.string().optional(),
   expectedRatio: measured.optional(),
+  tests: count.optional(),
+  grown: count.optional(),
 });
 
 /** An adapted linear; `change` = ‖ΔW‖/‖W‖ (Frobenius), `used` = participation ratio of ΔW's singular values. */
@@ -113,6 +118,8 @@ export const sampleSchema = z.strictObject({
 /** `facts.json`: what a run says of itself beside its settings and its rows. */
 export const factsSchema = z.strictObject({
   command: z.string().default(''),
+  /** hash of the base's weights */
+  base: z.string().optional(),
   seconds: measured.optional(),
   environment: z.array(fact).default([]),
   /** the validation grid: number of pictures, the untouched base's losses */

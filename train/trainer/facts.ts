@@ -103,6 +103,7 @@ export async function firstFacts(f: FactSources): Promise<FactsInput> {
   const cpus = os.cpus();
   return {
     command: f.command,
+    base: await model.base.hash(),
     environment: [
       { label: 'selora-ts', value: await version() },
       { label: 'backend', value: `${backend.name}: ${backend.device}` },

@@ -99,7 +99,7 @@ describe('rank maps', () => {
         const at = (name: string): number => Number(new RegExp(`\\b${name}="([\\d.]+)"`).exec(m[0])![1]);
         return { x: at('x'), y: at('y'), w: at('width'), h: at('height'), path: m[2]!, title: m[3]! };
       });
-      const [, dx, dy, numbers] = /<g [^>]*transform="translate\((\d+),(\d+)\)" data-mark="text">(.*?)<\/g>/.exec(svg)!;
+      const [, dx, dy, numbers] = /<g [^>]*data-mark="text" transform="translate\((\d+),(\d+)\)">(.*?)<\/g>/.exec(svg)!;
       const texts = [...numbers!.matchAll(/transform="translate\((\d+),(\d+)\)"[^>]*>(\d+)</g)].map((m) => ({
         x: Number(m[1]) + Number(dx),
         y: Number(m[2]) + Number(dy),

@@ -2,12 +2,44 @@
 import * as Plot from '@observablehq/plot';
 import { group, quantile } from 'd3-array';
 import type { RunRecord } from '../../run/record.ts';
-import { number } from '../../words/format.ts';
+import { integer, number } from '../../words/format.ts';
 import { finiteExtent } from '../../words/statistics.ts';
 import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
-import { ground, series } from './colors.ts';
+import { ground, type Pair, series } from './colors.ts';
 import { type Line, lineChart, type Point, smooth, thin } from './line-chart.ts';
 import { placeOf } from './modules.ts';
+
+/** Points that are seen one by one; more are told by their spread. */
+const SEEN = 800;
+
+/** Median and 10–90% of what falls together, at the step of its end. */
+interface Bin extends Point {
+  readonly low: number;
+  readonly high: number;
+}
+
+function spread<T>(step: number, rows: readonly T[], pick: (row: T) => number): Bin {
+  const values = Float64Array.from(rows, pick).sort();
+  const at = (p: number): number => quantile(values, p)!;
+  return { step, low: at(0.1), value: at(0.5), high: at(0.9) };
+}
+
+/** Finite points in at most `most` runs of neighbours of equal number. */
+export function bands(
+  points: readonly Point[],
+  most: number,
+): { readonly size: number; readonly bins: readonly Bin[] } {
+  const finite = points.filter((p) => Number.isFinite(p.value));
+  const size = Math.max(1, Math.ceil(finite.length / most));
+  const bins = Array.from({ length: Math.ceil(finite.length / size) }, (_, i) => {
+    const rows = finite.slice(i * size, (i + 1) * size);
+    return spread(rows.at(-1)!.step, rows, (p) => p.value);
+  });
+  return { size, bins };
+}
+
+const band = (bins: readonly Bin[], color: Pair): Plot.Markish =>
+  Plot.areaY(bins, { x: 'step', y1: 'low', y2: 'high', fill: color.light, fillOpacity: 0.16 });
 
 /** Training loss (raw and smoothed), validation loss, the frozen base's, and other methods' on one axis. */
 export function lossCurve(s: RunRecord): string | undefined {
@@ -16,8 +48,16 @@ export function lossCurve(s: RunRecord): string | undefined {
   const steps = [...train, ...validation].map((p) => p.step);
   const base = s.validation?.base?.loss;
   const reference = base === undefined || steps.length === 0 ? [] : finiteExtent(steps);
+  const many = train.length > SEEN ? bands(train, SEEN / 4) : undefined;
   const lines: Line[] = [
-    { name: 'train, each step', color: series[0]!, points: train, kind: 'faint' },
+    many === undefined
+      ? { name: 'train, each step', color: series[0]!, points: train, kind: 'faint' }
+      : {
+          name: `train, median and 10–90% of ${integer(many.size)} steps each`,
+          color: series[0]!,
+          points: many.bins,
+          kind: 'faint',
+        },
     { name: 'train, smoothed (0.95)', color: series[0]!, points: smooth(train) },
     { name: `validation (n = ${s.validation?.n ?? 0})`, color: series[1]!, points: validation },
     {
@@ -52,7 +92,8 @@ export function lossCurve(s: RunRecord): string | undefined {
     description,
     y: 'loss (mean squared error)',
     log: true,
-    below: marks,
+    below: many === undefined ? marks : [band(many.bins, series[0]!), ...marks],
+    reach: many?.bins.flatMap((b) => [b.low, b.high]) ?? [],
   });
 }
 
@@ -79,18 +120,14 @@ export function shuffledCurve(s: RunRecord): string | undefined {
 export function ratioCurve(s: RunRecord): string | undefined {
   const finite = s.expansions.filter((e) => Number.isFinite(e.ratio));
   const { endOf } = testBins([...new Set(finite.map((e) => e.step))].sort((a, b) => a - b));
-  const band = [...group(finite, (e) => endOf(e.step))]
+  const bins = [...group(finite, (e) => endOf(e.step))]
     .sort((a, b) => a[0] - b[0])
-    .map(([step, rows]) => {
-      const ratios = Float64Array.from(rows, (r) => r.ratio).sort();
-      const at = (p: number): number => quantile(ratios, p)!;
-      return { step, low: at(0.1), value: at(0.5), high: at(0.9), n: new Set(rows.map((r) => r.module)).size };
-    });
-  if (band.length === 0) return undefined;
-  const steps = [band[0]!.step, band.at(-1)!.step];
+    .map(([step, rows]) => ({ ...spread(step, rows, (r) => r.ratio), n: new Set(rows.map((r) => r.module)).size }));
+  if (bins.length === 0) return undefined;
+  const steps = [bins[0]!.step, bins.at(-1)!.step];
   const lambda = s.lambda;
   const lines: Line[] = [
-    { name: `median of ${band[0]!.n} modules`, color: series[0]!, points: band },
+    { name: `median of ${bins[0]!.n} modules`, color: series[0]!, points: bins },
     ...(lambda === undefined
       ? []
       : [
@@ -102,7 +139,6 @@ export function ratioCurve(s: RunRecord): string | undefined {
           } as const,
         ]),
   ];
-  const area = Plot.areaY(band, { x: 'step', y1: 'low', y2: 'high', fill: series[0]!.light, fillOpacity: 0.16 });
   const description =
     'FI ratio (expanded / original) at each expansion test: median and the range from the 10% to the 90% quantile over modules.';
   return lineChart(lines, {
@@ -110,8 +146,8 @@ export function ratioCurve(s: RunRecord): string | undefined {
     description,
     y: 'FI-score expanded / original',
     log: true,
-    below: [area],
-    reach: band.flatMap((b) => [b.low, b.high]),
+    below: [band(bins, series[0]!)],
+    reach: bins.flatMap((b) => [b.low, b.high]),
   });
 }
 

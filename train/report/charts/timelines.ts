@@ -1,6 +1,7 @@
 /** Rank history by kind of layer, the time line of expansions, and final rank against change. */
 import * as Plot from '@observablehq/plot';
 import { group, mean, quantile } from 'd3-array';
+import { grownIn, testsIn } from '../../run/test-log.ts';
 import { integer, number, stepTick } from '../../words/format.ts';
 import { finiteExtent, spearman } from '../../words/statistics.ts';
 import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
@@ -86,17 +87,20 @@ export function expansionTimeline(histories: readonly ModuleHistory[], lastStep:
       (t) => endOf(t.step),
     );
     return [...byStep].map(([step, tests]) => {
-      const grown = tests.filter((t) => t.expanded).length;
+      const [grown, made] = [grownIn, testsIn].map((count) => tests.reduce((n, t) => n + count(t), 0)) as [
+        number,
+        number,
+      ];
       const ratio = (p: number): string => number(quantile(tests, p, (t) => t.ratio));
-      const tip = `step ${integer(step)}, ${label}: ${grown} of ${tests.length} expanded; FI ratio median ${ratio(0.5)}, ${ratio(0)} to ${ratio(1)}`;
-      return { label, step, share: grown / tests.length, tip };
+      const tip = `step ${integer(step)}, ${label}: ${grown} of ${made} expanded; FI ratio median ${ratio(0.5)}, ${ratio(0)} to ${ratio(1)}`;
+      return { label, step, share: grown / made, tip };
     });
   });
   const spacing = (width - left - 18) / Math.max(1, new Set(dots.map((d) => d.step)).size);
   const largest = Math.max(3, Math.min(9, spacing / 2.1));
   const grown = dots.filter((d) => d.share > 0);
   const radius = { value: (d: (typeof dots)[number]) => Math.sqrt(d.share) * largest, scale: null };
-  const total = histories.reduce((sum, h) => sum + h.tests.filter((t) => t.expanded).length, 0);
+  const total = histories.reduce((sum, h) => sum + h.grown, 0);
   const node = draw(
     {
       ...frame(

@@ -19,7 +19,7 @@ function tooltip(histories: readonly ModuleHistory[]): (path: string, rank: numb
     const last = h.tests.at(-1);
     const lines = [
       `${path}: rank ${h.rank}${h.used === undefined ? '' : `, used ${tenth(h.used)}`}${h.change === undefined ? '' : `, ‖ΔW‖/‖W‖ ${number(h.change)}`}`,
-      h.tests.length > 0 && `from ${h.start}; grew in ${grown.length} of ${h.tests.length} tests`,
+      h.tests.length > 0 && `from ${h.start}; grew in ${h.grown} of ${h.tested} tests`,
       grown.length > 0 &&
         `last expansions: ${grown
           .slice(-6)
@@ -58,8 +58,7 @@ function kindTable(histories: readonly ModuleHistory[]): Markup {
 function moduleTable(histories: readonly ModuleHistory[]): Markup {
   const rows = histories.map((h) => {
     const last = h.tests.at(-1);
-    const grown = h.tests.filter((t) => t.expanded);
-    return html`<tr><th scope="row">${h.path}</th><td class="n">${h.start}</td><td class="n">${h.rank}</td><td class="n">${h.used === undefined ? '–' : tenth(h.used)}</td><td class="n">${number(h.change)}</td><td class="n">${grown.length} of ${h.tests.length}</td><td class="n">${number(last?.ratio)}</td></tr>`;
+    return html`<tr><th scope="row">${h.path}</th><td class="n">${h.start}</td><td class="n">${h.rank}</td><td class="n">${h.used === undefined ? '–' : tenth(h.used)}</td><td class="n">${number(h.change)}</td><td class="n">${h.grown} of ${h.tested}</td><td class="n">${number(last?.ratio)}</td></tr>`;
   });
   const table = html`<table><thead><tr><th scope="col">module</th><th scope="col" class="n">first rank</th><th scope="col" class="n">rank</th><th scope="col" class="n">used</th><th scope="col" class="n">‖ΔW‖/‖W‖</th><th scope="col" class="n">grew in tests</th><th scope="col" class="n">last FI ratio</th></tr></thead><tbody>${rows}</tbody></table>`;
   return html`<details><summary>All ${histories.length} modules as a table</summary>${tableFrame(table, 'All modules')}</details>`;
