@@ -7,7 +7,7 @@
  * Reads top to bottom: settings, model, pairs, adapters, the loop, the report.
  */
 import path from 'node:path';
-import { readScalar } from '../core/index.ts';
+import { NonFiniteError, readScalar } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, trainCommand } from './cli/flags.ts';
@@ -29,6 +29,7 @@ import { encodeData } from './trainer/encoded.ts';
 import { type Final, finishRun } from './trainer/finish.ts';
 import { keeper } from './trainer/keep.ts';
 import { livePage } from './trainer/live.ts';
+import { nonFiniteStep } from './trainer/non-finite.ts';
 import { standingOf } from './trainer/progress.ts';
 import { snapshots } from './trainer/snapshots.ts';
 import { type Started, start } from './trainer/start.ts';
@@ -78,6 +79,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     adam: { ...adamDefaults, weightDecay: c.weightDecay, decoupled: c.optimizer === 'adamw' },
     clip: c.clip,
     checkpointBlocks: c.checkpointBlocks,
+    ...(c.checkFinite ? { check: 'finite' } : {}),
   });
 
   // batches of every step; texts are encoded once where no adapter is on their encoder
@@ -124,7 +126,12 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       const batch = clock.sync('batches', () => batches.training(step - 1, testing));
       const extra = testing ? clock.sync('batches', () => batches.extra(step - 1)) : [];
       const { ranks } = now.progress;
-      const result = await clock.time(testing ? 'steps with expansion test' : 'steps', async () => {
+      const told = async (error: unknown): Promise<never> => {
+        if (!(error instanceof NonFiniteError)) throw error;
+        const inputs = { programs, state: now.state, frozen, batches: [...batch, ...extra], backend };
+        throw await nonFiniteStep(step, error, inputs);
+      };
+      const taken = clock.time(testing ? 'steps with expansion test' : 'steps', async () => {
         const r: Omit<TestedStep, 'decide'> & Partial<TestedStep> = testing
           ? await testedStep(parts, { ...now, ranks }, batch, extra, hyper, step, steps)
           : c.accumulate > 1
@@ -132,8 +139,9 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
             : programs.plain(now.state, frozen, batch[0]!, hyper);
         return { ...r, value: await readScalar(r.loss) };
       });
+      const result = await taken.catch(told);
       if (!Number.isFinite(result.value)) await keep.refuse(step, result.value, result.state);
-      const grown = result.decide && (await clock.time('expansion decisions', result.decide));
+      const grown = result.decide && (await clock.time('expansion decisions', result.decide).catch(told));
       if (grown?.padded) programs.trim();
       const after = grown ?? { state: result.state, ranks, memories: now.memories };
       const seconds = before + (performance.now() - began) / 1000;

@@ -133,7 +133,7 @@ export const steps = (
   {
     given = {},
     ...extra
-  }: Partial<Pick<StepOptions, 'adam' | 'clip' | 'checkpointBlocks'>> & { given?: Settings } = {},
+  }: Partial<Pick<StepOptions, 'adam' | 'clip' | 'checkpointBlocks' | 'check'>> & { given?: Settings } = {},
 ) =>
   createSteps({ backend, configs, ...chosen(given), adam: adamDefaults, clip: 0, checkpointBlocks: false, ...extra });
 /** What a test begins with, in a run of this seed. */

@@ -170,6 +170,11 @@ const fields = settings({
     value: 'dtype',
     help: 'frozen weights in memory; auto: f16 above 200 million parameters',
   }),
+  checkFinite: setting(z.boolean().default(false), {
+    group: 'Run',
+    changeable: true,
+    help: 'looks at every value of every step and names the first that is NaN or infinite: op, module, sample, timestep; slower',
+  }),
   // measuring
   validateEvery: setting(positive.default(100), {
     group: 'Measuring and saving',

@@ -55,6 +55,8 @@ export interface StepOptions<P extends Params = Params, X = unknown, S = unknown
   readonly adam: AdamOptions;
   /** limit of the global gradient norm, 0 for none */
   readonly clip: number;
+  /** every program checks every value it makes, and the state before a step is kept; see core's `CompileOptions` */
+  readonly check?: 'finite';
 }
 
 /** How often each rank was updated, along the axis of a field that counts ranks; a field without one has the oldest's. */
@@ -150,8 +152,9 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
 }
 
 export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H>): Steps<P, X, S, H> {
-  const { backend } = o;
-  const moduleOf = moduleOfLabels(o);
+  const reads = { backend: o.backend, moduleOf: moduleOfLabels(o), ...(o.check ? { check: o.check } : {}) };
+  // a step that checks leaves its state, so that it can be asked again sample by sample (train/trainer/non-finite.ts)
+  const changes = { ...reads, donate: o.check ? [] : [0] };
   const settle = (g: PerModule<P>, trials: PerModule<X>): PerModule<P> =>
     mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!, o.settings), g);
   const plain = compile(
@@ -159,41 +162,39 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
       const { loss, g } = gradients(o, paramsOf(s), base, batch);
       return { ...update(o, s, g, hyper), loss };
     },
-    { backend, donate: [0], name: 'training step', moduleOf },
+    { ...changes, name: 'training step' },
   );
   const tested = compile(
     (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper, trials: PerModule<X>) => {
       const t = testedGradients(o, s, base, batch, trials);
       return { ...update(o, s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t, paramsOf(s)) };
     },
-    { backend, donate: [0], name: 'training step with test', moduleOf },
+    { ...changes, name: 'training step with test' },
   );
   const part = compile((s: State<P>, base: Frozen, batch: Batch) => gradients(o, paramsOf(s), base, batch), {
-    backend,
+    ...reads,
     name: 'micro-batch',
   });
   const testedPart = compile(
     (s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>) => testedGradients(o, s, base, batch, trials),
-    { backend, name: 'micro-batch with test' },
+    { ...reads, name: 'micro-batch with test' },
   );
   const average = compile((x: Tested<P>, y: Tested<P>, share: Tensor) => combine(x, y, share), {
-    backend,
-    donate: [0],
+    ...changes,
     name: 'accumulate',
   });
   const apply = compile((s: State<P>, g: PerModule<P>, hyper: Hyper) => update(o, s, g, hyper), {
-    backend,
-    donate: [0],
+    ...changes,
     name: 'update',
   });
   const applyTested = compile(
     (s: State<P>, g: PerModule<P>, hyper: Hyper, trials: PerModule<X>) => update(o, s, settle(g, trials), hyper),
-    { backend, donate: [0], name: 'update beside a test' },
+    { ...changes, name: 'update beside a test' },
   );
-  const sumsOf = compile((p: PerModule<P>, t: Tested<P>) => measured(o, t, p), { backend, name: 'sums of a test' });
+  const sumsOf = compile((p: PerModule<P>, t: Tested<P>) => measured(o, t, p), { ...reads, name: 'sums of a test' });
   const sumsOfBoth = compile(
     (p: PerModule<P>, x: Tested<P>, y: Tested<P>, share: Tensor) => measured(o, combine(x, y, share), p),
-    { backend, name: 'sums of a test over more batches' },
+    { ...reads, name: 'sums of a test over more batches' },
   );
   const all = (sums: PerModule<S>): Tensor[] => leaves(sums as never);
   const sizeOf = ({ shape }: Tensor): number => shape.reduce((n, side) => n * side, 1);
@@ -204,17 +205,17 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
         0,
       ),
     {
-      backend,
+      ...reads,
       name: 'read sums',
     },
   );
   const install = compile(
     (s: State<P>, trials: PerModule<X>) =>
       mapModules((slot: Slot<P>, path, n) => growthOf(o).install(slot, trials[n][path]!, o.settings), s),
-    { backend, donate: [0], name: 'install' },
+    { ...changes, name: 'install' },
   );
   const losses = compile((params: PerModule<P>, base: Frozen, batch: Batch) => sampleLosses(o, params, base, batch), {
-    backend,
+    ...reads,
     name: 'validation',
   });
 

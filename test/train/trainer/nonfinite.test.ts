@@ -60,7 +60,7 @@ vi.mock('../../../train/step/step.ts', async (original) => {
   const createSteps: typeof real.createSteps = (options) => {
     const traced = plan.place === 'gradient' ? `${plan.value} ${plan.step}` : '';
     const backend = options.backend;
-    const steps = once(`steps ${backend.name} ${traced}`, () => real.createSteps(options));
+    const steps = once(`steps ${backend.name} ${options.check} ${traced}`, () => real.createSteps(options));
     let now = 0;
     const spoiltBatch = (b: Step.Batch): Step.Batch => ({
       ...b,
@@ -166,14 +166,32 @@ const openFiles = (): readonly string[] =>
   });
 
 /** One run of four steps with the number in its place. */
-async function runWith(backend: string, place: Plan['place'], value: number, step: number): Promise<void> {
+async function runWith(
+  backend: string,
+  place: Plan['place'],
+  value: number,
+  step: number,
+  more: readonly string[] = [],
+): Promise<string> {
   Object.assign(plan, { place, value, step });
   rmSync(out, { recursive: true, force: true });
   const threads = backend === 'wasm' ? ['--threads', '1'] : [];
   const settings =
     '--steps 4 --batch 4 --test-every 2 --lambda 1.02 --save-every 1 --validate-every 2 --samples 0 --obedience 0 ' +
     '--sample-steps 2 --lr 1e-2 --split 60/20/20 --validation-pairs 1 --targets **.to_q --no-train-text-encoder';
-  const args = [...settings.split(' '), '--data', data, '--base', base, '--out', out, '--backend', backend, ...threads];
+  const args = [
+    ...settings.split(' '),
+    '--data',
+    data,
+    '--base',
+    base,
+    '--out',
+    out,
+    '--backend',
+    backend,
+    ...threads,
+    ...more,
+  ];
   const { code, stderr } = await runCommand(train, args);
   const about = `${value} in the ${place} of step ${step} on ${backend}: code ${code}, ${stderr}`;
   const found = await unfit();
@@ -183,6 +201,7 @@ async function runWith(backend: string, place: Plan['place'], value: number, ste
   if (code === 0) expect(Number.isFinite(value), about).toBe(true);
   else expect(told, about).toMatch(/^(metrics of )?step \d+: |is (NaN|-?Infinity)|not finite/);
   expect(stderr, about).not.toMatch(/SELORA_DEBUG|\bat .*:\d+:\d+/);
+  return told;
 }
 
 const cases = PLACES.flatMap((place) =>
@@ -194,6 +213,11 @@ describe('a number that is not finite', () => {
     expect(cases).toHaveLength(288);
     for (const { backend, place, value, step } of scattered(cases, casesOf('nonfinite')))
       await runWith(backend, place, value, step);
+  });
+  test('is named where it stands first with --check-finite', { timeout: 60_000 }, async () => {
+    expect(await runWith('wasm', 'weights', Number.NaN, 2, ['--check-finite'])).toMatch(
+      /^step 2: training step with test: the first value that is not finite is argument unet\.\S+\.p\.A in unet\.\S+: f32\[\d+, \d+\] at \[0, 0\]$/,
+    );
   });
   test('would be found in a file that it got into', { timeout: 60_000 }, async () => {
     await expect(runWith('wasm', 'file', Number.NaN, 0)).rejects.toThrow(/safetensors: .* is NaN/);
