@@ -19,7 +19,7 @@ import {
   wholeNumber,
 } from './cli/command.ts';
 import { table } from './cli/table.ts';
-import { type Check, checkBackend, checkBatch, checkVjp, isDifferentiable } from './explain/check.ts';
+import { type Check, checkBackend, checkBatch, checkVjp, closedFormFor, isDifferentiable } from './explain/check.ts';
 import { kernelNames } from './explain/kernels.ts';
 import { nearNames } from './explain/near.ts';
 import { pageOf, passed } from './explain/page.ts';
@@ -80,8 +80,11 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const backend = await openChosen({ backend: o.backend, threads: 1 });
   try {
     const checks: Check[] = [];
-    if (isDifferentiable(applySample(op, 'f64', o.seed))) checks.push(await checkVjp(op, o.seed));
-    if (applySample(op, 'f64', o.seed).inputs.length > 0) checks.push(await checkBatch(op, o.seed));
+    const applied = applySample(op, 'f64', o.seed);
+    if (isDifferentiable(applied)) checks.push(await checkVjp(op, o.seed));
+    // for other cotangents than those the closed form answers, programs have the body's derivative
+    if (closedFormFor(applied)?.includes(false)) checks.push(await checkVjp(op, o.seed, 'body'));
+    if (applied.inputs.length > 0) checks.push(await checkBatch(op, o.seed));
     // some samples hold f64 graphs, which only the reference computes
     if (applySample(op, 'f32', o.seed).inputs.every((x) => backend.supports(x.dtype)))
       checks.push(await checkBackend(op, backend, o.seed));

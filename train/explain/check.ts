@@ -18,7 +18,7 @@ import {
   vmap,
 } from '../../core/index.ts';
 import { isFloat } from '../../core/ir/dtype.ts';
-import type { Op } from '../../core/ir/tensor.ts';
+import type { Composite, Op } from '../../core/ir/tensor.ts';
 import { type Applied, applySample, bindTo, sampleOf, valuesOf } from './sample.ts';
 
 const cpu = cpuBackend() as Backend;
@@ -34,9 +34,9 @@ export type Check = {
   readonly tolerance: number;
 };
 
-/** Σ ⟨cᵢ, yᵢ⟩ over the float results. */
-const project = (outs: readonly Tensor[], cotangents: readonly Tensor[]): Tensor =>
-  outs.flatMap((o, i) => (isFloat(o.dtype) ? [sum(mul(o, cotangents[i]))] : [])).reduce((a, b) => add(a, b));
+/** Σ ⟨cᵢ, yᵢ⟩ over the results that carry a cotangent. */
+const project = (outs: readonly Tensor[], cotangents: readonly Tensor[], carries: readonly boolean[]): Tensor =>
+  outs.flatMap((o, i) => (carries[i] ? [sum(mul(o, cotangents[i]))] : [])).reduce((a, b) => add(a, b));
 
 const normals = (shape: readonly number[], draw: () => number): Float64Array =>
   Float64Array.from({ length: shape.reduce((n, side) => n * side, 1) }, draw);
@@ -53,12 +53,34 @@ export function isDifferentiable({ op, inputs, outs }: Applied): boolean {
 }
 
 /**
+ * The results that may carry a cotangent for a composite's closed form to answer: all of floats, or the first alone (the
+ * statistics of a norm are no results anybody differentiates). Undefined where there is no closed form.
+ */
+export function closedFormFor({ op, inputs, attrs, outs }: Applied): readonly boolean[] | undefined {
+  if (op.kind !== 'composite' || !op.vjp) return undefined;
+  const rule = op.vjp as (...x: unknown[]) => unknown;
+  const answers = (wanted: readonly boolean[]): boolean => {
+    const cotangents = outs.map((o, i) => (wanted[i] ? ones(o.shape, o.dtype) : undefined));
+    return rule(cotangents, inputs, attrs, outs) !== undefined;
+  };
+  return [outs.map((o) => isFloat(o.dtype)), outs.map((_, i) => i === 0)].find(answers);
+}
+
+/** What is differentiated: the op as a program has it, or a composite's body in its place. */
+export type Way = 'rule' | 'body';
+
+/**
  * The vjp in one random direction d with random cotangents c, f64: Σ⟨vjp(c), d⟩ against d/dh Σ⟨c, y(x + h·d)⟩ at 0, by
  * central differences at three widths, extrapolated (error O(h⁶)).
  */
-export async function checkVjp(op: Op, seed: number): Promise<Check> {
+export async function checkVjp(op: Op, seed: number, way: Way = 'rule'): Promise<Check> {
   const applied = applySample(op, 'f64', seed);
-  const { attrs, inputs, outs } = applied;
+  const { attrs, inputs } = applied;
+  const apply = (xs: readonly Tensor[]): readonly Tensor[] =>
+    way === 'body' ? (op as Composite).body(xs, attrs as never) : bindTo(op, xs, attrs);
+  const outs = apply(inputs);
+  const closed = way === 'rule' ? closedFormFor(applied) : undefined;
+  const carries = outs.map((o, i) => isFloat(o.dtype) && (closed?.[i] ?? true));
   const random = randomOf(seedKey(seed + 1));
   const draw = () => random.normal();
   const cotangents = outs.map((o) => tensor(normals(o.shape, draw), o.shape, 'f64'));
@@ -66,7 +88,7 @@ export async function checkVjp(op: Op, seed: number): Promise<Check> {
   const directions = at.map((i) => normals(inputs[i].shape, draw));
   const back = pullback(
     outs,
-    outs.map((o, i) => (isFloat(o.dtype) ? cotangents[i] : undefined)),
+    cotangents.map((c, i) => (carries[i] ? c : undefined)),
     at.map((i) => inputs[i]),
   );
   let [byRule, size] = [0, 0];
@@ -88,13 +110,13 @@ export async function checkVjp(op: Op, seed: number): Promise<Check> {
             'f64',
           );
     });
-    return (await numbers(project(bindTo(op, moved, attrs), cotangents)))[0];
+    return (await numbers(project(apply(moved), cotangents, carries)))[0];
   };
   const central = async (h: number) => ((await along(h)) - (await along(-h))) / (2 * h);
   const [a, b, c] = [await central(1e-3), await central(5e-4), await central(2.5e-4)];
   const byDifferences = (16 * ((4 * c - b) / 3) - (4 * b - a) / 3) / 15;
   return {
-    what: 'vjp against finite differences, f64, one random direction',
+    what: `vjp ${closed ? '(closed form) ' : way === 'body' ? '(of the body) ' : ''}against finite differences, f64, one random direction${closed?.includes(false) ? ', cotangent of the first result' : ''}`,
     values: [
       ['Σ⟨vjp(c), d⟩', byRule.toPrecision(14)],
       ['differences', byDifferences.toPrecision(14)],

@@ -5,7 +5,7 @@ import { dtypes, isFloat } from '../../core/ir/dtype.ts';
 import { hole, type Op } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
 import { number } from '../words/format.ts';
-import { type Check, isDifferentiable } from './check.ts';
+import { type Check, closedFormFor, isDifferentiable } from './check.ts';
 import { attrsText, letForm, typeOf } from './graph.ts';
 import { gpujsOf, type KernelText, wasmPlaceOf, wgslOf } from './kernels.ts';
 import type { Applied } from './sample.ts';
@@ -45,13 +45,15 @@ function application({ op, inputs, attrs, outs }: Applied): string {
 }
 
 /** The backward graph of the sample: what the rule builds. */
-function vjpGraph({ inputs, outs }: Applied): readonly string[] {
+function vjpGraph(applied: Applied): readonly string[] {
+  const { inputs, outs } = applied;
+  const closed = closedFormFor(applied);
   const names = new Map(inputs.map((x, i) => [x, nameOf(i)]));
   for (const [i, o] of outs.entries()) names.set(o, outs.length > 1 ? `y${i}` : 'y');
   const cotangents = outs.map((o, i) => {
     const g = hole(o);
     names.set(g, outs.length > 1 ? `g${i}` : 'g');
-    return isFloat(o.dtype) ? g : undefined;
+    return isFloat(o.dtype) && (closed?.[i] ?? true) ? g : undefined;
   });
   const at = inputs.flatMap((x, i) => (isFloat(x.dtype) ? [i] : []));
   const back = pullback(

@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { functions } from '../../../core/functions/catalog.ts';
-import { dot, registry, type Tensor, tanh, tensor } from '../../../core/index.ts';
-import type { Op } from '../../../core/ir/tensor.ts';
+import { dot, mul, registry, type Tensor, tanh, tensor } from '../../../core/index.ts';
+import type { Composite, Op } from '../../../core/ir/tensor.ts';
 import { checkBatch, checkVjp } from '../../../train/explain/check.ts';
 import { attrsText, letForm } from '../../../train/explain/graph.ts';
 import { editDistance, nearNames } from '../../../train/explain/near.ts';
@@ -33,8 +33,11 @@ describe.each(names)('%s', (name) => {
     expect(stdout).not.toContain('BAD');
     if (op.kind === 'primitive' && !['fill', 'layout', 'identity'].includes(op.form.kind))
       expect(stdout).toMatch(/webgpu: (none: the webgpu backend|.*workgroups for the sample\n {6}@group\(0\))/);
-    const checked = /ok +vjp against finite differences/.test(stdout);
+    const checked = /ok +vjp (\(closed form\) )?against finite differences/.test(stdout);
     expect(checked).toBe(derivative(op));
+    // a closed form is said to be one; where it does not answer for all results, the body's derivative is checked too
+    expect(/ok +vjp \(closed form\) against/.test(stdout)).toBe(op.kind === 'composite' && op.vjp !== undefined);
+    expect(/ok +vjp \(of the body\) against/.test(stdout)).toBe(['attention', 'norm'].includes(name));
   });
 });
 
@@ -46,6 +49,16 @@ describe('the checks can fail', () => {
     expect(error).toBeGreaterThan(1e3 * tolerance);
     const right = await checkVjp(sigmoid, 1);
     expect(right.error).toBeLessThanOrEqual(right.tolerance);
+  });
+  it('on a closed form that is wrong, and not on its body', async () => {
+    const attention = registry.get('attention') as Composite;
+    const closed = ([g]: readonly unknown[], [q, k, v]: readonly Tensor[]) => (g ? [q, k, mul(v!, 2)] : undefined);
+    const wrong = { ...attention, vjp: closed } as unknown as Op;
+    const rule = await checkVjp(wrong, 1);
+    expect(rule.what).toMatch(/^vjp \(closed form\)/);
+    expect(rule.error).toBeGreaterThan(1e3 * rule.tolerance);
+    const body = await checkVjp(wrong, 1, 'body');
+    expect(body.error).toBeLessThanOrEqual(body.tolerance);
   });
   it('on a batching rule that computes something else', async () => {
     const wrong = { ...sigmoid, batch: (_size: number, [x]: readonly Tensor[]) => [tanh(x)] } as unknown as Op;
