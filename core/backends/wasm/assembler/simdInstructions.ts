@@ -99,6 +99,7 @@ export const f32x4 = {
 export const f64x2 = {
   splat: (x: Num<'f64'>): Expr<'v128'> => expr('v128', num('f64', x), simd(20)),
   extract_lane: (x: Expr<'v128'>, lane: number): Expr<'f64'> => expr('f64', x.code, simd(33), [lane]),
+  nearest: vUnary('f64x2', 148),
   ...vFloat('f64x2', 236),
   promote_low_f32x4: vUnary('f32x4', 95),
   convert_low_i32x4_s: vUnary('i32x4', 254),

@@ -113,18 +113,49 @@ export const logF32x4: VectorFunction = (f, value) => {
   return p;
 };
 
-/** sine for `shift` 0, cosine for 1. r = x − q·π/2 is taken in f64, so that it is right up to |x| ≈ 10⁹. */
+/** 2/π, 24 bits at a time: as far as the largest f32 reaches, with 64 bits to spare */
+const TWO_OVER_PI = [0xa2f983, 0x6e4e44, 0x1529fc, 0x2757d1, 0xf534dd, 0xc0db62, 0x95993c, 0x439041].map(
+  (bits, i) => bits * 2 ** (-24 * (i + 1)),
+);
+/**
+ * x·2/π less a multiple of 4 (whole turns), to 2⁻⁴⁹, of an f32 held as f64 (after Payne and Hanek 1983): the product with
+ * 24 bits of 2/π has 48 bits, so it and what remains of it are exact, and only the sum of the remainders is rounded.
+ */
+const quarters = (f: FunctionBuilder, x: Vector): Vector => {
+  const total = f.local('v128');
+  for (const [i, bits] of TWO_OVER_PI.entries()) {
+    const p = f.let(f64x2.mul(x, bits));
+    const rest = f64x2.sub(p, f64x2.mul(f64x2.nearest(f64x2.mul(p, 0.25)), 4));
+    f.set(total, i === 0 ? rest : f64x2.add(total, rest));
+  }
+  return total;
+};
+/** up to here one rounding of x·2/π is good enough: the angle is right to 1e-11 */
+const LARGE_ANGLE = 65536;
+
+/**
+ * Sine for `shift` 0, cosine for 1, for every finite x: the polynomials are within 2⁻²³ of it, and x − q·π/2 is taken in
+ * f64, to 1e-11 below 2¹⁶ and to 2⁻⁴⁸ above.
+ */
 const quadrantF32x4 =
   (shift: 0 | 1): VectorFunction =>
   (f, value) => {
     const x = f.let(value);
-    const wide = (half: Expr<'v128'>): { q: Vector; r: Expr<'v128'> } => {
+    const halves = [x, f.let(v128.shuffle32(x, x, [2, 3, 2, 3]))].map((half) => {
       const w = f.let(f64x2.promote_low_f32x4(half));
       const q = f.let(f64x2.add(f64x2.mul(w, 2 / Math.PI), MAGIC_F64));
-      return { q, r: f64x2.sub(w, f64x2.mul(f64x2.sub(q, MAGIC_F64), Math.PI / 2)) };
-    };
-    const low = wide(x);
-    const high = wide(v128.shuffle32(x, x, [2, 3, 2, 3]));
+      return { w, q, r: f.let(f64x2.sub(w, f64x2.mul(f64x2.sub(q, MAGIC_F64), Math.PI / 2))) };
+    });
+    const large = f.let(f32x4.gt(f32x4.abs(x), LARGE_ANGLE));
+    f.if(v128.any_true(large), () => {
+      for (const [i, { w, q, r }] of halves.entries()) {
+        const mask = f.let(v128.shuffle32(large, large, i === 0 ? [0, 0, 1, 1] : [2, 2, 3, 3]));
+        const t = quarters(f, w);
+        f.set(q, v128.bitselect(f64x2.add(t, MAGIC_F64), q, mask));
+        f.set(r, v128.bitselect(f64x2.mul(f64x2.sub(t, f64x2.sub(q, MAGIC_F64)), Math.PI / 2), r, mask));
+      }
+    });
+    const [low, high] = halves as [(typeof halves)[0], (typeof halves)[0]];
     const r = f.let(v128.shuffle32(f32x4.demote_f64x2_zero(low.r), f32x4.demote_f64x2_zero(high.r), [0, 1, 4, 5]));
     const k = f.let(i32x4.add(v128.shuffle32(low.q, high.q, [0, 2, 4, 6]), shift));
     const z = f.let(f32x4.mul(r, r));
