@@ -1,16 +1,13 @@
 /** Indexing along the first axis: gather reads rows, scatterAdd adds them up; each is the other's derivative. */
-import { isFloat, isStored } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { axisOf, checkDtypes, checkIds, checkWhole } from '../ir/rules.ts';
-import { type Attrs, bind, bindAll, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { sizeOf } from '../ir/view.ts';
+import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { mapAll } from './batching.ts';
 import { cast } from './cast.ts';
 import { full, iota } from './fill.ts';
-import { broadcastTo, permute, reshape, unsqueeze } from './layout.ts';
-import { add, equal, less, mul, select } from './math.ts';
-import { sum } from './reduce.ts';
+import { broadcastTo, permute, reshape } from './layout.ts';
+import { add, less, mul, select } from './math.ts';
 
 const tail = (t: Tensor, from: number): number[] => t.shape.slice(from) as number[];
 /** ids where they lie in [0, rows); an id that no table has where they do not */
@@ -65,7 +62,7 @@ export const gatherOp: Primitive<Attrs> = {
   sample(pick) {
     const v = pick(2, 5);
     return {
-      operands: [{ shape: [v, pick(1, 3)] }, { shape: [pick(1, 3), pick(1, 4)], dtype: 'i32', range: [0, v] }],
+      operands: [{ shape: [v, pick(1, 3)] }, { shape: [pick(1, 3), pick(1, 4)], dtype: 'i32', range: [-1, v + 1] }],
       attrs: {},
     };
   },
@@ -79,7 +76,7 @@ export interface ScatterAttrs {
 export const scatterAddOp: Primitive<ScatterAttrs> = {
   kind: 'primitive',
   name: 'scatterAdd',
-  doc: 'rows added into a table by number; those with numbers it does not have are left out',
+  doc: 'rows added into a table by number; those with numbers it does not have are left out; integers modulo 2³²',
   formula: 'y[v, …] = Σ_{i: ids[i]=v} g[i, …]',
   form: { kind: 'kernel' },
   whenEmpty: () => 0,
@@ -116,7 +113,10 @@ export const scatterAddOp: Primitive<ScatterAttrs> = {
   },
   sample(pick) {
     const [v, n] = [pick(2, 5), pick(1, 5)];
-    return { operands: [{ shape: [n, pick(1, 3)] }, { shape: [n], dtype: 'i32', range: [0, v] }], attrs: { rows: v } };
+    return {
+      operands: [{ shape: [n, pick(1, 3)] }, { shape: [n], dtype: 'i32', range: [-1, v + 1] }],
+      attrs: { rows: v },
+    };
   },
 };
 
@@ -129,17 +129,7 @@ export const gather = (x: Tensor, ids: Tensor): Tensor => bind(gatherOp, [x, ids
  * `scatterAdd(g[b,t,d], ids[b,t], v)` → [v,d]: y[v] = Σ g[i] over the i with ids[i] = v; the derivative of `gather`.
  * @throws ShapeError when g does not begin with the axes of ids. Cost: one read of g, one write of y.
  */
-export function scatterAdd(g: Tensor, ids: Tensor, rows: number): Tensor {
-  if (g.dtype === 'bool' || isFloat(g.dtype) || isStored(g.dtype)) return bind(scatterAddOp, [g, ids], { rows });
-  // integers: each row of the result is a fused sum, exact modulo 2³²
-  bindAll(scatterAddOp, [full(g.shape, 0), ids], { rows });
-  const n = sizeOf(ids.shape);
-  const width = tail(g, ids.shape.length);
-  const row = iota([rows, n], 0, 'u32');
-  const hit = unsqueeze(equal(broadcastTo(reshape(cast(ids, 'u32'), [1, n]), [rows, n]), row), 2);
-  const terms = select(hit, reshape(g, [1, n, sizeOf(width)]), 0);
-  return reshape(sum(terms, 1), [rows, ...width]);
-}
+export const scatterAdd = (g: Tensor, ids: Tensor, rows: number): Tensor => bind(scatterAddOp, [g, ids], { rows });
 
 /**
  * `take(x[2,3,4], ids[5], 1)` → [2,5,4]: y[…, i, …] = x[…, ids[i], …] with ids 1-D (numpy.take); a negative axis counts from the end.

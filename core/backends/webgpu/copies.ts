@@ -2,6 +2,7 @@
  * Ops that move words without computing: gather, pad, concat; and the two that are nearly so, scatterAdd and randomBits.
  * Every dtype is 32 bits wide in memory, so one kernel serves all of them as u32.
  */
+import type { DType } from '../../ir/dtype.ts';
 import { rowMajor, sizeOf, type View } from '../../ir/view.ts';
 import type { PadAttrs } from '../../ops/slice.ts';
 import {
@@ -17,6 +18,7 @@ import {
   type Params,
   type Recipe,
 } from './kernel.ts';
+import { typeName } from './math.ts';
 import { printCoordinates } from './printWgsl.ts';
 import type { AdapterClass } from './target.ts';
 
@@ -127,16 +129,23 @@ export const gatherKernel = (rows: number, width: number, ids: number, adapter: 
   return forEach('gather', adapter, ids * width, p, [word('x'), word('ids')], word('y'), body);
 };
 
-/** scatterAdd: every result looks through all ids in order, so the sum has the same bits every time. */
-export const scatterAddKernel = (rows: number, width: number, ids: number, adapter: AdapterClass): Kernel => {
+/** scatterAdd: every result looks through all ids in order, so the sum has the same bits every time. Integers wrap. */
+export const scatterAddKernel = (
+  dtype: DType,
+  rows: number,
+  width: number,
+  ids: number,
+  adapter: AdapterClass,
+): Kernel => {
   const p = createParams();
   const w = p.word(width);
-  const float = (name: string) => ({ name, type: 'f32' });
+  const type = typeName(dtype, 1);
+  const number = (name: string) => ({ name, type });
   const body = `let row = i / ${w}; let column = i % ${w};
-    var sum = 0.0;
+    var sum = ${type}(0);
     for (var k = 0u; k < ${p.word(ids)}; k++) { if (ids[k] == row) { sum += g[k * ${w} + column]; } }
     y[i] = sum;`;
-  return forEach('scatterAdd', adapter, rows * width, p, [float('g'), word('ids')], float('y'), body);
+  return forEach('scatterAdd', adapter, rows * width, p, [number('g'), word('ids')], number('y'), body);
 };
 
 const rotations = [13, 15, 26, 6, 17, 29, 16, 24];

@@ -70,8 +70,8 @@ const table: Readonly<Record<string, OpKernels>> = {
   fromHalf: { strided: true, recipe: (_node, [x], adapter) => single(fromHalfKernel(x!, adapter)) },
   scatterAdd: {
     strided: false,
-    recipe: ({ inputs: [g, ids], shape }, _views, adapter) =>
-      single(scatterAddKernel(shape[0]!, rest(g!, ids!.shape.length), sizeOf(ids!.shape), adapter)),
+    recipe: ({ inputs: [g, ids], shape, dtype }, _views, adapter) =>
+      single(scatterAddKernel(dtype, shape[0]!, rest(g!, ids!.shape.length), sizeOf(ids!.shape), adapter)),
   },
   pad: {
     strided: true,
@@ -126,7 +126,7 @@ export const isPartial = (op: Op): boolean => table[op.name]?.partial ?? false;
 export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[op.name] !== undefined;
 
 /** primitives whose kernels compute in f32 only, as all composites do */
-const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel', 'scatterAdd']);
+const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel']);
 
 /**
  * The kernels of one node. `wanted`: which of its results have a buffer.
