@@ -4,7 +4,7 @@
  * others get it from its registers: software drivers load lane by lane, so this is 5 times as fast there.
  */
 import type { AttentionAttrs } from '../../fused/attention.ts';
-import { ceilDiv, createParams, type Kernel, makeKernel, range } from './kernel.ts';
+import { ceilDiv, createParams, gridOf, type Kernel, makeKernel, range } from './kernel.ts';
 import type { Width } from './math.ts';
 import type { Target } from './target.ts';
 
@@ -129,15 +129,17 @@ export const frame = ({ b, m, n, c }: AttentionSizes, { heads, scale }: Attentio
       body: string,
     ): Kernel => {
       const binding = (n: string) => ({ name: n, type: scalars.has(n) ? 'f32' : type });
+      const grid = gridOf([ceilDiv(ownRows, threads), heads, b], p);
       const lane = lanes > 0 ? ', @builtin(subgroup_invocation_id) lane: u32' : '';
       return makeKernel(
         name,
         p,
         reads.map(binding),
         writes.map(binding),
-        [ceilDiv(ownRows, threads), heads, b],
+        grid.groups,
         `@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>${lane}) {
+fn main(@builtin(workgroup_id) place: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>${lane}) {
+  ${grid.id}
   let own = id.x * ${threads}u + local.x;
   ${body}
 }

@@ -87,6 +87,24 @@ export const spreadGroups = (n: number, layers: number): Kernel['groups'] => [
   layers,
 ];
 
+/**
+ * Workgroups of a grid of three axes, and the text that makes `id` of the builtin `place`. Where an axis is longer than a
+ * dimension may be, all are counted along x and y and taken apart again.
+ */
+export const gridOf = (
+  sizes: readonly [number, number, number],
+  params: Params,
+): { readonly groups: Kernel['groups']; readonly id: string } => {
+  if (sizes.every((n) => n <= MAX_GROUPS)) return { groups: sizes, id: 'let id = place;' };
+  const [nx, ny, nz] = sizes.map((n) => params.word(n)) as [string, string, string];
+  return {
+    groups: spreadGroups(sizes[0] * sizes[1] * sizes[2], 1),
+    id: `let flat = place.x + place.y * ${MAX_GROUPS}u;
+  let id = vec3<u32>(flat % ${nx}, flat / ${nx} % ${ny}, flat / (${nx} * ${ny}));
+  if (id.z >= ${nz}) { return; }`,
+  };
+};
+
 /** Threads of one workgroup, and how many workgroups share a loop at most: software drivers have few cores. */
 const spread: Readonly<Record<AdapterClass, { readonly threads: number; readonly most: number }>> = {
   cpu: { threads: 64, most: 256 },

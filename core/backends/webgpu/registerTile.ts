@@ -4,7 +4,7 @@
  * where the block's rows and columns lie. Everything around the inner loop is a loop too: unrolled edges and
  * stores made single pipelines take a minute to build.
  */
-import { ceilDiv, type Kernel, MAX_GROUPS, makeKernel, type Params, range, spreadGroups } from './kernel.ts';
+import { ceilDiv, gridOf, type Kernel, MAX_GROUPS, makeKernel, type Params, range, spreadGroups } from './kernel.ts';
 import type { AdapterClass } from './target.ts';
 
 export interface Tile {
@@ -122,6 +122,8 @@ export const tileKernel = (params: Params, s: TileShape, k: TileKernel): Kernel 
   const groupsN = ceilDiv(s.cols, 4 * tile.vecs * threads.n);
   const countN = params.word(groupsN);
   const total = groupsN * ceilDiv(s.rows, tile.rows * threads.m);
+  const [x, y] = spreadGroups(total, 1);
+  const grid = gridOf([x, y, k.layers], params);
   // positions are clamped to the matrix: what an edge block reads too much is never stored
   const columns = vectorLoad
     ? range(tile.vecs).map((v) => `let col${4 * v} = min(col + ${4 * v}u, ${s.pCols} - 4u) / 4u;`)
@@ -129,7 +131,8 @@ export const tileKernel = (params: Params, s: TileShape, k: TileKernel): Kernel 
   const term = `${loadColumns(tile, vectorLoad, (c) => `${k.right}[${k.rightAt} + col${c}]`)}
         ${multiplyTile(tile, k.leftAt)}`;
   const code = `@compute @workgroup_size(${threads.n}, ${threads.m})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn main(@builtin(workgroup_id) place: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+  ${grid.id}
   let at = id.x + id.y * ${MAX_GROUPS}u;
   let row = (at / ${countN} * ${threads.m}u + local.y) * ${tile.rows}u;
   let col = (at % ${countN} * ${threads.n}u + local.x) * ${4 * tile.vecs}u;
@@ -143,6 +146,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_id) loca
 `;
   const left = { name: k.left, type: 'f32' };
   const right = { name: k.right, type: vectorLoad ? 'vec4<f32>' : 'f32' };
-  const y = { name: 'y', type: k.vectorStore ? 'vec4<f32>' : 'f32' };
-  return makeKernel(k.name, params, [left, right], [y], spreadGroups(total, k.layers), code);
+  const result = { name: 'y', type: k.vectorStore ? 'vec4<f32>' : 'f32' };
+  return makeKernel(k.name, params, [left, right], [result], grid.groups, code);
 };
