@@ -10,7 +10,7 @@ import { fold, mapAll, unfold } from '../ops/batching.ts';
 import { dot } from '../ops/dot.ts';
 import { iota } from '../ops/fill.ts';
 import { permute, reshape, swap } from '../ops/layout.ts';
-import { add, exp, less, log, mul, select, sub } from '../ops/math.ts';
+import { add, exp, less, log, maximum, mul, select, sub } from '../ops/math.ts';
 import { max, sum } from '../ops/reduce.ts';
 
 export interface AttentionAttrs {
@@ -29,19 +29,27 @@ const mergeHeads = (x: Tensor, heads: number): Tensor => {
   const [bh, m, d] = x.shape as [number, number, number];
   return reshape(permute(reshape(x, [bh / heads, heads, m, d]), [0, 2, 1, 3]), [bh / heads, m, heads * d]);
 };
-/** scores s[b·h,m,n] = scale·q·kᵀ, −1e30 where the mask hides them */
-function scores(q: Tensor, k: Tensor, a: AttentionAttrs): Tensor {
-  const s = mul(dot(splitHeads(q, a.heads), swap(splitHeads(k, a.heads))), a.scale);
-  if (!a.causal) return s;
+/** scores s[b·h,m,n] = scale·q·kᵀ */
+const scores = (q: Tensor, k: Tensor, a: AttentionAttrs): Tensor =>
+  mul(dot(splitHeads(q, a.heads), swap(splitHeads(k, a.heads))), a.scale);
+/** s with another value where the mask hides it */
+function masked(s: Tensor, value: number, { causal }: AttentionAttrs): Tensor {
+  if (!causal) return s;
   const hidden = less(iota(s.shape, 1, 'i32'), iota(s.shape, 2, 'i32'));
-  return select(hidden, -1e30, s);
+  return select(hidden, value, s);
 }
+/** below every score, and so far that −∞ less this is −∞ */
+const LEAST = -3e38;
 
-/** attention: q[b,m,h·d], k[b,n,h·d], v[b,n,h·d] → o[b,m,h·d], lse[b·h,m,1]. @throws ShapeError. cost 4·b·m·n·h·d flop */
+/**
+ * attention: q[b,m,h·d], k[b,n,h·d], v[b,n,h·d] → o[b,m,h·d], lse[b·h,m,1]. @throws ShapeError. cost 4·b·m·n·h·d flop
+ * Without keys o is 0. A row whose visible scores are all −∞ is NaN, and so are derivatives by it and what it sees; what the
+ * mask hides from it is not touched. lse is −∞ in both cases.
+ */
 export const attentionOp: Composite<AttentionAttrs> = {
   kind: 'composite',
   name: 'attention',
-  doc: 'scaled dot-product attention, heads side by side in the last axis',
+  doc: 'scaled dot-product attention, heads side by side in the last axis; 0 without keys, NaN where all visible scores are −∞',
   formula: 'o = softmax(scale·q·kᵀ)·v per head,  lse = log Σ e^(scale·q·kᵀ)',
   shape(inputs, { heads }) {
     const [q, k, v] = inputs;
@@ -63,9 +71,9 @@ export const attentionOp: Composite<AttentionAttrs> = {
     ];
   },
   body([q, k, v], a) {
-    const s = scores(q!, k!, a);
-    const top = max(s, 2, true);
-    const e = exp(sub(s, top));
+    const s = masked(scores(q!, k!, a), -1e30, a);
+    const top = maximum(max(s, 2, true), LEAST);
+    const e = masked(exp(sub(s, top)), 0, a);
     const total = sum(e, 2, true);
     const o = mergeHeads(dot(mul(e, exp(sub(0, log(total)))), splitHeads(v!, a.heads)), a.heads);
     return [o, add(top, log(total))];
@@ -102,8 +110,8 @@ export const attentionGradOp: Composite<AttentionAttrs> = {
   body([g, q, k, v, o, lse], a) {
     const heads = (x: Tensor | undefined): Tensor => splitHeads(x!, a.heads);
     const [gh, qh, kh, vh, oh] = [heads(g), heads(q), heads(k), heads(v), heads(o)];
-    const p = exp(sub(scores(q!, k!, a), lse!));
-    const ds = mul(mul(p, sub(dot(gh, swap(vh)), sum(mul(gh, oh), 2, true))), a.scale);
+    const p = masked(exp(sub(scores(q!, k!, a), lse!)), 0, a);
+    const ds = masked(mul(mul(p, sub(dot(gh, swap(vh)), sum(mul(gh, oh), 2, true))), a.scale), 0, a);
     return [dot(ds, kh), dot(swap(ds), qh), dot(swap(p), gh)].map((x) => mergeHeads(x, a.heads));
   },
   batch: (size, inputs, mapped, a) =>

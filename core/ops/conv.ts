@@ -128,7 +128,7 @@ const share = (x: Tensor, size: number, mapped: boolean): Tensor => (mapped ? x 
 export const convOp: Primitive<ConvAttrs> = {
   kind: 'primitive',
   name: 'conv',
-  doc: '2-D convolution (cross-correlation), channels last',
+  doc: '2-D convolution (cross-correlation), channels last; of floats only, as no backend multiplies integers in it: cast them',
   formula: 'y[n,h,w,o] = Σ_{i,j,c} x[n, h·s+i−p, w·s+j−p, c]·w[i,j,c,o]',
   form: { kind: 'kernel' },
   whenEmpty: () => 0,

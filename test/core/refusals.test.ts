@@ -92,6 +92,7 @@ describe('refused at the call, with op and rule', () => {
       () => conv(ones([1, 2, 2, 1]), i32([1], [1, 1, 1, 1]), S),
       /^conv: operands must have equal/,
     ],
+    ['conv of integers', () => conv(i32([1], [1, 1, 1, 1]), i32([1], [1, 1, 1, 1]), S), /^conv: takes floats: cast/],
     ['layerNorm of integers', () => layerNorm(i32([1, 2], [1, 2]), ints, ints, 1e-5), /^layerNorm: takes floats/],
     [
       'attention of integers',

@@ -24,10 +24,11 @@ export const attentionRecipe = (sizes: AttentionSizes, a: AttentionAttrs, target
   for (var j = 0u; j < last; j += ${f.atOnce}u) {
     ${k.load}
     let keys = ${f.numbers('j')};
-    let score = select(${f.spread('-1e30')}, ${f.products('q', k)}, (keys < ${f.spread(f.n)})${a.causal ? ` & (keys <= ${f.spread('own')})` : ''});
+    let seen = (keys < ${f.spread(f.n)})${a.causal ? ` & (keys <= ${f.spread('own')})` : ''};
+    let score = select(${f.spread('-1e30')}, ${f.products('q', k)}, seen);
     let best = max_1(top, ${f.largest('score')});
     let shrink = exp_1(top - best);
-    let w = exp_${f.atOnce}(score - best);
+    let w = select(${f.spread('0.0')}, exp_${f.atOnce}(score - best), seen);
     top = best;
     total = total * shrink + ${f.total('w')};
     ${v.load}
@@ -59,8 +60,8 @@ const queryGradient = (sizes: AttentionSizes, a: AttentionAttrs, target: Target)
     ${v.load}
     let keys = ${f.numbers('j')};
     let seen = (keys < ${f.spread(f.n)})${a.causal ? ` & (keys <= ${f.spread('own')})` : ''};
-    let score = select(${f.spread('-1e30')}, ${f.products('q', k)}, seen);
-    let ds = exp_${f.atOnce}(score - log_total) * (${f.products('g', v)} - sum);
+    let w = select(${f.spread('0.0')}, exp_${f.atOnce}(${f.products('q', k)} - log_total), seen);
+    let ds = w * (${f.products('g', v)} - sum);
     ${f.gather('dq', 'ds', k)}
   }
   if (own < ${f.m}) {
@@ -89,7 +90,7 @@ const keyGradient = (sizes: AttentionSizes, a: AttentionAttrs, target: Target): 
     let queries = ${f.numbers('i')};
     let seen = (queries < ${f.spread(f.m)})${a.causal ? ` & (${f.spread('own')} <= queries)` : ''};
     let w = select(${f.spread('0.0')}, exp_${f.atOnce}(${f.products('k', q)} - ${f.each((r) => lse.at(r, 0))}), seen);
-    let ds = w * (${f.products('v', g)} - ${f.each((r) => sums.at(r, 0))});
+    let ds = select(${f.spread('0.0')}, w * (${f.products('v', g)} - ${f.each((r) => sums.at(r, 0))}), seen);
     ${f.gather('dv', 'w', g)}
     ${f.gather('dk', 'ds', q)}
   }

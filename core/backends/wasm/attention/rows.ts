@@ -23,7 +23,8 @@ export const softmaxRow = (
   sumAt: Expr<'i32'>,
   lseAt: Expr<'i32'>,
 ): void => {
-  const top = maxRow(f, m, length, s);
+  // where all scores are −∞, their exponentials are 0 and the sum's logarithm −∞
+  const top = f.let(f32x4.pmax(maxRow(f, m, length, s), -3e38));
   const p = f.let(s);
   const total = sumRow(f, m, 2, length, [p], (v) => {
     const e = exp2BoundedF32x4(f, f32x4.sub(v.load(p), top));
