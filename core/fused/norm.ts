@@ -17,7 +17,7 @@ import {
 } from '../ir/tensor.ts';
 import { gcd, sizeOf } from '../ir/view.ts';
 import { fold, unfold } from '../ops/batching.ts';
-import { reshape } from '../ops/layout.ts';
+import { reshape, same } from '../ops/layout.ts';
 import { add, mul, rsqrt, sigmoid, sub } from '../ops/math.ts';
 import { mean, sum } from '../ops/reduce.ts';
 
@@ -127,9 +127,12 @@ export const normGradOp: Composite<NormGradAttrs> = {
   doc: 'derivatives of norm (and its SiLU) by input, scale and shift, the latter two per block of rows or pictures',
   formula: 'dx = (ĝ − mean ĝ − x̂·mean(ĝ·x̂))/σ,  dγ = Σ g·act′(y)·x̂,  dβ = Σ g·act′(y);  ĝ = g·act′(y)·γ',
   shape(inputs, { groups, silu, blocks }) {
-    const x = inputs[1]!;
+    const [g, x, gamma, mu, r, beta] = inputs as readonly [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor?];
+    checkNorm('normGrad', beta ? [x, gamma, beta] : [x, gamma], x.shape.length >= 2, 'x[n,…,c], γ[c]', groups);
     checkDtypes('normGrad', inputs, 'float');
     const [n, c] = [x.shape[0]!, x.shape.at(-1)!];
+    if (!same(g.shape, x.shape) || [mu, r].some(({ shape }) => !same(shape, [n, 1, groups, 1])))
+      throw shapeError('normGrad', inputs, `operands must be g and x[n,…,c], γ[c], μ and 1/σ[n,1,${groups},1]`);
     if (!isRows(x.shape, { groups, silu }) && blocks !== n)
       throw shapeError('normGrad', inputs, `the sums of ${n} pictures are one each, not ${blocks}`);
     if (n > 0 && n % blocks !== 0)

@@ -58,6 +58,7 @@ export const eighOp: Composite<Attrs> = {
   },
   body([given]) {
     const [b, n] = given!.shape as [number, number, number];
+    if (n === 0) return [zeros([b, 0], given!.dtype), given!];
     const even = n + (n % 2);
     // an odd one out meets a row of zeros, which never turns
     const more = [0, even - n] as const;
@@ -122,6 +123,7 @@ export const svdOp: Composite<Attrs> = {
   },
   body([a]) {
     const [b, m, n] = a!.shape as [number, number, number];
+    if (n === 0) return [a!, zeros([b, 0], a!.dtype), zeros([b, 0, 0], a!.dtype)];
     const even = n + (n % 2);
     let u = pad(a!, [
       [0, 0],
