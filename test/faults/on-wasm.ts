@@ -1,0 +1,230 @@
+/** Wrong kernels on wasm. */
+import { edges, type Fault, faultsOf, named, wasm } from './fault.ts';
+
+export const onWasm: readonly Fault[] = [
+  ...faultsOf(
+    'backends/wasm/assembler/vectorMath.ts',
+    [
+      '4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1, 1',
+      '4.1665795894e-2, 1.66666e-1, 5.0000001201e-1, 1, 1',
+      'exp: a coefficient',
+      named('wasm/cluster-math'),
+      wasm('exp'),
+    ],
+    ['f32x4.mul(e, 0.693359375)', 'f32x4.mul(e, 0.69336)', 'log: ln 2', named('wasm/cluster-math')],
+    ['f32x4.lt(size, 0.625)', 'f32x4.lt(size, 1.25)', 'tanh: the polynomial too far out', named('wasm/cluster-math')],
+    [
+      'f32x4.pmin(f32x4.pmax(value, -4), 4)',
+      'f32x4.pmin(f32x4.pmax(value, -3), 3)',
+      'erf: cut off',
+      named('wasm/cluster-math'),
+    ],
+    [
+      'i32x4.shl(v128.and(k, i32x4.splat(2)), 30)',
+      'i32x4.shl(v128.and(k, i32x4.splat(2)), 29)',
+      'sin: sign of the lower half',
+      wasm('sin'),
+    ],
+    [
+      'f32x4.gt(f32x4.abs(x), LARGE_ANGLE)',
+      'f32x4.gt(x, LARGE_ANGLE)',
+      'sin: large negative angles',
+      edges('wasm', 'large numbers'),
+    ],
+    ['0x1529fc', '0x1529fd', 'sin: a bit of 2/π', edges('wasm', 'large numbers')],
+    ['v128.bitselect(i32x4.neg(x), all, i32x4.eq(y, -1))', 'all', '−2³¹/−1', edges('wasm', '−2³¹/−1')],
+    ['f32x4.lt(x, 1.17549435e-38)', 'f32x4.lt(x, 1.17549435e-40)', 'log: subnormals', edges('wasm', 'subnormals')],
+  ),
+  ...faultsOf(
+    'backends/wasm/cluster/math.ts',
+    [
+      'u32: (_f, [a, b]) => i32x4.min_u(a!, b!)',
+      'u32: (_f, [a, b]) => i32x4.min_s(a!, b!)',
+      'minimum of u32',
+      edges('wasm', 'minimum of u32'),
+    ],
+    [
+      'u32: (_f, [a, b]) => i32x4.lt_u(a!, b!)',
+      'u32: (_f, [a, b]) => i32x4.lt_s(a!, b!)',
+      'less of u32',
+      edges('wasm', 'less of u32'),
+    ],
+    ['v128.or(f32x4.lt(x, 0), f32x4.lt(0, x))', 'f32x4.ne(x, 0)', 'cast(NaN, bool)', edges('wasm', 'cast to bool')],
+    [
+      '...floats((a, b) => f32x4.min(a, b))',
+      '...floats((a, b) => f32x4.pmin(a, b))',
+      'minimum: NaN is passed over',
+      named('wasm/cluster-math'),
+      edges('wasm', 'NaN'),
+    ],
+  ),
+  ...faultsOf(
+    'backends/wasm/product/gemmCode.ts',
+    [
+      'previous: select(i32.gt_u(k0, firstK), cAt, i32.const(0))',
+      'previous: select(i32.ge_u(k0, firstK), cAt, i32.const(0))',
+      'dot: adds what lay there',
+      named('wasm/gemm'),
+      wasm('dot 17·33·65'),
+    ],
+    [
+      'f.for(s, 1, w.splits, 1, () => {',
+      'f.for(s, 2, w.splits, 1, () => {',
+      'dot: a part of a split sum',
+      named('wasm/gemm'),
+    ],
+    ['f.set(kEnd, min(kEnd, w.k));', '', 'dot: the last part of a split sum is too long', named('wasm/gemm')],
+  ),
+  ...faultsOf('backends/wasm/product/pack.ts', [
+    '[0, 4, 1, 5] : [2, 6, 3, 7]',
+    '[0, 4, 1, 5] : [2, 6, 7, 3]',
+    'dot: a transposed operand',
+    named('wasm/gemm'),
+    wasm('dot of transposed operands'),
+  ]),
+  ...faultsOf(
+    'backends/wasm/conv/directCode.ts',
+    [
+      'i32.sub(i32.mul(oy, w.strideY), w.padTop)',
+      'i32.sub(i32.mul(oy, w.strideX), w.padTop)',
+      'conv: stride',
+      wasm('conv'),
+      named('wasm/conv'),
+    ],
+    [
+      'i32.sub(i32.add(ox, w.padLeft), kx)',
+      'i32.sub(i32.add(ox, w.padTop), kx)',
+      'conv: padding of the input gradient',
+      wasm('convInput', 'conv 3×3 with stride 2'),
+      named('wasm/conv'),
+    ],
+  ),
+  ...faultsOf(
+    'backends/wasm/conv/winograd.ts',
+    [
+      '(forward ? 0 : 8 * tap)',
+      '(forward ? 0 : 7 * tap)',
+      'conv: the last tap of the input gradient',
+      wasm('conv 3×3, 32 → 32'),
+    ],
+    [
+      'padLeft: d.pad[1],\n      channels,\n      patchRows,',
+      'padLeft: d.pad[0] + 1,\n      channels,\n      patchRows,',
+      'conv: one column off',
+      wasm('conv 3×3, 32 → 32'),
+    ],
+  ),
+  ...faultsOf('backends/wasm/attention/forward.ts', [
+    'f.set(length, i32.add(i32.add(first, i), 1))',
+    'f.set(length, i32.add(first, i))',
+    'attention: a row does not see itself',
+    wasm('causal attention of 63'),
+  ]),
+  ...faultsOf(
+    'backends/wasm/attention/rows.ts',
+    ['f32x4.mul(top, Math.LN2)', 'f32x4.mul(top, Math.LOG2E)', 'attention: log-sum-exp', wasm('attention, 33 of 65')],
+    [
+      'f32x4.mul(f32x4.mul(e, k), f32x4.sub(v.load(t), product))',
+      'f32x4.mul(f32x4.mul(e, k), v.load(t))',
+      'attention: the row sum',
+      wasm('attention, 33 of 65'),
+    ],
+  ),
+  ...faultsOf(
+    'backends/wasm/norm/rowNorms.ts',
+    [
+      'return v.mask(f32x4.mul(d, d));',
+      'return f32x4.mul(d, d);',
+      'norm: lanes beyond the row',
+      wasm('layerNorm of 33'),
+    ],
+    [
+      'f32x4.sub(f32x4.sub(gh, a), f32x4.mul(xhat',
+      'f32x4.sub(gh, f32x4.mul(xhat',
+      'norm: the mean of ĝ',
+      wasm('layerNorm of 33'),
+    ],
+    ['    return v.mask(e);', '    return e;', 'softmax: lanes beyond the row', wasm('softmax of 65')],
+  ),
+  ...faultsOf(
+    'backends/wasm/norm/pictureNorms.ts',
+    [
+      'multiplyAdd(y, f32x4.sub(1, s), f32x4.const(1, 1, 1, 1))',
+      'multiplyAdd(y, s, f32x4.const(1, 1, 1, 1))',
+      'silu: 1 − s',
+      wasm('groupNorm with silu, 32 in 8'),
+    ],
+    [
+      'f32x4.neg(f32x4.mul(f32x4.mul(r, r), v.loadPadded(b)))',
+      'f32x4.neg(f32x4.mul(r, v.loadPadded(b)))',
+      'norm: a factor 1/σ',
+      wasm('groupNorm, 66 in 3'),
+    ],
+  ),
+  ...faultsOf(
+    'backends/wasm/cluster/reduceRows.ts',
+    [
+      'left ? v128.bitselect(value, neutral(op, dtype), laneMask(left)) : value',
+      'value',
+      'sum: lanes beyond the row',
+      wasm('sum of rows', 'max of rows'),
+    ],
+    [
+      "op === 'sum' ? f32x4.add : f32x4.max",
+      "op === 'sum' ? f32x4.add : f32x4.pmax",
+      'max: NaN is passed over',
+      named('wasm/cluster'),
+      edges('wasm', 'NaN'),
+    ],
+    [
+      "f.if(i32.gt_u(count, read('perSegment')), () => f.set(count, read('perSegment')));",
+      '',
+      'sum: segments overlap',
+      named('wasm/cluster'),
+    ],
+  ),
+  ...faultsOf('backends/wasm/cluster/reduceColumns.ts', [
+    'f.inc(offset, 4);',
+    'f.inc(offset, 8);',
+    'sum: every second vector of columns',
+    wasm('sum of columns'),
+  ]),
+  ...faultsOf('backends/wasm/loops/tails.ts', [
+    'v128.load64_zero(at), 2, 8',
+    'v128.load64_zero(at), 2, 4',
+    'the third number of a tail',
+    wasm('an elementwise chain', 'softmax of 65', 'sum of rows', 'add'),
+  ]),
+  ...faultsOf(
+    'backends/wasm/move/gather.ts',
+    [
+      'table too\n      f.if(\n        i32.lt_u(id',
+      'table too\n      f.if(\n        i32.lt_s(id',
+      'gather: negative ids',
+      edges('wasm', 'gather of i32'),
+    ],
+    [
+      'add(v.load(y), v.load(x))',
+      'add(v.load(x), v.load(x))',
+      'scatterAdd: nothing is added up',
+      wasm('scatterAdd of 65 rows', 'scatterAdd'),
+    ],
+  ),
+  ...faultsOf('backends/wasm/move/half.ts', ['2 ** -14', '2 ** -15', 'f16: subnormals', named('half', 'conversion')]),
+  ...faultsOf('backends/wasm/move/random.ts', [
+    'i32x4.add(counter, 4)',
+    'i32x4.add(counter, 5)',
+    'random: a block is left out',
+    named('wasm/cluster-copy', 'randomBits'),
+  ]),
+  ...faultsOf(
+    'backends/wasm/move/copy.ts',
+    [
+      '[shape[axis]! - a.high[axis]!, a.high[axis]!],',
+      '[shape[axis]! - a.high[axis]!, 0],',
+      'pad: nothing behind',
+      wasm('pad', 'pad to 65'),
+    ],
+    ['position += x.view.shape[axis]!;', 'position += 1;', 'concat: operands overlap', wasm('concat of 17 and 33')],
+  ),
+];
