@@ -17,6 +17,7 @@ import {
   vaeSchema,
 } from '../config.ts';
 import { PARTS, type Part } from '../names.ts';
+import { SD2_PAD, SD2_TEXT_ENCODER, sd2Scheduler, sd2Unet } from '../sd2.ts';
 import { SD15_MODEL_INDEX, SD15_SCHEDULER, SD15_TEXT_ENCODER, SD15_UNET, SD15_VAE } from '../sd15.ts';
 import { asFileError, FileError, quoted, systemCode } from './error.ts';
 import { decodeText, type Json, parseJson, readBytes } from './json.ts';
@@ -47,6 +48,8 @@ export type Base = {
   readonly configBytes: ReadonlyMap<string, Uint8Array>;
   /** Undefined for a single file opened without a folder: CLIP's own vocabulary is meant. */
   readonly tokenizer: TokenizerFiles | undefined;
+  /** What CLIP's vocabulary pads a text with then, where it is not the end symbol. */
+  readonly pad?: string;
   /** The weights of each network. */
   readonly parts: Readonly<Record<Part, WeightSource>>;
   /** SHA-256 (hex) over names, sizes and bytes of the weight files. Read once, at the first call. */
@@ -98,34 +101,49 @@ async function openFolder(folder: string): Promise<Base> {
 
 async function openSingleFile(file: string, options: OpenOptions): Promise<Base> {
   const folder = options.configFolder;
-  const { configs, configFiles, configBytes } =
-    folder === undefined ? await singleFileConfigs(file) : await readConfigs(folder);
+  const found = folder === undefined ? await singleFileConfigs(file) : await readConfigs(folder);
   const tokenizer =
-    folder === undefined ? undefined : await readTokenizer(path.join(folder, 'tokenizer'), configs.textEncoder);
-  const parts = await openLdm(file, configs);
+    folder === undefined ? undefined : await readTokenizer(path.join(folder, 'tokenizer'), found.configs.textEncoder);
+  const parts = await openLdm(file, found.configs);
   return {
     path: file,
-    configs,
-    configFiles,
-    configBytes,
+    ...found,
     tokenizer,
     parts,
     hash: once(() => hashFiles([['checkpoint', file]])),
   };
 }
 
-type Configured = Pick<Base, 'configs' | 'configFiles' | 'configBytes'>;
+type Configured = Pick<Base, 'configs' | 'configFiles' | 'configBytes' | 'pad'>;
 
-/** SD 1.5's configurations with what the file's markers say about its noise schedule. */
+const SD2_V = sd2Scheduler('v_prediction');
+
+/** The configurations of SD 1.5 or, by its text encoder, SD 2.x, with what the file says about its noise schedule. */
 async function singleFileConfigs(file: string): Promise<Configured> {
   if (!/\.safetensors$/i.test(file)) return SD15;
-  const { v_pred, ztsnr } = await markersOf(file);
-  if (!v_pred) return SD15;
-  const zero: { readonly [key: string]: Json } = ztsnr
-    ? { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }
-    : {};
-  const scheduler: Json = { ...SD15_SCHEDULER, _class_name: 'DDIMScheduler', prediction_type: 'v_prediction', ...zero };
-  return configured({ ...SD15.configFiles, scheduler }, (name) => `${file}: ${name}`);
+  const { openClip, prediction, ztsnr } = await markersOf(file);
+  const v = prediction === 'v_prediction';
+  const zero: { readonly [key: string]: Json } =
+    v && ztsnr ? { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' } : {};
+  const name = (part: string) => `${file}: ${part}`;
+  if (!openClip) {
+    if (!v) return SD15;
+    return configured({ ...SD15.configFiles, scheduler: { ...SD2_V, ...zero } }, name);
+  }
+  // The weights do not tell the models of 768 pixels, which predict v, from those of 512. Files go by these names.
+  const small = prediction === 'epsilon' || (prediction === undefined && /512|base/i.test(path.basename(file)));
+  return {
+    ...configured(
+      {
+        ...SD15.configFiles,
+        unet: sd2Unet(small ? 64 : 96),
+        textEncoder: SD2_TEXT_ENCODER,
+        scheduler: { ...sd2Scheduler(small ? 'epsilon' : 'v_prediction'), ...zero },
+      },
+      name,
+    ),
+    pad: SD2_PAD,
+  };
 }
 
 /** Checked configurations from their JSON. */

@@ -8,6 +8,8 @@ export const DTYPE_BYTES = {
   BOOL: 1,
   U8: 1,
   I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
   U16: 2,
   I16: 2,
   F16: 2,
@@ -104,6 +106,27 @@ export function floatToBfloat(values: Float32Array, out = new Uint16Array(values
   return out;
 }
 
+/**
+ * The value of an E4M3 pattern as float32: sign, 4 bits of exponent (bias 7), 3 of fraction; all ones is NaN, ∞ there is none.
+ * Source: Micikevicius et al. 2022, "FP8 formats for deep learning".
+ */
+function e4m3(byte: number): number {
+  const [sign, exponent, fraction] = [byte & 0x80 ? -1 : 1, (byte >>> 3) & 15, byte & 7];
+  if (exponent === 15 && fraction === 7) return Number.NaN;
+  return sign * (exponent === 0 ? fraction * 2 ** -9 : (1 + fraction / 8) * 2 ** (exponent - 7));
+}
+
+let fp8Tables: { readonly F8_E4M3: Float32Array; readonly F8_E5M2: Float32Array } | undefined;
+
+/** float32 values of the 256 patterns of a dtype of 8 bits. E5M2 is the upper half of a half float. */
+function fp8Table(dtype: 'F8_E4M3' | 'F8_E5M2'): Float32Array {
+  fp8Tables ??= {
+    F8_E4M3: Float32Array.from({ length: 256 }, (_, byte) => e4m3(byte)),
+    F8_E5M2: halfToFloat(Uint16Array.from({ length: 256 }, (_, byte) => byte << 8)),
+  };
+  return fp8Tables[dtype];
+}
+
 /** The typed array over `bytes` (aligned, exactly the values) that a dtype is stored as. */
 function stored(dtype: FileDType, bytes: Uint8Array): ArrayLike<number> | BigInt64Array | BigUint64Array {
   const { buffer, byteOffset } = bytes;
@@ -112,6 +135,11 @@ function stored(dtype: FileDType, bytes: Uint8Array): ArrayLike<number> | BigInt
     case 'BOOL':
     case 'U8':
       return bytes;
+    case 'F8_E4M3':
+    case 'F8_E5M2': {
+      const table = fp8Table(dtype);
+      return Float32Array.from(bytes, (byte) => table[byte]!);
+    }
     case 'I8':
       return new Int8Array(buffer, byteOffset, count);
     case 'U16':

@@ -2,9 +2,10 @@
  * The original single-file checkpoint (`v1-5-pruned-emaonly.safetensors` and its kin): all three networks in one file
  * under the names of the code it was trained with. It holds no configuration and no tokenizer.
  */
-import type { UNetConfig, VaeConfig } from '../config.ts';
+import type { TextEncoderConfig, UNetConfig, VaeConfig } from '../config.ts';
 import { LDM_PREFIX, ldmNames, PARTS, type Part } from '../names.ts';
-import { FileError } from './error.ts';
+import { FileError, quoted } from './error.ts';
+import { OPEN_CLIP_PREFIX, openClipWeights } from './open-clip.ts';
 import { textEncoderName, withoutKernel } from './part.ts';
 import { openSafetensors } from './safetensors.ts';
 import { conversionHint } from './safetensors-header.ts';
@@ -13,20 +14,31 @@ import { type Weight, type WeightSource, weightOf, weightSource } from './weight
 /** Other families, by a name that only their files hold. */
 const OTHERS: readonly (readonly [string, string])[] = [
   ['conditioner.', 'a Stable Diffusion XL checkpoint'],
-  ['cond_stage_model.model.', 'a Stable Diffusion 2 checkpoint'],
   ['model.diffusion_model.joint_blocks.', 'a Stable Diffusion 3 checkpoint'],
   ['model.diffusion_model.double_blocks.', 'a Flux checkpoint'],
 ];
 
 const FIRST_KERNEL = 'model.diffusion_model.input_blocks.0.0.weight';
 
-/**
- * What a single file says about its noise schedule: keys without values that stand for how it was trained.
- * @throws FileError as `openSafetensors`
- */
-export async function markersOf(file: string): Promise<{ readonly v_pred: boolean; readonly ztsnr: boolean }> {
-  const { tensors } = await openSafetensors(file);
-  return { v_pred: tensors.has('v_pred'), ztsnr: tensors.has('ztsnr') };
+/** What a single file says of the family it belongs to and of its noise schedule. */
+export type Markers = {
+  /** its text encoder is OpenCLIP's: Stable Diffusion 2.x */
+  readonly openClip: boolean;
+  /** keys without values, or metadata, that stand for how it was trained; undefined where nothing is said */
+  readonly prediction: 'v_prediction' | 'epsilon' | undefined;
+  readonly ztsnr: boolean;
+};
+
+/** @throws FileError as `openSafetensors` */
+export async function markersOf(file: string): Promise<Markers> {
+  const { tensors, metadata } = await openSafetensors(file);
+  const said = metadata.get('modelspec.prediction_type');
+  const v = tensors.has('v_pred') || said === 'v' || said === 'v_prediction';
+  return {
+    openClip: [...tensors.keys()].some((name) => name.startsWith(OPEN_CLIP_PREFIX)),
+    prediction: v ? 'v_prediction' : said === 'epsilon' ? 'epsilon' : undefined,
+    ztsnr: tensors.has('ztsnr'),
+  };
 }
 
 /**
@@ -35,13 +47,21 @@ export async function markersOf(file: string): Promise<{ readonly v_pred: boolea
  */
 export async function openLdm(
   file: string,
-  configs: { readonly unet: UNetConfig; readonly vae: VaeConfig },
+  configs: { readonly unet: UNetConfig; readonly vae: VaeConfig; readonly textEncoder: TextEncoderConfig },
 ): Promise<Readonly<Record<Part, WeightSource>>> {
   if (/\.(ckpt|pt|pth|bin|pkl)$/i.test(file)) throw new FileError(file, '', conversionHint(file));
   const opened = await openSafetensors(file);
   const stored = [...opened.tensors.keys()];
   const other = OTHERS.find(([prefix]) => stored.some((name) => name.startsWith(prefix)));
-  if (other !== undefined) throw new FileError(file, 'tensors', `this is ${other[1]}, expected Stable Diffusion 1.5`);
+  if (other !== undefined)
+    throw new FileError(file, 'tensors', `this is ${other[1]}, expected Stable Diffusion 1.5 or 2`);
+  const scaled = stored.find((name) => name === 'scaled_fp8' || name.endsWith('.scale_weight'));
+  if (scaled !== undefined)
+    throw new FileError(
+      file,
+      `tensor ${quoted(scaled)}`,
+      'this is scaled fp8 (ComfyUI), expected plain fp8, f16, bf16 or f32',
+    );
   const first = opened.tensors.get(FIRST_KERNEL)?.shape;
   const extra = first === undefined ? 0 : first[1] - configs.unet.in_channels;
   if (extra === 5 || extra === 4)
@@ -50,7 +70,10 @@ export async function openLdm(
       `tensor "${FIRST_KERNEL}"`,
       `takes ${first![1]} channels: this is ${extra === 5 ? 'an inpainting' : 'an instruct-pix2pix'} checkpoint, expected text to image`,
     );
-  const lacking = PARTS.find((part) => !stored.some((name) => name.startsWith(LDM_PREFIX[part])));
+  const openClip = stored.some((name) => name.startsWith(OPEN_CLIP_PREFIX));
+  const lacking = PARTS.find(
+    (part) => !(part === 'text_encoder' && openClip) && !stored.some((name) => name.startsWith(LDM_PREFIX[part])),
+  );
   if (lacking !== undefined) {
     throw new FileError(
       file,
@@ -59,7 +82,8 @@ export async function openLdm(
     );
   }
   const names = ldmNames(configs);
-  const weights: Record<Part, Weight[]> = { unet: [], vae: [], text_encoder: [] };
+  const text = openClip ? openClipWeights(opened, configs.textEncoder.num_hidden_layers) : [];
+  const weights: Record<Part, Weight[]> = { unet: [], vae: [], text_encoder: [...text] };
   for (const name of stored) {
     if (name.startsWith(LDM_PREFIX.text_encoder)) {
       const modern = textEncoderName(name.slice(LDM_PREFIX.text_encoder.length));

@@ -29,11 +29,13 @@ const SPECIAL = 'special_tokens_map.json';
 
 /**
  * Reads `vocab.json` and `merges.txt`, or `tokenizer.json` where there is nothing else, and `tokenizer_config.json`.
+ * @param pad the symbol that fills up a text, in place of the one in the files
  * @throws FileError naming file and line or token, also where ids or lengths do not fit the text encoder
  */
 export async function readTokenizer(
   folder: string,
   encoder: Pick<TextEncoderConfig, 'vocab_size' | 'max_position_embeddings'>,
+  pad?: string,
 ): Promise<TokenizerFiles> {
   const file = (name: string) => path.join(folder, name);
   const raw = new Map<string, Uint8Array>();
@@ -41,7 +43,10 @@ export async function readTokenizer(
   for (const name of fast ? [FAST] : ['vocab.json', 'merges.txt'])
     raw.set(name, await readBytes(file(name), MAX_BYTES));
   for (const name of [CONFIG, SPECIAL])
-    if (await isFile(file(name))) raw.set(name, await readBytes(file(name), MAX_BYTES));
+    if (await isFile(file(name))) {
+      const bytes = await readBytes(file(name), MAX_BYTES);
+      raw.set(name, pad === undefined ? bytes : padded(bytes, file(name), pad));
+    }
   const parsed = <T>(name: string, parse: (text: string, file: string) => T): T =>
     parse(decodeText(raw.get(name)!, file(name)), file(name));
   const { vocabulary, merges } = fast
@@ -60,6 +65,13 @@ export async function readTokenizer(
     throw new FileError(file('tokenizer_config.json'), 'model_max_length', problem);
   }
   return { tokenizer, raw };
+}
+
+/** A file of settings with another padding. */
+function padded(bytes: Uint8Array, file: string, pad: string): Uint8Array {
+  const json = parseJson(decodeText(bytes, file), file);
+  const settings = typeof json === 'object' && json !== null && !Array.isArray(json) ? json : {};
+  return new TextEncoder().encode(`${JSON.stringify({ ...settings, pad_token: pad }, null, 2)}\n`);
 }
 
 const isFile = (file: string) =>

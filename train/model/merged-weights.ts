@@ -8,9 +8,13 @@ import { PARTS, type Part } from '../../models/names.ts';
 
 const HALF_MAX = 65_504;
 
+/** How a weight is written: as it is stored, those of 8 bits as half floats, which hold their values and a change of them. */
+const storedAs = ({ dtype }: Weight): TensorOut['dtype'] => (/^F8/.test(dtype) ? 'F16' : dtype);
+
 /** A weight as it is stored, bit for bit, once its values are known to be finite. Read once. */
 function copied(weight: Weight): TensorOut {
-  const { dtype, shape } = weight;
+  const { shape } = weight;
+  const dtype = storedAs(weight);
   if (dtype === 'F16') return { dtype, shape, data: weight.readHalf };
   if (dtype === 'F32') return { dtype, shape, data: weight.read };
   const data = async () => {
@@ -72,12 +76,12 @@ function mergedWeights(
   for (const [name, module] of modules) {
     if (!name.startsWith(`${part}.`)) continue;
     const weight = source.get(`${name.slice(part.length + 1)}.weight`);
-    out.set(weight.name, changed(weight, dtype ?? weight.dtype, module, sign));
+    out.set(weight.name, changed(weight, dtype ?? storedAs(weight), module, sign));
   }
   return out;
 }
 
-/** All three networks, for `writeBase`. @param dtype of all weights; default: as each is stored */
+/** All three networks, for `writeBase`. @param dtype of all weights; default: as each is stored, 8 bits as 16 */
 export const mergedModel = (
   base: Base,
   adapter: AdapterFile,

@@ -105,7 +105,7 @@ export const linearsOf = (base: Base): ModelPlaces =>
 
 /** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
 export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
-  base.tokenizer ?? readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder);
+  base.tokenizer ?? readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder, base.pad);
 
 /**
  * The adapters of a file as immutable trees by module path.

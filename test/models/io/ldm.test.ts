@@ -102,7 +102,9 @@ describe('single-file checkpoints', () => {
       return file;
     };
     await expect(openBase(await write(['conditioner.x']))).rejects.toThrow(/Stable Diffusion XL/);
-    await expect(openBase(await write(['cond_stage_model.model.x']))).rejects.toThrow(/Stable Diffusion 2/);
+    await expect(openBase(await write(['cond_stage_model.model.x']))).rejects.toThrow(/no model.diffusion_model/);
+    const scaled = ['cond_stage_model.transformer.x', 'model.diffusion_model.out.2.scale_weight'];
+    await expect(openBase(await write(scaled))).rejects.toThrow(/scale_weight": this is scaled fp8/);
     await expect(openBase(path.join(good, UNET))).rejects.toThrow(
       /no model.diffusion_model\.\* \(unet\).*give the model's folder/,
     );

@@ -1,5 +1,5 @@
 /** Reading and writing safetensors: number formats by closed form, the format's rules case by case, round trips. */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
@@ -193,6 +193,22 @@ describe('conversions', () => {
     expect(await (await file('F32', Float64Array.of(0.1), 1)).float64('x')).toEqual(Float64Array.of(Math.fround(0.1)));
     expect(await (await file('BF16', Float32Array.of(1.5), 1)).half('x')).toEqual(Uint16Array.of(0x3e00));
     expect(await (await file('F16', ALL, 65_536)).half('x')).toEqual(ALL);
+  });
+  it.each(['F8_E4M3', 'F8_E5M2'] as const)('%s: all 256 patterns as PyTorch reads them', async (dtype) => {
+    const golden: unknown = JSON.parse(
+      readFileSync(path.join(import.meta.dirname, '../../golden/io/fp8.json'), 'utf8'),
+    );
+    const wanted = (golden as Record<string, (number | string | null)[]>)[dtype]!.map((value) =>
+      value === null ? Number.NaN : value === 'inf' ? Infinity : value === '-inf' ? -Infinity : Number(value),
+    );
+    const all = await file(
+      dtype,
+      Uint8Array.from({ length: 256 }, (_, byte) => byte),
+      256,
+    );
+    expect([...(await all.float32('x'))]).toEqual(wanted);
+    expect([...halfToFloat(await all.half('x'))]).toEqual(wanted);
+    await expect(all.int32('x')).rejects.toThrow(/integers were expected/);
   });
   it('keeps the bits of float32 NaNs', async () => {
     const bits = Uint32Array.of(0x7fc00001, 0x7f800001, 0xffabcdef, 0x80000000);

@@ -1,5 +1,5 @@
 /** `merge`: against the tree version on the reference backend, forth and back, and in half precision. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -17,6 +17,8 @@ import { main } from '../../../train/merge.ts';
 import { adaptersFromFile, linearsOf, specsOf } from '../../../train/model/model.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { modesIn } from '../../support/modes.ts';
+import { sizeOf } from '../../support/tiny-base.ts';
+import { rewrite } from '../../support/tiny-base-files.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
@@ -141,6 +143,36 @@ describe('merging', () => {
     for (const [key, values] of want)
       for (const [i, w] of values.entries())
         expect(Math.abs(got.get(key)![i] - w)).toBeLessThanOrEqual(unit * Math.abs(w) + 2 ** -25);
+  });
+
+  it('weights of 8 bits are merged, and written as half floats', async () => {
+    cpSync(at('base'), at('fp8'), { recursive: true });
+    const unet = 'unet/diffusion_pytorch_model.safetensors';
+    // patterns of finite numbers below 2, drawn by their place
+    await rewrite(path.join(at('fp8'), unet), (name, { shape }) => [
+      [name, { dtype: 'F8_E4M3', shape, data: Uint8Array.from({ length: sizeOf(shape) }, (_, i) => (i * 37) % 64) }],
+    ]);
+    expect(await run('--base', at('fp8'), '--adapter', at('a.safetensors'), '--out', at('fp8m'))).toMatchObject({
+      code: 0,
+    });
+    const file = await openSafetensors(path.join(at('fp8m'), unet));
+    expect(new Set([...file.tensors.values()].map(({ dtype }) => dtype))).toEqual(new Set(['F16']));
+    const [before, after] = [await weightsOf(at('fp8'), 'unet'), await weightsOf(at('fp8m'), 'unet')];
+    expect(after.get('conv_in.bias')).toEqual(before.get('conv_in.bias'));
+    const { modules } = await readAdapter(at('a.safetensors'));
+    const [key, { A, B, rank, dIn, dOut, scale }] = [...modules].find(([name]) => name.startsWith('unet.'))!;
+    const weight = `${key.slice('unet.'.length)}.weight`;
+    for (const [o, i] of [
+      [0, 0],
+      [dOut - 1, dIn - 1],
+    ] as const) {
+      let delta = 0;
+      for (let r = 0; r < rank; r++) delta += scale * A[i * rank + r]! * B[r * dOut + o]!;
+      const wanted = before.get(weight)![o * dIn + i]! + delta;
+      expect(Math.abs(after.get(weight)![o * dIn + i]! - wanted)).toBeLessThan(
+        2 ** -10 * Math.max(1, Math.abs(wanted)),
+      );
+    }
   });
 
   it('adds to convolutions, in the order of axes that files have', async () => {
