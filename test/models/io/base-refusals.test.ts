@@ -71,6 +71,11 @@ describe('openBase refuses', () => {
       /model_index.json: _class_name/,
     ],
     [
+      'a scheduler of flow-matching models',
+      (f) => json(f, 'scheduler/scheduler_config.json', { _class_name: 'FlowMatchEulerDiscreteScheduler' }),
+      /scheduler_config.json: _class_name: FlowMatchEulerDiscreteScheduler is for flow-matching models .*not supported/,
+    ],
+    [
       'other latents',
       (f) => json(f, 'vae/config.json', { latent_channels: 8 }),
       /in_channels: is 4, but the VAE's latent_channels is 8/,

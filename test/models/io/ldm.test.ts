@@ -92,6 +92,40 @@ describe('single-file checkpoints', () => {
     );
   });
 
+  it('tell by markers that they predict v, and from pure noise', async () => {
+    const write = async (name: string, keys: readonly string[], first: readonly number[] = [0]) => {
+      const prefixes = ['model.diffusion_model.x', 'first_stage_model.x', 'cond_stage_model.transformer.x'];
+      const empty = (shape: readonly number[]): TensorOut => ({
+        dtype: 'U8',
+        shape,
+        data: new Uint8Array(sizeOf(shape)),
+      });
+      const kernel = ['model.diffusion_model.input_blocks.0.0.weight', empty(first)] as const;
+      const file = path.join(scratch, name);
+      await writeSafetensors(
+        file,
+        new Map([...prefixes, ...keys].map((key) => [key, empty([0])] as const).concat([kernel])),
+      );
+      return openBase(file);
+    };
+    const scheduler = async (name: string, keys: readonly string[]) => (await write(name, keys)).configs.scheduler;
+    expect(await scheduler('eps.safetensors', [])).toMatchObject({ prediction_type: 'epsilon' });
+    expect(await scheduler('v.safetensors', ['v_pred'])).toMatchObject({
+      prediction_type: 'v_prediction',
+      rescale_betas_zero_snr: false,
+      beta_schedule: 'scaled_linear',
+    });
+    expect(await scheduler('zero.safetensors', ['v_pred', 'ztsnr'])).toMatchObject({
+      prediction_type: 'v_prediction',
+      rescale_betas_zero_snr: true,
+      timestep_spacing: 'trailing',
+    });
+    await expect(write('inpaint.safetensors', [], [2, 9, 1, 1])).rejects.toThrow(
+      /takes 9 channels: this is an inpainting/,
+    );
+    await expect(write('edit.safetensors', [], [2, 8, 1, 1])).rejects.toThrow(/an instruct-pix2pix checkpoint/);
+  });
+
   it('refuse what is something else', async () => {
     const write = async (names: readonly string[]) => {
       const file = path.join(mkdtempSync(path.join(scratch, 'ldm-')), 'x.safetensors');
