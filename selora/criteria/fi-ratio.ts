@@ -4,10 +4,10 @@
  */
 import type { Tensor } from '../../core/index.ts';
 import { fisherByRank, type RankSums, squaresByRank } from '../fisher.ts';
-import type { Criterion } from './criterion.ts';
+import type { Score } from './criterion.ts';
 
 /** FI with the new rank to FI without it, `--criterion fi-ratio`. */
-export const fiRatio: Criterion = {
+export const fiRatio: Score = {
   name: 'fi-ratio',
   perSample: { samples: fisherByRank, scores: (_mean, kept) => kept as RankSums<Tensor> },
   batch: { scores: squaresByRank },

@@ -4,10 +4,10 @@
  */
 import type { Tensor } from '../../core/index.ts';
 import { fisherByRank, type RankSums, squaresByRank } from '../fisher.ts';
-import type { Criterion } from './criterion.ts';
+import type { Score } from './criterion.ts';
 
 /** The same with the signal of the new row, `--criterion fi-snr`. */
-export const fiSnr: Criterion = {
+export const fiSnr: Score = {
   name: 'fi-snr',
   perSample: {
     samples: fisherByRank,

@@ -5,10 +5,10 @@
 import { mean, mul } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
 import { naturalByRank } from '../fisher.ts';
-import type { Criterion } from './criterion.ts';
+import type { Score } from './criterion.ts';
 
 /** The loss a step would save, `--criterion loss-decrease`. */
-export const lossDecrease: Criterion = {
+export const lossDecrease: Score = {
   name: 'loss-decrease',
   perSample: {
     samples: ({ A, B }) => ({ A: mean(mul(A, A), 0), B: mean(mul(B, B), 0) }),

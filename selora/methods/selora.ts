@@ -2,15 +2,17 @@
 import { z } from 'zod';
 import type { HostArray, Tensor } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
-import type { Criterion } from '../criteria/criterion.ts';
+import type { Criterion, Score } from '../criteria/criterion.ts';
 import { fiRatio } from '../criteria/fi-ratio.ts';
 import { CRITERIA } from '../criteria/index.ts';
 import type { RankSums } from '../fisher.ts';
+import { gainSettings } from '../gain/settings.ts';
+import { checkBudget } from '../gain/test.ts';
 import { paperTest, publishedTest } from '../growth.ts';
 import type { Memory } from '../smooth.ts';
 import { installed, type Trial, withCandidate, withoutCandidate } from '../trial.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
-import { Field, type Measure, type MethodOf } from './method.ts';
+import { Field, type Growth, type Measure, type MethodOf } from './method.ts';
 import { gainA, rank, ranks, scale, told } from './settings.ts';
 
 const positive = z.int().min(1).max(1e9);
@@ -47,8 +49,9 @@ const settings = {
   }),
   criterion: told(z.enum(CRITERIA.map(({ name }) => name)).default(fiRatio.name), {
     group,
-    help: 'what is compared with lambda; fi-ratio is the paper',
+    help: 'what is compared with lambda (fi-ratio is the paper), or gain: the strongest directions by gain per parameter',
   }),
+  ...gainSettings,
   compat: told(z.enum(['none', 'published-code']).default('none'), {
     group,
     value: 'what',
@@ -60,13 +63,51 @@ type Selora = z.output<z.ZodObject<typeof settings>>;
 const criterionOf = (c: Pick<Selora, 'criterion'>): Criterion => CRITERIA.find(({ name }) => name === c.criterion)!;
 /** What has to be measured for a run's criterion. */
 export function measureOf(c: Pick<Selora, 'fisher' | 'criterion'>): Measure<Adapter, RankSums<Tensor>> {
-  const { perSample, batch } = criterionOf(c);
+  const { perSample, batch } = criterionOf(c) as Score;
   return (c.fisher === 'batch' && batch) || perSample;
 }
 
 /** What the published code does nothing like. */
 const PLAIN = { fiBatches: 1, fiEma: 0, criterion: fiRatio.name } as const;
 const score = z.number();
+
+/** The tests of the paper and of the published code. */
+const scored: Growth<Adapter, Selora, Trial, RankSums<Tensor>, RankSums<HostArray>, Memory> = {
+  // a rank that no update follows would never be trained
+  due: (c, step, steps) => step % c.testEvery === 0 && step < steps,
+  count: (c, steps) => Math.floor(steps / c.testEvery),
+  trial: (place, room) => ({ K: new Field([inputsOf(place), 1]), slot: new Field([1, room], 1) }),
+  place: withCandidate,
+  settle: withoutCandidate,
+  measure: measureOf,
+  install: (slot, trial, c) => installed(slot, trial, c.compat === 'published-code'),
+  test: (passes, now, c) => (c.compat === 'published-code' ? publishedTest : paperTest)(passes, now, c),
+  memory: z.object({
+    fiA: score,
+    fiB: score,
+    fiNew: score,
+    gain: score.optional(),
+    tests: z.int().min(1),
+  }) as z.ZodType<Memory>,
+};
+type Grows = Growth<Adapter, Selora, unknown, unknown, unknown, unknown>;
+/** The tests of a run's criterion. */
+function growthOf(c: Pick<Selora, 'criterion'>): Grows {
+  const criterion = criterionOf(c);
+  return ('growth' in criterion ? criterion.growth : scored) as Grows;
+}
+const growth: Grows = {
+  before: (c) => growthOf(c).before?.(c) ?? false,
+  due: (c, ...at) => growthOf(c).due(c, ...at),
+  count: (c, steps) => growthOf(c).count(c, steps),
+  trial: (place, room, c) => growthOf(c).trial(place, room, c),
+  place: (p, x, c) => growthOf(c).place(p, x, c),
+  settle: (g, x, c) => growthOf(c).settle(g, x, c),
+  measure: (c) => growthOf(c).measure(c),
+  install: (slot, x, c) => growthOf(c).install(slot, x, c),
+  test: (passes, now, c) => growthOf(c).test(passes, now, c),
+  memory: scored.memory,
+};
 
 /**
  * The method `selora`: y = x·W0ᵀ + b + s·(x·A)·B, ranks grown by tests (eq. 2 to 5 of the paper; `selora/README.md`).
@@ -80,7 +121,14 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
   ...lowRank,
   problem(c) {
     const wrong = (path: string, message: string) => ({ path, message });
-    const compares = criterionOf(c).batch === undefined;
+    const criterion = criterionOf(c);
+    if (c.rank === 0 && !(c.method === 'selora' && 'growth' in criterion))
+      return wrong('rank', 'is 0, expected at least 1');
+    if ('growth' in criterion)
+      return c.method === 'selora'
+        ? criterion.problem?.(c)
+        : wrong('criterion', `${c.criterion} goes with --method selora, not ${c.method}`);
+    const compares = criterion.batch === undefined;
     if (compares && c.fisher === 'batch')
       return wrong('criterion', `${c.criterion} needs the gradients of single samples, not --fisher batch`);
     if (compares && c.batch * c.fiBatches < 2)
@@ -92,33 +140,21 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
     return c.method === 'selora' ? undefined : wrong('method', 'is selora with --compat published-code');
   },
   // what the published code trains with: its module names, alpha 8 at rank 1, its square
-  implied: (given) => (given.compat === 'published-code' ? { fisher: 'batch', targets: 'paper-code', scale: 8 } : {}),
+  implied: (given) => ({
+    ...(given.compat === 'published-code' ? { fisher: 'batch', targets: 'paper-code', scale: 8 } : {}),
+    ...(given.criterion === 'gain' ? { rank: 0, targets: 'all', fiBatches: 4 } : {}),
+  }),
   facts: (c) => ({ lambda: c.lambda, testEvery: c.testEvery, scale: c.scale, initA: c.gainA }),
   ranks(c, places, known) {
     const ranks = lowRank.ranks(c, places, known);
+    if ('growth' in criterionOf(c)) checkBudget(c, ranks, places);
     const total = totalRankOf(ranks);
     if (c.budget !== null && c.budget < total)
       throw new RangeError(`--budget ${c.budget}: the adapters begin with a total rank of ${total}, expected more`);
     return ranks;
   },
-  /** one free rank for the candidate, and by fours, so that programs are rarely rebuilt */
-  room: (_c, most) => Math.ceil((most + 1) / 4) * 4,
-  growth: {
-    // a rank that no update follows would never be trained
-    due: (c, step, steps) => step % c.testEvery === 0 && step < steps,
-    count: (c, steps) => Math.floor(steps / c.testEvery),
-    trial: (place, room) => ({ K: new Field([inputsOf(place), 1]), slot: new Field([1, room], 1) }),
-    place: withCandidate,
-    settle: withoutCandidate,
-    measure: measureOf,
-    install: (slot, trial, c) => installed(slot, trial, c.compat === 'published-code'),
-    test: (passes, now, c) => (c.compat === 'published-code' ? publishedTest : paperTest)(passes, now, c),
-    memory: z.object({
-      fiA: score,
-      fiB: score,
-      fiNew: score,
-      gain: score.optional(),
-      tests: z.int().min(1),
-    }) as z.ZodType<Memory>,
-  },
+  leastRank: (c) => ('growth' in criterionOf(c) ? 0 : 1),
+  /** one free rank for the candidate, and by fours, so that programs are rarely rebuilt; for all the first test may give */
+  room: (c, most) => Math.ceil(('growth' in criterionOf(c) ? Math.max(most, c.probe) : most + 1) / 4) * 4,
+  growth: growth as typeof scored,
 };

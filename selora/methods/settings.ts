@@ -11,9 +11,9 @@ export type Words = {
 export const told = <S extends z.ZodType>(field: S, words: Words): S => field.meta(words) as S;
 
 const group = 'Model and adapters';
-export const rank = told(z.int().min(1).max(1024).default(1), {
+export const rank = told(z.int().min(0).max(1024).default(1), {
   group,
-  help: 'rank at the start (selora) or for good (lora)',
+  help: 'rank at the start (selora; 0 with --criterion gain) or for good (lora)',
 });
 export const ranks = told(z.string().min(1).max(10_000).nullable().default(null), {
   group,

@@ -43,8 +43,8 @@ function history(path: string, log: readonly ExpansionRow[], module: ModuleRow |
   const first = tests[0];
   const last = tests.at(-1);
   const rank = module?.rank ?? last?.rankAfter ?? 0;
-  // An expansion adds one column, so the rank before the first test follows from its outcome.
-  const start = first === undefined ? rank : Math.max(0, first.rankAfter - grownIn(first));
+  // the rank before the first test follows from its outcome
+  const start = first === undefined ? rank : Math.max(0, first.rankAfter - (first.added ?? grownIn(first)));
   const width = module?.dIn === undefined || module.dOut === undefined ? undefined : module.dIn + module.dOut;
   return {
     path,

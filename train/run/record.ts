@@ -46,16 +46,22 @@ export const validationLosses = z.strictObject({
 export const validationRow = validationLosses.extend({ step: count });
 
 /**
- * One expansion test of one module: FI scores of eq. 4 before and with the candidate column, and what was decided. In a
- * long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them): their last step
- * and scores, `expanded` where it grew at all.
+ * One test of one module and what was decided: FI scores of eq. 4 before and with the candidate column; of a test by gain
+ * the ranks added, the parameters of one, the expected gain, σ of the strongest direction and how much of the other half
+ * it catches. In a long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them):
+ * their last step and scores, `expanded` where it grew at all.
  */
 export const expansionRow = z.strictObject({
   step: count,
   module: z.string(),
-  fiOriginal: measured,
-  fiExpanded: measured,
-  ratio: measured,
+  fiOriginal: measured.optional(),
+  fiExpanded: measured.optional(),
+  ratio: measured.optional(),
+  added: count.optional(),
+  cost: count.optional(),
+  gain: measured.optional(),
+  sigma: measured.optional(),
+  caught: measured.optional(),
   expanded: z.boolean(),
   rankAfter: count,
   expectedRatio: measured.optional(),

@@ -6,7 +6,7 @@ import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
 import type { AtomicOptions } from '../../models/io/atomic.ts';
 import type { Base } from '../../models/io/base.ts';
 import { writeBase } from '../../models/io/base-write.ts';
-import type { Decision } from '../../selora/fisher.ts';
+import type { Decided } from '../../selora/methods/method.ts';
 import { methodOf } from '../../selora/methods/registry.ts';
 import { moduleName, networks } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
@@ -21,14 +21,14 @@ type Tested = { readonly step: number; readonly tests?: unknown };
 /** Every expansion of a run in order. */
 const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
   rows.flatMap(({ step, tests }) =>
-    ((tests ?? []) as readonly Decision[])
+    ((tests ?? []) as readonly (Decided & { readonly ratio?: number })[])
       .filter(({ expanded }) => expanded)
-      // +∞ (nothing but the candidate has a gradient) is no JSON number
+      // +∞ (nothing but the candidate has a gradient) is no JSON number; other tests than the paper's have none
       .map(({ module, rankAfter, ratio }) => ({
         step,
         module,
         rank: rankAfter,
-        ratio: Number.isFinite(ratio) ? ratio : null,
+        ratio: ratio !== undefined && Number.isFinite(ratio) ? ratio : null,
       })),
   );
 

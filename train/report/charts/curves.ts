@@ -118,7 +118,9 @@ export function shuffledCurve(s: RunRecord): string | undefined {
 
 /** Median and 10–90% band of the FI ratios of each test, with the threshold λ. */
 export function ratioCurve(s: RunRecord): string | undefined {
-  const finite = s.expansions.filter((e) => Number.isFinite(e.ratio));
+  const finite = s.expansions.flatMap(({ ratio, step, module }) =>
+    ratio !== undefined && Number.isFinite(ratio) ? [{ ratio, step, module }] : [],
+  );
   const { endOf } = testBins([...new Set(finite.map((e) => e.step))].sort((a, b) => a - b));
   const bins = [...group(finite, (e) => endOf(e.step))]
     .sort((a, b) => a[0] - b[0])

@@ -9,7 +9,11 @@ import { chart, definePanel, parts } from '../panel.ts';
 function growthWarnings(run: RunRecord): readonly string[] {
   if (run.expansions.length > 0)
     return run.expansions.every((e) => !e.expanded)
-      ? ['No module ever grew: the FI ratio stayed at or below λ in every test.']
+      ? [
+          run.expansions.some((e) => e.gain !== undefined)
+            ? 'No module ever grew: no direction was expected to bring anything, or the budget was in use.'
+            : 'No module ever grew: the FI ratio stayed at or below λ in every test.',
+        ]
       : [];
   const last = run.metrics.at(-1)?.step ?? 0;
   if (run.testEvery === undefined || last === 0) return [];

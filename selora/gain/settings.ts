@@ -1,0 +1,25 @@
+/** The settings of `--criterion gain`. */
+import { z } from 'zod';
+import { told } from '../methods/settings.ts';
+
+const group = 'Growth of ranks';
+export const gainSettings = {
+  budgetParameters: told(z.int().min(1).max(1e12).nullable().default(null), {
+    group,
+    help: "criterion gain: most parameters of all adapters (default: LoRA's of rank 4 on the linear layers)",
+  }),
+  growFirst: told(z.number().min(0).max(1).default(1), {
+    group,
+    value: 'share',
+    help: 'criterion gain: share of them given out before the first update',
+  }),
+  growUntil: told(z.number().min(0).max(1).default(0.4), {
+    group,
+    value: 'share',
+    help: 'criterion gain: share of the run after which the rest is given out, in equal parts every --test-every steps',
+  }),
+  probe: told(z.int().min(1).max(256).default(16), {
+    group,
+    help: 'criterion gain: directions looked at in a module, the most ranks one test gives it',
+  }),
+};

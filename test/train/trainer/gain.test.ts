@@ -1,0 +1,112 @@
+/** `--criterion gain`: ranks before the first update and after it, within a budget, resumed to the bit. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
+import { readAdapter } from '../../../models/io/adapter-file.ts';
+import { encodePng } from '../../../train/data/pictures/image-write.ts';
+import { main as train } from '../../../train/train.ts';
+import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { folder, rows, scratch } from '../../support/data-fixtures.ts';
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
+
+const base = join(scratch, 'base');
+const out = (name: string) => join(scratch, name);
+let data: string;
+beforeAll(async () => {
+  await writeCalmBase(base);
+  const films: Record<string, string | Uint8Array> = {
+    'metadata.csv': rows(...Array.from({ length: 10 }, (_, i) => `${i}.png,the ${'abcdefghij'[i]} lung`)),
+  };
+  for (let i = 0; i < 10; i++)
+    films[`${i}.png`] = await encodePng(
+      Float32Array.from({ length: 16 * 16 * 3 }, (_, k) => Math.sin(i + Math.floor(k / 3) * (0.05 + 0.02 * i))),
+      16,
+    );
+  data = folder(films);
+});
+const BUDGET = 900;
+const start = (name: string, more = '') =>
+  runCommand(train, [
+    ...['--data', data, '--base', base, '--out', out(name), '--criterion', 'gain'],
+    ...'--batch 2 --samples 0 --seed 5 --backend wasm --threads 1 --split 60/20/20 --probe 4'.split(' '),
+    ...more.split(' ').filter((word) => word !== ''),
+  ]);
+type Row = { step: number; totalRank: number; tests?: { module: string; rankAfter: number; added: number; cost: number }[]; validation?: { loss: number } }; // biome-ignore format: one line
+const log = (name: string): Row[] =>
+  readFileSync(join(out(name), 'metrics.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+/** rows without what the clock says */
+const timeless = (name: string) =>
+  log(name).map(({ seconds: _s, memory: _m, ...row }: Row & { seconds?: number; memory?: number }) => row);
+const schedule = `--budget-parameters ${BUDGET} --grow-first .5 --grow-until .7 --test-every 2 --steps 6 --save-every 1 --validate-every 3`;
+
+describe('ranks by gain', () => {
+  test('half of the budget before the first update, the rest at later tests; never more than it', async () => {
+    const { code, stderr } = await start('whole', schedule);
+    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+    const tested = log('whole').filter(({ tests }) => tests);
+    expect(tested.map(({ step }) => step)).toEqual([1, 2, 4]);
+    const used = tested.map(({ tests }) => tests!.reduce((n, t) => n + t.rankAfter * t.cost, 0));
+    const most = [0.5, 0.75, 1].map((share) => BUDGET * share);
+    for (const [i, n] of used.entries()) expect(n).toBeLessThanOrEqual(most[i]!);
+    expect(used[0]).toBeGreaterThan(BUDGET * 0.4);
+    expect(used[2]).toBeGreaterThan(used[0]!);
+    expect(tested[0]!.tests!.every(({ rankAfter, added }) => rankAfter === added)).toBe(true);
+    // a module that was given nothing is no part of the file
+    const { modules } = await readAdapter(join(out('whole'), 'adapter.safetensors'));
+    const granted = tested[2]!.tests!.filter(({ rankAfter }) => rankAfter > 0).map(({ module }) => module);
+    expect([...modules.keys()].sort()).toEqual(granted.sort());
+    expect([...modules.values()].reduce((n, { A, B }) => n + A.length + B.length, 0)).toBe(used[2]);
+    expect(existsSync(join(out('whole'), 'report.html'))).toBe(true);
+  });
+
+  test('stopped between two tests and resumed, it ends with the same bits', async () => {
+    const stop = setInterval(() => {
+      const file = join(out('stopped'), 'metrics.jsonl');
+      if (!existsSync(file) || !readFileSync(file, 'utf8').includes('\n')) return;
+      clearInterval(stop);
+      process.emit('SIGINT', 'SIGINT');
+    }, 1);
+    const first = await start('stopped', schedule);
+    clearInterval(stop);
+    process.exitCode = 0;
+    expect(first.stdout).toMatch(/stopped after step [1-5] and saved/);
+    const again = await runCommand(train, ['--resume', out('stopped')]);
+    expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
+    expect(timeless('stopped')).toEqual(timeless('whole'));
+    const bytes = (name: string) => readFileSync(join(out(name), 'adapter.safetensors'));
+    expect(bytes('stopped').equals(bytes('whole'))).toBe(true);
+  });
+
+  test('new ranks leave the function as it is, to the bit', async () => {
+    const { code, stdout, stderr } = await start('still', '--lr 0 --steps 1');
+    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+    expect(log('still')[0]!.totalRank).toBeGreaterThan(0);
+    const untouched = /untouched base on the validation grid: (\S+)/.exec(stdout)![1];
+    expect(log('still')[0]!.validation!.loss.toFixed(5)).toBe(untouched);
+    const config = JSON.parse(readFileSync(join(out('still'), 'config.json'), 'utf8'));
+    expect(config).toMatchObject({ rank: 0, targets: 'all', fiBatches: 4 });
+  });
+});
+
+test.each([
+  ['--budget-parameters 0', /^--budget-parameters: is 0, expected at least 1\n$/],
+  [
+    '--budget-parameters 10 --rank 2',
+    /^--budget-parameters 10: the adapters begin with \d+ parameters, expected at least that\n$/,
+  ],
+  ['--grow-first 1.5', /^--grow-first: is 1.5, expected at most 1\n$/],
+  ['--grow-until -1', /^--grow-until: is -1, expected at least 0\n$/],
+  ['--probe 0', /^--probe: is 0, expected at least 1\n$/],
+  ['--fi-batches 1', /^--fi-batches: is 1, expected at least 2: criterion gain judges one batch by another\n$/],
+  ['--method lora --rank 4', /^--criterion: gain goes with --method selora, not lora\n$/],
+  ['--criterion fi-ratio --rank 0', /^--rank: is 0, expected at least 1\n$/],
+])('%s is refused in one line', async (more, line) => {
+  const { code, stderr } = await start('refused', `--steps 2 ${more}`);
+  expect(code).not.toBe(0);
+  expect(stderr).toMatch(line);
+  expect(existsSync(out('refused'))).toBe(false);
+});
