@@ -9,12 +9,11 @@ const MOST = 512;
 export const testsIn = (row: ExpansionRow): number => row.tests ?? 1;
 export const grownIn = (row: ExpansionRow): number => row.grown ?? (row.expanded ? 1 : 0);
 
-/** Two neighbouring rows of a module as one: the scores and the rank of the later one. */
+/** Two neighbouring rows of a module as one: the scores and the rank of the later one, the ranks both added. */
 const joined = (a: ExpansionRow, b: ExpansionRow): ExpansionRow => {
-  const { step, module, fiOriginal, fiExpanded, ratio, rankAfter, expectedRatio } = b;
   const counts = { expanded: a.expanded || b.expanded, tests: testsIn(a) + testsIn(b), grown: grownIn(a) + grownIn(b) };
-  const row = { step, module, fiOriginal, fiExpanded, ratio, rankAfter, ...counts };
-  return expectedRatio === undefined ? row : { ...row, expectedRatio };
+  const added = a.added === undefined ? {} : { added: a.added + (b.added ?? 0) };
+  return { ...b, ...counts, ...added };
 };
 
 /** The rows of neighbouring tests by module. */
@@ -71,10 +70,7 @@ export function testLog(most = MOST): TestLog {
       }
       last++;
       const part = parts.at(-1)!;
-      for (const { fiOriginal, fiExpanded, ratio, expanded, rankAfter, expectedRatio, module } of tests) {
-        const row = { step, module: interned(module), fiOriginal, fiExpanded, ratio, expanded, rankAfter };
-        addTo(part, expectedRatio === undefined ? row : { ...row, expectedRatio });
-      }
+      for (const test of tests) addTo(part, { step, ...test, module: interned(test.module) });
     },
     rows: () => parts.flatMap((part) => [...part.values()]),
   };
