@@ -10,7 +10,7 @@ import path from 'node:path';
 import { NonFiniteError, readScalar } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
-import { commandOf, trainCommand } from './cli/flags.ts';
+import { commandOf, quoted, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
 import { makeContexts } from './model/contexts.ts';
 import { loadBase } from './model/model.ts';
@@ -42,7 +42,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   if (!started) return;
   const { run, backend } = started;
   try {
-    const typed = `npm run train -- ${args.join(' ')}`.trim();
+    const typed = ['npm run train', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' ');
     await train(started, run.resumed ? commandOf(started.config) : typed, clock, io);
   } catch (error) {
     await run.abandon();

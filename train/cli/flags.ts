@@ -69,7 +69,9 @@ export const optionFields: readonly (readonly [key: string, field: z.ZodType])[]
   ),
 );
 
-const quoted = (text: string): string => (/^[\w./:,=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+/** A word as a shell takes it. */
+export const quoted = (text: string): string =>
+  /^[\w./:,=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** A setting as it is typed; nothing where it need not be. */
 function typed(key: keyof RunConfig, value: unknown): readonly string[] {

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { randomOf, seedKey, subkey } from '../../core/index.ts';
-import { FileError, quoted } from '../../models/io/error.ts';
+import { FileError, listed, quoted } from '../../models/io/error.ts';
 import { readJson } from '../../models/io/json.ts';
 import { writeRunFile } from '../run/atomic.ts';
 
@@ -136,6 +136,18 @@ export function duplicatePictures<T extends Splittable>(records: readonly T[]): 
     else byHash.set(record.picture.hash, [record]);
   }
   return [...byHash.values()].filter((group) => group.length > 1);
+}
+
+/**
+ * What is wrong with pictures that lie in several of the folders people keep parts in (`train/a.png` = `test/b.png`), in
+ * words; undefined where there are none.
+ */
+export function acrossFolders(groups: readonly (readonly { readonly file: string }[])[]): string | undefined {
+  const folderOf = (file: string) => (file.includes('/') ? file.slice(0, file.indexOf('/')) : '.');
+  const across = groups.filter((group) => new Set(group.map(({ file }) => folderOf(file))).size > 1);
+  if (across.length === 0) return undefined;
+  const folders = [...new Set(across.flat().map(({ file }) => folderOf(file)))].sort();
+  return `${across.length} are in several of ${listed(folders)}: such parts are no test; --split keeps equal pictures together`;
 }
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');

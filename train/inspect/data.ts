@@ -3,7 +3,7 @@
 import path from 'node:path';
 import type { Tokenizer } from '../../models/clip/tokenizer.ts';
 import { openBase } from '../../models/io/base.ts';
-import { listed, printable } from '../../models/io/error.ts';
+import { printable } from '../../models/io/error.ts';
 import { readTokenizer } from '../../models/io/tokenizer-files.ts';
 import { SD15_TEXT_ENCODER } from '../../models/sd15.ts';
 import { type Io, print } from '../cli/command.ts';
@@ -13,6 +13,7 @@ import { LAYOUTS } from '../data/layouts/index.ts';
 import { contactSheet, type Tile } from '../data/pictures/image-write.ts';
 import { trainingPixels } from '../data/pictures/images.ts';
 import {
+  acrossFolders,
   dataHash,
   duplicatePictures,
   findLeaks,
@@ -74,15 +75,6 @@ function rangeOf({ records }: Dataset): string {
   return dark === 0
     ? brightest
     : `${brightest}; ${commas(dark)} pictures have none above half of white, they are dark${few}`;
-}
-
-/** Pictures that lie in several of the folders people keep parts in: `train/a.png = test/b.png`. */
-function acrossFolders(groups: readonly (readonly { readonly file: string }[])[]): string | undefined {
-  const folderOf = (file: string) => (file.includes('/') ? file.slice(0, file.indexOf('/')) : '.');
-  const across = groups.filter((group) => new Set(group.map(({ file }) => folderOf(file))).size > 1);
-  if (across.length === 0) return undefined;
-  const folders = [...new Set(across.flat().map(({ file }) => folderOf(file)))].sort();
-  return `${commas(across.length)} are in several of ${listed(folders)}: such parts are no test; --split keeps equal pictures together`;
 }
 
 const SHEET_PICTURES = 48;

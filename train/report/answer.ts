@@ -30,7 +30,7 @@ interface Gap {
   readonly high: number;
 }
 
-function gapOf(losses: Pick<ValidationRow, 'loss' | 'shuffled' | 'gapError'>, n: number): Gap | undefined {
+export function gapOf(losses: Pick<ValidationRow, 'loss' | 'shuffled' | 'gapError'>, n: number): Gap | undefined {
   if (losses.shuffled === undefined) return undefined;
   const value = losses.shuffled - losses.loss;
   const error = losses.gapError;

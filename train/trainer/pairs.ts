@@ -7,6 +7,7 @@ import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';
 import { trainingPixels } from '../data/pictures/images.ts';
 import {
+  acrossFolders,
   dataHash,
   describeSplit,
   duplicatePictures,
@@ -16,6 +17,7 @@ import {
   type SplitName,
   splitRecords,
 } from '../data/split.ts';
+import { counted } from '../words/format.ts';
 
 export type RunPair = Pair & {
   /** what a phantom's report means, for the detectors */
@@ -97,6 +99,9 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
   const parts = splitRecords(set.records, ratios, c.seed);
   const hash = dataHash(set.records);
   const bits = usedBits(set.records);
+  const turned = set.records.filter(({ picture }) => picture.turned).length;
+  const duplicates = duplicatePictures(set.records);
+  const shared = acrossFolders(duplicates);
   const pair = (r: CheckedRecord, side: number): RunPair => ({
     id: r.id,
     text: r.text,
@@ -111,10 +116,16 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
       ...eachSplit((name) => parts[name].map((r) => pair(r, side))),
       hash,
       patients: eachSplit((name) => new Set(parts[name].map((r) => r.patient ?? r.id)).size),
-      duplicates: duplicatePictures(set.records).length,
+      duplicates: duplicates.length,
       warnings: [
         ...set.warnings,
         ...(bits === undefined ? [] : [darkness(bits, c.stretch)]),
+        ...(turned > 0
+          ? [
+              `${counted(turned, 'picture')} lay on ${turned === 1 ? 'its side or was' : 'their side or were'} mirrored, with a mark that says so, and ${turned === 1 ? 'was' : 'were'} turned: see that it is right`,
+            ]
+          : []),
+        ...(shared === undefined ? [] : [`of the pictures that are there several times ${shared}`]),
         ...set.skipped.slice(0, 20).map((s) => `left out ${s.file}: ${s.reason}`),
         ...(set.skipped.length > 20 ? [`left out ${set.skipped.length - 20} more`] : []),
       ],

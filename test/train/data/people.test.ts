@@ -269,6 +269,14 @@ describe('films of 12 bits in files of 16', () => {
     expect(stdout).toMatch(/turned +1 lay on their side/);
     expect(stdout).toMatch(/duplicates +1 are in several of test, train/);
     expect(stdout).toMatch(/sheet\.png: 4 of 4 pictures/);
+    // a run says it, too, and its report
+    const { warnings } = (await findData(configSchema.parse({ data: dir, split: '50/50/0' }))).at(8);
+    for (const warning of [
+      'pictures of 16 bits use 12 and are dark, at most 6.2% of white; --stretch makes 4095 white',
+      '1 picture lay on its side or was mirrored, with a mark that says so, and was turned: see that it is right',
+      'of the pictures that are there several times 1 are in several of test, train: such parts are no test; --split keeps equal pictures together',
+    ])
+      expect(warnings).toContain(warning);
     const { data, info } = await sharp(sheet).raw().toBuffer({ resolveWithObject: true });
     expect(info.width).toBe(4 * 136 + 8);
     // the third tile in order of files is the film of 12 bits: with --stretch its last row is white

@@ -18,6 +18,47 @@ describe('captions', () => {
   });
 });
 
+describe('what the losses say', () => {
+  const base = { loss: 0.97, shuffled: 0.968, gapError: 0.002 };
+  const ended = (loss: number, gap: number) => ({
+    validation: { n: 32, base },
+    validations: [{ step: 100, loss, shuffled: loss + gap, gapError: 0.003 }],
+  });
+  it('a gap inside its noise', () => {
+    // 0.004 ± t(31) · 0.003, t(31) = 2.0395
+    expect(of(ended(0.5, 0.004))).toEqual([
+      'The gap between exchanged and true reports, 0.004, lies inside its noise (95% interval −0.00212 to 0.0101, 32 pictures): it may be chance.',
+    ]);
+    expect(of(ended(0.5, 0.05))).toEqual([]);
+  });
+  it('a loss that is the untouched base’s', () => {
+    expect(of(ended(0.969, 0.05))).toEqual([
+      'The adapted model’s loss is the untouched base’s to within half a percent: both draw the same. Raise --lr.',
+    ]);
+  });
+});
+
+describe('data', () => {
+  const split = (validation: number) => ({
+    data: {
+      source: 'films',
+      splits: [
+        { name: 'train', images: 24 },
+        { name: 'validation', images: validation },
+      ],
+    },
+  });
+  it('too small for the split', () => {
+    expect(of(split(3))).toEqual([
+      'The data are small for the split: 3 validation pictures, at least 8 are needed to tell learning from chance. Give more pictures, or a larger part to --split.',
+    ]);
+    expect(of(split(8))).toEqual([]);
+  });
+  it('that are there several times', () => {
+    expect(of({ data: { source: 'films', splits: [], duplicates: 2 } })).toEqual(['2 duplicate pictures in the data.']);
+  });
+});
+
 describe('a run of SeLoRA without an expansion test', () => {
   it.each([6, 40])('%i steps, a test every 40', (steps) => {
     expect(of({ metrics: metrics(steps), testEvery: 40 })).toEqual([

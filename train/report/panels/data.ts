@@ -1,6 +1,7 @@
 /** What the run was trained on: source, parts, captions that were cut. */
 import type { RunRecord } from '../../run/record.ts';
 import { counted, integer } from '../../words/format.ts';
+import { FEWEST_PICTURES } from '../answer.ts';
 import { html } from '../html.ts';
 import { definePanel, factList, tableFrame } from '../panel.ts';
 
@@ -27,7 +28,14 @@ export const data = definePanel<NonNullable<RunRecord['data']>>({
     if (d === undefined) return [];
     const cut = d.splits.reduce((sum, x) => sum + (x.cut ?? 0), 0);
     const images = d.splits.reduce((sum, x) => sum + x.images, 0);
+    const held = d.splits.find((x) => x.name === 'validation');
+    const few = held !== undefined && held.images < FEWEST_PICTURES;
     return [
+      ...(few
+        ? [
+            `The data are small for the split: ${counted(held.images, 'validation picture')}, at least ${FEWEST_PICTURES} are needed to tell learning from chance. Give more pictures, or a larger part to --split.`,
+          ]
+        : []),
       ...(cut > 0
         ? [
             `${integer(cut)} of ${counted(images, 'caption')} ${cut === 1 ? 'is' : 'are'} longer than ${d.limit} ids and ${cut === 1 ? 'was' : 'were'} cut: the model never saw the end.`,

@@ -1,7 +1,7 @@
 /** Training and validation loss, and what the words are worth: the gap between true and exchanged reports. */
 import { bestValidation, type RunRecord } from '../../run/record.ts';
 import { counted, integer, methodName, number, percent } from '../../words/format.ts';
-import { shownValidation } from '../answer.ts';
+import { gapOf, shownValidation } from '../answer.ts';
 import { lossCurve, shuffledCurve } from '../charts/curves.ts';
 import { chart, definePanel, type Headline, parts } from '../panel.ts';
 
@@ -69,8 +69,16 @@ function lossWarnings(run: RunRecord): readonly string[] {
   const base = run.validation?.base?.loss;
   const shown = shownValidation(run);
   const same = base !== undefined && shown !== undefined && Math.abs(shown.loss / base - 1) < 0.005;
+  const n = run.validation?.n ?? 0;
+  const gap = shown && gapOf(shown, n);
+  const inNoise = gap?.error !== undefined && gap.low <= 0 && gap.high >= 0 && Number.isFinite(gap.high);
   return [
     ...notFinite,
+    ...(inNoise
+      ? [
+          `The gap between exchanged and true reports, ${number(gap.value)}, lies inside its noise (95% interval ${number(gap.low)} to ${number(gap.high)}, ${counted(n, 'picture')}): it may be chance.`,
+        ]
+      : []),
     ...(same
       ? ['The adapted model’s loss is the untouched base’s to within half a percent: both draw the same. Raise --lr.']
       : []),
