@@ -121,7 +121,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   try {
     for (let step = first + 1; step <= steps && !interrupt.requested; step++) {
       const rates = ratesOf(c, step - 1, steps);
-      const hyper = hyperOf(chosen.method, rates, c.seed, step);
+      const hyper = hyperOf(chosen.method, rates, c.seed, step, steps);
       const testing = chosen.method.growth?.due(c, step, steps) ?? false;
       const batch = clock.sync('batches', () => batches.training(step - 1, testing));
       const extra = testing ? clock.sync('batches', () => batches.extra(step - 1)) : [];

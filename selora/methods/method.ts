@@ -26,10 +26,16 @@ export class Field {
   readonly axis: number | null;
   /** false: kept beside what is trained and seen by the layer, but no gradient moves it: a mask, a running mean, a fixed draw */
   readonly trained: boolean;
-  constructor(shape: readonly number[], axis: number | null = null, trained = true) {
+  /**
+   * true: all modules of a network whose field has this shape hold one and the same tensor. Their gradients are added up,
+   * so that the copies, equal at the start, stay equal; it counts once in the gradient's norm and among the parameters.
+   */
+  readonly tied: boolean;
+  constructor(shape: readonly number[], axis: number | null = null, trained = true, tied = false) {
     this.shape = shape;
     this.axis = axis;
     this.trained = trained;
+    this.tied = tied;
   }
 }
 /** A tree like a method's own, with fields for tensors. */
@@ -81,6 +87,8 @@ export interface Passes<X, H> {
   measure(x: PerModule<X>, range?: readonly [from: number, to: number]): () => Promise<PerModule<H>>;
   /** micro-batches there are: those of the step, then those that only its test sees */
   readonly batches: number;
+  /** what `Growth.look` makes of the parameters as they are at this moment, without any pass */
+  look(): () => Promise<PerModule<H>>;
 }
 /** What a test begins with. */
 export interface Now<M> {
@@ -131,6 +139,8 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   /** the gradient the update takes of one that was measured with x in place */
   settle(g: P, x: X, c: C): P;
   measure(c: C): Measure<P, S>;
+  /** scores that need no gradient: of the module as it is, with what is kept in it */
+  look?(p: P, c: C): S;
   /** the module with x for good; a module that does not change gets it, too */
   install(slot: Slot<P>, x: I, c: C): Slot<P>;
   /** runs its passes and says how to decide, which may read scores and run more */
@@ -143,8 +153,12 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
 export interface Made {
   /** 1-based, an f32 scalar */
   readonly step: Tensor;
+  /** how many there are in the run, an f32 scalar */
+  readonly steps: Tensor;
   /** u32[2], of this run, step and module alone */
   readonly key: Tensor;
+  /** u32[2], of this run and step, the same for all modules */
+  readonly shared: Tensor;
 }
 
 /** rank of every module; 1 where a method has no ranks */
@@ -194,6 +208,10 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   init(places: Places, ranks: { readonly [path: string]: number }, key: HostKey, c: C): { readonly [path: string]: P };
   /** the layer that takes the frozen one's place */
   attach(module: AdaptedModule, p: P, c: C): object;
+  /** the module as it is used where it is not trained (validation): without what was drawn for one step */
+  whole?(p: P, c: C): P;
+  /** which ranks take part in an update, [ranks] of 0 and 1: the others keep values, moments and ages. Absent: all */
+  moved?(p: P, c: C): Tensor;
   /** added to the loss that is trained on: of all modules' parameters, a scalar */
   penalty?(modules: readonly P[], c: C): Tensor;
   /** factors on the learning rate, by dotted name of a field; 1 where none is named */
@@ -206,8 +224,15 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   /** how ranks change while it trains; absent: they do not */
   readonly growth?: Growth<P, C, X, S, H, M>;
 
-  /** a module for other programs; undefined: there is nothing to write (rank 0) */
-  toFile(module: HostModule, place: Place, c: C): AdapterModule | undefined;
+  /**
+   * A module for other programs; undefined: there is nothing to write (rank 0).
+   * @param weight the frozen one as the place shapes it, where the method says that it `needsWeight`
+   */
+  toFile(module: HostModule, place: Place, c: C, weight?: Float32Array): AdapterModule | undefined;
+  /** whether the change depends on the frozen weight, so that a file can only be written beside it */
+  readonly needsWeight?: true;
+  /** The module by LyCORIS' names (`hada_w1_a` …), where it has a form of its own there, smaller than its change. */
+  toLycoris?(module: HostModule, place: Place, c: C, weight?: Float32Array): { readonly [name: string]: HostTensor };
   /**
    * The parameters of a module of a file, for a layer that computes what the file says. What the file leaves without a
    * gradient (a rank that is zero on both sides) is taken from `fresh`.

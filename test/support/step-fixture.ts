@@ -139,6 +139,7 @@ export const steps = (
 /** What a test begins with, in a run of this seed. */
 export const nowOf = (places: ModelPlaces, ranks: Ranks, step: number, seed = 9) => ({
   step,
+  steps: 1000,
   key: hostKey(seed),
   places,
   ranks,

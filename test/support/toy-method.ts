@@ -143,7 +143,7 @@ const programsOf = (given: { readonly weight?: number; readonly clip?: number })
     clip: given.clip ?? 0,
     checkpointBlocks: false,
   });
-export const hyper = (dtype: 'f32' | 'f64', step = 1, seed = 9) => ({ ...hyperOf(toy, { unet: LR, text: LR }, seed, step), ...rate(LR, dtype) }); // biome-ignore format: one line
+export const hyper = (dtype: 'f32' | 'f64', step = 1, seed = 9) => ({ ...hyperOf(toy, { unet: LR, text: LR }, seed, step, 100), ...rate(LR, dtype) }); // biome-ignore format: one line
 
 /** gradients of the mean loss, from the layers themselves and nothing of train/step */
 export function wanted(b: ReturnType<typeof batch>): PerModule<{ readonly d: Tensor; readonly u: Tensor }> {

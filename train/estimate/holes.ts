@@ -63,8 +63,9 @@ export const batchHoles = (
   target: f32(n, h, w, c),
   weight: f32(n),
 });
+const keyHole = () => hole({ shape: [2], dtype: 'u32' });
 export const hyperHoles = ({ method }: Pick<Chosen, 'method'>): Hyper => ({
   unet: f32(),
   text: f32(),
-  ...(method.after ? { made: { step: f32(), key: hole({ shape: [2], dtype: 'u32' }) } } : {}),
+  ...(method.after ? { made: { step: f32(), steps: f32(), key: keyHole(), shared: keyHole() } } : {}),
 });

@@ -71,6 +71,10 @@ export async function testedStep<P extends Params, X, S, H>(
       const sums = programs.scores(state, frozen, all.slice(...range), trials);
       return () => programs.readSums(sums);
     },
+    look() {
+      const sums = programs.look(state);
+      return () => programs.readSums(sums);
+    },
   };
   const room = capacityFor(before.ranks, parts);
   const now = {

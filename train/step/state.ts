@@ -38,24 +38,21 @@ export type Batch = {
 };
 /** learning rates; which update it is, for methods that ask */
 export type Hyper = PerNetwork<Tensor> & { readonly made?: Made };
-/** What step k = 1, 2, … of a run takes beside its batch. */
+/** What step k = 1, 2, … of a run of so many takes beside its batch. */
 export const hyperOf = (
   method: Pick<Method, 'after'>,
   rates: PerNetwork<number>,
   seed: number,
   step: number,
-): Hyper => ({
-  unet: tensor(rates.unet),
-  text: tensor(rates.text),
-  ...(method.after
-    ? {
-        made: {
-          step: tensor(step),
-          key: tensor(Uint32Array.from(foldKey(hostKey(seed), 'after', step))),
-        },
-      }
-    : {}),
-});
+  steps: number,
+): Hyper => {
+  const key = (...of: readonly string[]) => tensor(Uint32Array.from(foldKey(hostKey(seed), 'after', step, ...of)));
+  return {
+    unet: tensor(rates.unet),
+    text: tensor(rates.text),
+    ...(method.after ? { made: { step: tensor(step), steps: tensor(steps), key: key(), shared: key('shared') } } : {}),
+  };
+};
 
 /** What is trained, without its moments. */
 export const paramsOf = <P>(s: State<P>): PerModule<P> => mapModules(({ p }) => p, s);

@@ -11,6 +11,7 @@ import {
   fold,
   type HostArray,
   leaves,
+  less,
   max,
   mul,
   read,
@@ -19,9 +20,10 @@ import {
   type Tree,
   tensor,
   unflatten,
+  where,
 } from '../../core/index.ts';
 import { foldKey } from '../../selora/adapter.ts';
-import { mapFields, type Params } from '../../selora/methods/method.ts';
+import { type Fields, mapFields, type Params } from '../../selora/methods/method.ts';
 import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
 import {
   combine,
@@ -40,6 +42,7 @@ import {
   type Hyper,
   mapModules,
   moduleName,
+  type Network,
   networks,
   type PerModule,
   paramsOf,
@@ -68,18 +71,67 @@ const ageOf = (age: Tensor, like: Tensor, axis: number | null): Tensor =>
         like.shape.map((_, i) => (i === axis ? age.shape[0]! : 1)),
       );
 
-/** Adam on every module. */
-function update<P extends Params, X, S, H>(
-  o: StepOptions<P, X, S, H>,
-  s: State<P>,
+/** What modules share of a field, for `tied` ones: all with this shape. */
+const sharedBy = (name: string, { shape }: Tensor): string => `${name} ${shape.join()}`;
+
+/** Gradients as the update takes them: those of tied fields added up, 0 for ranks that stand still; once each for the norm. */
+function taken<P extends Params>(
   g: PerModule<P>,
+  fields: Fields,
+  still: (x: Tensor, axis: number | null, network: Network, path: string) => Tensor,
+): { readonly g: PerModule<P>; readonly once: readonly Tensor[] } {
+  const once: Tensor[] = [];
+  const sums = new Map<string, Tensor>();
+  for (const n of networks)
+    for (const tree of Object.values(g[n]))
+      mapFields(
+        (x: Tensor, { trained, tied }, name) => {
+          if (!trained || !tied) return;
+          const key = `${n} ${sharedBy(name, x)}`;
+          const before = sums.get(key);
+          sums.set(key, before ? add(before, x) : x);
+        },
+        tree as Tree<Tensor>,
+        fields,
+      );
+  const out = mapModules(
+    (tree: P, path, n) =>
+      unflatten(
+        tree,
+        mapFields(
+          (x: Tensor, { trained, tied, axis }, name) => {
+            if (!trained) return x;
+            if (!tied) {
+              const moved = still(x, axis, n, path);
+              once.push(moved);
+              return moved;
+            }
+            return sums.get(`${n} ${sharedBy(name, x)}`)!;
+          },
+          tree as Tree<Tensor>,
+          fields,
+        ),
+      ),
+    g,
+  );
+  return { g: out, once: [...once, ...sums.values()] };
+}
+
+/** Adam on every module, by the method's rates; ranks that stand still keep values and moments. */
+export function update<P extends Params, X, S, H>(
+  o: Pick<StepOptions<P, X, S, H>, 'method' | 'settings' | 'adam' | 'clip'>,
+  s: State<P>,
+  gradients: PerModule<P>,
   hyper: Hyper,
 ): { readonly state: State<P>; readonly norm: Tensor } {
   // which axis counts ranks, and what is trained, does not depend on the place
   const fields = o.method.fields([1, 1], 1, o.settings);
-  const trainedOf = (tree: P): Tensor[] =>
-    mapFields((x: Tensor, { trained }) => (trained ? [x] : []), tree as Tree<Tensor>, fields).flat();
-  const norm = globalNorm(networks.flatMap((n) => Object.values(g[n]).flatMap(trainedOf)));
+  const moving = mapModules(({ p }: Slot<P>) => ({ ranks: o.method.moved?.(p, o.settings) }), s);
+  const { g, once } = taken(gradients, fields, (x, axis, n, path) => {
+    const { ranks } = moving[n][path]!;
+    return ranks && axis !== null ? mul(x, ageOf(ranks, x, axis)) : x;
+  });
+  const norm = globalNorm(once);
   const factor = o.clip > 0 ? clipFactor(norm, o.clip) : 1;
   const rates = o.method.rates?.(o.settings) ?? {};
   const state = mapModules((slot: Slot<P>, path, network): Slot<P> => {
@@ -91,21 +143,26 @@ function update<P extends Params, X, S, H>(
       fields,
     );
     const clipped = gs.map((x) => mul(x, factor));
+    const { ranks } = moving[network][path]!;
+    const kept = (now: Tensor, before: Tensor, axis: number | null): Tensor =>
+      ranks && axis !== null ? where(less(0, ageOf(ranks, now, axis)), now, before) : now;
     const next = leavesOf.map(({ p, field: { axis, trained }, rate }, i) => {
       if (!trained) return { p, m: ms[i]!, v: vs[i]! };
       const lr = rate === 1 ? hyper[network] : mul(hyper[network], rate);
-      return adamUpdate(p, clipped[i]!, { m: ms[i]!, v: vs[i]! }, ageOf(slot.age, p, axis), lr, o.adam);
+      const [m, v] = [ms[i]!, vs[i]!];
+      const to = adamUpdate(p, clipped[i]!, { m, v }, ageOf(slot.age, p, axis), lr, o.adam);
+      return { p: kept(to.p, p, axis), m: kept(to.m, m, axis), v: kept(to.v, v, axis) };
     });
     const tree = (key: 'p' | 'm' | 'v'): P =>
       unflatten(
         slot.p,
         next.map((x) => x[key]),
       );
-    const made: Slot<P> = { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, 1) };
+    const made: Slot<P> = { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, ranks ?? 1) };
     if (!o.method.after) return made;
     if (!hyper.made) throw new TypeError(`${o.method.name}: the step is not told which it is`);
     const key = fold(hyper.made.key, foldKey([0, 0], moduleName(network, path))[0]);
-    return o.method.after(made, unflatten(slot.p, clipped), { step: hyper.made.step, key }, o.settings);
+    return o.method.after(made, unflatten(slot.p, clipped), { ...hyper.made, key }, o.settings);
   }, s);
   return { state, norm };
 }
@@ -141,6 +198,8 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
   ) => Update<P> & { readonly sums?: PerModule<S> };
   /** the scores of a test alone, without an update */
   readonly scores: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => PerModule<S>;
+  /** scores that need no gradient, of the modules as they are */
+  readonly look: (s: State<P>) => PerModule<S>;
   /** the scores on the host, in one transfer */
   readonly readSums: (sums: PerModule<S>) => Promise<PerModule<H>>;
   /** writes what a test decided into the state */
@@ -214,10 +273,24 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
       mapModules((slot: Slot<P>, path, n) => growthOf(o).install(slot, trials[n][path]!, o.settings), s),
     { ...changes, name: 'install' },
   );
-  const losses = compile((params: PerModule<P>, base: Frozen, batch: Batch) => sampleLosses(o, params, base, batch), {
-    ...reads,
-    name: 'validation',
-  });
+  const losses = compile(
+    (params: PerModule<P>, base: Frozen, batch: Batch) =>
+      sampleLosses(
+        o,
+        mapModules((p: P) => o.method.whole?.(p, o.settings) ?? p, params),
+        base,
+        batch,
+      ),
+    { ...reads, name: 'validation' },
+  );
+  const look = compile(
+    (p: PerModule<P>) => {
+      const of = growthOf(o).look;
+      if (!of) throw new TypeError(`${o.method.name}: nothing to look at`);
+      return mapModules((x: P) => of(x, o.settings), p);
+    },
+    { ...reads, name: 'look' },
+  );
 
   /** the mean over micro-batches */
   const over = (batches: readonly Batch[], of: (b: Batch) => Tested<P>): Tested<P> => {
@@ -252,6 +325,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
         paramsOf(s),
         over(batches, (b) => testedPart(s, base, b, trials)),
       ),
+    look: (s) => look(paramsOf(s)),
     async readSums(sums) {
       const flat: HostArray = await read(pack(sums));
       let at = 0;
@@ -266,7 +340,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     trim: () => {
       for (const p of [plain, tested, part, testedPart, average, apply, applyTested, sumsOf, sumsOfBoth, pack])
         p.trim();
-      for (const p of [install, losses]) p.trim();
+      for (const p of [install, losses, look]) p.trim();
     },
   };
 }

@@ -81,7 +81,7 @@ describe('kept fields and `after`', () => {
     expect(await draws(p.plain(fresh('f32'), base.f32, b, at(3, 10)).state)).not.toEqual(one);
     const later = await draws(p.plain(fresh('f32'), base.f32, b, at(4, 9)).state);
     expect(later.map((v) => v - 1)).not.toEqual(one);
-    expect(hyperOf(selora, { unet: 1, text: 1 }, 9, 3)).not.toHaveProperty('made');
+    expect(hyperOf(selora, { unet: 1, text: 1 }, 9, 3, 5)).not.toHaveProperty('made');
     expect(() => p.plain(fresh('f32'), base.f32, b, rate(LR, 'f32'))).toThrow('toy: the step is not told which it is');
     expect(Array.from(await read(at(3, 9).made!.key))).toEqual([...foldKey(hostKey(9), 'after', 3)]);
   });
