@@ -1,14 +1,17 @@
 /** What a run leaves for other programs: the adapter file and, on request, the merged model. */
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { entries } from '../../core/index.ts';
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
 import { type RunFacts, withRun } from '../../models/io/adapter-run.ts';
 import type { AtomicOptions } from '../../models/io/atomic.ts';
 import type { Base } from '../../models/io/base.ts';
 import { writeBase } from '../../models/io/base-write.ts';
-import type { Decided } from '../../selora/methods/method.ts';
+import { type TensorOut, writeSafetensors } from '../../models/io/safetensors-write.ts';
+import { toKohya } from '../../models/names.ts';
+import type { Decided, Field, Method } from '../../selora/methods/method.ts';
 import { methodOf } from '../../selora/methods/registry.ts';
-import { moduleName, networks } from '../../selora/networks.ts';
+import { moduleName, networks, partOf } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import { mergedModel } from '../model/merged-weights.ts';
 import { tokenizerOf } from '../model/model.ts';
@@ -32,24 +35,33 @@ const expansionsOf = (rows: readonly Tested[]): RunFacts['rankHistory'] =>
       })),
   );
 
+/** Every module with its place, and its frozen weight where the method asks for that. */
+async function* modulesOf(adapters: HostModules, places: ModelPlaces, { needsWeight }: Method, base: Base) {
+  for (const n of networks)
+    for (const [path, trained] of adapters[n]) {
+      const weight = needsWeight && (await base.parts[partOf[n]].get(`${path}.weight`).read());
+      yield { name: moduleName(n, path), trained, place: places[n].get(path)!, weight };
+    }
+}
+
 /**
  * What was trained in `step` updates as a file, in the method's form, the run's facts in the header.
  */
-export function adapterFileOf(
+export async function adapterFileOf(
   adapters: HostModules,
   linears: ModelPlaces,
   step: number,
   c: RunConfig,
+  base: Base,
   baseHash: string,
   rows: readonly Tested[],
-): AdapterFile {
+): Promise<AdapterFile> {
   const method = methodOf(c.method);
   const modules = new Map<string, AdapterModule>();
-  for (const n of networks)
-    for (const [path, trained] of adapters[n]) {
-      const module = method.toFile(trained, linears[n].get(path)!, c);
-      if (module) modules.set(moduleName(n, path), module);
-    }
+  for await (const { name, trained, place, weight } of modulesOf(adapters, linears, method, base)) {
+    const module = method.toFile(trained, place, c, weight || undefined);
+    if (module) modules.set(name, module);
+  }
   return withRun(
     { modules, metadata: new Map() },
     {
@@ -88,5 +100,38 @@ export async function writeMerged(
   );
 }
 
-export const parameters = (file: AdapterFile): number =>
-  [...file.modules.values()].reduce((n, m) => n + m.A.length + m.B.length, 0);
+/** Writes what was trained by LyCORIS' names, small where the change is of full rank; false where the method has no such form. */
+export async function writeLycoris(
+  target: string,
+  adapters: HostModules,
+  places: ModelPlaces,
+  c: RunConfig,
+  base: Base,
+  options: AtomicOptions,
+): Promise<boolean> {
+  const method = methodOf(c.method);
+  if (!method.toLycoris) return false;
+  const tensors = new Map<string, TensorOut>();
+  for await (const { name, trained, place, weight } of modulesOf(adapters, places, method, base))
+    for (const [part, { shape, data }] of Object.entries(method.toLycoris(trained, place, c, weight || undefined)))
+      tensors.set(`${toKohya(name)}.${part}`, { dtype: 'F32', shape, data });
+  await writeSafetensors(target, tensors, new Map([['ss_network_module', 'lycoris.kohya']]), options);
+  return true;
+}
+
+/** How many numbers are trained; what modules share counts once. */
+export function parameters(adapters: HostModules, c: RunConfig): number {
+  const fields = new Map(entries<Field>(methodOf(c.method).fields([1, 1], 1, c)));
+  const seen = new Set<string>();
+  let total = 0;
+  for (const n of networks)
+    for (const { fields: all } of adapters[n].values())
+      for (const [name, { shape, data }] of Object.entries(all)) {
+        const { trained, tied } = fields.get(name)!;
+        const key = `${n} ${name} ${shape.join()}`;
+        if (!trained || (tied && seen.has(key))) continue;
+        seen.add(key);
+        total += data.length;
+      }
+  return total;
+}

@@ -21,7 +21,7 @@ import { resultFile, SAMPLES_FILE } from '../run/read.ts';
 import type { Sample } from '../run/record.ts';
 import type { HostModules } from '../run/tensors.ts';
 import { textRankMaps } from '../words/progress.ts';
-import { adapterFileOf, parameters, writeMerged } from './adapter-file.ts';
+import { adapterFileOf, parameters, writeLycoris, writeMerged } from './adapter-file.ts';
 import { firstFacts, moduleFacts, writeFacts } from './facts.ts';
 import type { RunData, RunPair } from './pairs.ts';
 import type { Progress } from './progress.ts';
@@ -51,6 +51,9 @@ export interface Finish {
   readonly command: string;
   readonly io: Io;
 }
+
+/** The adapter in its method's own form. */
+const LYCORIS = 'lycoris.safetensors';
 
 /** Adapted pictures of a shown report, each from noise of its own. */
 const TIMES = 3;
@@ -152,19 +155,22 @@ async function measure(f: Finish, drawn: Drawn, size: number): Promise<readonly 
 export async function finishRun(f: Finish): Promise<void> {
   const { config: c, model, run, io } = f;
   const baseHash = await model.base.hash();
-  const fileOf = ({ adapters, step }: Final) => adapterFileOf(adapters, model.places, step, c, baseHash, f.metrics);
-  const file = fileOf(f.final);
+  const fileOf = ({ adapters, step }: Final) =>
+    adapterFileOf(adapters, model.places, step, c, model.base, baseHash, f.metrics);
+  const file = await fileOf(f.final);
   const sharing = { public: c.public };
   await writeAdapter(path.join(run.path, 'adapter.safetensors'), file, 'diffusers', sharing);
   if (f.other)
-    await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), fileOf(f.other), 'diffusers', sharing);
+    await writeAdapter(path.join(run.path, `${f.other.name}.safetensors`), await fileOf(f.other), 'diffusers', sharing);
+  const own = await writeLycoris(path.join(run.path, LYCORIS), f.final.adapters, model.places, c, model.base, sharing);
   // everything below sees the adapter as other programs will read it
   const adapters = adaptersFromFile(file, model.places);
   if (c.merged) await writeMerged(path.join(run.path, 'merged'), model.base, file, sharing);
 
   const drawn = await drawPictures(f, adapters);
   await writePictures(f, drawn);
-  const measured = await measure(f, drawn, parameters(file));
+  const size = parameters(f.final.adapters, c);
+  const measured = await measure(f, drawn, size);
   const modules = await f.clock.time('norms', () => moduleFacts(f, file, adapters));
   await writeFacts(f, await firstFacts(f), f.progress, {
     modules,
@@ -178,7 +184,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const total = [...rankOf.values()].reduce((n, rank) => n + rank, 0);
   const which =
     f.final.name === 'best' ? `best validated step, ${f.final.step} of ${f.steps}` : `last step, ${f.steps}`;
-  print(io, `adapter of the ${which}: total rank ${total} on ${rankOf.size} modules, ${parameters(file)} parameters`);
+  print(io, `adapter of the ${which}: total rank ${total} on ${rankOf.size} modules, ${size} parameters`);
   const { best, baseline } = f.progress;
   if (best && baseline)
     print(
@@ -188,5 +194,6 @@ export async function finishRun(f: Finish): Promise<void> {
   for (const line of measured) print(io, line);
   print(io, `${path.join(run.path, 'adapter.safetensors')}: for ${READERS.diffusers}`);
   print(io, `for ${READERS.kohya}: npm run resize -- --adapter ${run.path} --form kohya --out kohya.safetensors`);
+  if (own) print(io, `${path.join(run.path, LYCORIS)}: the same by LyCORIS' names, for ComfyUI and LyCORIS`);
   print(io, `report ${path.join(run.path, 'report.html')}`);
 }

@@ -1,6 +1,7 @@
 /** What a run keeps while it goes on: checkpoints, and the best validated weights. Nothing that is not finite is kept. */
 import path from 'node:path';
 import { writeAdapter } from '../../models/io/adapter-write.ts';
+import type { Base } from '../../models/io/base.ts';
 import { moduleName } from '../../selora/networks.ts';
 import type { RunConfig } from '../config/config.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
@@ -45,6 +46,7 @@ export function keeper(
   c: RunConfig,
   chosen: Chosen,
   linears: ModelPlaces,
+  base: Base,
   origin: Origin,
   metrics: Metrics,
   savedAt: number,
@@ -65,7 +67,7 @@ export function keeper(
       const { step, ranks, best } = now.progress;
       if (!Number.isFinite(loss) || (best && loss >= best.loss)) return now;
       const adapters = await unpadded(chosen, now.state, ranks);
-      const file = adapterFileOf(adapters, linears, step, c, origin.base, [...metrics.rows(), row]);
+      const file = await adapterFileOf(adapters, linears, step, c, base, origin.base, [...metrics.rows(), row]);
       await writeAdapter(path.join(run.path, 'best.safetensors'), file, 'diffusers', { public: c.public });
       return { ...now, progress: { ...now.progress, best: { step, loss } }, best: { step, loss, adapters } };
     },

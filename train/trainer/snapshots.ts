@@ -32,7 +32,7 @@ export function snapshots({
   return async (step, adapters) => {
     if (texts.length === 0) return;
     generate ??= createGenerator(backend, model.pipeline.configs);
-    const file = adapterFileOf(adapters, model.places, step, c, '', []);
+    const file = await adapterFileOf(adapters, model.places, step, c, model.base, '', []);
     const pipeline = adaptedPipeline(model.pipeline, adaptersFromFile(file, model.places), backend);
     const pictures = await generate(pipeline, texts, pictureOptions(c, side, texts.length));
     await makeRunFolder(path.join(run.path, 'samples'));
