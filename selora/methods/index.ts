@@ -1,6 +1,7 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
 import { lora } from './lora.ts';
+import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora] as const;
+export const METHODS = [selora, lora, rslora] as const;
