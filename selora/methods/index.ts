@@ -1,7 +1,8 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
 import { lora } from './lora.ts';
+import { loraPlus } from './lora-plus.ts';
 import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora] as const;
+export const METHODS = [selora, lora, rslora, loraPlus] as const;
