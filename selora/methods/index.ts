@@ -1,8 +1,9 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
+import { dora } from './dora.ts';
 import { lora } from './lora.ts';
 import { loraPlus } from './lora-plus.ts';
 import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus] as const;
+export const METHODS = [selora, lora, rslora, loraPlus, dora] as const;
