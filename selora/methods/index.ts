@@ -4,7 +4,8 @@ import { lora } from './lora.ts';
 import { loraPlus } from './lora-plus.ts';
 import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
+import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus, dora, vera] as const;
+export const METHODS = [selora, lora, rslora, loraPlus, dora, vera, tiedLora] as const;
