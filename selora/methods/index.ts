@@ -4,10 +4,11 @@ import { loha } from './loha.ts';
 import { lokr } from './lokr.ts';
 import { lora } from './lora.ts';
 import { loraPlus } from './lora-plus.ts';
+import { oft } from './oft.ts';
 import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
 import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus, dora, vera, tiedLora, lokr, loha] as const;
+export const METHODS = [selora, lora, rslora, loraPlus, dora, vera, tiedLora, lokr, loha, oft] as const;
