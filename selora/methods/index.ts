@@ -1,5 +1,6 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
 import { dora } from './dora.ts';
+import { full } from './full.ts';
 import { ia3 } from './ia3.ts';
 import { loha } from './loha.ts';
 import { lokr } from './lokr.ts';
@@ -12,4 +13,4 @@ import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus, dora, vera, tiedLora, lokr, loha, oft, ia3] as const;
+export const METHODS = [selora, lora, rslora, loraPlus, dora, vera, tiedLora, lokr, loha, oft, ia3, full] as const;
