@@ -1,6 +1,7 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
 import { adalora } from './adalora.ts';
 import { dora } from './dora.ts';
+import { dylora } from './dylora.ts';
 import { full } from './full.ts';
 import { ia3 } from './ia3.ts';
 import { loha } from './loha.ts';
@@ -14,4 +15,4 @@ import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus, adalora, dora, vera, tiedLora, lokr, loha, oft, ia3, full] as const;
+export const METHODS = [selora, lora, rslora, loraPlus, adalora, dylora, dora, vera, tiedLora, lokr, loha, oft, ia3, full] as const;
