@@ -96,7 +96,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   // where the run stands
   let now = standingOf(checkpoint, chosen, c.seed, places, backend);
   const metrics = await openMetrics(run, now.progress.step, checkpoint?.info.metrics);
-  const keep = keeper(run, c, chosen, places, origin, metrics, now.progress.step);
+  const keep = keeper(run, c, chosen, places, base, origin, metrics, now.progress.step);
   const save = () => clock.time('checkpoints', () => keep.save(now));
   if (!now.progress.baseline && validation.length > 0) {
     // what it begins from (--init-adapter) is not the untouched base

@@ -169,7 +169,7 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
       message: `--budget-warmup ${c.budgetWarmup} and --budget-final ${c.budgetFinal} leave none of ${steps} steps between them`,
     };
   },
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: lowRank.ranks,
   label: (c) => `AdaLoRA r=${c.rank}→${targetOf(c)}`,
   facts: (c) => ({ lambda: null, testEvery: c.budgetEvery, scale: c.scale, initA: 0 }),
@@ -261,11 +261,12 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
           // masked triplets stay in the programs and may come back
           ranks: now.ranks,
           memories: {},
-          install: mapModules((of: readonly boolean[], _path, n) => {
-            const row = new Float32Array(now.room[n]);
-            row.set(of.map(Number));
-            return { left: tensor(row) };
-          }, left),
+          install: (room) =>
+            mapModules((of: readonly boolean[], _path, n) => {
+              const row = new Float32Array(room[n]);
+              row.set(of.map(Number));
+              return { left: tensor(row) };
+            }, left),
         };
       };
     },

@@ -53,7 +53,7 @@ export const dora: MethodOf<typeof settings, Dora> = {
   doc: 'DoRA: a LoRA for the direction of a weight’s rows, a factor for their length',
   source: 'Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation (2024), eq. 5 and 11',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks(c, places, known) {
     refuseKnown('dora', known);
     return ranksAtStart(c, places);

@@ -18,7 +18,7 @@ export const full: MethodOf<typeof settings, { readonly D: Tensor }> = {
   doc: 'full fine-tuning: every weight of the chosen layers moves',
   source: 'the gradient of the loss by W',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: (c, places, known) => withoutRanks('full')(c, places, known && undefined),
   label: () => 'full fine-tuning',
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),

@@ -25,7 +25,7 @@ export const ia3: MethodOf<typeof settings, { readonly l: Tensor }> = {
   source:
     'Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning (2022), 3.3',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: withoutRanks('ia3'),
   label: () => '(IA)³',
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),

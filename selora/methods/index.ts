@@ -15,4 +15,19 @@ import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
 /** All of them. */
-export const METHODS = [selora, lora, rslora, loraPlus, adalora, dylora, dora, vera, tiedLora, lokr, loha, oft, ia3, full] as const;
+export const METHODS = [
+  selora,
+  lora,
+  rslora,
+  loraPlus,
+  adalora,
+  dylora,
+  dora,
+  vera,
+  tiedLora,
+  lokr,
+  loha,
+  oft,
+  ia3,
+  full,
+] as const;

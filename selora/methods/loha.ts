@@ -31,7 +31,7 @@ export const loha: MethodOf<typeof settings, Loha> = {
   source:
     'Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning (2022), eq. 1',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks(c, places, known) {
     refuseKnown('loha', known);
     return ranksAtStart(c, places);

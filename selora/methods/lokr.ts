@@ -64,7 +64,7 @@ export const lokr: MethodOf<typeof settings, Lokr> = {
   source:
     'Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation (2024), 3.2.3',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks(c, places, known) {
     refuseKnown('lokr', known);
     return ranksAtStart(c, places);

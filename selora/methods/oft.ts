@@ -62,7 +62,7 @@ export const oft: MethodOf<typeof settings, { readonly X: Tensor }> = {
   doc: 'OFT: outputs turned by orthogonal blocks',
   source: 'Qiu et al., Controlling Text-to-Image Diffusion by Orthogonal Finetuning (2023), eq. 3 and section 4',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: withoutRanks('oft'),
   label: (c) => `OFT ${c.oftBlock}×${c.oftBlock}`,
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),

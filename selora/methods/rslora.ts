@@ -18,7 +18,7 @@ export const rslora: MethodOf<typeof settings, Scaled> = {
   doc: 'rsLoRA: LoRA with the scale s/√r of each module’s rank',
   source: 'Kalajdzievski, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA (2023), eq. 4',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks: lowRank.ranks,
   label: (c) => `rsLoRA r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),

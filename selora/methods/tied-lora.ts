@@ -34,7 +34,7 @@ export const tiedLora: MethodOf<typeof settings, Tied> = {
   doc: 'Tied-LoRA: one trained pair A, B for all layers of a size; two vectors of each layer beside it',
   source: 'Renduchintala et al., Tied-LoRA: Enhancing parameter efficiency of LoRA with Weight Tying (2024), eq. 2',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   // one pair has one rank
   ranks(c, places, known) {
     refuseKnown('tied-lora', known);

@@ -69,7 +69,7 @@ export const vera: MethodOf<typeof settings, Vera> = {
   doc: 'VeRA: one random pair A, B for all layers, frozen; two vectors of each layer are trained',
   source: 'Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation (2024), eq. 2',
   settings,
-  leastRank: 1,
+  leastRank: () => 1,
   ranks(c, places, known) {
     refuseKnown('vera', known);
     return ranksAtStart(c, places);

@@ -56,7 +56,7 @@ const fields = settings({
   }),
   method: setting(z.enum(methodNames).default(defaultMethod), {
     group: 'Model and adapters',
-    help: 'SeLoRA (adapters grow their own ranks) or LoRA (one rank for good)',
+    help: 'what is trained of a layer (selora/methods/README.md tells them apart)',
   }),
   steps: setting(positive.default(1200), { group: 'Optimisation', changeable: true, help: 'updates' }),
   epochs: setting(positive.nullable().default(null), {

@@ -37,7 +37,7 @@ describe.each(METHODS.map((m): [string, Method] => [m.name, m as Method]))('%s',
       const hyper = hyperOf(method, { unet: 1e-2, text: 1e-2 }, SEED, step, STEPS);
       const batches = [batch(2, 5, 'f32')];
       if (method.growth?.due(settings, step, STEPS)) {
-        const t = testedStep(parts, now, batches, [], hyper, step);
+        const t = await testedStep(parts, now, batches, [], hyper, step, STEPS);
         losses.push(await readScalar(t.loss));
         now = await t.decide();
       } else {

@@ -169,7 +169,7 @@ describe('mistakes', () => {
     ['--data x --rank 1.5', '--rank: is 1.5, expected a whole number'],
     ['--data x --scale 0', '--scale: is 0, expected more than 0'],
     ['--data x --caption-dropout 1.5', '--caption-dropout: is 1.5, expected at most 1'],
-    ['--data x --method dora', '--method: is "dora", expected selora, lora'],
+    ['--data x --method lo-ra', '--method: is "lo-ra", expected selora, lora'],
     ['--data x --steps 1e400', '--steps: is Infinity, expected a number'],
     ['--data x --gamma 3', '--gamma: belongs to --loss-weight min-snr'],
     ['--data x --loss-weight min-snr --loss-high 3', '--loss-high: belongs to --loss-weight clip-snr'],
