@@ -47,7 +47,7 @@ function between(k: readonly Float64Array[], w: ArrayLike<number>, v: ArrayLike<
       }
   return sum / weight;
 }
-const ones = (n: number) => new Float64Array(n).fill(1);
+const ones = (n: number): ArrayLike<number> => new Float64Array(n).fill(1);
 
 /**
  * The unbiased squared MMD with the cubic kernel (KID): mean k(x, x') over x ≠ x' + the same of y − 2·mean k(x, y). Sets may
