@@ -76,7 +76,7 @@ const blockE = (n: number) =>
     branch_pool: [n, 192, 1],
   });
 
-/** Names and shapes of all 23,850,960 parameters and running statistics. */
+/** Names and shapes of all 23,850,960 parameters and the running statistics. */
 export const inceptionSpec = (): Inception<Param> => ({
   Conv2d_1a_3x3: unit([3, 32, 3]),
   Conv2d_2a_3x3: unit([32, 32, 3]),
@@ -96,3 +96,8 @@ export const inceptionSpec = (): Inception<Param> => ({
   Mixed_7c: blockE(2048),
   fc: { weight: new Param('linear', [1008, 2048], fanIn(2048)), bias: new Param('linear', [1008], constant(0)) },
 });
+
+const BEHIND: Readonly<Record<number, number>> = { 64: 3, 192: 5, 768: 12, 2048: 16 };
+/** The layers up to a tap: what a file must hold for it. */
+export const inceptionSpecUpTo = (size: 64 | 192 | 768 | 2048): Inception<Param> =>
+  Object.fromEntries(Object.entries(inceptionSpec()).slice(0, BEHIND[size]));

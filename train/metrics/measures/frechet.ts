@@ -55,5 +55,5 @@ export function frechet(a: Moments, b: Moments): number {
     computeLeftSingularVectors: false,
     computeRightSingularVectors: false,
   });
-  return between + a.trace + b.trace - 2 * diagonal.reduce((s, x) => s + x, 0);
+  return Math.max(0, between + a.trace + b.trace - 2 * diagonal.reduce((s, x) => s + x, 0));
 }

@@ -1,0 +1,131 @@
+/**
+ * npm run evaluate: how far two sets of pictures are apart, by every metric of `metrics/sets/`, on one page with intervals,
+ * floors, the pictures, and what may not be concluded.
+ */
+import path from 'node:path';
+import { Option } from 'commander';
+import { TAPS, type TapSize } from '../models/inception/index.ts';
+import { hostKey } from '../selora/adapter.ts';
+import { type BackendOptions, command, type Io, openChosen, parseArgs, print, runMain, wholeNumber, withBackend } from './cli/command.ts'; // biome-ignore format: one line
+import { table } from './cli/table.ts';
+import { featuresOf } from './evaluate/cache.ts';
+import { type Extractor, inceptionExtractor, thumbnails } from './evaluate/features.ts';
+import { evaluationPage } from './evaluate/page.ts';
+import { greyOf, type Loaded, loadPicture, setFiles } from './evaluate/pictures.ts';
+import { SET_METRICS } from './metrics/sets/index.ts';
+import type { Found, PictureSet, SetMetric, Sets } from './metrics/sets/metric.ts';
+import { writeRunFile } from './run/atomic.ts';
+import { counted, number } from './words/format.ts';
+
+type Options = BackendOptions & {
+  readonly real: string;
+  readonly fake: string;
+  readonly inception?: string;
+  readonly dims: string;
+  readonly cache?: string;
+  readonly seed: number;
+  readonly out: string;
+};
+
+/** fewer pictures than this in a set tell nothing */
+const LEAST = 4;
+
+const program = (io: Io) =>
+  withBackend(
+    command(
+      'evaluate',
+      'Compares two sets of pictures: FID, KID, precision and recall, diversity, copies; one page.',
+      ['--real films --fake runs/first', '--real films --fake drawn --inception inception.safetensors --dims 64'],
+      io,
+    )
+      .requiredOption('--real <dir>', 'folder of real pictures (with those a model was trained on, to find copies)')
+      .requiredOption('--fake <dir>', "folder of drawn pictures, or a run's folder")
+      .option(
+        '--inception <file>',
+        'weights of Inception (pt_inception-2015-12-05 as safetensors); without: thumbnails',
+      )
+      .addOption(new Option('--dims <n>', 'features of Inception').choices(TAPS.map(String)).default('2048'))
+      .option('--cache <dir>', 'keeps features by content there, for the next time')
+      .option('--seed <n>', 'of resamples and drawn pairs', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1)
+      .option('--out <file>', 'the page', 'evaluation.html'),
+  );
+
+/** Every metric of two sets that have enough pictures, and what none of them may be taken for. */
+export function evaluateSets(sets: Sets, extractor: Pick<Extractor, 'comparable'>) {
+  const [n, m] = [sets.real.features.length, sets.fake.features.length];
+  const results: (SetMetric & Found)[] = [];
+  const cautions: string[] = [];
+  for (const metric of SET_METRICS) {
+    if (Math.min(n, m) < metric.least) {
+      cautions.push(`${metric.title} was left out: it needs ${metric.least} pictures in each set.`);
+      continue;
+    }
+    const found = metric.compute(sets);
+    results.push({ ...metric, ...found });
+    cautions.push(...(found.cautions ?? []));
+  }
+  if (!extractor.comparable)
+    cautions.unshift('Without the weights of Inception the features are thumbnails: layout and brightness, no detail. None of the numbers compares with a publication.'); // biome-ignore format: one line
+  if (Math.min(n, m) < 100)
+    cautions.push(`With ${m} fakes and ${n} reals differences between methods must be large to be seen: look at the intervals first.`); // biome-ignore format: one line
+  cautions.push(
+    'These metrics see pictures alone. Whether a picture shows what its report says is another question (obedience, in a run’s own page).',
+    'Inception knows photographs of the world, not films: what matters to a reader of films may be invisible to it.',
+  );
+  return { results, cautions };
+}
+
+export async function main(args: readonly string[], io: Io): Promise<void> {
+  const o = parseArgs<Options>(program(io), args);
+  const [real, fake] = [await setFiles(o.real, LEAST), await setFiles(o.fake, LEAST)];
+  const read = async (files: readonly string[]) => {
+    const out: Loaded[] = [];
+    for (const file of files) {
+      io.signal.throwIfAborted();
+      out.push(await loadPicture(file));
+    }
+    return out;
+  };
+  const pictures = { real: await read(real.files), fake: await read(fake.files), auto: await read(fake.autoencoder) };
+  print(io, `${counted(pictures.fake.length, 'fake picture')}, ${counted(pictures.real.length, 'real picture')}`);
+  const backend = o.inception === undefined ? undefined : await openChosen(o);
+  try {
+    const extractor = backend ? await inceptionExtractor(o.inception!, Number(o.dims) as TapSize, backend) : thumbnails;
+    print(io, `features: ${extractor.name}`);
+    const how = { folder: o.cache, say: (line: string) => void io.stderr.write(`${line}\n`), signal: io.signal };
+    const set = async (name: string, of: readonly Loaded[]): Promise<PictureSet> => ({
+      name,
+      features: await featuresOf(of, extractor, how),
+      grey: of.map(greyOf),
+    });
+    const sets: Sets = {
+      real: await set('real', pictures.real),
+      fake: await set('fake', pictures.fake),
+      ...(pictures.auto.length > 0 ? { autoencoder: await set('autoencoder', pictures.auto) } : {}),
+      key: hostKey(o.seed),
+    };
+    const { results, cautions } = evaluateSets(sets, extractor);
+    const name = (folder: string) => path.basename(path.resolve(folder));
+    const page = await evaluationPage({
+      real: { name: name(o.real), pictures: pictures.real },
+      fake: { name: name(o.fake), pictures: pictures.fake },
+      extractor,
+      results,
+      cautions,
+    });
+    await writeRunFile(o.out, page);
+    const rows = results.flatMap(({ readings }) =>
+      readings.flatMap(({ label, value, interval, floors = [] }) => [
+        [label, number(value, 4), interval ? `${number(interval[0])} to ${number(interval[1])}` : ''],
+        ...floors.map((f) => [`  ${f.label}`, number(f.value, 4), '']),
+      ]),
+    );
+    for (const line of table(rows, [1])) print(io, line);
+    print(io);
+    for (const line of cautions) print(io, `- ${line}`);
+    print(io, `page ${o.out}`);
+  } finally {
+    await backend?.close();
+  }
+}
+await runMain(import.meta, main);

@@ -1,0 +1,9 @@
+/** All metrics of two sets, in the order of the page. */
+import { copies } from './copies.ts';
+import { diversity } from './diversity.ts';
+import { fid } from './fid.ts';
+import { kid } from './kid.ts';
+import type { SetMetric } from './metric.ts';
+import { neighbourhood } from './neighbourhood.ts';
+
+export const SET_METRICS: readonly SetMetric[] = [kid, fid, neighbourhood, diversity, copies];

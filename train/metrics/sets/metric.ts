@@ -1,0 +1,68 @@
+/** A metric of two sets of pictures: one file here and one line in `index.ts`. */
+import type { HostKey } from '../../../selora/adapter.ts';
+import type { Features } from '../measures/frechet.ts';
+import type { Planes } from '../measures/ssim.ts';
+
+/** One set, with whatever was computed of its pictures. */
+export interface PictureSet {
+  readonly name: string;
+  /** a feature vector of each picture */
+  readonly features: Features;
+  /** each picture in grey bytes, in its own size */
+  readonly grey: readonly Planes[];
+}
+
+/** What a metric may look at. */
+export interface Sets {
+  readonly real: PictureSet;
+  readonly fake: PictureSet;
+  /** real pictures through the autoencoder alone, where a run has them */
+  readonly autoencoder?: PictureSet;
+  /** of all random draws */
+  readonly key: HostKey;
+}
+
+/** One number of the page. */
+export interface Reading {
+  readonly label: string;
+  readonly value: number;
+  readonly interval?: readonly [low: number, high: number];
+  /** what the interval is, or why there is none */
+  readonly note?: string;
+  /** the same number where nothing is wrong or where it cannot be better: real against real, the autoencoder alone */
+  readonly floors?: readonly { readonly label: string; readonly value: number }[];
+}
+
+/** Two pictures side by side: places in the fake and in the real set. */
+export interface Pair {
+  readonly fake: number;
+  readonly real: number;
+  readonly distance: number;
+}
+
+/** What a metric found. */
+export interface Found {
+  readonly readings: readonly Reading[];
+  /** what may not be concluded, one sentence each */
+  readonly cautions?: readonly string[];
+  readonly pairs?: readonly Pair[];
+}
+
+/** A metric of two sets. */
+export interface SetMetric {
+  /** lower-case word */
+  readonly name: string;
+  readonly title: string;
+  /** one line: what is measured, and which way is better */
+  readonly doc: string;
+  /** where it is defined */
+  readonly source: string;
+  /** pictures it needs in each set */
+  readonly least: number;
+  readonly compute: (sets: Sets) => Found;
+}
+
+/** Even and odd pictures of a set: real against real. */
+export function halves(features: Features): readonly [Features, Features] {
+  return [features.filter((_, i) => i % 2 === 0), features.filter((_, i) => i % 2 === 1)];
+}
