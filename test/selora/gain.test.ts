@@ -61,6 +61,9 @@ const passes: Passes<Probe, Probed<Float64Array>> = {
   update: () => {
     throw new Error('no update is asked for');
   },
+  look: () => {
+    throw new Error('not asked here');
+  },
   measure(x, range) {
     const sums = programs.scores(state as never, base.f64, batches.slice(...range!), wide(x) as never);
     return () => programs.readSums(sums) as never;
