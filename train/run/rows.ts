@@ -64,15 +64,29 @@ const isCount = (v: Json | undefined): v is number => Number.isSafeInteger(v) &&
 const missingOr = <T extends Json>(is: (v: Json | undefined) => v is T, v: Json | undefined): v is T | undefined =>
   v === undefined || is(v);
 
+const MEASURED = ['fiOriginal', 'fiExpanded', 'ratio', 'gain', 'sigma', 'caught', 'expectedRatio'] as const;
+const COUNTED = ['added', 'cost'] as const;
+
 /** A test as this program writes it; undefined for any other. */
 function plainTest(value: Json): TestRow | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  const { module, fiOriginal, fiExpanded, ratio, expanded, rankAfter, expectedRatio } = value as Record<string, Json>;
+  const test = value as Record<string, Json>;
+  const { module, expanded, rankAfter } = test;
   if (typeof module !== 'string' || typeof expanded !== 'boolean' || !isCount(rankAfter)) return undefined;
-  if (!isNumber(fiOriginal) || !isNumber(fiExpanded) || !isNumber(ratio)) return undefined;
-  if (!missingOr(isNumber, expectedRatio)) return undefined;
-  const row = { module, fiOriginal, fiExpanded, ratio, expanded, rankAfter };
-  return expectedRatio === undefined ? row : { ...row, expectedRatio };
+  const row: Record<string, Json> = { module, expanded, rankAfter };
+  for (const key of MEASURED) {
+    const v = test[key];
+    if (v === undefined) continue;
+    if (!isNumber(v)) return undefined;
+    row[key] = v;
+  }
+  for (const key of COUNTED) {
+    const v = test[key];
+    if (v === undefined) continue;
+    if (!isCount(v)) return undefined;
+    row[key] = v;
+  }
+  return row as TestRow;
 }
 
 /**

@@ -15,7 +15,8 @@ describe('a row is read at once where nothing is out of the way', () => {
     joined(
       fc.record({ module: fc.string(), fiOriginal: number, fiExpanded: number, ratio: number }),
       fc.record({ expanded: fc.boolean(), rankAfter: whole }),
-      given('expectedRatio', number),
+      ...['expectedRatio', 'gain', 'sigma', 'caught'].map((key) => given(key, number)),
+      ...['added', 'cost'].map((key) => given(key, whole)),
       given('key', fc.string()),
     );
   const row = (number: fc.Arbitrary<unknown>, whole: fc.Arbitrary<unknown>) =>
