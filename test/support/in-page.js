@@ -50,7 +50,7 @@ globalThis.checks = {
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const parent = node.parentElement;
       if (parent.closest('script, style, pre, title, desc, #tip') || !parent.checkVisibility()) continue;
-      for (const { 0: word, index } of node.textContent.matchAll(/[\p{L}\d]{2,24}/gu)) {
+      for (const { 0: word, index } of node.textContent.matchAll(/[\p{L}\d\u202f]{2,24}/gu)) {
         const range = document.createRange();
         range.setStart(node, index);
         range.setEnd(node, index + word.length);

@@ -61,7 +61,7 @@ table{border-collapse:collapse;font-size:14px;margin:12px 0 6px;max-width:100%}
 caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:6px}
 th,td{text-align:left;padding:6px 18px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:anywhere}.tablewrap :is(th,td):first-child{min-width:8em}.tablewrap :is(th,td){min-width:5em;overflow-wrap:break-word}
 th{font-weight:600}th .muted{font-weight:400;font-size:13px}thead th{color:var(--muted);font-weight:500;font-size:13px}
-td.n,th.n{text-align:right;white-space:nowrap}
+td.n,th.n{text-align:right}td.n{white-space:nowrap}
 td.own,thead th.own{font-weight:650;color:var(--ink)}
 .tablewrap{overflow-x:auto}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:6px 32px;margin:10px 0 0;font-size:14px}

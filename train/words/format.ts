@@ -15,11 +15,11 @@ export function number(value: number | undefined, digits = 3): string {
   return String(Number(value.toPrecision(digits))).replace('-', '−');
 }
 
-/** Digits in groups of three with a thin space: `1 234 567`. */
+/** Digits in groups of three with a narrow space that does not break: `1 234 567`. */
 export function integer(value: number): string {
   return String(Math.round(value))
     .replace('-', '−')
-    .replace(/\B(?=(\d{3})+(?!\d))/g, '\u2009');
+    .replace(/\B(?=(\d{3})+(?!\d))/g, '\u202f');
 }
 
 /** `0.421` → `42%`. */

@@ -86,7 +86,7 @@ test('another run’s gap is compared beyond noise only', () => {
   });
   const against = (gap: number) => verdictOf(learned, [other(gap)]).sentences.at(-1);
   expect(against(0.02)).toBe(
-    'Against LoRA r=4 with 125\u2009376 parameters: its gap is 0.02, this one’s 0.05; more is learned here.',
+    'Against LoRA r=4 with 125\u202f376 parameters: its gap is 0.02, this one’s 0.05; more is learned here.',
   );
   expect(against(0.049)).toContain('no difference beyond noise');
   expect(against(0.09)).toContain('less is learned here');

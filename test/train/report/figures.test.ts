@@ -165,7 +165,7 @@ test.each([
   [number(1.5e-7), '1.50e−7'],
   [number(Number.NaN), '–'],
   [number(Number.POSITIVE_INFINITY), '∞'],
-  [integer(1234567), '1\u2009234\u2009567'],
+  [integer(1234567), '1\u202f234\u202f567'],
   [duration(9.94), '9.9 s'],
   [duration(59.6), '1 min 00 s'],
   [duration(3723), '1 h 02 min'],

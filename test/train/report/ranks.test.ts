@@ -80,7 +80,7 @@ test('granted and used rank and parameters by kind of layer add up to those of t
     t.querySelector('caption')?.textContent.startsWith('Rank by kind'),
   )!;
   const rows = all(table, 'tbody tr').map((tr) => all(tr, 'th, td').map((c) => c.textContent));
-  const number = (text: string) => Number(text.split(' ')[0]!.replaceAll('\u2009', ''));
+  const number = (text: string) => Number(text.split(' ')[0]!.replaceAll('\u202f', ''));
   const sum = (column: number) => rows.slice(0, -1).reduce((n, r) => n + number(r[column]!), 0);
   const rank = run.modules.reduce((n, m) => n + m.rank, 0);
   const used = run.modules.reduce((n, m) => n + m.used!, 0);

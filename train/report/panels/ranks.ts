@@ -49,10 +49,11 @@ function kindTable(histories: readonly ModuleHistory[]): Markup {
   };
   const rows = kindsOf(histories).map(({ label, members }) => row(label, members));
   const head = html`<tr><th scope="col">kind of layer</th><th scope="col" class="n">modules</th><th scope="col" class="n">rank granted, share of all</th><th scope="col" class="n">rank used, share of granted</th><th scope="col" class="n">parameters, share of all</th></tr>`;
-  return tableFrame(
-    html`<table><caption>Rank by kind of layer. Used: participation ratio (Σσ²)²/Σσ⁴ of ΔW’s singular values, summed over modules.</caption><thead>${head}</thead><tbody>${rows}${row('all', histories)}</tbody></table>`,
+  const table = tableFrame(
+    html`<table><caption>Rank by kind of layer</caption><thead>${head}</thead><tbody>${rows}${row('all', histories)}</tbody></table>`,
     'Rank by kind of layer',
   );
+  return html`<p>Of the rank granted, as much is used as directions carry the change: the participation ratio (Σσ²)²/Σσ⁴ of ΔW’s singular values, summed over modules.</p>${table}`;
 }
 
 function moduleTable(histories: readonly ModuleHistory[]): Markup {
