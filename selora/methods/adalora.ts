@@ -25,9 +25,10 @@ import { foldKey } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
 import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
-import { type Decided, Field, type HostModule, type MethodOf, type Ranks } from './method.ts';
+import { type Decided, Field, type MethodOf, type Ranks } from './method.ts';
 import { hostNormal } from './noise.ts';
 import { rank, ranks, scale, told } from './settings.ts';
+import { keptRanks } from './weights.ts';
 
 const group = 'Growth of ranks';
 const count = z.int().min(0).max(1e9);
@@ -116,32 +117,6 @@ const rowOf = (module: string, scores: readonly number[], left: readonly boolean
   const ratio = all === 0 ? 1 : kept / all;
   return { module, fiOriginal: all, fiExpanded: kept, ratio, expanded: false, rankAfter: left.filter(Boolean).length };
 };
-
-/** A and E·B of the triplets that are left: the module as a LoRA */
-function asLora({ fields }: HostModule, dIn: number, dOut: number): HostModule {
-  const [A, E, B] = KEYS.map((key) => fields[key]!.data) as [Float32Array, Float32Array, Float32Array];
-  const left = Array.from(E.keys()).filter((r) => E[r] !== 0);
-  const rank = left.length;
-  return {
-    rank,
-    fields: {
-      A: {
-        shape: [dIn, rank],
-        data: Float32Array.from(
-          { length: dIn * rank },
-          (_, i) => A[Math.floor(i / rank) * E.length + left[i % rank]!]!,
-        ),
-      },
-      B: {
-        shape: [rank, dOut],
-        data: Float32Array.from({ length: rank * dOut }, (_, i) => {
-          const r = left[Math.floor(i / dOut)]!;
-          return E[r]! * B[r * dOut + (i % dOut)]!;
-        }),
-      },
-    },
-  };
-}
 
 /**
  * The method `adalora`: y = x·W0ᵀ + b + s·((x·A) ⊙ E)·B, E = 0 and A, B ~ N(0, 0.02²) at the start. After every update of
@@ -272,7 +247,7 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
     },
     memory: z.never(),
   },
-  toFile: (module, place, c) => lowRank.toFile(asLora(module, inputsOf(place), place[0]), place, c),
+  toFile: (module, place, c) => lowRank.toFile(keptRanks(module, 'E', inputsOf(place), place[0]), place, c),
   fromFile: (module, c, fresh) => ({ ...fresh, ...lowRank.fromFile(module, c, fresh), E: ones([module.rank]) }),
 };
 

@@ -11,6 +11,7 @@ import { loraPlus } from './lora-plus.ts';
 import { oft } from './oft.ts';
 import { rslora } from './rslora.ts';
 import { selora } from './selora.ts';
+import { sora } from './sora.ts';
 import { tiedLora } from './tied-lora.ts';
 import { vera } from './vera.ts';
 
@@ -22,6 +23,7 @@ export const METHODS = [
   loraPlus,
   adalora,
   dylora,
+  sora,
   dora,
   vera,
   tiedLora,

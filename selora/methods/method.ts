@@ -155,6 +155,8 @@ export interface Made {
   readonly step: Tensor;
   /** how many there are in the run, an f32 scalar */
   readonly steps: Tensor;
+  /** the learning rate of the module's network */
+  readonly rate: Tensor;
   /** u32[2], of this run, step and module alone */
   readonly key: Tensor;
   /** u32[2], of this run and step, the same for all modules */

@@ -4,7 +4,7 @@ import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import type { AdaptedModule } from '../attach.ts';
 import type { PerNetwork } from '../networks.ts';
 import { inputsOf } from './low-rank.ts';
-import type { HostTensor, Place, Places, Ranks } from './method.ts';
+import type { HostModule, HostTensor, Place, Places, Ranks } from './method.ts';
 
 /** A layer's weight as files have it, [d_out, d_in]; a kernel's d_in counts [in, kh, kw]. */
 export function matrixOf(weight: Tensor): Tensor {
@@ -51,6 +51,25 @@ export function product(a: HostTensor, b: HostTensor): Float64Array {
       for (let l = 0; l < m; l++) out[i * m + l]! += x * b.data[j * m + l]!;
     }
   return out;
+}
+
+/** A and factor·B of the ranks whose factor is not zero: a module with one factor per rank as a LoRA. */
+export function keptRanks({ fields }: HostModule, factor: string, dIn: number, dOut: number): HostModule {
+  const [A, B, f] = [fields.A!.data, fields.B!.data, fields[factor]!.data];
+  const left = Array.from(f.keys()).filter((r) => f[r] !== 0);
+  const rank = left.length;
+  const inside = (i: number) => A[Math.floor(i / rank) * f.length + left[i % rank]!]!;
+  const outside = (i: number) => {
+    const r = left[Math.floor(i / dOut)]!;
+    return f[r]! * B[r * dOut + (i % dOut)]!;
+  };
+  return {
+    rank,
+    fields: {
+      A: { shape: [dIn, rank], data: Float32Array.from({ length: dIn * rank }, (_, i) => inside(i)) },
+      B: { shape: [rank, dOut], data: Float32Array.from({ length: rank * dOut }, (_, i) => outside(i)) },
+    },
+  };
 }
 
 /** [n, m] → [m, n] */

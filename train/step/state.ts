@@ -37,7 +37,7 @@ export type Batch = {
   readonly weight: Tensor;
 };
 /** learning rates; which update it is, for methods that ask */
-export type Hyper = PerNetwork<Tensor> & { readonly made?: Made };
+export type Hyper = PerNetwork<Tensor> & { readonly made?: Omit<Made, 'rate'> };
 /** What step k = 1, 2, … of a run of so many takes beside its batch. */
 export const hyperOf = (
   method: Pick<Method, 'after'>,

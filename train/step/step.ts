@@ -162,7 +162,7 @@ export function update<P extends Params, X, S, H>(
     if (!o.method.after) return made;
     if (!hyper.made) throw new TypeError(`${o.method.name}: the step is not told which it is`);
     const key = fold(hyper.made.key, foldKey([0, 0], moduleName(network, path))[0]);
-    return o.method.after(made, unflatten(slot.p, clipped), { ...hyper.made, key }, o.settings);
+    return o.method.after(made, unflatten(slot.p, clipped), { ...hyper.made, key, rate: hyper[network] }, o.settings);
   }, s);
   return { state, norm };
 }

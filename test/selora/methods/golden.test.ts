@@ -271,7 +271,7 @@ describe('DyLoRA', () => {
       for (let step = 0; step < 300; step++) {
         const shared = tensor(Uint32Array.of(step, 77));
         const drawn = async (key: number) =>
-          (await numbers(method.after!(slot, slot.p, { ...made(step, 300), shared, key: tensor(Uint32Array.of(key, 1)) }, c).p.drawn as Tensor))[0]!; // biome-ignore format: one line
+          (await numbers(method.after!(slot, slot.p, { ...made(step, 300), shared, key: tensor(Uint32Array.of(key, 1)), rate: tensor(0) }, c).p.drawn as Tensor))[0]!; // biome-ignore format: one line
         const b = await drawn(1);
         if (step < 5) expect(await drawn(2)).toBe(b);
         seen.set(b, (seen.get(b) ?? 0) + 1);

@@ -11,6 +11,7 @@ import type { Method, Params, Places } from '../../../selora/methods/method.ts';
 import { oft } from '../../../selora/methods/oft.ts';
 import { methodNames, methodOf, settingsOf } from '../../../selora/methods/registry.ts';
 import { rslora } from '../../../selora/methods/rslora.ts';
+import { sora } from '../../../selora/methods/sora.ts';
 import { tiedLora } from '../../../selora/methods/tied-lora.ts';
 import { vera } from '../../../selora/methods/vera.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
@@ -25,7 +26,13 @@ const random = (seed: number, shape: readonly number[], size = 1): Tensor => {
   return tensor(Array.from({ length: n }, () => (draw() * 2 - 1) * size), shape, 'f64'); // biome-ignore format: one line
 };
 const LR = 0.01;
-const hyper = { unet: tensor([LR], [], 'f64'), text: tensor([LR], [], 'f64') };
+const made = {
+  step: tensor(1),
+  steps: tensor(9),
+  key: tensor(Uint32Array.of(1, 2)),
+  shared: tensor(Uint32Array.of(3, 4)),
+};
+const hyper = { unet: tensor([LR], [], 'f64'), text: tensor([LR], [], 'f64'), made };
 const run = (
   method: Method,
   settings: object,
@@ -34,7 +41,10 @@ const run = (
   clip = 0,
 ) => {
   const fields = method.fields([1, 1], 1, settings as never);
-  const state = mapModules((x: Params) => slotOf(x, fields, 2), { unet: p, text: {} });
+  const state = mapModules((x: Params) => slotOf(x, fields, 'rank' in settings ? (settings.rank as number) : 2), {
+    unet: p,
+    text: {},
+  });
   const gradients: PerModule<Params> = { unet: g, text: {} };
   const next = update({ method, settings: settings as never, adam: adamDefaults, clip }, state, gradients, hyper);
   return { ...next, state: evaluate(next.state as never, cpu) as State };
@@ -60,6 +70,24 @@ test('LoRA+: Adam’s first step moves B by ratio·lr, A by lr, each against its
     close(await numbers(state.unet.m!.p[side] as Tensor), before.map((v, i) => v - (rate * slope[i]!) / (Math.abs(slope[i]!) + 1e-8)), 1e-12, side); // biome-ignore format: one line
   }
   expect(settingsOf(method).rateRatio).toBe(16);
+});
+
+test('SoRA: Adam’s step, then every gate towards zero by lr·λ, to zero at most; closed ranks leave the file', async () => {
+  const method = sora as unknown as Method;
+  const c = settingsOf(method, { rank: 4, gateSparsity: 3 });
+  const gates = [0.5, -0.02, 0.025, -0.7];
+  const p = { A: random(1, [5, 4]), B: random(2, [4, 3]), gate: tensor(gates, [4], 'f64') };
+  const g = { A: random(3, [5, 4]), B: random(4, [4, 3]), gate: tensor([1, -1, 1, 2], [4], 'f64') };
+  const { state } = run(method, c, { m: p }, { m: g });
+  // Adam's first step is lr against the gradient's sign, then 0.03 towards zero
+  const got = await numbers(state.unet.m!.p.gate as Tensor);
+  close(got, [0.5 - 0.01 - 0.03, 0, 0, -0.7 - 0.01 + 0.03], 1e-7);
+  expect([got[1], got[2]].map((x) => x === 0)).toEqual([true, true]);
+  const fields = { A: { shape: [2, 3], data: Float32Array.of(1, 2, 3, 4, 5, 6) }, B: { shape: [3, 2], data: Float32Array.of(1, 1, 2, 2, 3, 3) }, gate: { shape: [3], data: Float32Array.of(2, 0, 3) } }; // biome-ignore format: one line
+  const file = method.toFile({ rank: 3, fields }, [2, 2], settingsOf(method))!;
+  expect([file.rank, [...file.A], [...file.B]]).toEqual([2, [1, 3, 4, 6], [2, 2, 9, 9]]);
+  const closed = { ...fields, gate: { shape: [3], data: new Float32Array(3) } };
+  expect(method.toFile({ rank: 3, fields: closed }, [2, 2], settingsOf(method))).toBeUndefined();
 });
 
 test('rsLoRA: the change is s/√r·A·B', () => {
