@@ -22,6 +22,7 @@ import { openMetrics } from './run/metrics.ts';
 import { type PhaseClock, phaseClock } from './run/phases.ts';
 import { unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
+import { weightGradients } from './step/begin.ts';
 import { type TestedStep, testedStep } from './step/growth.ts';
 import { chosenOf, totalRankOf } from './step/ranks.ts';
 import { createSteps, type Frozen, hyperOf, type State } from './step/step.ts';
@@ -94,7 +95,14 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const validate = (state: State) => clock.time('validation', () => measure(state));
 
   // where the run stands
-  let now = standingOf(checkpoint, chosen, c.seed, places, backend);
+  const { begin } = chosen.method;
+  const looked = checkpoint || !begin ? [] : Array.from({ length: begin.batches(c) }, (_, i) => batches.training(i));
+  const parameters = { configs: pipeline.configs, checkpointBlocks: c.checkpointBlocks, backend };
+  const gradients =
+    looked.length === 0
+      ? undefined
+      : await clock.time('gradients of the start', () => weightGradients(parameters, places, frozen, looked.flat()));
+  let now = standingOf(checkpoint, chosen, c.seed, places, backend, gradients);
   const metrics = await openMetrics(run, now.progress.step, checkpoint?.info.metrics);
   const keep = keeper(run, c, chosen, places, base, origin, metrics, now.progress.step);
   const save = () => clock.time('checkpoints', () => keep.save(now));

@@ -149,6 +149,16 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   readonly memory: z.ZodType<M>;
 }
 
+/** A start that looks at ∂loss/∂W[d_out, d_in] of every place before the first step. */
+export interface Begin<P, C> {
+  /** batches that the gradient is the mean of: those of the first steps */
+  batches(c: C): number;
+  /** other ranks than those of the settings */
+  ranks?(g: PerModule<HostTensor>, ranks: Ranks, places: PerNetwork<Places>, c: C): Ranks;
+  /** another module than the fresh one; the model's output must still be the base's */
+  module?(g: HostTensor, fresh: P, rank: number, c: C): P;
+}
+
 /** Which update was just made, for `after`: tensors, so that one program serves every step. */
 export interface Made {
   /** 1-based, an f32 scalar */
@@ -208,6 +218,8 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   fields(place: Place, rank: number, c: C): Fields;
   /** the modules of one network at the start: the model's output must be the base's */
   init(places: Places, ranks: { readonly [path: string]: number }, key: HostKey, c: C): { readonly [path: string]: P };
+  /** how a run begins that looks at gradients first; absent: by `init` alone */
+  readonly begin?: Begin<P, C>;
   /** the layer that takes the frozen one's place */
   attach(module: AdaptedModule, p: P, c: C): object;
   /** the module as it is used where it is not trained (validation): without what was drawn for one step */

@@ -4,6 +4,7 @@ import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { foldKey, hostKey } from '../../selora/adapter.ts';
 import {
   type Fields,
+  type HostTensor,
   type Method,
   mapFields,
   momentFields,
@@ -13,7 +14,15 @@ import {
 import { methodOf } from '../../selora/methods/registry.ts';
 import { padAxis, padParams } from '../../selora/pad.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
-import { mapModules, mapNetworks, type PerNetwork, type Ranks, type Slot, type State } from './state.ts';
+import {
+  mapModules,
+  mapNetworks,
+  type PerModule,
+  type PerNetwork,
+  type Ranks,
+  type Slot,
+  type State,
+} from './state.ts';
 
 /** A fresh slot around a module's parameters, padded to a capacity: moments zero, every rank of age 0. */
 export function slotOf<P extends Params>(params: P, fields: Fields, capacity: number): Slot<P> {
@@ -83,15 +92,24 @@ export const capacityFor = (
 export const totalRankOf = (r: Ranks): number =>
   [...Object.values(r.unet), ...Object.values(r.text)].reduce((a, b) => a + b, 0);
 
-/** The state a run begins with. @throws RangeError naming the setting that does not fit these linears */
+/**
+ * The state a run begins with; `gradients` are those by the frozen weights, for methods whose start looks at them.
+ * @throws RangeError naming the setting that does not fit these linears
+ */
 export function startState<P extends Params, X, S, H>(
   { method, settings, initial, seed }: Chosen<P, X, S, H> & { readonly seed: number },
   linears: ModelPlaces,
   backend: Backend,
+  gradients?: PerModule<HostTensor>,
 ): { state: State<P>; ranks: Ranks } {
   const key = foldKey(hostKey(seed), 'adapters');
-  const ranks = startRanks({ method, settings, initial }, linears);
-  const fresh = mapNetworks((places, n) => method.init(places, ranks[n], foldKey(key, n), settings), linears);
+  const asked = startRanks({ method, settings, initial }, linears);
+  const ranks = (gradients && method.begin?.ranks?.(gradients, asked, linears, settings)) ?? asked;
+  const plain = mapNetworks((places, n) => method.init(places, ranks[n], foldKey(key, n), settings), linears);
+  const along = gradients && method.begin?.module;
+  const fresh = along
+    ? mapModules((p: P, path, n) => along(gradients[n][path]!, p, ranks[n][path]!, settings), plain)
+    : plain;
   const capacity = capacityFor(ranks, { method, settings });
   const fields = method.fields([1, 1], 1, settings);
   const state = mapModules((p: P, path, n) => {

@@ -1,12 +1,13 @@
 /** Where a run stands between two steps: at its beginning, or as a checkpoint left it. */
 import { z } from 'zod';
 import type { Backend } from '../../core/index.ts';
+import type { HostTensor } from '../../selora/methods/method.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import type { Checkpoint } from '../run/checkpoint.ts';
 import { bestFrom, type HostModules, ranksSchema, stateFrom } from '../run/tensors.ts';
 import { type Memories, memoriesSchema } from '../step/growth.ts';
 import { type Chosen, startState } from '../step/ranks.ts';
-import type { State } from '../step/state.ts';
+import type { PerModule, State } from '../step/state.ts';
 
 const stepNumber = z.int().min(0);
 const progressSchema = z.object({
@@ -40,9 +41,10 @@ export function standingOf(
   seed: number,
   linears: ModelPlaces,
   backend: Backend,
+  gradients?: PerModule<HostTensor>,
 ): Standing {
   if (!checkpoint) {
-    const { state, ranks } = startState({ ...chosen, seed }, linears, backend);
+    const { state, ranks } = startState({ ...chosen, seed }, linears, backend, gradients);
     const progress: Progress = { step: 0, ranks, memories: {}, best: null, baseline: null, seconds: 0 };
     return { state, memories: memoriesSchema(chosen.method).parse({}), progress, best: null };
   }
