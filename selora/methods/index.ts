@@ -2,6 +2,7 @@
 import { adalora } from './adalora.ts';
 import { dora } from './dora.ts';
 import { dylora } from './dylora.ts';
+import { fisherRanks } from './fisher-ranks.ts';
 import { full } from './full.ts';
 import { ia3 } from './ia3.ts';
 import { loha } from './loha.ts';
@@ -21,6 +22,7 @@ export const METHODS = [
   lora,
   rslora,
   loraPlus,
+  fisherRanks,
   adalora,
   dylora,
   sora,

@@ -1,0 +1,36 @@
+/** A budget of ranks dealt out by scores. */
+
+/**
+ * Whole numbers in proportion to the scores, each at least `least` and at most its own `most`, whose sum is the budget
+ * exactly: clamp(λ·score) with the λ that gives the budget; remainders go to the largest first, the earlier of equal ones before
+ * the later. A score of 0 gets more than the least only where all others are full.
+ * @throws RangeError where the bounds leave no room for the budget
+ * @example allocate([3, 1], 8, 1, [5, 8]) // [5, 3]
+ */
+export function allocate(scores: readonly number[], budget: number, least: number, most: readonly number[]): number[] {
+  const n = scores.length;
+  const room = most.reduce((a, b) => a + b, 0);
+  if (budget < n * least || budget > room)
+    throw new RangeError(`a budget of ${budget} ranks for ${n} modules, expected ${n * least} to ${room}`);
+  const bad = scores.findIndex((s) => !Number.isFinite(s) || s < 0);
+  if (bad >= 0) throw new RangeError(`the score of module ${bad + 1} is ${scores[bad]}`);
+  const largest = Math.max(...scores);
+  const weights = scores.map((s) => (largest === 0 ? 1 : Math.max(s / largest, 1e-12)));
+  const at = (logarithm: number) => weights.map((w, i) => Math.min(most[i]!, Math.max(least, Math.exp(logarithm) * w)));
+  let [low, high] = [-50, 50];
+  for (let k = 0; k < 100; k++) {
+    const middle = (low + high) / 2;
+    if (at(middle).reduce((a, b) => a + b, 0) < budget) low = middle;
+    else high = middle;
+  }
+  const exact = at(low);
+  const out = exact.map(Math.floor);
+  const missing = budget - out.reduce((a, b) => a + b, 0);
+  const order = exact
+    .map((x, i) => ({ i, rest: x - out[i]! }))
+    .filter(({ i }) => out[i]! < most[i]!)
+    // equal but for rounding: the earlier first
+    .sort((a, b) => (Math.abs(b.rest - a.rest) < 1e-9 ? a.i - b.i : b.rest - a.rest));
+  for (const { i } of order.slice(0, missing)) out[i]!++;
+  return out;
+}
