@@ -8,6 +8,7 @@ import { ia3 } from './ia3.ts';
 import { loha } from './loha.ts';
 import { lokr } from './lokr.ts';
 import { lora } from './lora.ts';
+import { loraGa } from './lora-ga.ts';
 import { loraPlus } from './lora-plus.ts';
 import { oft } from './oft.ts';
 import { rslora } from './rslora.ts';
@@ -23,6 +24,7 @@ export const METHODS = [
   rslora,
   loraPlus,
   fisherRanks,
+  loraGa,
   adalora,
   dylora,
   sora,
