@@ -83,7 +83,22 @@ const product = (m: number, k: number, n: number) =>
     return total;
   });
 const repeated = (from: readonly number[], n: number) => Array.from({ length: n }, (_, i) => from[i % 23]!);
-const big = [65537, 1e5, 730791, 910642624, 1e10, -730791, -1e10, 5e7, 2 ** 40, 3e20, 1e30, 3.4e38].map(Math.fround);
+const big = [
+  65537,
+  1e5,
+  730791,
+  910642624,
+  1e10,
+  -730791,
+  -1e10,
+  5e7,
+  2 ** 40,
+  3e20,
+  1e30,
+  3.4e38,
+  -(2 ** 40),
+  -3e20,
+].map(Math.fround);
 const small = [1e-45, 1e-40, 3e-39, 1.1754943508e-38, 0, -0, -1e-40].map(Math.fround);
 const outside = [3e9, -3e9, 1e20, -1e20, Number.NaN, Infinity, -Infinity, 2147483520, -2147483648, 1.9, -1.9, 4e9];
 const clamp = (x: number, low: number, high: number) =>
@@ -143,6 +158,9 @@ const edges: readonly Edge[] = [
   ['pow of i32', () => pow(i32([-3, 0, 2, 100000]), 3), [-27, 0, 8, Math.imul(Math.imul(100000, 100000), 100000)]],
   ['scatterAdd of i32', () => scatterAdd(i32([1, 2, 3, 4]), i32([1, -1, 1, 5]), 2), [0, 4]],
   ['gather of i32', () => gather(i32([7, 8]), i32([1, 2, -1, 0])), [8, 0, 0, 7]],
+  ['takeAlong of columns that are not there', () => takeAlong(x23, i32([3, -1, 1, 2], [2, 2]), 1), [0, 0, 5, 6]],
+  ['take of columns that are not there', () => take(x23, i32([3, -1]), 1), [0, 0, 0, 0]],
+  ['the first row of a result', () => slice(add(x23, 1), { axis: 0, stop: 1 }), [2, 3, 4]],
   ['cast to i32', () => cast(f(outside), 'i32'), outside.map((x) => clamp(x, -(2 ** 31), 2 ** 31 - 1))],
   ['cast to u32', () => cast(f(outside), 'u32'), outside.map((x) => clamp(x, 0, 2 ** 32 - 1))],
   ['cast to bool', () => cast(f([0, -0, Number.NaN, 1e-40, -2, Infinity]), 'bool'), [0, 0, 0, 1, 1, 1]],

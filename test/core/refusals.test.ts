@@ -135,6 +135,9 @@ describe('refused at the call, with op and rule', () => {
     ['slice axis 2', () => slice(x23, { axis: 2 }), /^slice: axes/],
     ['iota of axis 1', () => iota([3], 1), /^iota: axis 1/],
     // sizes
+    ['slice one too far', () => slice(x23, { axis: 1, stop: 4 }), /^slice: .* lies outside the operand/],
+    ['dot of lengths that differ', () => dot(ones([1, 1, 3]), ones([1, 2, 1])), /^dot: needs equal k: 3 ≠ 2/],
+    ['conv of channels that do not fit', () => conv(ones([1, 2, 2, 3]), ones([1, 1, 2, 1]), S), /^conv: needs c = 1·/],
     ['slice from ½', () => slice(x23, { axis: 0, start: 0.5 }), /^slice: start must be whole/],
     ['slice by steps of ½', () => slice(x23, { axis: 0, step: 0.5 }), /^slice: step must be whole/],
     ['slice by steps of 0', () => slice(x23, { axis: 0, step: 0 }), /^slice: step/],

@@ -7,7 +7,7 @@ export const onWebgpu: readonly Fault[] = [
     'backends/webgpu/math.ts',
     [
       "'1.6666665459e-1', '5.0000001201e-1')} * (r * r)",
-      "'1.66666e-1', '5.0000001201e-1')} * (r * r)",
+      "'1.666e-1', '5.0000001201e-1')} * (r * r)",
       'exp: a coefficient',
       named('webgpu/elementwise', 'one variable'),
     ],

@@ -43,7 +43,7 @@ const batching = [
       'inside(ids, x.shape[at]!, broadcastTo(flat, ids.shape))',
       'broadcastTo(flat, ids.shape)',
       'takeAlong: ids outside reach other rows',
-      edges('cpu', 'takeAlong'),
+      edges('cpu', 'takeAlong of columns'),
     ],
     [
       "less(cast(ids, 'u32'), rows)",
@@ -253,11 +253,10 @@ const compilation = [
       named('lower', '^(layouts|blocks|donated|clusters)'),
     ],
     [
-      '      copies.clear();\n      buffer = copy(o, head(t));',
+      '      copies.clear();\n      buffer = copy(o, head(t));\n      copies.clear();',
       '      buffer = copy(o, head(t));',
       'two results share a copy',
-      named('lower', '^(layouts|blocks|donated|clusters)'),
-      named('compile'),
+      named('compile', 'a result shares no storage'),
     ],
   ),
   ...faultsOf(
