@@ -59,8 +59,14 @@ export type TextEncoder<T = Tensor> = {
   };
 };
 
-/** Names, shapes and CLIP's own starting values (transformers `CLIPPreTrainedModel._init_weights`). */
-export function textEncoderSpec(c: TextEncoderConfig): TextEncoder<Param> {
+/** What both towers' layers are made of. */
+export type ClipSizes = Pick<
+  TextEncoderConfig,
+  'hidden_size' | 'intermediate_size' | 'num_hidden_layers' | 'num_attention_heads' | 'hidden_act' | 'layer_norm_eps'
+>;
+
+/** Names and shapes of a tower's layers. */
+export function clipLayersSpec(c: ClipSizes): readonly ClipLayer<Param>[] {
   const d = c.hidden_size;
   const linearOf = (inputs: number, outputs: number, std: number) =>
     linearSpec(inputs, outputs, { init: gaussian(std), biasInit: constant(0) });
@@ -77,13 +83,19 @@ export function textEncoderSpec(c: TextEncoderConfig): TextEncoder<Param> {
     mlp: { fc1: linearOf(d, c.intermediate_size, (2 * d) ** -0.5), fc2: linearOf(c.intermediate_size, d, branch) },
     layer_norm2: normSpec(d),
   });
+  return Array.from({ length: c.num_hidden_layers }, layer);
+}
+
+/** Names, shapes and CLIP's own starting values (transformers `CLIPPreTrainedModel._init_weights`). */
+export function textEncoderSpec(c: TextEncoderConfig): TextEncoder<Param> {
+  const d = c.hidden_size;
   return {
     text_model: {
       embeddings: {
         token_embedding: embeddingSpec(c.vocab_size, d, 0.02),
         position_embedding: embeddingSpec(c.max_position_embeddings, d, 0.02),
       },
-      encoder: { layers: Array.from({ length: c.num_hidden_layers }, layer) },
+      encoder: { layers: clipLayersSpec(c) },
       final_layer_norm: normSpec(d),
     },
   };
@@ -113,7 +125,7 @@ export function textEncoder(p: TextEncoder, config: TextEncoderConfig, ids: Tens
   let h = add(embedding(embeddings.token_embedding, ids), positions);
   const hiddenStates = [h];
   for (const layer of encoder.layers) {
-    h = clipLayer(layer, config, h);
+    h = clipLayer(layer, config, h, true);
     hiddenStates.push(h);
   }
   const lastHiddenState = layerNorm(final_layer_norm, h, config.layer_norm_eps);
@@ -146,12 +158,12 @@ export function textContext(p: TextEncoder, config: TextEncoderConfig, ids: Tens
   );
 }
 
-/** x[n, t, d] → [n, t, d]: causal self-attention and MLP, each after a norm, each added. */
-function clipLayer(p: ClipLayer, c: TextEncoderConfig, x: Tensor): Tensor {
+/** x[n, t, d] → [n, t, d]: self-attention (causal for texts) and MLP, each after a norm, each added. */
+export function clipLayer(p: ClipLayer, c: ClipSizes, x: Tensor, causal: boolean): Tensor {
   const { q_proj, k_proj, v_proj, out_proj } = p.self_attn;
   const y = layerNorm(p.layer_norm1, x, c.layer_norm_eps);
   const heads = c.num_attention_heads;
-  const mixed = attention(linear(q_proj, y), linear(k_proj, y), linear(v_proj, y), { heads, causal: true });
+  const mixed = attention(linear(q_proj, y), linear(k_proj, y), linear(v_proj, y), { heads, causal });
   const h = add(x, linear(out_proj, mixed));
   const activation = c.hidden_act === 'quick_gelu' ? quickGelu : gelu;
   const z = linear(p.mlp.fc1, layerNorm(p.layer_norm2, h, c.layer_norm_eps));

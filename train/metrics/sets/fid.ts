@@ -33,7 +33,7 @@ export const fid: SetMetric = {
               `FID of ${a.dims} features from ${least} pictures: a covariance of ${a.dims} dimensions needs more than ${a.dims} of them. The number is mostly bias; compare it with nothing but sets of the same sizes.`,
             ]
           : []),
-        'FID falls with the number of pictures alone: only numbers from as many pictures can be compared.',
+        'FID falls with the number of pictures alone: only numbers from as many pictures can be compared, and halves of the real ones have half as many.',
       ],
     };
   },
