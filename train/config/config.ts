@@ -74,6 +74,10 @@ const fields = settings({
     group: 'Data',
     help: "pixels: shortest side, then centre crop (default: the base's own)",
   }),
+  buckets: setting(z.boolean().default(false), {
+    group: 'Data',
+    help: 'pictures keep their proportions: each is cropped to the nearest of a few sizes with about as many pixels, and a batch is of one size',
+  }),
   split: setting(z.string().default('80/10/10'), {
     group: 'Data',
     value: 'a/b/c',

@@ -33,6 +33,32 @@ function shifted(noise: Float32Array, z: Float32Array, normal: Float32Array, c: 
   return noise.map((_, i) => moved[(i % channels) * area + Math.floor(i / channels)]!);
 }
 
+const sizeKey = ({ latent }: Encoded): string => `${latent}`;
+
+/**
+ * Batches of one size each: every epoch each bucket is shuffled and cut into batches, the last one filled up from the
+ * bucket's start, and the batches of all are shuffled.
+ */
+function bucketOrder(c: RunConfig, pairs: readonly Encoded[]): (step: number) => readonly Encoded[] {
+  const groups = [...new Set(pairs.map(sizeKey))].sort().map((size) => pairs.filter((pair) => sizeKey(pair) === size));
+  const perEpoch = groups.reduce((sum, group) => sum + Math.ceil(group.length / c.batch), 0);
+  let known: { readonly epoch: number; readonly batches: readonly (readonly Encoded[])[] } | undefined;
+  return (step) => {
+    const epoch = Math.floor(step / perEpoch);
+    if (known?.epoch !== epoch) {
+      const random = randomOf(subkey(subkey(seedKey(c.seed), 'buckets'), epoch));
+      const batches = groups.flatMap((group) => {
+        const mixed = random.shuffle(group);
+        return Array.from({ length: Math.ceil(mixed.length / c.batch) }, (_, k) =>
+          Array.from({ length: c.batch }, (_, b) => mixed[(k * c.batch + b) % mixed.length]!),
+        );
+      });
+      known = { epoch, batches: random.shuffle(batches) };
+    }
+    return known.batches[step % perEpoch]!;
+  };
+}
+
 export function batchSource(
   c: RunConfig,
   schedule: Schedule,
@@ -42,8 +68,7 @@ export function batchSource(
   steps: number,
   contexts?: Contexts,
 ): BatchSource {
-  const [h, w, ch] = latent;
-  const each = h * w * ch;
+  const ch = latent[2];
   const prediction = schedule.config.prediction_type;
   const weights = lossWeights(
     {
@@ -69,6 +94,22 @@ export function batchSource(
     }
     return o;
   };
+  const buckets = pairs.some(({ latent }) => latent !== undefined) ? bucketOrder(c, pairs) : undefined;
+  /** the pair of place b in a step */
+  const pairOf = (step: number, b: number): Encoded => {
+    if (buckets) return buckets(step)[b]!;
+    const at = step * c.batch + b;
+    return pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
+  };
+  /** pairs of a batch that only scores see: any, or any of the first one's size */
+  const scored = (key: SeedKey): ((b: number) => Encoded) => {
+    const drawn = (b: number, from: readonly Encoded[]) =>
+      from[randomOf(subkey(subkey(key, b), 'pair')).int(from.length)]!;
+    if (!buckets) return (b) => drawn(b, pairs);
+    const size = sizeKey(drawn(0, pairs));
+    const same = pairs.filter((pair) => sizeKey(pair) === size);
+    return (b) => drawn(b, same);
+  };
   /** share of timesteps drawn from the top tenth */
   const highShare = (step: number): number =>
     c.timesteps === 'uniform' ? 0 : c.timesteps === 'high' ? 0.6 : step < steps * 0.6 ? 0.6 : 0.2;
@@ -84,6 +125,9 @@ export function batchSource(
     }[],
   ): Batch => {
     const n = items.length;
+    // a batch is of one size
+    const [h, w] = items[0]!.pair.latent ?? latent;
+    const each = h * w * ch;
     const [z, noise] = [new Float32Array(n * each), new Float32Array(n * each)];
     const [t, weight] = [new Float32Array(n), new Float32Array(n)];
     for (const [i, item] of items.entries()) {
@@ -137,24 +181,11 @@ export function batchSource(
   const stratified = c.fiTimesteps === 'stratified';
   return {
     training: (step, testing = false) =>
-      drawBatch(
-        step,
-        subkey(subkey(root, 'step'), step),
-        (b) => {
-          const at = step * c.batch + b;
-          return pairs[order(Math.floor(at / pairs.length))[at % pairs.length]!]!;
-        },
-        testing && stratified,
-      ),
+      drawBatch(step, subkey(subkey(root, 'step'), step), (b) => pairOf(step, b), testing && stratified),
     extra: (step) =>
       Array.from({ length: c.fiBatches - 1 }, (_, k) => {
         const key = subkey(subkey(subkey(root, 'scores'), step), k);
-        return drawBatch(
-          step,
-          key,
-          (b) => pairs[randomOf(subkey(subkey(key, b), 'pair')).int(pairs.length)]!,
-          stratified,
-        );
+        return drawBatch(step, key, scored(key), stratified);
       }).flat(),
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>
@@ -167,7 +198,9 @@ export function batchSource(
           sample: false,
         })),
       );
-      const size = Math.min(VALIDATION_BATCH, items.length);
+      // of several sizes: a picture at a time, so that a batch is of one
+      const mixed = set.some(({ latent }) => latent !== undefined);
+      const size = Math.min(mixed ? VALIDATION_GRID.length : VALIDATION_BATCH, items.length);
       const out: Batch[] = [];
       for (let from = 0; from < items.length; from += size) out.push(make(items.slice(from, from + size)));
       return out;

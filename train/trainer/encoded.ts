@@ -43,5 +43,16 @@ export async function encodeData(
     io,
     `${source}: ${train.length} training, ${validation.length} validation, ${test.length} test pairs; ${cut} training captions cut at ${capacityOf(tokenizer.config, c.captionChunks)} ids`,
   );
+  if (c.buckets) print(io, `sizes of training pictures: ${sizesOf(train, side)}`);
   return encoded;
+}
+
+/** `96x160 12, 128x128 80`: how many pictures of each size. */
+function sizesOf(pairs: readonly RunPair[], side: number): string {
+  const counts = new Map<string, number>();
+  for (const { sized } of pairs) {
+    const { width, height } = sized ?? { width: side, height: side };
+    counts.set(`${width}x${height}`, (counts.get(`${width}x${height}`) ?? 0) + 1);
+  }
+  return [...counts].map(([size, n]) => `${size} ${n}`).join(', ');
 }

@@ -1,11 +1,13 @@
 /** The pairs of a run: the built-in phantoms or a folder, split by patient. */
 import path from 'node:path';
 import type { RunConfig } from '../config/config.ts';
+import { bucketFor, bucketsOf, type Size } from '../data/buckets.ts';
 import { type CheckedRecord, loadDataset, pictureOf, usedBits } from '../data/dataset.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/image-write.ts';
 import { trainingPixels } from '../data/pictures/images.ts';
+import type { CropSize } from '../data/pictures/resample.ts';
 import {
   acrossFolders,
   dataHash,
@@ -40,8 +42,8 @@ export interface FoundData {
   readonly pairs: Readonly<Record<SplitName, number>>;
   /** for split.json; the built-in pairs need none */
   readonly split?: SplitFile;
-  /** the pairs with pictures of so many pixels along a side */
-  readonly at: (side: number) => RunData;
+  /** the pairs with pictures of so many pixels along a side; sides of buckets are multiples of a number */
+  readonly at: (side: number, multiple?: number) => RunData;
 }
 
 /** The built-in pairs: reports outside training use wordings that training never sees. */
@@ -102,18 +104,24 @@ async function folderOf(c: RunConfig): Promise<FoundData> {
   const turned = set.records.filter(({ picture }) => picture.turned).length;
   const duplicates = duplicatePictures(set.records);
   const shared = acrossFolders(duplicates);
-  const pair = (r: CheckedRecord, side: number): RunPair => ({
-    id: r.id,
-    text: r.text,
-    pixels: async () => trainingPixels(await pictureOf(r), side, c.stretch && bits ? { bits } : {}),
-  });
+  const pixels = (r: CheckedRecord, size: CropSize) => async () =>
+    trainingPixels(await pictureOf(r), size, c.stretch && bits ? { bits } : {});
+  const pair = (r: CheckedRecord, side: number, sizes: readonly Size[]): RunPair => {
+    const size = c.buckets ? bucketFor(sizes, r.picture) : undefined;
+    return {
+      id: r.id,
+      text: r.text,
+      pixels: pixels(r, side),
+      ...(size === undefined ? {} : { sized: { ...size, pixels: pixels(r, size) } }),
+    };
+  };
   return {
     hash,
     pairs: eachSplit((name) => parts[name].length),
     split: describeSplit(parts, ratios, c.seed),
-    at: (side) => ({
+    at: (side, multiple = 8) => ({
       source: `${set.layout} in ${path.basename(c.data)}`,
-      ...eachSplit((name) => parts[name].map((r) => pair(r, side))),
+      ...eachSplit((name) => parts[name].map((r) => pair(r, side, bucketsOf(side, multiple)))),
       hash,
       patients: eachSplit((name) => new Set(parts[name].map((r) => r.patient ?? r.id)).size),
       duplicates: duplicates.length,

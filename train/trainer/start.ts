@@ -18,6 +18,7 @@ import { writeSplit } from '../data/split.ts';
 import { refuseUnfit, settleRun } from '../estimate/index.ts';
 import { openBaseAt } from '../model/model.ts';
 import { placeOfBase } from '../model/paths.ts';
+import { vaeFactor } from '../model/programs.ts';
 import { sideOf } from '../model/targets.ts';
 import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
 import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
@@ -143,7 +144,7 @@ const madeFrom = async (config: RunConfig, found: FoundData, base: Base, clock: 
     config,
     base,
     side,
-    data: clock.sync('read data', () => found.at(side)),
+    data: clock.sync('read data', () => found.at(side, vaeFactor(base.configs.vae))),
     steps: lengthOf(config, found.pairs.train),
     origin: await originOf(found.hash, base),
   };

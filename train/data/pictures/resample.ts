@@ -253,38 +253,51 @@ function croppedTaps(from: number, to: number, side: number, filter: Exclude<Fil
     : antialiasedTaps(from, to, KERNELS[filter], start, side);
 }
 
+/** Width and height of what is cut out; a number for a square. */
+export type CropSize = number | { readonly width: number; readonly height: number };
+
+/** Size at which a picture covers width × height with one side exactly; the other is truncated. */
+function covering(image: Pixels<Buffer>, size: CropSize): { width: number; height: number } {
+  if (typeof size === 'number') return shortestSide(image.width, image.height, size);
+  const { width, height } = size;
+  return image.width * height <= width * image.height
+    ? { width, height: Math.max(height, Math.trunc((width * image.height) / image.width)) }
+    : { width: Math.max(width, Math.trunc((height * image.width) / image.height)), height };
+}
+
 function cropped<Data extends Buffer>(
   image: Pixels<Data>,
-  side: number,
+  size: CropSize,
   filter: Exclude<Filter, 'nearest'>,
   make: (length: number) => Data,
   arithmetic: Arithmetic,
 ): Pixels<Data> {
-  checkSize(side, side);
-  const { width, height } = shortestSide(image.width, image.height, side);
-  const across = croppedTaps(image.width, width, side, filter);
-  const down = croppedTaps(image.height, height, side, filter);
-  return separable(image, across, down, make, arithmetic);
+  const [across, down] = typeof size === 'number' ? [size, size] : [size.width, size.height];
+  checkSize(across, down);
+  const { width, height } = covering(image, size);
+  const columns = croppedTaps(image.width, width, across, filter);
+  const rows = croppedTaps(image.height, height, down, filter);
+  return separable(image, columns, rows, make, arithmetic);
 }
 
 /**
- * Shortest side to `side`, then the middle side × side part: `centreCrop(resize8(…))` to the bit, without ever making
+ * Shortest side to the size, then the middle part of it: `centreCrop(resize8(…))` to the bit, without ever making
  * the pixels that are cut off (a strip of 1 × 50,000 pixels would become gigabytes).
  * @example resizeAndCrop8(film, 224) // [224, 224, channels]
  */
 export function resizeAndCrop8(
   image: Pixels<Uint8Array>,
-  side: number,
+  size: CropSize,
   filter: Exclude<Filter, 'nearest'> = 'bilinear',
 ): Pixels<Uint8Array> {
-  return cropped(image, side, filter, (n) => new Uint8Array(n), EIGHT_BIT);
+  return cropped(image, size, filter, (n) => new Uint8Array(n), EIGHT_BIT);
 }
 
 /** As `resizeAndCrop8` for real numbers, neither rounded nor clipped. */
 export function resizeAndCropFloat(
   image: Pixels<Float32Array>,
-  side: number,
+  size: CropSize,
   filter: Exclude<Filter, 'nearest'> = 'bilinear',
 ): Pixels<Float32Array> {
-  return cropped(image, side, filter, (n) => new Float32Array(n), REAL);
+  return cropped(image, size, filter, (n) => new Float32Array(n), REAL);
 }
