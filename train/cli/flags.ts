@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { z } from 'zod';
 import { configSchema, type RunConfig } from '../config/config.ts';
 import { PRESET_NAMES, runPresets } from '../config/presets.ts';
-import { resolveConfig } from '../config/resolve.ts';
+import { type Given, resolveConfig } from '../config/resolve.ts';
 import { type About, aboutOf, defaultOf, GROUPS, kindOf, optionOf } from '../config/setting.ts';
 import { startSchema } from '../config/start.ts';
 import { command, type Io } from './command.ts';
@@ -82,13 +82,20 @@ function typed(key: keyof RunConfig, value: unknown): readonly string[] {
     if (value === isNegated(field)) return [];
     return [value ? option : option.replace('--', '--no-')];
   }
-  return [option, ...(Array.isArray(value) ? value : [value]).map((v) => quoted(String(v)))];
+  return [option, ...(Array.isArray(value) ? value : [value]).map(String)];
 }
+/** Settings as arguments of a process. @example argumentsOf({ method: 'lora', rank: 4 }) // ['--method', 'lora', '--rank', '4'] */
+export const argumentsOf = (given: Given): readonly string[] =>
+  Object.entries(given).flatMap(([key, value]) =>
+    value === null || value === undefined ? [] : typed(key as keyof RunConfig, value),
+  );
 
 /** `phantoms  --steps 2000 --lr 0.003 …`, one line per preset. */
 const presetLines = (): readonly string[] =>
   PRESET_NAMES.map((name) => {
-    const words = Object.entries(runPresets[name]).flatMap(([key, value]) => typed(key as keyof RunConfig, value));
+    const words = Object.entries(runPresets[name]).flatMap(([key, value]) =>
+      typed(key as keyof RunConfig, value).map(quoted),
+    );
     return `  ${name.padEnd(13)} ${words.join(' ')}`;
   });
 
@@ -121,5 +128,5 @@ export function commandOf(c: RunConfig): string {
     if (JSON.stringify(value) === JSON.stringify(plain[key])) return [];
     return typed(key, value);
   });
-  return ['npm run train', ...(words.length > 0 ? ['--', ...words] : [])].join(' ');
+  return ['npm run train', ...(words.length > 0 ? ['--', ...words.map(quoted)] : [])].join(' ');
 }

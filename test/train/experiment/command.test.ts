@@ -1,0 +1,212 @@
+/** `npm run experiment` as a person types it: the file, the runs, what is stopped, what is missing, what a cluster gets. */
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
+import { parse } from 'yaml';
+import { Interrupted } from '../../../train/cli/command.ts';
+import { argumentsOf } from '../../../train/cli/flags.ts';
+import { parseExperiment } from '../../../train/experiment/config.ts';
+import type { Start } from '../../../train/experiment/launch.ts';
+import { experiment } from '../../../train/experiment.ts';
+import { main as train } from '../../../train/train.ts';
+import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { scratch } from '../../support/data-fixtures.ts';
+import { longTest } from '../../support/long.ts';
+
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
+
+const base = join(scratch, 'base');
+const at = (name: string) => join(scratch, name);
+const out = at('out');
+const config = at('two.yaml');
+const text = `
+name: two
+settings: { base: ${JSON.stringify(base)}, pairs: 20, batch: 2, steps: 3, backend: wasm, threads: 1, samples: 1, sampleSteps: 1, obedience: 0, validation-pairs: 2 }
+methods:
+  - { name: LoRA r=2, settings: { method: lora, rank: 2 } }
+  - { name: SeLoRA, settings: { --test-every: 2, lambda: 1 } }
+seeds: [1, 2]
+`;
+const template = at('template');
+beforeAll(async () => {
+  await writeCalmBase(base);
+  writeFileSync(config, text);
+  const [arm] = parseExperiment(text).arms;
+  expect((await runCommand(train, [...argumentsOf(arm!.given), '--out', template])).code).toBe(0);
+});
+
+/** what the trainer was started with */
+const started: (readonly string[])[] = [];
+/** the trainer in this process */
+const inProcess: Start = async (args) => {
+  started.push(args);
+  return (await runCommand(train, args)).code;
+};
+/** in its place a finished run of one method, under the seed that was asked for: what is tested is who starts what, and when */
+const copying: Start = async (args) => {
+  started.push(args);
+  const [folder, seed] = ['--out', '--seed'].map((option) => args[args.indexOf(option) + 1]!);
+  cpSync(template, folder!, { recursive: true });
+  const file = join(folder!, 'config.json');
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), seed: Number(seed) }));
+  return 0;
+};
+const command = (start: Start, ...args: readonly string[]) =>
+  runCommand((given, io) => experiment(given, io, start), ['--config', config, '--out', out, ...args]);
+const csv = () =>
+  readFileSync(join(out, 'runs.csv'), 'utf8')
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split(','));
+
+describe('an experiment of two methods and two seeds', () => {
+  test('--dry-run lists the runs with their commands and makes nothing', async () => {
+    const { code, stdout } = await command(copying, '--dry-run');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^2 methods × 2 seeds: 4 runs under /);
+    expect(stdout).toMatch(/0: LoRA r=2, seed 1, not begun: npm run train -- .*--method lora .*--rank 2 .*/);
+    expect(stdout).toMatch(/3: SeLoRA, seed 2, not begun: npm run train -- .*--test-every 2/);
+    expect(existsSync(out)).toBe(false);
+  });
+  test('a run that fails is named, the others are made; the report says what is missing', async () => {
+    const failing: Start = async (args, log, signal) =>
+      args.includes('lora') && args[args.indexOf('--seed') + 1] === '2' ? 1 : copying(args, log, signal);
+    const { code, stdout, stderr } = await command(failing);
+    expect(code).toBe(1);
+    expect(stderr).toBe('1 run did not finish; the same command goes on with them\n');
+    expect(stdout).toMatch(/ {2}ended with 1; its words are in .*logs.lora-r-2-seed-2\.log\n/);
+    expect(stdout).toMatch(/missing: LoRA r=2, seed 2: not begun\n/);
+    expect(csv().map((row) => row.slice(0, 3))).toEqual([
+      ['LoRA r=2', '1', 'done'],
+      ['SeLoRA', '1', 'done'],
+      ['LoRA r=2', '2', 'not begun'],
+      ['SeLoRA', '2', 'done'],
+    ]);
+    const page = readFileSync(join(out, 'report.html'), 'utf8');
+    expect(page).toContain('3 of 4 runs finished');
+    expect(page).toContain('LoRA r=2, seed 2: not begun');
+  });
+  test('the same command makes only what is missing, and ends with the tables of one that never failed', async () => {
+    const others = csv().filter((row) => row[2] === 'done');
+    started.length = 0;
+    const { code, stderr } = await command(copying);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(started).toHaveLength(1);
+    expect(started[0]).toContain('--seed');
+    const rows = csv();
+    expect(rows.map((row) => row[2])).toEqual(['done', 'done', 'done', 'done']);
+    for (const row of others) expect(rows).toContainEqual(row);
+    const page = readFileSync(join(out, 'report.html'), 'utf8');
+    for (const part of [
+      'Mean ± standard deviation',
+      'paired by seed',
+      'How they learned',
+      'Where the ranks went',
+      'Where the time',
+    ])
+      expect(page, part).toContain(part);
+    expect(page.match(/data:image\/png/g)!.length).toBeGreaterThan(3);
+    expect(page).not.toMatch(/(src|href)="(https?:|\/)/);
+    started.length = 0;
+    expect((await command(copying)).code).toBe(0);
+    expect(started).toEqual([]);
+  });
+  longTest('a run that was stopped goes on, to the numbers it would have had', async () => {
+    const folder = join(out, 'runs', 'selora-seed-1');
+    rmSync(folder, { recursive: true });
+    expect((await command(inProcess)).code).toBe(0);
+    const want = csv().find((row) => row[0] === 'SeLoRA' && row[1] === '1')!;
+    rmSync(folder, { recursive: true });
+    const stopping: Start = async (args) => {
+      const stop = setInterval(() => {
+        const file = join(folder, 'metrics.jsonl');
+        if (!existsSync(file) || !readFileSync(file, 'utf8').includes('\n')) return;
+        clearInterval(stop);
+        process.emit('SIGINT', 'SIGINT');
+      }, 1);
+      const { code } = await runCommand(train, args);
+      clearInterval(stop);
+      process.exitCode = 0;
+      return code;
+    };
+    const first = await command(stopping);
+    expect(first.stdout).toMatch(/missing: SeLoRA, seed 1: at step [12]\n/);
+    started.length = 0;
+    expect((await command(inProcess)).code).toBe(0);
+    expect(started).toEqual([['--resume', folder]]);
+    const [got] = csv().filter((row) => row[0] === 'SeLoRA' && row[1] === '1');
+    // all but seconds and memory
+    expect(got!.slice(0, -3)).toEqual(want.slice(0, -3));
+  });
+  test('Ctrl-C stops after the run, with nothing half written', async () => {
+    const aborted = new AbortController();
+    rmSync(join(out, 'runs', 'lora-r-2-seed-1'), { recursive: true });
+    const start: Start = async () => {
+      aborted.abort(new Interrupted('stopped by Ctrl-C'));
+      return 130;
+    };
+    const args = ['--config', config, '--out', out];
+    const stopped = await runCommand((given, io) => experiment(given, io, start), args, aborted.signal);
+    expect([stopped.code, stopped.stderr]).toEqual([130, 'stopped by Ctrl-C\n']);
+  });
+  test('a cluster gets an array of the same runs', async () => {
+    const slurm = await command(copying, '--launcher', 'slurm');
+    expect(slurm.code).toBe(0);
+    const script = readFileSync(join(out, 'array.sbatch'), 'utf8');
+    expect(script).toMatch(/^#!\/bin\/bash\n/);
+    expect(script).toContain('#SBATCH --array=0-3\n');
+    expect(script).toMatch(
+      /exec npm run --silent experiment -- --config \S+two\.yaml --out \S+ --run "\$SLURM_ARRAY_TASK_ID"\n$/,
+    );
+    await command(copying, '--launcher', 'kubernetes');
+    const job = parse(readFileSync(join(out, 'job.yaml'), 'utf8'));
+    expect(job).toMatchObject({ kind: 'Job', spec: { completionMode: 'Indexed', completions: 4 } });
+    expect(job.spec.template.spec.containers[0].command.slice(-2)).toEqual(['--run', '$(JOB_COMPLETION_INDEX)']);
+  });
+  test('one run of the list alone, as a cluster starts it', async () => {
+    started.length = 0;
+    expect((await command(copying, '--run', '0')).code).toBe(0);
+    expect(started).toHaveLength(1);
+    expect((await command(copying, '--run', '4')).stderr).toBe('--run 4: the experiment has runs 0 to 3\n');
+  });
+});
+
+describe('a file that is wrong', () => {
+  const one = (more: string) => `name: a\nmethods: [{ name: m }]\nseeds: [1]\n${more}`;
+  test.each([
+    ['no file at all', '', /^the file: /],
+    ['no YAML', 'name: [', /^line \d+: /],
+    ['a key there is not', one('colour: red'), /Unrecognized key/],
+    [
+      'a setting there is not',
+      one('settings: { rnak: 3 }'),
+      /^settings\.rnak: no setting of npm run train has this name$/,
+    ],
+    ['a setting of each run', one('settings: { seed: 3 }'), /^settings\.seed: the experiment gives it to each run$/],
+    ['a value it cannot have', one('settings: { rank: -1 }'), /^methods\.0 \(m\): --rank: is -1, expected at least 0$/],
+    ['a method twice', 'name: a\nmethods: [{ name: m x }, { name: m-x }]\nseeds: [1]', /^methods: m-x stands twice$/],
+    ['a seed twice', 'name: a\nmethods: [{ name: m }]\nseeds: [1, 1]', /^seeds: 1 stands twice$/],
+    ['a rival that is none', one('against: n'), /^against: there is no method n$/],
+    ['a name that is a path', 'name: ../a\nmethods: [{ name: m }]\nseeds: [1]', /^name: expected letters/],
+    ['a key twice', one('name: b'), /^line \d+: Map keys must be unique/],
+    ['a billion laughs', `a: &a [x,x,x]\nb: &b [${'*a,'.repeat(60)}]\nc: [${'*b,'.repeat(60)}]`, /./],
+  ])('%s', (_name, text, line) => {
+    expect(() => parseExperiment(text)).toThrow(line);
+  });
+  test('is named in one line', async () => {
+    writeFileSync(at('bad.yaml'), one('settings: { rnak: 3 }'));
+    const { code, stderr } = await runCommand(
+      (args, io) => experiment(args, io, inProcess),
+      ['--config', at('bad.yaml')],
+    );
+    expect([code, stderr]).toEqual([
+      1,
+      `${at('bad.yaml')}: experiment: settings.rnak: no setting of npm run train has this name\n`,
+    ]);
+  });
+  test('the experiments that ship are right', () => {
+    for (const file of ['quick'])
+      expect(parseExperiment(readFileSync(`train/experiment/${file}.yaml`, 'utf8')).arms.length).toBeGreaterThan(1);
+  });
+});

@@ -1,0 +1,142 @@
+/** Means, paired differences and what may be said of them, against closed forms, tables of Student's t and simulation. */
+import { describe, expect, test } from 'vitest';
+import {
+  compare,
+  conclude,
+  conclusions,
+  differenceOf,
+  type Row,
+  rankAgreement,
+  summaryOf,
+} from '../../../train/experiment/compare.ts';
+import { type Experiment, parseExperiment, runsOf } from '../../../train/experiment/config.ts';
+import type { Measure } from '../../../train/experiment/measures.ts';
+import type { State } from '../../../train/experiment/state.ts';
+import { comparisonCsv, latex, markdown, runsCsv, tablesOf } from '../../../train/experiment/tables.ts';
+import { parseRecord, type RunRecord } from '../../../train/run/record.ts';
+import { rng } from '../../support/gradcheck.ts';
+
+const e: Experiment = parseExperiment(`
+name: two
+settings: { steps: 4 }
+methods:
+  - { name: LoRA, settings: { method: lora, rank: 4 } }
+  - { name: grown, settings: { testEvery: 2 } }
+seeds: [1, 2, 3]
+`);
+const run = (losses: readonly number[], ranks: readonly number[] = [1, 2, 3, 4]): RunRecord =>
+  parseRecord({
+    name: 'r',
+    validations: losses.map((loss, i) => ({ step: i + 1, loss, shuffled: loss + 0.5 })),
+    modules: ranks.map((rank, i) => ({ path: `unet.mid.${i}.to_q`, rank, dIn: 4, dOut: 4 })),
+  });
+/** finished runs with these final losses: LoRA's by seed, then the other's */
+const states = (lora: readonly (number | undefined)[], grown: readonly (number | undefined)[]): State[] =>
+  runsOf(e, 'x').map((r) => {
+    const loss = (r.arm.name === 'LoRA' ? lora : grown)[r.seed - 1];
+    return loss === undefined ? { run: r, state: 'not begun' } : { run: r, state: 'done', record: run([1, loss]) };
+  });
+const loss: Measure = { id: 'loss', label: 'validation loss', better: 'lower', of: (r) => r.validations.at(-1)!.loss };
+
+describe('numbers', () => {
+  test('mean and standard deviation of seeds, none of a single one', () => {
+    expect(summaryOf([1, 2, 4])).toEqual({ n: 3, mean: 7 / 3, sd: expect.closeTo(Math.sqrt(7 / 3), 12) });
+    expect(summaryOf([5])).toEqual({ n: 1, mean: 5 });
+    expect(summaryOf([])).toBeUndefined();
+  });
+  test('differences are paired by seed; the interval is that of Student', () => {
+    const a = new Map([[1, 0.5], [2, 0.7], [3, 0.9], [9, 100]]); // biome-ignore format: one line
+    const b = new Map([[1, 0.4], [2, 0.4], [3, 0.4], [8, -100]]); // biome-ignore format: one line
+    const d = differenceOf(a, b)!;
+    expect(d.n).toBe(3);
+    expect(d.mean).toBeCloseTo(0.3, 12);
+    // t of 2 degrees at .975: 4.302653 in every table
+    const half = (4.302653 * 0.2) / Math.sqrt(3);
+    expect(d.interval![0]).toBeCloseTo(0.3 - half, 4);
+    expect(d.interval![1]).toBeCloseTo(0.3 + half, 4);
+    expect(differenceOf(new Map([[1, 2]]), new Map([[1, 1]]))).toEqual({ n: 1, mean: 1 });
+    expect(differenceOf(new Map([[1, 2]]), new Map([[2, 1]]))).toBeUndefined();
+  });
+  test('an interval holds the true difference in 93% of 500 simulations or more, for 3, 5 and 10 seeds', () => {
+    const random = rng(11);
+    const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+    for (const n of [3, 5, 10]) {
+      let covered = 0;
+      for (let k = 0; k < 500; k++) {
+        const [a, b] = [new Map<number, number>(), new Map<number, number>()];
+        for (let seed = 0; seed < n; seed++) {
+          const shared = 3 * normal();
+          a.set(seed, shared + normal() + 0.7);
+          b.set(seed, shared + normal());
+        }
+        const [low, high] = differenceOf(a, b)!.interval!;
+        if (low <= 0.7 && 0.7 <= high) covered++;
+      }
+      expect(covered / 500, `${n} seeds`).toBeGreaterThanOrEqual(0.93);
+      expect(covered / 500, `${n} seeds`).toBeLessThanOrEqual(0.985);
+    }
+  });
+  test('ranks agree between seeds as Spearman says, a module that was given nothing has rank 0', () => {
+    const [one, two] = [run([1], [1, 2, 3, 4]), run([1], [1, 2, 4, 3])];
+    const less = { ...two, modules: two.modules.slice(1) };
+    const of = (records: readonly RunRecord[]) =>
+      rankAgreement(
+        records.map((record, i) => ({ run: { ...runsOf(e, 'x')[0]!, seed: i }, state: 'done', record })),
+        'LoRA',
+      );
+    expect(of([one, two])).toEqual({ mean: 0.8, pairs: 1 });
+    expect(of([one, less])!.mean).toBeCloseTo(0.8, 12);
+    expect(of([one])).toBeUndefined();
+  });
+});
+
+describe('words', () => {
+  const row = (lora: readonly (number | undefined)[], grown: readonly (number | undefined)[]): Row =>
+    compare(e, states(lora, grown), [loss])[0]!;
+  test.each([
+    ['clearly lower', [0.5, 0.52, 0.51], [0.4, 0.41, 0.42], /: better over these 3 seeds, though 3 seeds are few\.$/],
+    ['clearly higher', [0.4, 0.41, 0.42], [0.5, 0.52, 0.51], /: worse over these 3 seeds/],
+    ['mixed', [0.5, 0.4, 0.45], [0.45, 0.42, 0.46], /: the interval holds 0, so 3 seeds show no difference\.$/],
+    ['one pair', [0.5, undefined, undefined], [0.4, 0.4, undefined], /; one seed says nothing about others\.$/],
+  ])('%s', (_name, lora, grown, words) => {
+    expect(conclude(row(lora, grown), 'grown', 'LoRA')).toMatch(words);
+  });
+  test('of a method beside itself, of what nobody has, and of what is no judgement nothing is said', () => {
+    expect(conclude(row([1, 1, 1], [1, 1, 1]), 'LoRA', 'LoRA')).toBeUndefined();
+    expect(compare(e, states([], []), [loss])).toEqual([]);
+    const { better: _, ...neutral } = loss;
+    expect(conclude(compare(e, states([1, 2, 3], [1, 2, 3]), [neutral])[0]!, 'grown', 'LoRA')).toBeUndefined();
+  });
+  test('several comparisons carry a line on chance', () => {
+    const rows = compare(e, states([0.5, 0.52, 0.51], [0.4, 0.41, 0.42]), [loss, { ...loss, label: 'again' }]);
+    expect(conclusions(e, rows).at(-1)).toMatch(
+      /^Each interval is that of one comparison\. Among 2 of them about 0\.1/,
+    );
+  });
+});
+
+describe('tables', () => {
+  const all = states([0.5, 0.52, 0.51], [0.4, undefined, 0.42]);
+  const tables = tablesOf(e, compare(e, all));
+  test('Markdown, LaTeX and CSV say the same numbers', () => {
+    expect(markdown(tables[0]!)).toContain('| validation loss | 0.51 ± 0.01 (n = 3) | 0.41 ± 0.014 (n = 2) |');
+    expect(latex(tables[0]!)).toContain('validation loss & 0.51 $\\pm$ 0.01 (n = 3) & 0.41 $\\pm$ 0.014 (n = 2) \\\\');
+    const rows = comparisonCsv(compare(e, all))
+      .split('\n')
+      .map((l) => l.split(','));
+    const [, , n, mean, , difference, pairs] = rows.find((r) => r[0] === 'loss' && r[1] === 'grown')!;
+    expect([n, pairs]).toEqual(['2', '2']);
+    expect([Number(mean), Number(difference)]).toEqual([expect.closeTo(0.41, 12), expect.closeTo(-0.095, 12)]);
+  });
+  test('a run that is missing has a row and no numbers', () => {
+    const lines = runsCsv(all).trim().split('\n');
+    expect(lines).toHaveLength(7);
+    expect(lines.find((l) => l.startsWith('grown,2,'))).toMatch(/^grown,2,not begun,,,/);
+  });
+  test('what could be markup or a command stays text', () => {
+    const odd = { title: 'a|b', head: ['', 'x_y & 5%'], rows: [['\\input{f} | c', '~1']] };
+    expect(markdown(odd)).toContain('| \\\\input{f} \\| c | ~1 |');
+    expect(latex(odd)).toContain('\\textbackslash{}input\\{f\\} | c & \\textasciitilde{}1 \\\\');
+    expect(latex(odd)).toContain(' & x\\_y \\& 5\\% \\\\');
+  });
+});

@@ -1,0 +1,167 @@
+/**
+ * npm run experiment: methods × seeds on one data set, as ordinary run folders, and one report that compares them.
+ *
+ *   npm run experiment -- --config train/experiment/quick.yaml
+ *   npm run experiment -- --config mine.yaml --dry-run
+ *
+ * Runs that are finished are left alone, those that were stopped go on, so the command may be given as often as one likes.
+ */
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { Option } from 'commander';
+import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
+import { commandOf } from './cli/flags.ts';
+import { compare, conclusions } from './experiment/compare.ts';
+import { type Experiment, type Run, readExperiment, runsOf } from './experiment/config.ts';
+import { kubernetesJob, logOf, type Start, slurmScript, startProcess, trainArguments } from './experiment/launch.ts';
+import { renderExperiment } from './experiment/page.ts';
+import { type State, stateOf, statesOf } from './experiment/state.ts';
+import { comparisonCsv, latex, markdown, runsCsv, tablesOf } from './experiment/tables.ts';
+import { makeRunFolder, writeRunFile } from './run/atomic.ts';
+import { counted, duration } from './words/format.ts';
+
+type Launcher = 'local' | 'slurm' | 'kubernetes';
+type Options = {
+  readonly config: string;
+  readonly out?: string;
+  readonly dryRun?: true;
+  readonly report?: true;
+  readonly run?: number;
+  readonly launcher: Launcher;
+  readonly submit?: true;
+};
+
+const program = (io: Io) =>
+  command(
+    'experiment',
+    'Compares methods over seeds: a run for each, resumable one by one, and a report with tables and intervals.',
+    [
+      '--config train/experiment/quick.yaml',
+      '--config mine.yaml --dry-run',
+      '--config mine.yaml --report',
+      '--config mine.yaml --launcher slurm --submit',
+    ],
+    io,
+  )
+    .requiredOption('--config <file>', 'the experiment: name, settings, methods, seeds (YAML)')
+    .option('--out <dir>', 'folder of the experiment (default: experiments/<name>)')
+    .option('--dry-run', 'list the runs, what each would be started with, and stop')
+    .option('--report', 'make the report of what is there, and start nothing')
+    .addOption(
+      new Option('--run <k>', 'one run of the list alone, as a cluster starts it').argParser(wholeNumber(0, 1e6)),
+    )
+    .addOption(
+      new Option('--launcher <name>', 'runs here one after the other, or a file for the scheduler of a cluster')
+        .choices(['local', 'slurm', 'kubernetes'])
+        .default('local'),
+    )
+    .option('--submit', 'with a cluster: hand the file over (sbatch, kubectl apply)');
+
+/** Every file of the report, from what the folders hold. */
+async function report(e: Experiment, states: readonly State[], folder: string, io: Io): Promise<void> {
+  await makeRunFolder(folder);
+  const rows = compare(e, states);
+  const tables = tablesOf(e, rows);
+  const write = (name: string, text: string) => writeRunFile(path.join(folder, name), text);
+  await write('runs.csv', runsCsv(states));
+  await write('comparison.csv', comparisonCsv(rows));
+  await write('tables.md', tables.map(markdown).join('\n'));
+  await write('tables.tex', tables.map(latex).join('\n'));
+  await write('report.html', await renderExperiment(e, states));
+  for (const line of conclusions(e, rows)) print(io, line);
+  const left = states.filter((s) => s.state !== 'done');
+  for (const s of left)
+    print(io, `missing: ${s.run.arm.name}, seed ${s.run.seed}: ${s.state === 'unfinished' ? s.why : s.state}`);
+  print(io, `report ${path.join(folder, 'report.html')}`);
+}
+
+/** One run to its end. @returns what is wrong, if it did not get there */
+async function finish(run: Run, start: Start, io: Io): Promise<string | undefined> {
+  const before = await stateOf(run);
+  if (before.state === 'done') return undefined;
+  const code = await start(trainArguments(before), logOf(run), io.signal);
+  io.signal.throwIfAborted();
+  const after = await stateOf(run);
+  return after.state === 'done' ? undefined : `ended with ${code}; its words are in ${logOf(run)}`;
+}
+
+async function runAll(runs: readonly Run[], start: Start, io: Io): Promise<number> {
+  const open = (await statesOf(runs)).filter((s) => s.state !== 'done');
+  print(io, `${counted(runs.length, 'run')}, ${runs.length - open.length} of them finished before`);
+  const began = performance.now();
+  let failed = 0;
+  for (const [i, { run }] of open.entries()) {
+    const left = i === 0 ? '' : `, ${duration((((performance.now() - began) / 1000) * (open.length - i)) / i)} left`;
+    print(io, `${i + 1} of ${open.length}: ${run.arm.name}, seed ${run.seed}${left}`);
+    const problem = await finish(run, start, io);
+    if (problem === undefined) continue;
+    failed++;
+    print(io, `  ${problem}`);
+  }
+  return failed;
+}
+
+/** The command; `start` is how a run is started. */
+export async function experiment(args: readonly string[], io: Io, start: Start = startProcess): Promise<void> {
+  const o = parseArgs<Options>(program(io), args);
+  const e = await readExperiment(o.config);
+  const folder = o.out ?? path.join('experiments', e.name);
+  const runs = runsOf(e, folder);
+  if (o.dryRun) {
+    print(
+      io,
+      `${counted(e.arms.length, 'method')} × ${counted(e.seeds.length, 'seed')}: ${counted(runs.length, 'run')} under ${folder}`,
+    );
+    for (const { run, state } of await statesOf(runs))
+      print(
+        io,
+        `${run.number}: ${run.arm.name}, seed ${run.seed}, ${state}: ${commandOf({ ...run.arm.config, seed: run.seed })}`,
+      );
+    return;
+  }
+  if (o.report) return report(e, await statesOf(runs), folder, io);
+  if (o.run !== undefined) {
+    const run = runs[o.run];
+    if (!run) throw new UsageError(`--run ${o.run}: the experiment has runs 0 to ${runs.length - 1}`);
+    const problem = await finish(run, start, io);
+    if (problem !== undefined) throw new UsageError(`${run.arm.name}, seed ${run.seed}: ${problem}`);
+    return;
+  }
+  if (o.launcher !== 'local') return hand(e, o, o.launcher, runs, folder, io);
+  const failed = await runAll(runs, start, io);
+  await report(e, await statesOf(runs), folder, io);
+  if (failed > 0) throw new UsageError(`${counted(failed, 'run')} did not finish; the same command goes on with them`);
+}
+
+/** Writes what a cluster's scheduler takes, and hands it over where asked. */
+async function hand(
+  e: Experiment,
+  o: Options,
+  launcher: Exclude<Launcher, 'local'>,
+  runs: readonly Run[],
+  folder: string,
+  io: Io,
+): Promise<void> {
+  const slurm = launcher === 'slurm';
+  const file = path.join(folder, slurm ? 'array.sbatch' : 'job.yaml');
+  await makeRunFolder(path.join(folder, 'logs'));
+  await writeRunFile(file, (slurm ? slurmScript : kubernetesJob)(e, o.config, runs, folder));
+  print(io, `${file}: ${counted(runs.length, 'task')}; read it, change what your cluster wants, then`);
+  const words = slurm ? ['sbatch', file] : ['kubectl', 'apply', '-f', file];
+  const after = `npm run experiment -- --config ${o.config} --report`;
+  if (!o.submit) return print(io, `  ${words.join(' ')}\n  ${after}`);
+  const { stdout } = await promisify(execFile)(words[0]!, words.slice(1)).catch(
+    (error: NodeJS.ErrnoException & { stderr?: string }) => {
+      throw new UsageError(
+        error.code === 'ENOENT'
+          ? `${words[0]} is not on this machine`
+          : `${words.join(' ')}: ${error.stderr?.trim() || error.message}`,
+      );
+    },
+  );
+  print(io, `${stdout.trim()}\nwhen it is through: ${after}`);
+}
+
+export const main = (args: readonly string[], io: Io): Promise<void> => experiment(args, io);
+await runMain(import.meta, main, { longRun: true });

@@ -1,0 +1,174 @@
+/** The page of an experiment: what may be concluded, tables, curves, ranks and pictures of all methods; one file, nothing loaded. */
+import path from 'node:path';
+import { group, mean } from 'd3-array';
+import { printableDeep } from '../../models/io/error.ts';
+import { series } from '../report/charts/colors.ts';
+import { drawRankMaps } from '../report/charts/heatmap.ts';
+import { lineChart } from '../report/charts/line-chart.ts';
+import { layout } from '../report/charts/modules.ts';
+import { embed } from '../report/embed.ts';
+import { cspHash, html, type Markup, trusted } from '../report/html.ts';
+import { beside, chart, parts, tableFrame } from '../report/panel.ts';
+import { style } from '../report/style.ts';
+import type { RunRecord } from '../run/record.ts';
+import { counted, duration, number } from '../words/format.ts';
+import { compare, conclusions, rankAgreement } from './compare.ts';
+import type { Arm, Experiment } from './config.ts';
+import type { State } from './state.ts';
+import { type Table, tablesOf } from './tables.ts';
+
+/** the finished runs of a method */
+const finished = (states: readonly State[], arm: Arm): readonly RunRecord[] =>
+  states.flatMap((s) => (s.state === 'done' && s.run.arm.name === arm.name ? [s.record] : []));
+
+const table = ({ title, head, rows }: Table): Markup =>
+  tableFrame(
+    html`<table><caption>${title}</caption><thead><tr>${head.map((h) => html`<th scope="col">${h}</th>`)}</tr></thead><tbody>${rows.map(([name, ...cells]) => html`<tr><th scope="row">${name!}</th>${cells.map((c) => html`<td class="n">${c}</td>`)}</tr>`)}</tbody></table>`,
+    title,
+  );
+
+/** Validation losses: the mean over seeds at each step that all of them have, and every seed's own points. */
+function curves(e: Experiment, states: readonly State[]): string | undefined {
+  const lines = e.arms.flatMap((arm, i) => {
+    const runs = finished(states, arm);
+    const all = runs.flatMap((r) => r.validations.map((v) => ({ step: v.step, value: v.loss })));
+    const points = [...group(all, (p) => p.step)]
+      .filter(([, at]) => at.length === runs.length)
+      .map(([step, at]) => ({ step, value: mean(at, (p) => p.value)! }))
+      .sort((a, b) => a.step - b.step);
+    const color = series[i % series.length]!;
+    return [
+      { name: arm.name, color, points },
+      ...(runs.length > 1 ? [{ name: `${arm.name}, each seed`, color, points: all, kind: 'faint' as const }] : []),
+    ];
+  });
+  return lineChart(lines, {
+    title: 'Validation loss: mean over seeds, and each seed',
+    description: 'Mean validation loss of every method over its seeds, with the points of single seeds.',
+    y: 'validation loss',
+    log: true,
+  });
+}
+
+/** Where the ranks of a method went: means over its seeds. */
+function ranks(arm: Arm, states: readonly State[]): Markup | undefined {
+  const runs = finished(states, arm);
+  const modules = group(
+    runs.flatMap((r) => r.modules),
+    (m) => m.path,
+  );
+  if (modules.size === 0) return undefined;
+  const maps = drawRankMaps(
+    layout([...modules].map(([p, rows]) => [p, rows.reduce((n, m) => n + m.rank, 0) / runs.length] as const)),
+  );
+  const agreement = rankAgreement(states, arm.name);
+  return html`<h3>${arm.name}</h3>${
+    agreement &&
+    html`<p class="lead">Rank correlation between seeds (Spearman over the modules, mean of ${counted(agreement.pairs, 'pair')}): ${number(agreement.mean, 2)}.</p>`
+  }${beside(chart(maps.unet), chart(maps.text))}`;
+}
+
+/** Seconds by phase and method: means over seeds. */
+function phases(e: Experiment, states: readonly State[]): Table {
+  const names = [...new Set(states.flatMap((s) => (s.state === 'done' ? s.record.phases.map((p) => p.name) : [])))];
+  return {
+    title: 'Where the time went: mean over seeds',
+    head: ['', ...e.arms.map((a) => a.name)],
+    rows: names.map((name) => [
+      name,
+      ...e.arms.map((arm) => {
+        const all = finished(states, arm).flatMap((r) => r.phases.filter((p) => p.name === name));
+        return all.length === 0 ? '–' : duration(mean(all, (p) => p.seconds)!);
+      }),
+    ]),
+  };
+}
+
+/** The same reports from the same noise by every method: of the first seed that all of them have finished. */
+async function pictures(e: Experiment, states: readonly State[]): Promise<Markup | undefined> {
+  const seed = e.seeds.find((s) => e.arms.every((arm) => finished(states, arm).some((r) => r.settings.seed === s)));
+  if (seed === undefined) return undefined;
+  const runs = e.arms.map((arm) => ({ arm, run: finished(states, arm).find((r) => r.settings.seed === seed)! }));
+  const [first] = runs;
+  const figure = async (run: RunRecord, file: string, label: string, alt: string) => {
+    const found = await embed(path.join(run.folder, file));
+    const image =
+      'missing' in found
+        ? html`<div class="gap">picture left out: ${found.missing}</div>`
+        : html`<img src="${trusted(found.src)}" width="${found.width}" height="${found.height}" alt="${alt}">`;
+    return html`<figure>${image}<figcaption><span class="label">${label}</span></figcaption></figure>`;
+  };
+  const cards: Markup[] = [];
+  for (const sample of first!.run.samples) {
+    const strip: Markup[] = [];
+    for (const p of sample.pictures)
+      if (p.label !== 'adapted') strip.push(await figure(first!.run, p.file, p.label, `${p.label}: ${sample.report}`));
+    for (const { arm, run } of runs) {
+      const own = run.samples.find((s) => s.report === sample.report)?.pictures.find((p) => p.label === 'adapted');
+      if (own) strip.push(await figure(run, own.file, arm.name, `${arm.name}: ${sample.report}`));
+    }
+    cards.push(
+      html`<article class="sample"><blockquote>${sample.report}</blockquote><div class="strip">${strip}</div></article>`,
+    );
+  }
+  return cards.length === 0
+    ? undefined
+    : html`<p class="lead">Held-out reports of the runs with seed ${String(seed)}, not chosen; base and methods start from the same noise.</p>${cards}`;
+}
+
+const missingLine = (s: State): string =>
+  `${s.run.arm.name}, seed ${s.run.seed}: ${s.state === 'unfinished' ? s.why : s.state}`;
+
+/** The whole page. Reads the pictures of run folders, writes nothing. */
+export async function renderExperiment(e: Experiment, found: readonly State[]): Promise<string> {
+  const states = found.map(
+    (s): State => (s.state === 'done' ? { ...s, record: { ...printableDeep(s.record), folder: s.record.folder } } : s),
+  );
+  const rows = compare(e, states);
+  const done = states.filter((s) => s.state === 'done').length;
+  const missing = states.filter((s) => s.state !== 'done').map(missingLine);
+  const said = conclusions(e, rows);
+  const shown = await pictures(e, states);
+  const sections = [
+    {
+      id: 'tables',
+      title: 'Tables',
+      body: parts(
+        tablesOf(e, rows)
+          .filter((t) => t.rows.length > 0)
+          .map(table),
+      ),
+    },
+    { id: 'curves', title: 'How they learned', body: chart(curves(e, states)) },
+    { id: 'ranks', title: 'Where the ranks went', body: parts(e.arms.map((arm) => ranks(arm, states))) },
+    { id: 'pictures', title: 'Pictures', body: shown },
+    { id: 'time', title: 'Time', body: done > 0 ? table(phases(e, states)) : undefined },
+  ].filter((s) => s.body !== undefined);
+  const policy = `default-src 'none'; img-src data:; style-src ${cspHash(style)}; base-uri 'none'; form-action 'none'`;
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${trusted(policy)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>Experiment ${e.name}</title>
+<style>${trusted(style)}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">Experiment · ${e.name}</p>
+<h1>What do ${counted(e.arms.length, 'method')} do on ${counted(e.seeds.length, 'seed')}?</h1>
+<p class="answer" id="answer">${done} of ${counted(states.length, 'run')} finished; the others are compared with ${e.against}.</p>
+${said.length > 0 && html`<h2 class="small">What may be concluded</h2><ul class="plain">${said.map((t) => html`<li>${t}</li>`)}</ul>`}
+${missing.length > 0 && html`<div class="alert" role="note"><p>Not in the tables:</p><ul class="plain">${missing.map((t) => html`<li>${t}</li>`)}</ul></div>`}
+${sections.length > 1 && html`<nav aria-label="Contents">${sections.map((s) => html`<a href="#${s.id}">${s.title}</a>`)}</nav>`}
+</header>
+<main>
+${sections.map((s) => html`<section id="${s.id}"><h2>${s.title}</h2>${s.body}</section>`)}
+</main>
+<footer>Made on this machine by selora-ts. The page loads nothing from anywhere: pictures, charts and numbers are inside this file.</footer>
+</body>
+</html>
+`.markup;
+}
