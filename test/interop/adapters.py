@@ -1,50 +1,74 @@
-"""Loads the files of make.ts with diffusers and PEFT and compares the change of every weight with B @ A.
+"""Loads the files of make.ts with other programs and compares the change of every weight with B @ A.
 
     npx tsx test/interop/make.ts models/small-base /tmp/forms
-    python test/interop/adapters.py models/small-base /tmp/forms
+    python test/interop/adapters.py models/small-base /tmp/forms [--kohya SD_SCRIPTS]
 
-Prints one line per form and network: modules that have the right change, and the worst error relative to the largest
-change of the module. Exits with 1 when one is wrong. Needs torch, safetensors, peft, transformers and diffusers.
+Prints one line per file, program and network: modules that have the right change, and the worst error relative to the
+largest change of the module. Exits with 1 when one is wrong. Needs torch, safetensors, peft, transformers and diffusers;
+kohya's own loader needs a checkout of kohya-ss/sd-scripts.
 """
+import argparse
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-base, forms = sys.argv[1], Path(sys.argv[2])
+arguments = argparse.ArgumentParser()
+arguments.add_argument("base")
+arguments.add_argument("forms", type=Path)
+arguments.add_argument("--kohya", type=Path)
+options = arguments.parse_args()
+base = options.base
 HALF = {"unet": "unet.", "text_encoder": "text_encoder."}
+good = True
 
 
-def expected():
+def expected(forms):
     """B @ A of every module, from the file in diffusers' form, whose strength is 1 by definition."""
     tensors = {k: v.double() for k, v in load_file(forms / "diffusers.safetensors").items()}
     downs = [k for k in tensors if k.endswith(".lora_A.weight")]
-    return {k[: -len(".lora_A.weight")]: tensors[k.replace("lora_A", "lora_B")] @ tensors[k] for k in downs}
+    pairs = {k: (tensors[k], tensors[k.replace("lora_A", "lora_B")]) for k in downs}
+    return {k[: -len(".lora_A.weight")]: (b.flatten(1) @ a.flatten(1)) for k, (a, b) in pairs.items()}
 
 
 def plain(name):
     return name.replace("text_model.", "").replace("base_layer.", "")
 
 
-def compare(label, network, model, before):
+def compare(label, network, model, before, forms):
     """How much every weight of `model` has changed, after the adapter is merged into it."""
-    after = {plain(k): v.double() for k, v in model.state_dict().items() if k.endswith("weight")}
-    right, worst, count = 0, 0.0, 0
-    for name, delta in expected().items():
+    global good
+    after = weights(model)
+    right, worst, count, wrong = 0, 0.0, 0, []
+    for name, delta in expected(forms).items():
         if not name.startswith(HALF[network]):
             continue
         key = plain(name[len(HALF[network]):]) + ".weight"
         count += 1
-        error = ((after[key] - before[key]) - delta).abs().max().item() / delta.abs().max().item()
-        right += error < 1e-4
-        worst = max(worst, error)
-    print(f"{label:34s} {network:13s} {right} of {count} modules, worst error {worst:.1e}", flush=True)
-    return right == count
+        error = ((after[key] - before[key]).flatten(1) - delta).abs().max().item() / delta.abs().max().item()
+        if error < 1e-4:
+            right += 1
+            worst = max(worst, error)
+        else:
+            wrong.append(f"{key[:-7]} ({error:.1e})")
+    tail = f"; wrong: {', '.join(wrong[:6])}" if wrong else ""
+    print(f"{label:44s} {network:13s} {right} of {count} modules, worst error {worst:.1e}{tail}", flush=True)
+    good &= right == count
 
 
 def weights(model):
     return {plain(k): v.double().clone() for k, v in model.state_dict().items() if k.endswith("weight")}
+
+
+def attempt(label, run):
+    """`run`, or the line that a person would see."""
+    global good
+    try:
+        run()
+    except Exception as error:
+        print(f"{label}: {type(error).__name__}: {str(error).splitlines()[0][:200]}", flush=True)
+        good = False
 
 
 def pipeline():
@@ -61,43 +85,51 @@ def pipeline():
     )
 
 
+def by_diffusers(forms, form, label):
+    pipe = pipeline()
+    before = {n: weights(getattr(pipe, n)) for n in HALF}
+    pipe.load_lora_weights(str(forms), weight_name=f"{form}.safetensors")
+    pipe.fuse_lora(components=["unet", "text_encoder"])
+    for network in HALF:
+        compare(label, network, getattr(pipe, network), before[network], forms)
+
+
+def by_peft(forms, network, label):
+    import peft
+
+    model = getattr(pipeline(), network)
+    before = weights(model)
+    compare(label, network, peft.PeftModel.from_pretrained(model, forms / "peft" / network).merge_and_unload(), before, forms)
+
+
+def by_kohya(forms, label):
+    sys.path.insert(0, str(options.kohya))
+    from networks.lora import create_network_from_weights
+
+    pipe = pipeline()
+    before = {n: weights(getattr(pipe, n)) for n in HALF}
+    network, state = create_network_from_weights(1.0, str(forms / "kohya.safetensors"), None, pipe.text_encoder, pipe.unet)
+    network.merge_to(pipe.text_encoder, pipe.unet, state, torch.float32, "cpu")
+    for part in HALF:
+        compare(label, part, getattr(pipe, part), before[part], forms)
+
+
 def main():
+    import diffusers
     import peft
     import transformers
 
-    good = True
-    try:
-        import diffusers
-
-        print(f"diffusers {diffusers.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")
+    print(f"diffusers {diffusers.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")
+    for what, forms in [("linears", options.forms), ("all layers", options.forms / "all")]:
         for form in ["diffusers", "kohya", "padded"]:
-            pipe = pipeline()
-            before = {n: weights(getattr(pipe, n)) for n in HALF}
-            try:
-                pipe.load_lora_weights(str(forms), weight_name=f"{form}.safetensors")
-                pipe.fuse_lora(components=["unet", "text_encoder"])
-            except Exception as error:  # what a person would see
-                print(f"{form}: {type(error).__name__}: {error}", flush=True)
-                good = False
-                continue
-            for network in HALF:
-                good &= compare(f"diffusers, {form}", network, getattr(pipe, network), before[network])
-    except ImportError as error:
-        print(f"diffusers is not there ({error}); transformers {transformers.__version__}, peft {peft.__version__}")
-    from transformers import CLIPTextModel
-
-    models = {"text_encoder": CLIPTextModel.from_pretrained(base, subfolder="text_encoder", torch_dtype=torch.float32)}
-    if "diffusers" in sys.modules:
-        models["unet"] = pipeline().unet
-    for network, model in models.items():
-        before = weights(model)
-        try:
-            merged = peft.PeftModel.from_pretrained(model, forms / "peft" / network).merge_and_unload()
-        except Exception as error:
-            print(f"peft, {network}: {type(error).__name__}: {error}", flush=True)
-            good = False
-            continue
-        good &= compare("PEFT folder", network, merged, before)
+            label = f"diffusers {diffusers.__version__}, {form}, {what}"
+            attempt(label, lambda: by_diffusers(forms, form, label))
+        for network in HALF:
+            label = f"PEFT {peft.__version__} folder, {what}"
+            attempt(f"{label}, {network}", lambda: by_peft(forms, network, label))
+        if options.kohya:
+            label = f"sd-scripts, kohya, {what}"
+            attempt(label, lambda: by_kohya(forms, label))
     sys.exit(0 if good else 1)
 
 
