@@ -39,20 +39,29 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
     k.kind === 'cluster' &&
     !k.cluster.reduce &&
     k.inputs.every(({ buffer, view }) => buffer !== input || (isWhole(view) && sizeOf(view.shape) === buffer.elements));
-  const free = [...donated].map((i) => p.inputs[i]!);
+  // a step donates hundreds of tensors: only those of one size and type are compared
+  const kindOf = (b: Buffer): string => `${b.dtype} ${bytesOfBuffer(b)}`;
+  const free = new Map<string, Buffer[]>();
+  for (const i of donated) {
+    const input = p.inputs[i]!;
+    const kind = kindOf(input);
+    const alike = free.get(kind);
+    if (alike) alike.push(input);
+    else free.set(kind, [input]);
+  }
   const reuse = new Map<Buffer, Buffer>();
   // outputs in the order they are written, so that an early one does not take what a better match needs in place
   for (const inPlaceOnly of [true, false])
     for (const output of [...p.outputs].sort((a, b) => (written.get(a) ?? 0) - (written.get(b) ?? 0))) {
       if (reuse.has(output)) continue;
       const at = written.get(output)!;
-      const found = free.findIndex((input) => {
-        if (bytesOfBuffer(input) !== bytesOfBuffer(output) || input.dtype !== output.dtype) return false;
+      const alike = free.get(kindOf(output)) ?? [];
+      const found = alike.findIndex((input) => {
         const last = lastRead.get(input) ?? -1;
         if (inPlaceOnly) return last === at && sameOrder(p.kernels[at]!, input);
         return last < at;
       });
-      if (found >= 0) reuse.set(output, free.splice(found, 1)[0]!);
+      if (found >= 0) reuse.set(output, alike.splice(found, 1)[0]!);
     }
   return reuse;
 }
