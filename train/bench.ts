@@ -150,7 +150,6 @@ export const main: Main = async (args, io) => {
   if (o.step && o.peers) throw new UsageError('--peers: compares operations; leave it out with --step');
   const figures: StepFigures[] = [];
   const ops: OpFigure[] = [];
-  const peak = await measurePeak(o.threads);
   if (o.step) {
     const base = o.unetConfig === undefined ? (o.base ?? SMALL_BASE) : o.base;
     const settings = { ...o, base, checkpointBlocks: o.checkpoint };
@@ -163,6 +162,8 @@ export const main: Main = async (args, io) => {
         o.peersIn,
       )
     : { figures: [], missing: [] };
+  // after what may be refused
+  const peak = await measurePeak(o.threads);
   const warning = loadWarning();
   if (o.json) {
     const result = o.step
