@@ -6,8 +6,8 @@ import path from 'node:path';
 import { Option } from 'commander';
 import { TAPS, type TapSize } from '../models/inception/index.ts';
 import { hostKey } from '../selora/adapter.ts';
+import { table } from './cli/columns.ts';
 import { type BackendOptions, command, type Io, openChosen, parseArgs, print, runMain, wholeNumber, withBackend } from './cli/command.ts'; // biome-ignore format: one line
-import { table } from './cli/table.ts';
 import { featuresOf } from './evaluate/cache.ts';
 import { type Extractor, inceptionExtractor, thumbnails } from './evaluate/features.ts';
 import { evaluationPage } from './evaluate/page.ts';

@@ -7,6 +7,7 @@ import { functions } from '../core/functions/catalog.ts';
 import { backendNames, findOp, opNames, registry } from '../core/index.ts';
 import type { Op } from '../core/ir/tensor.ts';
 import { printable } from '../models/io/error.ts';
+import { table } from './cli/columns.ts';
 import {
   type BackendOptions,
   command,
@@ -18,12 +19,11 @@ import {
   UsageError,
   wholeNumber,
 } from './cli/command.ts';
-import { table } from './cli/table.ts';
+import { applySample } from './explain/application.ts';
 import { type Check, checkBackend, checkBatch, checkVjp, closedFormFor, isDifferentiable } from './explain/check.ts';
 import { kernelNames } from './explain/kernels.ts';
 import { nearNames } from './explain/near.ts';
 import { pageOf, passed } from './explain/page.ts';
-import { applySample } from './explain/sample.ts';
 
 type Options = {
   readonly list?: boolean;

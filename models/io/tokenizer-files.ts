@@ -5,7 +5,7 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CLIP_TOKENIZER, createTokenizer, type Tokenizer } from '../clip/tokenizer.ts';
-import { parseMerges, parseTokenizerConfig, parseTokenizerJson, parseVocabulary } from '../clip/tokenizer-files.ts';
+import { parseMerges, parseTokenizerConfig, parseTokenizerJson, parseVocabulary } from '../clip/vocabulary.ts';
 import type { TextEncoderConfig } from '../config.ts';
 import { FileError } from './error.ts';
 import { decodeText, parseJson, readBytes } from './json.ts';

@@ -17,7 +17,7 @@ import {
 import { parseConfig, unetSchema } from '../../models/config.ts';
 import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { init, mse } from '../../nn/index.ts';
-import { distance, largest } from '../../train/verify/errors.ts';
+import { distance, largest } from '../../train/verify/distances.ts';
 import { verifyModels } from '../../train/verify/models.ts';
 import { verifyOps } from '../../train/verify/ops/index.ts';
 import { tally } from '../support/golden-cases.ts';

@@ -7,7 +7,7 @@ import { linearPaths } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { verifyModels } from '../../train/verify/models.ts';
 import { verifyOps } from '../../train/verify/ops/index.ts';
-import { verifyShapes } from '../../train/verify/shapes.ts';
+import { verifyShapes } from '../../train/verify/parameter-shapes.ts';
 import { tally } from '../support/golden-cases.ts';
 
 const directory = join(import.meta.dirname, '../golden');

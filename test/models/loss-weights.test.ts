@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { makeSchedule, parseSchedulerConfig, SD15_SCHEDULER, snr } from '../../models/schedulers/index.ts';
 import { LOSS_WEIGHTS, lossWeight, lossWeightSchema, lossWeights } from '../../models/schedulers/loss-weights.ts';
 import { offsetNoise } from '../../models/schedulers/noise-offset.ts';
-import { verifyWeights } from '../../train/verify/weights.ts';
+import { verifyWeights } from '../../train/verify/loss-weights.ts';
 import { goldenDirectories, tally } from '../support/golden-cases.ts';
 
 describe('against kohya-ss and diffusers', () => {

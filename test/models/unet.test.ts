@@ -24,7 +24,7 @@ import { linearPaths } from '../../models/spec.ts';
 import { type BlockOptions, downBlock, upBlock } from '../../models/unet/blocks.ts';
 import { type UNet, unet, unetSpec } from '../../models/unet/index.ts';
 import { conv2d, groupNorm, init, linear, silu, timestepEmbedding, toModelLayout } from '../../nn/index.ts';
-import { distance, floats, integers, toChannelsFirst, toChannelsLast } from '../../train/verify/errors.ts';
+import { distance, floats, integers, toChannelsFirst, toChannelsLast } from '../../train/verify/distances.ts';
 import { need, readGoldenTensors } from '../../train/verify/golden.ts';
 import { rng } from '../support/gradcheck.ts';
 

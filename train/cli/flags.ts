@@ -2,10 +2,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { z } from 'zod';
 import { configSchema, type RunConfig } from '../config/config.ts';
+import { startSchema } from '../config/invocation.ts';
 import { PRESET_NAMES, runPresets } from '../config/presets.ts';
 import { type Given, resolveConfig } from '../config/resolve.ts';
 import { type About, aboutOf, defaultOf, GROUPS, kindOf, optionOf } from '../config/setting.ts';
-import { startSchema } from '../config/start.ts';
 import { command, type Io } from './command.ts';
 
 /** commander's parser of numbers; their range is the schema's business */

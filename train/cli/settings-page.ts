@@ -31,5 +31,5 @@ export function settingsPage(): string {
       ...rows,
     ];
   });
-  return `${['# Settings of `npm run train`', '', 'Written from the fields in `config.ts` and `start.ts`; `npx tsx test/run.ts test/train/config --update` after a change there. `trainTextEncoder` is given as `--no-train-text-encoder`.', ...lines].join('\n')}\n`;
+  return `${['# Settings of `npm run train`', '', 'Written from the fields in `config.ts` and `invocation.ts`; `npx tsx test/run.ts test/train/config --update` after a change there. `trainTextEncoder` is given as `--no-train-text-encoder`.', ...lines].join('\n')}\n`;
 }

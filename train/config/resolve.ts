@@ -3,9 +3,9 @@ import type { z } from 'zod';
 import { quoted } from '../../models/io/error.ts';
 import { impliedSettings } from '../../selora/methods/registry.ts';
 import { configSchema, type RunConfig, type Settings } from './config.ts';
+import { startSchema } from './invocation.ts';
 import { runPresets } from './presets.ts';
 import { keysWhere, optionOf } from './setting.ts';
-import { startSchema } from './start.ts';
 
 /** Options of a command line as they came. */
 export type Given = Readonly<Record<string, unknown>>;

@@ -19,7 +19,7 @@ import {
 } from '../../core/index.ts';
 import { isFloat } from '../../core/ir/dtype.ts';
 import type { Composite, Op } from '../../core/ir/tensor.ts';
-import { type Applied, applySample, bindTo, sampleOf, valuesOf } from './sample.ts';
+import { type Applied, applySample, bindTo, sampleOf, valuesOf } from './application.ts';
 
 const cpu = cpuBackend() as Backend;
 const numbers = async (t: Tensor, backend = cpu): Promise<readonly number[]> =>

@@ -12,7 +12,7 @@ import type { Kernel } from '../../core/compile/lower.ts';
 import { prepare } from '../../core/compile/prepare.ts';
 import { type Backend, CoreError } from '../../core/index.ts';
 import { hole, type Op, type Tensor } from '../../core/ir/tensor.ts';
-import { bindTo, sampleOf } from './sample.ts';
+import { bindTo, sampleOf } from './application.ts';
 
 export type KernelText = { readonly name: string; readonly text: string };
 

@@ -5,11 +5,10 @@ import { dtypes, isFloat } from '../../core/ir/dtype.ts';
 import { hole, type Op } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
 import { number } from '../words/format.ts';
+import { type Applied, applySample, bindTo } from './application.ts';
 import { type Check, closedFormFor, isDifferentiable } from './check.ts';
 import { attrsText, letForm, typeOf } from './graph.ts';
 import { gpujsOf, type KernelText, wasmPlaceOf, wgslOf } from './kernels.ts';
-import type { Applied } from './sample.ts';
-import { applySample, bindTo } from './sample.ts';
 import { type Field, recordSource } from './source.ts';
 import { callSites, countsInSd15 } from './use.ts';
 

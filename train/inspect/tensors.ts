@@ -3,8 +3,8 @@ import { stat } from 'node:fs/promises';
 import { asFileError, printable } from '../../models/io/error.ts';
 import { readBytes } from '../../models/io/json.ts';
 import { elements, openSafetensors, parseSafetensors, type Safetensors } from '../../models/io/safetensors.ts';
+import { commas, printFacts, table } from '../cli/columns.ts';
 import { type Io, print } from '../cli/command.ts';
-import { commas, printFacts, table } from '../cli/table.ts';
 import { bytes, number } from '../words/format.ts';
 
 /** Tensors of at most this many values are printed whole. */

@@ -24,7 +24,7 @@ import { textRankMaps } from '../words/progress.ts';
 import { adapterFileOf, parameters, writeLycoris, writeMerged } from './adapter-file.ts';
 import { firstFacts, moduleFacts, writeFacts } from './facts.ts';
 import type { RunData, RunPair } from './pairs.ts';
-import type { Progress } from './progress.ts';
+import type { Progress } from './standing.ts';
 
 /** Weights of a run and the step they are of. */
 export interface Final {

@@ -13,7 +13,7 @@ import type { Chosen } from '../step/ranks.ts';
 import type { Network } from '../step/state.ts';
 import { adapterFileOf } from './adapter-file.ts';
 import type { Origin } from './origin.ts';
-import type { Standing } from './progress.ts';
+import type { Standing } from './standing.ts';
 import type { Validated } from './validate.ts';
 
 /** The first module that holds what is not finite, in words: `unet.mid_block…: B is NaN (1 of 137 modules)`. */

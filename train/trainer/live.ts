@@ -4,7 +4,7 @@ import type { ModelPlaces } from '../model/pipeline.ts';
 import { writeReport } from '../report/write.ts';
 import type { FactsInput } from '../run/record.ts';
 import { type FactSources, firstFacts, writeFacts } from './facts.ts';
-import type { Progress } from './progress.ts';
+import type { Progress } from './standing.ts';
 
 /**
  * Work that is done when it is asked for, unless it would take more than a twentieth of the time: as often as twenty

@@ -19,7 +19,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './errors.ts';
+} from './distances.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 
 const schema = z.object({ files: z.record(z.string(), z.unknown()) });

@@ -18,7 +18,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './errors.ts';
+} from './distances.ts';
 import { type GoldenCase, need, readGoldenTensors } from './golden.ts';
 
 export const DEBUG_FILES = ['debug.safetensors'] as const;

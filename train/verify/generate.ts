@@ -19,7 +19,7 @@ import { load } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import { decodeProgram, denoiseProgram } from '../model/programs.ts';
-import { compared, floats, integers, precisionOf, results, toChannelsFirst, toChannelsLast } from './errors.ts';
+import { compared, floats, integers, precisionOf, results, toChannelsFirst, toChannelsLast } from './distances.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { readVocabulary } from './tokenizer.ts';
 

@@ -25,7 +25,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './errors.ts';
+} from './distances.ts';
 import { type GoldenCase, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 
 const errors = z.record(z.string(), z.number());

@@ -14,18 +14,18 @@ import { type GoldenCase, readGoldenJson } from './golden.ts';
 import { verifyHalfStorage } from './half-storage.ts';
 import { verifyInterchange } from './interchange.ts';
 import { LEGACY_FILES, verifyLegacyNames } from './legacy-names.ts';
+import { verifyWeights, WEIGHT_FILES } from './loss-weights.ts';
 import { LR_FILES, verifyLr } from './lr.ts';
 import { METHODS_LORA_FILES, verifyMethodsLora } from './methods-lora.ts';
 import { MODEL_FILES, verifyModels } from './models.ts';
 import { OPS_FILES, unknownOps, verifyOps } from './ops/index.ts';
+import { SHAPES_FILES, verifyShapes } from './parameter-shapes.ts';
 import { verifyResize } from './resample.ts';
 import { SAMPLER_FILES, verifySamplers } from './samplers.ts';
 import { SCHEDULER_FILES, verifySchedulers } from './schedulers.ts';
 import { SELORA_FILES } from './selora/data.ts';
 import { verifySelora } from './selora/index.ts';
-import { SHAPES_FILES, verifyShapes } from './shapes.ts';
 import { TOKENIZER_FILES, verifyTokenizer } from './tokenizer.ts';
-import { verifyWeights, WEIGHT_FILES } from './weights.ts';
 
 export type CheckName =
   | 'ops'

@@ -20,7 +20,7 @@ import { linear, mse } from '../../nn/index.ts';
 import type { Adapter } from '../../selora/adapter.ts';
 import { LR_SCHEDULES, learningRate } from '../optimise/lr.ts';
 import { type AdamState, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
-import { compared, floats, precisionOf } from './errors.ts';
+import { compared, floats, precisionOf } from './distances.ts';
 import { type GoldenCase, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 
 export const METHODS_LORA_FILES = ['methods.json', 'methods.safetensors'] as const;

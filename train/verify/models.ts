@@ -25,7 +25,7 @@ import {
   results,
   toChannelsFirst,
   toChannelsLast,
-} from './errors.ts';
+} from './distances.ts';
 import { type GoldenCase, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from './golden.ts';
 import { compareNorms, gradientScale, type ParameterGradients, parameterGradients } from './parameter-gradients.ts';
 

@@ -1,6 +1,6 @@
 /** Norms and sums of every parameter's gradient: a golden file is too small to hold them whole. */
 import { z } from 'zod';
-import { gradientLimit, type Limits } from './errors.ts';
+import { gradientLimit, type Limits } from './distances.ts';
 import type { GoldenCase } from './golden.ts';
 
 export const parameterGradients = z.record(z.string(), z.object({ l2: z.number(), sum: z.number() }));

@@ -6,11 +6,11 @@ import { errorLine, parseArgs } from '../../../train/cli/command.ts';
 import { commandOf, trainCommand } from '../../../train/cli/flags.ts';
 import { settingsPage } from '../../../train/cli/settings-page.ts';
 import { configSchema } from '../../../train/config/config.ts';
+import { startSchema } from '../../../train/config/invocation.ts';
 import { runPresets } from '../../../train/config/presets.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
 import { CHANGEABLE, resumedConfig } from '../../../train/config/resume.ts';
 import { setting, settings } from '../../../train/config/setting.ts';
-import { startSchema } from '../../../train/config/start.ts';
 import { ratesOf } from '../../../train/optimise/rates.ts';
 
 const stream = new PassThrough();

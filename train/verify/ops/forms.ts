@@ -2,7 +2,7 @@
 import type { Tensor } from '../../../core/index.ts';
 import * as core from '../../../core/index.ts';
 import { conv2d, gelu, groupNorm, timestepEmbedding, upsampleNearest } from '../../../nn/index.ts';
-import { toChannelsFirst, toChannelsLast } from '../errors.ts';
+import { toChannelsFirst, toChannelsLast } from '../distances.ts';
 import { type Attributes, axes, type Inputs, isList, keep, number, numbers } from './attributes.ts';
 
 /** a[…, m, k] · b[…, k, n] with broadcast leading axes, by way of the grouped product. */

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Backend, cpuBackend, type Tensor, vjp } from '../../../core/index.ts';
-import { compared, distance, floats, integers, largest, precisionOf, results } from '../errors.ts';
+import { compared, distance, floats, integers, largest, precisionOf, results } from '../distances.ts';
 import {
   failedCase,
   type GoldenCase,

@@ -23,7 +23,7 @@ import {
   type PerNetwork,
   type State,
 } from '../../step/step.ts';
-import { floats, integers, type Precision, precisionOf, toChannelsLast } from '../errors.ts';
+import { floats, integers, type Precision, precisionOf, toChannelsLast } from '../distances.ts';
 import { type GoldenTensor, type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../golden.ts';
 
 export const SELORA_FILES = ['selora.json', 'selora.safetensors', 'tiny-sd'] as const;

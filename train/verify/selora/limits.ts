@@ -3,7 +3,7 @@ import { read, type Tensor } from '../../../core/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../../selora/adapter.ts';
 import { moduleName } from '../../../selora/networks.ts';
 import type { Network, PerNetwork, State } from '../../step/step.ts';
-import { distance } from '../errors.ts';
+import { distance } from '../distances.ts';
 import { type GoldenCase, type GoldenTensor, need } from '../golden.ts';
 import type { SeloraGolden } from './data.ts';
 

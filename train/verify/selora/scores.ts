@@ -29,7 +29,7 @@ import {
   type PerNetwork,
   type State,
 } from '../../step/step.ts';
-import { floats } from '../errors.ts';
+import { floats } from '../distances.ts';
 import { type GoldenCase, need } from '../golden.ts';
 import { adaptersOf, type Check, candidatesOf, SCALE, type SeloraGolden, stateOf } from './data.ts';
 import {

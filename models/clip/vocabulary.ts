@@ -75,7 +75,7 @@ export function parseTokenizerJson(
   const result = fastSchema.safeParse(parseJson(text, file));
   if (!result.success) {
     const issue = result.error.issues[0]!;
-    throw new FileError(file, issue.path.map(String).join('.'), issue.message);
+    throw new FileError(file, issue.path.map(String).join('./'), issue.message);
   }
   const { added_tokens, model } = result.data;
   const vocabulary = new Map(parseVocabulary(JSON.stringify(model.vocab), file));
@@ -102,7 +102,7 @@ export function parseTokenizerConfig(text: string, file = 'tokenizer/tokenizer_c
   const result = configSchema.safeParse(parseJson(text, file));
   if (!result.success) {
     const issue = result.error.issues[0]!;
-    throw new FileError(file, issue.path.join('.'), issue.message);
+    throw new FileError(file, issue.path.join('./'), issue.message);
   }
   const { model_max_length: length, bos_token, eos_token, pad_token, unk_token } = result.data;
   return {
