@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { bpe, mergeTable } from '../../models/clip/bpe.ts';
 import { CLIP_TOKENIZER, capacityOf, compose, createTokenizer } from '../../models/clip/tokenizer.ts';
-import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../../models/clip/tokenizer-files.ts';
+import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../../models/clip/vocabulary.ts';
 import { verifyTokenizer } from '../../train/verify/tokenizer.ts';
 import { goldenDirectories, tally } from '../support/golden-cases.ts';
 

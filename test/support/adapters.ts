@@ -1,5 +1,7 @@
-/** Small adapters with ranks 1 to 4 on modules of both networks. */
+/** Small adapters with ranks 1 to 4 on modules of both networks, and larger ones of every linear of a base. */
 import type { AdapterFile, AdapterModule } from '../../models/io/adapter-file.ts';
+import { openBase } from '../../models/io/base.ts';
+import { linearsOf } from '../../train/model/model.ts';
 
 export const module = (rank: number, dIn: number, dOut: number, scale: number, seed: number): AdapterModule => ({
   A: Float32Array.from({ length: dIn * rank }, (_, i) => Math.sin(seed + 3 * i)),
@@ -24,3 +26,15 @@ export const adapter = (scale: number, names = MODULES): AdapterFile => ({
   modules: new Map(names.map((name, i) => [name, module(1 + (i % 4), 5 + i, 3 + 2 * i, scale, i)])),
   metadata: new Map([['selora', '{"lambda":1.1,"note":"ünï"}']]),
 });
+
+/** An adapter of every linear of the base in a folder: A as a wave, B = `size`·wave. */
+export async function wavyAdapter(base: string, rank: number, size: number): Promise<AdapterFile> {
+  const linears = linearsOf(await openBase(base));
+  const modules = new Map<string, AdapterModule>();
+  for (const [part, paths] of [['unet', linears.unet] as const, ['text_encoder', linears.text] as const])
+    for (const [name, [dOut, dIn]] of paths) {
+      const wave = (n: number, f: number) => Float32Array.from({ length: n }, (_, i) => f * Math.sin(1 + 3 * i));
+      modules.set(`${part}.${name}`, { A: wave(dIn * rank, 1), B: wave(rank * dOut, size), rank, dIn, dOut, scale: 1 });
+    }
+  return { modules, metadata: new Map() };
+}

@@ -18,17 +18,18 @@ const sourceFolders: Plugin = {
 };
 
 /**
- * Bundles a program with all it imports by relative names into a folder that is gone after the tests of the file. The
+ * Bundles programs with all they import by relative names into a folder that is gone after the tests of the file. The
  * folder lies in node_modules, so that packages are found.
- * @returns the path of the entry's JavaScript
+ * @returns the paths of the entries' JavaScript
  */
-export async function compiled(entry: string): Promise<string> {
+export async function compiledAll(entries: readonly string[]): Promise<string[]> {
   const cache = path.join(root, 'node_modules/.cache');
   mkdirSync(cache, { recursive: true });
   const outdir = mkdtempSync(path.join(cache, 'selora-test-'));
   afterAll(() => rmSync(outdir, { recursive: true, force: true }));
   await build({
-    entryPoints: [entry],
+    entryPoints: [...entries],
+    outbase: root,
     outdir,
     outExtension: { '.js': '.mjs' },
     bundle: true,
@@ -39,5 +40,7 @@ export async function compiled(entry: string): Promise<string> {
     target: 'node20',
     plugins: [sourceFolders],
   });
-  return path.join(outdir, path.basename(entry).replace(/\.ts$/, '.mjs'));
+  return entries.map((entry) => path.join(outdir, path.relative(root, entry).replace(/\.ts$/, '.mjs')));
 }
+/** The same of one program. */
+export const compiled = async (entry: string): Promise<string> => (await compiledAll([entry]))[0]!;

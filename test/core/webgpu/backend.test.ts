@@ -1,9 +1,7 @@
-/** The WebGPU backend as a whole: every op of the registry, gradients, blocks, memory, replay, faults. */
+/** The WebGPU backend as a whole: every op of the registry, gradients, blocks, memory, replay. */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { createPool } from '../../../core/backends/webgpu/buffers.ts';
-import { closeDevice, openDevice } from '../../../core/backends/webgpu/device.ts';
 import { type WebgpuBackend, webgpuBackend } from '../../../core/backends/webgpu/index.ts';
 import {
   add,
@@ -20,7 +18,6 @@ import {
   grad,
   groupNorm,
   key,
-  LostDeviceError,
   layerNorm,
   mean,
   mul,
@@ -43,7 +40,7 @@ import { isFloat } from '../../../core/ir/dtype.ts';
 import type { Attrs, Op, Sample } from '../../../core/ir/tensor.ts';
 import { halfValue } from '../../../core/ops/half.ts';
 import { apply, cpu, numbers, operands, picker, rng, values } from '../../support/gradcheck.ts';
-import { longTest } from '../../support/long.ts';
+import { LONG, longTest } from '../../support/long.ts';
 
 // software drivers build pipelines slowly when the machine is busy
 vi.setConfig({ testTimeout: 120_000 });
@@ -73,7 +70,7 @@ const t = (...shape: number[]): Tensor => tensor(Float32Array.from(values({ shap
 
 describe.each([...registry.values()].map((op) => [op.name, op] as [string, Op]))('%s', (name, op) => {
   test('and its gradient', async () => {
-    for (let seed = 0; seed < 5; seed++) {
+    for (let seed = 0; seed < (LONG ? 5 : 2); seed++) {
       const r = rng(seed + 101);
       const sample = op.sample(picker(r)) as Sample<Attrs>;
       const inputs = operands(sample, r, 'f32');
@@ -297,27 +294,4 @@ describe('compiled steps', () => {
     expect(kernels.length).toBeGreaterThanOrEqual(2);
     for (const k of kernels) expect(k.ms).toBeGreaterThan(0);
   });
-});
-
-test('a tensor over the limit of the device or of the budget is refused with both numbers', async () => {
-  const gpu = await openDevice();
-  const most = (gpu.limits.maxBufferSize / 2 ** 20).toFixed(1);
-  expect(() => createPool(gpu).acquire(2 ** 40)).toThrow(
-    `one tensor needs 1048576.0 MiB, a buffer of this WebGPU adapter holds at most ${most} MiB`,
-  );
-  const small = await webgpuBackend({ memoryBudget: 4096 });
-  expect(() => small.store(new Float32Array(500_000), 'f32')).toThrow(
-    /^0\.0 MiB in use and 2\.\d MiB more wanted: over the budget of 0\.0 MiB$/,
-  );
-});
-
-test('a lost device is one clear error, and a new one works', async () => {
-  const lost = await webgpuBackend();
-  const x = lost.store(new Float32Array([1, 2]), 'f32');
-  (await openDevice()).device.destroy();
-  await expect(lost.load(x)).rejects.toThrow(LostDeviceError);
-  await closeDevice();
-  const again = await webgpuBackend();
-  expect([...(await again.load(again.store(new Float32Array([3, 4]), 'f32')))]).toEqual([3, 4]);
-  await again.close();
 });

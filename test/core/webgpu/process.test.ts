@@ -2,10 +2,16 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { compiledAll } from '../../support/compiled.ts';
 
 const root = join(import.meta.dirname, '../../..');
+const [core, webgpu, device, bench] = await compiledAll(
+  ['core/index.ts', 'core/backends/webgpu/index.ts', 'core/backends/webgpu/device.ts', 'train/bench.ts'].map((file) =>
+    join(root, file),
+  ),
+);
 const run = (source: string, env: Record<string, string> = {}) =>
-  start(['--expose-gc', '--import', 'tsx', '--input-type=module', '-e', source], env);
+  start(['--expose-gc', '--input-type=module', '-e', source], env);
 const start = (args: readonly string[], env: Record<string, string> = {}) =>
   new Promise<{ code: number | null; signal: string | null; out: string; err: string }>((resolve) => {
     const child = spawn(process.execPath, args, {
@@ -23,8 +29,8 @@ const start = (args: readonly string[], env: Record<string, string> = {}) =>
   });
 
 const work = `
-  const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
-  const { evaluate, exp, read, tensor } = await import('./core/index.ts');
+  const { webgpuBackend } = await import('${webgpu}');
+  const { evaluate, exp, read, tensor } = await import('${core}');
   const backend = await webgpuBackend();
   for (let i = 0; i < 3; i++) { globalThis.gc(); await new Promise((r) => setTimeout(r, 5)); }
   console.log((await read(evaluate(exp(tensor([0, 1])), backend))).join());
@@ -47,8 +53,8 @@ test('a process that ends early ends cleanly too', { timeout: 60_000 }, async ()
 
 test('without an adapter one line says what to install', { timeout: 60_000 }, async () => {
   const source = `
-    const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
-    const { hasHardwareAdapter } = await import('./core/backends/webgpu/device.ts');
+    const { webgpuBackend } = await import('${webgpu}');
+    const { hasHardwareAdapter } = await import('${device}');
     console.log(await hasHardwareAdapter());
     try { await webgpuBackend(); } catch (error) { console.log(error.name + ': ' + error.message); }`;
   const { code, out } = await run(source, { VK_DRIVER_FILES: '/nowhere.json', VK_ICD_FILENAMES: '/nowhere.json' });
@@ -61,8 +67,8 @@ test('without an adapter one line says what to install', { timeout: 60_000 }, as
 
 test('a call that the device refuses is told by the program alone, not by Dawn', { timeout: 60_000 }, async () => {
   const source = `
-    const { openDevice } = await import('./core/backends/webgpu/device.ts');
-    const { webgpuBackend } = await import('./core/backends/webgpu/index.ts');
+    const { openDevice } = await import('${device}');
+    const { webgpuBackend } = await import('${webgpu}');
     const backend = await webgpuBackend();
     const x = backend.store(Float32Array.of(1), 'f32');
     (await openDevice()).device.queue.writeBuffer(x.buffer, 2 ** 20, new Uint8Array(4));
@@ -81,7 +87,7 @@ test.runIf(process.platform === 'linux')('without a Vulkan loader nothing of Daw
       return dlopen(module, file, ...rest);
     };`;
   const preload = `data:text/javascript,${encodeURIComponent(missing)}`;
-  const args = ['--import', preload, '--import', 'tsx', 'train/bench.ts', '--backend', 'webgpu', '--ms', '1'];
+  const args = ['--import', preload, bench!, '--backend', 'webgpu', '--ms', '1'];
   const { code, out, err } = await start(args, { LD_LIBRARY_PATH: '' });
   expect({ code, out }).toEqual({ code: 1, out: '' });
   expect(err).toMatch(/^no WebGPU adapter: install .*\n$/);

@@ -1,29 +1,18 @@
-/** `generate`: the pictures are those of the one sampling function, and what a person mistypes is told in one line. */
-import { spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type Backend, cpuBackend } from '../../../core/index.ts';
-import type { AdapterFile, AdapterModule } from '../../../models/io/adapter-file.ts';
 import { withRun } from '../../../models/io/adapter-run.ts';
 import { writeAdapter } from '../../../models/io/adapter-write.ts';
 import { openBase } from '../../../models/io/base.ts';
 import { encodePng, writePng } from '../../../train/data/pictures/image-write.ts';
 import { main, ordersOf } from '../../../train/generate.ts';
 import { main as merge } from '../../../train/merge.ts';
-import { adaptersFromFile, linearsOf, loadPipeline } from '../../../train/model/model.ts';
+import { loadPipeline } from '../../../train/model/model.ts';
 import { createGenerator } from '../../../train/model/sample.ts';
 import { main as train } from '../../../train/train.ts';
+import { wavyAdapter } from '../../support/adapters.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { longRows } from '../../support/long.ts';
 
@@ -37,22 +26,10 @@ beforeAll(async () => {
   scratch = mkdtempSync(path.join(tmpdir(), 'selora-generate-'));
   base = at('base');
   await writeCalmBase(base);
-  await writeAdapter(at('zero.safetensors'), await adapterOf(2, 0));
-  await writeAdapter(at('grown.safetensors'), await adapterOf(2, 0.5));
+  await writeAdapter(at('zero.safetensors'), await wavyAdapter(base, 2, 0));
+  await writeAdapter(at('grown.safetensors'), await wavyAdapter(base, 2, 0.5));
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
-
-/** An adapter of every linear of the base: A as a wave, B = `size`·wave. */
-async function adapterOf(rank: number, size: number): Promise<AdapterFile> {
-  const linears = linearsOf(await openBase(base));
-  const modules = new Map<string, AdapterModule>();
-  for (const [part, paths] of [['unet', linears.unet] as const, ['text_encoder', linears.text] as const])
-    for (const [name, [dOut, dIn]] of paths) {
-      const wave = (n: number, f: number) => Float32Array.from({ length: n }, (_, i) => f * Math.sin(1 + 3 * i));
-      modules.set(`${part}.${name}`, { A: wave(dIn * rank, 1), B: wave(rank * dOut, size), rank, dIn, dOut, scale: 1 });
-    }
-  return { modules, metadata: new Map() };
-}
 
 const draw = (out: string, ...more: readonly string[]) =>
   runCommand(main, [
@@ -157,7 +134,7 @@ describe('pictures', () => {
       ...({ format: 'selora/1', method: 'lora', lambda: null, testEvery: null, scale: 1, initA: 0, steps: 1 } as const),
       ...{ baseHash: 'a'.repeat(64), rankHistory: [], captionChunks: 2 },
     };
-    await writeAdapter(at('long.safetensors'), withRun(await adapterOf(1, 0), facts));
+    await writeAdapter(at('long.safetensors'), withRun(await wavyAdapter(base, 1, 0), facts));
     const two = ['--prompt', cat, '--prompt', hat];
     const outputs = await Promise.all([
       draw('short', ...two),
@@ -267,88 +244,5 @@ describe('names', () => {
       '003-picture-seed10.png',
     ]);
     expect([...files].sort()).toEqual(files);
-  });
-});
-
-describe('refusals in one line', () => {
-  it('does not write over other pictures unless told to', async () => {
-    await draw('full');
-    expect(await draw('full')).toMatchObject({ code: 0 });
-    const refused = await draw('full', '--seed', '2');
-    expect(refused).toMatchObject({ code: 1 });
-    expect(refused.stderr).toMatch(/full: holds other files: .*--overwrite.*\n$/);
-    expect(await draw('full', '--seed', '2', '--overwrite')).toMatchObject({ code: 0 });
-  });
-
-  it.each([
-    [['--prompts', 'nowhere.txt'], 'nowhere.txt: no such file'],
-    [['--resolution', '15'], 'multiples of 2'],
-    [['--resolution', '99999'], 'up to 4096'],
-    [['--resolution', '-4'], 'expected a side such as'],
-    [['--sampler', 'magic'], 'Allowed choices are ddim'],
-    [['--base', '/dev/null'], '/dev/null'],
-    [['--adapter', 'nothing.safetensors'], 'nothing.safetensors: no such file'],
-    [['--steps', '0'], 'whole number from 1'],
-  ])('%j', async (options, words) => {
-    const { code, stderr } = await draw('refused', ...options);
-    expect(code).toBe(1);
-    expect(stderr).toContain(words);
-    expect(stderr.split('\n')).toHaveLength(2);
-    expect(existsSync(at('refused'))).toBe(false);
-  });
-
-  it('a folder that cannot be made is told before anything is drawn', async () => {
-    symlinkSync(at('nowhere/at/all'), at('dangling'));
-    const { code, stdout, stderr } = await draw('dangling');
-    expect([code, stderr]).toEqual([1, expect.stringMatching(/dangling: .*\n$/)]);
-    expect(stdout).not.toContain('step 1/');
-  });
-
-  it('names modules that the base does not have, or of another size', async () => {
-    const linears = linearsOf(await openBase(base));
-    const { modules, metadata } = await adapterOf(1, 1);
-    const [[name, module]] = modules;
-    const file = (entries: readonly (readonly [string, AdapterModule])[]): AdapterFile => ({
-      modules: new Map(entries),
-      metadata,
-    });
-    const open = (f: AdapterFile) => () => adaptersFromFile(f, linears, { file: 'x.safetensors' });
-    expect(open(file([['unet.no_such.to_q', module]]))).toThrow(
-      'x.safetensors: modules: unet.no_such.to_q is no linear',
-    );
-    expect(open(file([[name, { ...module, dIn: 5 }]]))).toThrow(/maps 5 → \d+, the base's layer 4 → /);
-    expect(open(file([[name, { ...module, kernel: [3, 3], dIn: 9 * module.dIn }]]))).toThrow(
-      /maps 36 → \d+, the base's layer 4 → /,
-    );
-    expect(open(file([]))).toThrow('it adapts nothing');
-    // scales that differ are multiplied into B; ΔW stays
-    const [, [other, second]] = modules;
-    const two = adaptersFromFile(
-      file([
-        [name, { ...module, scale: 2 }],
-        [other, { ...second, scale: 8 }],
-      ]),
-      linears,
-    );
-    expect(two.scale).toBe(1);
-    expect(adaptersFromFile(file([[name, { ...module, scale: 2 }]]), linears).scale).toBe(2);
-  });
-
-  it('ends on Ctrl-C with exit code 130 and no pictures', async () => {
-    const args = ['--base', base, '--backend', 'cpu', '--prompt', 'the cat', '--steps', '500', '--out', at('stopped')];
-    const child = spawn(process.execPath, ['--import', 'tsx', 'train/generate.ts', ...args], {
-      cwd: path.resolve(import.meta.dirname, '../../..'),
-    });
-    let [stderr, stopped] = ['', false];
-    child.stderr.on('data', (chunk) => {
-      stderr += String(chunk);
-    });
-    child.stdout.on('data', (chunk) => {
-      // once: a second Ctrl-C ends the process at once
-      if (!stopped && String(chunk).includes('step')) stopped = child.kill('SIGINT');
-    });
-    const code = await new Promise((resolve) => child.on('close', resolve));
-    expect([code, stderr]).toEqual([130, 'stopped by Ctrl-C\n']);
-    expect(existsSync(at('stopped'))).toBe(false);
   });
 });
