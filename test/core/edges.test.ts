@@ -13,6 +13,7 @@ import {
   div,
   dot,
   evaluate,
+  expandTo,
   full,
   gather,
   grad,
@@ -82,7 +83,7 @@ const product = (m: number, k: number, n: number) =>
       total = (total + Math.imul(words[(Math.floor(at / n) * k + p) % 23]!, others[(p * n + (at % n)) % 23]!)) | 0;
     return total;
   });
-const repeated = (from: readonly number[], n: number) => Array.from({ length: n }, (_, i) => from[i % 23]!);
+const repeated = (from: readonly number[], n: number) => Array.from({ length: n }, (_, i) => from[i % from.length]!);
 const big = [
   65537,
   1e5,
@@ -103,6 +104,12 @@ const small = [1e-45, 1e-40, 3e-39, 1.1754943508e-38, 0, -0, -1e-40].map(Math.fr
 const outside = [3e9, -3e9, 1e20, -1e20, Number.NaN, Infinity, -Infinity, 2147483520, -2147483648, 1.9, -1.9, 4e9];
 const clamp = (x: number, low: number, high: number) =>
   Number.isNaN(x) ? 0 : Math.max(low, Math.min(high, Math.trunc(x)));
+/** two rows that end with one number beside whole vectors */
+const five = f([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [2, 5]);
+const fifths = [0, 5].map((from) => [1, 2, 3, 4, 5].reduce((s, i) => s + 1 / (from + i - 11), 0));
+const pairs = Array.from({ length: 12 }, (_, i) => repeated([1, 2, 3], 24)[i]! + repeated([1, 2, 3], 24)[i + 12]!);
+const sevens = new Array<number>(64).fill(7);
+const beside = Array.from({ length: 40 }, (_, i) => (i < 20 ? -1 - i : i - 17));
 /** a row with NaN in the middle, a row without */
 const sparse = Array.from({ length: 42 }, (_, i) => (i === 9 ? Number.NaN : i % 21));
 const u32 = (v: readonly number[]) => tensor(Uint32Array.from(v, (x) => x >>> 0));
@@ -131,6 +138,18 @@ const edges: readonly Edge[] = [
   ['maximum with NaN', () => maximum(f([Number.NaN, 1, 2]), f([1, Number.NaN, 3])), [Number.NaN, Number.NaN, 3]],
   ['minimum with NaN', () => minimum(f([Number.NaN, 1, 2]), f([1, Number.NaN, 3])), [Number.NaN, Number.NaN, 2]],
   ['max of NaN among others', () => max(f(sparse, [2, 21]), 1), [Number.NaN, 20]],
+  ['max of negatives, rows of five', () => max(neg(five), 1), [-1, -6]],
+  ['sum of quotients, rows of five', () => sum(recip(sub(five, 11)), 1), fifths],
+  ['sum of columns, twelve', () => sum(f(repeated([1, 2, 3], 24), [2, 12]), 0), pairs],
+  ['seven numbers', () => mul(f([1, 2, 3, 4, 5, 6, 7]), 2), [2, 4, 6, 8, 10, 12, 14]],
+  [
+    'gather before and behind a table between others',
+    () => {
+      const [before, table, after] = [sevens, [5, 6, 7], sevens].map((v) => f(v));
+      return add(gather(table!, i32(beside)), sum(mul(add(before!, after!), 0)));
+    },
+    beside.map(() => 0),
+  ],
   [
     'gradient of max at a tie',
     () => grad((x: Tensor) => sum(max(x, 1)))(f([2, 2, 1, 3, 0, 3], [2, 3])),
@@ -229,7 +248,12 @@ const edges: readonly Edge[] = [
   ['gradient of pow(x, 2)', () => grad((x: Tensor) => sum(pow(x, 2)))(f([-2, 0, 3])), [-4, 0, 6]],
   ['gradient of pow(x, b)', () => grad((x: Tensor) => sum(pow(x, f([2, 2, 1, 0]))))(f([-2, 0, 0, 0])), [-4, 0, 1, 0]],
   ['gradient by the exponent', () => grad((b: Tensor) => sum(pow(f([2, 0]), b)))(f([3, 2])), [8 * Math.log(2), 0]],
-  ['many small products', () => sum(dot(ones([70_000, 1, 2]), ones([70_000, 2, 1]))), [140_000]],
+  [
+    'many small products',
+    // (1 1)·(1 2; 3 5) = (4 7)
+    () => sum(mul(dot(ones([MANY, 1, 2]), expandTo(f([1, 2, 3, 5], [1, 2, 2]), [MANY, 2, 2])), f([1, 10]))),
+    [74 * MANY],
+  ],
   ['convolution in many groups', () => sum(conv(many, reshape(many, [1, 1, 1, MANY]), { ...S, groups: MANY })), [MANY]],
   [
     'gradient of a convolution in many groups',

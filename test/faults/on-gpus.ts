@@ -34,9 +34,9 @@ export const onWebgpu: readonly Fault[] = [
     ],
     ['0x4e441529u', '0x4e441528u', 'sin: a bit of 2/π', edges('webgpu', 'large numbers')],
     [
-      'isNan_W(a) | isNan_W(b)); }`,\n  equal',
-      'isNan_W(a)); }`,\n  equal',
-      'less: NaN on the right (WGSL may drop it)',
+      'return (a < b) & !(isNan_W(a) | isNan_W(b)); }`',
+      'return (a <= b) & !(isNan_W(a) | isNan_W(b)); }`',
+      'less: equal ones, too',
       named('webgpu/elementwise', 'two variables'),
     ],
   ),

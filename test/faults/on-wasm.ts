@@ -167,7 +167,7 @@ export const onWasm: readonly Fault[] = [
       'left ? v128.bitselect(value, neutral(op, dtype), laneMask(left)) : value',
       'value',
       'sum: lanes beyond the row',
-      wasm('sum of rows', 'max of rows'),
+      edges('wasm', 'rows of five'),
     ],
     [
       "op === 'sum' ? f32x4.add : f32x4.max",
@@ -187,13 +187,13 @@ export const onWasm: readonly Fault[] = [
     'f.inc(offset, 4);',
     'f.inc(offset, 8);',
     'sum: every second vector of columns',
-    wasm('sum of columns'),
+    edges('wasm', 'sum of columns'),
   ]),
   ...faultsOf('backends/wasm/loops/tails.ts', [
     'v128.load64_zero(at), 2, 8',
     'v128.load64_zero(at), 2, 4',
     'the third number of a tail',
-    wasm('an elementwise chain', 'softmax of 65', 'sum of rows', 'add'),
+    edges('wasm', 'seven numbers'),
   ]),
   ...faultsOf(
     'backends/wasm/move/gather.ts',
@@ -201,7 +201,7 @@ export const onWasm: readonly Fault[] = [
       'table too\n      f.if(\n        i32.lt_u(id',
       'table too\n      f.if(\n        i32.lt_s(id',
       'gather: negative ids',
-      edges('wasm', 'gather of i32'),
+      edges('wasm', 'gather before and behind'),
     ],
     [
       'add(v.load(y), v.load(x))',
