@@ -1,7 +1,7 @@
-/** Reference runs stand beside a run only where they may. */
+/** Reference runs: those that ship are what their commands say, and stand beside a run only where they may. */
 import { describe, expect, test } from 'vitest';
 import { resolveConfig } from '../../../train/config/resolve.ts';
-import { comparable, type Reference } from '../../../train/report/reference/reference.ts';
+import { comparable, type Reference, references, withReferences } from '../../../train/report/reference/reference.ts';
 import { parseRecord } from '../../../train/run/record.ts';
 
 const base = 'ab'.repeat(32);
@@ -55,4 +55,33 @@ describe('a reference is compared with', () => {
   ])('not with %s', (_, run) => {
     expect(comparable(run, reference)).toBe(false);
   });
+});
+
+test('those that ship were made by their commands', async () => {
+  const all = await references();
+  expect([...all.keys()]).toEqual(['lora-r4', 'selora']);
+  for (const [name, r] of all) {
+    const words = r.command.replace(/^npm run train( -- )?/, '').split(' ');
+    const given = Object.fromEntries(
+      words.flatMap((word, i) => (word.startsWith('--') ? [[word.slice(2), words[i + 1]!]] : [])),
+    );
+    expect(given, name).toEqual(name === 'selora' ? {} : { method: 'lora', rank: '4' });
+    const config = resolveConfig({ method: given.method ?? 'selora', ...(given.rank ? { rank: 4 } : {}) });
+    expect(r.settings, name).toMatchObject({ lr: config.lr, steps: 2000, seed: 1, pairs: 700, rank: config.rank });
+    expect(r.validations.at(-1)!.step).toBe(2000);
+    expect(r.version).toMatch(/^\d+\.\d+\.\d+, commit [0-9a-f]{12}$/);
+  }
+});
+
+test('a default run has them beside it, named as references; a run of own films has none', async () => {
+  const { base: hash, data: known } = (await references()).get('lora-r4')!;
+  const compared = async (run: Parameters<typeof withReferences>[0]) =>
+    (await withReferences(run)).compared.map((c) => c.label);
+  expect(await compared(runOf({}, { base: hash, data: known }))).toEqual(['LoRA r=4 (reference run)']);
+  const own = runOf({ method: 'lora', rank: 8 }, { base: hash, data: known });
+  expect(await compared(own)).toHaveLength(2);
+  // one that was asked for by --compare is not shown again
+  const other = { label: 'LoRA r=4', method: 'lora', validations: [], results: {} };
+  expect(await compared({ ...own, compared: [other] })).toHaveLength(2);
+  expect(await compared(runOf({ data: 'films' }, { base: hash, data: '0f'.repeat(32) }))).toEqual([]);
 });
