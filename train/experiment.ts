@@ -149,7 +149,7 @@ async function hand(
   await writeRunFile(file, (slurm ? slurmScript : kubernetesJob)(e, o.config, runs, folder));
   print(io, `${file}: ${counted(runs.length, 'task')}; read it, change what your cluster wants, then`);
   const words = slurm ? ['sbatch', file] : ['kubectl', 'apply', '-f', file];
-  const after = `npm run experiment -- --config ${o.config} --report`;
+  const after = `npm run experiment -- --config ${o.config}${o.out === undefined ? '' : ` --out ${o.out}`} --report`;
   if (!o.submit) return print(io, `  ${words.join(' ')}\n  ${after}`);
   const { stdout } = await promisify(execFile)(words[0]!, words.slice(1)).catch(
     (error: NodeJS.ErrnoException & { stderr?: string }) => {
