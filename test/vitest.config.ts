@@ -6,21 +6,17 @@ import SlowestFirst from './support/slowest-first.ts';
  * compiled once: half of the time of a short file.
  */
 const alone = [
-  // WebGPU: Dawn and the software driver live as long as their process
-  'test/core/webgpu/*.test.ts',
-  'test/core/backends.test.ts',
-  'test/core/memory.test.ts',
-  'test/models/backends.test.ts',
-  'test/train/estimate/estimate.test.ts',
-  // what they replace or look at is the process's: modules, flags of V8, memory, exit code, signals
+  // what they replace or look at is the process's: modules, flags of V8, memory
   'test/badinputs/data.test.ts',
   'test/core/compile.test.ts',
+  'test/core/memory.test.ts',
   'test/core/wasm/moving-inputs.test.ts',
+  // it loses the WebGPU device
+  'test/core/webgpu/limits.test.ts',
   'test/selora/methods/toy.test.ts',
   'test/train/trainer/device-faults.test.ts',
   'test/train/trainer/nonfinite.test.ts',
   'test/train/trainer/refusals.test.ts',
-  'test/train/trainer/run.test.ts',
 ];
 const all = ['test/**/*.test.ts'];
 

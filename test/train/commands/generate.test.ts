@@ -183,9 +183,11 @@ describe('the trainer', () => {
       const run = at(`run-${chunks}`);
       const settings = ['--seed', '11', '--guidance', '2', '--sampler', 'euler', '--backend', 'cpu'];
       const training = ['--steps', '2', '--lr', '0.05', '--resolution', '16', '--split', '50/0/50', '--samples', '2'];
+      const few = ['--targets', '**.attn1.*,text.**.q_proj'];
       const trained = await runCommand(train, [
         ...['--data', data, '--base', base, '--out', run, '--sample-steps', '3'],
         ...training,
+        ...few,
         ...settings,
         ...(chunks === 1 ? ['--merged'] : ['--caption-chunks', `${chunks}`]),
       ]);

@@ -25,7 +25,7 @@ const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 7;
 const settings = (backend: string) =>
-  `--base ${base} --resolution 16 --pairs 24 --steps ${STEPS} --batch 2 --test-every 2 --validate-every 3 --save-every 1 --samples 1 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --targets **.to_q --backend ${backend}`.split(
+  `--base ${base} --resolution 16 --pairs 24 --steps ${STEPS} --batch 2 --test-every 2 --validate-every 3 --save-every 1 --samples 1 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --targets **.to_q --backend ${backend}${backend === 'wasm' ? ' --threads 1' : ''}`.split(
     ' ',
   );
 const create = (folder: string, backend: string) => [script, ...settings(backend), '--out', folder];
@@ -232,7 +232,10 @@ describe('between stop and resume', () => {
       writeFileSync(path.join(films, `${i}.txt`), `a film of lung ${i}`);
     }
     const run = (...args: readonly string[]) => runCommand(main, args);
-    const settings = '--resolution 16 --batch 2 --samples 0 --save-every 1 --backend cpu --targets **.to_q'.split(' ');
+    const settings =
+      '--resolution 16 --batch 2 --samples 0 --save-every 1 --backend wasm --threads 1 --targets **.attn1.to_q'.split(
+        ' ',
+      );
     const begun = await run('--data', films, '--base', at('base'), '--out', at('run'), '--steps', '2', ...settings);
     expect(begun.code, begun.stderr).toBe(0);
     renameSync(at('run'), at('moved run'));
