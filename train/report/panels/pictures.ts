@@ -47,7 +47,7 @@ function verdict(p: Sample['pictures'][number]): Markup | undefined {
 function note({ settings, samples }: RunRecord): string {
   const { sampler, sampleSteps, guidance } = settings;
   if ([sampler, sampleSteps, guidance].includes(undefined as never)) return '';
-  return `The first ${samples.length} held-out reports, not chosen; base and the first adapted picture start from the same noise; with its seed and these settings \`generate\` draws a picture again: ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
+  return `The first ${samples.length} held-out reports, not chosen; base and the first adapted picture start from the same noise; with its seed and these settings npm run generate draws a picture again: ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
 }
 
 export const pictures = definePanel<readonly Shown[]>({
