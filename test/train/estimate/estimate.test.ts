@@ -98,7 +98,7 @@ describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s',
     async (weights) => {
       const backend = await open();
       const shape = shapeOf(base, { ...config, weights }, backend);
-      const linears = weights === 'f32' ? all : few;
+      const linears = all;
       const planned = addUp(
         base,
         linears,

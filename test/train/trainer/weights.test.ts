@@ -16,7 +16,8 @@ beforeAll(prepare);
 
 describe('the weights a run ends with', () => {
   /** a rate so high that the second validation is worse than the first */
-  const spoilt = '--lr 1 --steps 12 --samples 1 --seed 6 --clip 0 --save-every 8 --validate-every 8';
+  const spoilt =
+    '--targets all-linear --budget 60 --lr 1 --steps 12 --samples 1 --seed 6 --clip 0 --save-every 8 --validate-every 8';
   const losses = (name: string) => log(name).flatMap((r) => (r.validation ? [r.validation.loss] : []));
 
   test('best: a later, worse state is left out of adapter, pictures and report; stopping in between changes nothing', async () => {
