@@ -84,7 +84,7 @@ function typed(key: keyof RunConfig, value: unknown): readonly string[] {
   }
   return [option, ...(Array.isArray(value) ? value : [value]).map(String)];
 }
-/** Settings as arguments of a process. @example argumentsOf({ method: 'lora', rank: 4 }) // ['--method', 'lora', '--rank', '4'] */
+/** Settings as arguments of a process. @example argumentsOf({ batch: 4 }) // ['--batch', '4'] */
 export const argumentsOf = (given: Given): readonly string[] =>
   Object.entries(given).flatMap(([key, value]) =>
     value === null || value === undefined ? [] : typed(key as keyof RunConfig, value),

@@ -226,6 +226,7 @@ const rows: Readonly<Record<ElementwiseName, Print>> = {
 /** The WGSL expression of a value in another dtype. */
 export const printCast = (x: string, from: DType, to: DType, width: Width): string => {
   if (from === 'f32' && to !== 'f32') return `${{ i32: 'toI', u32: 'toU', bool: 'toB' }[to as 'i32']}_${width}(${x})`;
+  if (from === to) return x;
   return to === 'bool' ? `(${x} != ${typeName(from, width)}(0))` : `${typeName(to, width)}(${x})`;
 };
 

@@ -9,7 +9,8 @@ const root = join(import.meta.dirname, '../../..');
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
   readonly scripts: Readonly<Record<string, string>>;
 };
-const commands = Object.entries(scripts).filter(([, line]) => line.includes(' train/'));
+// `experiment:quick` and the like are a command with words of its own
+const commands = Object.entries(scripts).filter(([, line]) => line.includes(' train/') && !line.startsWith('npm run '));
 
 it('every command is started so', () => {
   expect(commands.length).toBeGreaterThan(10);

@@ -17,7 +17,7 @@ const isRoot = process.getuid?.() === 0;
 const programs = ['slurmctld', 'slurmd', 'sbatch', 'squeue', 'scontrol'];
 const hasSlurm = there(
   'SLURM',
-  programs.every((name) => spawnSync(name, ['--version']).status === 0) && isRoot,
+  programs.every((name) => spawnSync(name, ['-V']).error === undefined) && isRoot,
   'install slurm-wlm and run as root',
 );
 const runs = describe.runIf(hasSlurm && LONG);
