@@ -10,7 +10,7 @@ import { scratch } from '../../support/data-fixtures.ts';
 import { LONG, longTest } from '../../support/long.ts';
 import { there } from '../../support/there.ts';
 
-vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 1_200_000, hookTimeout: 120_000 });
 
 const at = (name: string) => join(scratch, name);
 const isRoot = process.getuid?.() === 0;
@@ -98,7 +98,7 @@ seeds: [1, 2]
     const second = join(at('cluster'), 'runs', 'selora-seed-1', 'metrics.jsonl');
     await until('the second run', () => existsSync(second) && readFileSync(second, 'utf8').includes('\n'), 120);
     slurm('scontrol', 'update', 'NodeName=two', 'State=DOWN', 'Reason=test');
-    await until('the array', () => slurm('squeue', '-h').trim() === '', 500);
+    await until('the array', () => slurm('squeue', '-h').trim() === '', 900);
     const tables = async (out: string) => {
       const { code } = await command('--out', out, '--report');
       expect(code).toBe(0);
