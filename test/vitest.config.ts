@@ -11,6 +11,8 @@ const alone = [
   'test/core/compile.test.ts',
   'test/core/memory.test.ts',
   'test/core/wasm/moving-inputs.test.ts',
+  // it counts what lies on the device
+  'test/core/webgpu/backend.test.ts',
   // it loses the WebGPU device
   'test/core/webgpu/limits.test.ts',
   'test/selora/methods/toy.test.ts',
