@@ -95,11 +95,14 @@ export function conclude(row: Row, arm: string, against: string): string | undef
 /** The sentences on all methods, the first measure first; with several comparisons, what an interval does not cover. */
 export function conclusions(e: Experiment, rows: readonly Row[]): readonly string[] {
   const all = rows.flatMap((row) => e.arms.flatMap(({ name }) => conclude(row, name, e.against) ?? []));
-  return all.length < 2
+  const intervals = rows
+    .filter((row) => row.measure.better)
+    .reduce((n, row) => n + row.cells.filter((c) => c.difference?.interval).length, 0);
+  return intervals < 2
     ? all
     : [
         ...all,
-        `Each interval is that of one comparison. Among ${all.length} of them about ${number(all.length * 0.05, 2)} would miss 0 by chance alone.`,
+        `Each interval is that of one comparison. Among ${intervals} of them about ${number(intervals * 0.05, 2)} would miss 0 by chance alone.`,
       ];
 }
 
