@@ -7,7 +7,17 @@ import { Option } from 'commander';
 import { TAPS, type TapSize } from '../models/inception/index.ts';
 import { hostKey } from '../selora/adapter.ts';
 import { table } from './cli/columns.ts';
-import { type BackendOptions, command, type Io, openChosen, parseArgs, print, runMain, wholeNumber, withBackend } from './cli/command.ts'; // biome-ignore format: one line
+import {
+  type BackendOptions,
+  command,
+  type Io,
+  openChosen,
+  parseArgs,
+  print,
+  runMain,
+  wholeNumber,
+  withBackend,
+} from './cli/command.ts';
 import { featuresOf } from './evaluate/cache.ts';
 import { type Extractor, inceptionExtractor, thumbnails } from './evaluate/features.ts';
 import { evaluationPage } from './evaluate/page.ts';
@@ -65,9 +75,13 @@ export function evaluateSets(sets: Sets, extractor: Pick<Extractor, 'comparable'
     cautions.push(...(found.cautions ?? []));
   }
   if (!extractor.comparable)
-    cautions.unshift('Without the weights of Inception the features are thumbnails: layout and brightness, no detail. None of the numbers compares with a publication.'); // biome-ignore format: one line
+    cautions.unshift(
+      'Without the weights of Inception the features are thumbnails: layout and brightness, no detail. None of the numbers compares with a publication.',
+    );
   if (Math.min(n, m) < 100)
-    cautions.push(`With ${m} fakes and ${n} reals differences between methods must be large to be seen: look at the intervals first.`); // biome-ignore format: one line
+    cautions.push(
+      `With ${m} fakes and ${n} reals differences between methods must be large to be seen: look at the intervals first.`,
+    );
   cautions.push(
     'These metrics see pictures alone. Whether a picture shows what its report says is another question (obedience, in a run’s own page).',
     'Inception knows photographs of the world, not films: what matters to a reader of films may be invisible to it.',

@@ -1,6 +1,16 @@
 /** CLIP's tower for pictures, and the projections that bring pictures and texts together (transformers `CLIPModel`). */
 import { add, concat, expandTo, reshape, ShapeError, slice, type Tensor } from '../../core/index.ts';
-import { conv2d, type Embedding, embeddingSpec, fanIn, gaussian, layerNorm, type Norm, normSpec, Param } from '../../nn/index.ts'; // biome-ignore format: one line
+import {
+  conv2d,
+  type Embedding,
+  embeddingSpec,
+  fanIn,
+  gaussian,
+  layerNorm,
+  type Norm,
+  normSpec,
+  Param,
+} from '../../nn/index.ts';
 import { type ClipLayer, type ClipSizes, clipLayer, clipLayersSpec } from './text-encoder.ts';
 
 /** Sizes of the tower; `image_size` and `patch_size` in pixels. */

@@ -24,7 +24,15 @@ const chain = (b: Block<Tensor>, names: readonly string[], x: Tensor): Tensor =>
   names.reduce((h, name) => run(b[name]!, h), x);
 /** the mean over 3×3, the padding not counted */
 const around3 = (x: Tensor): Tensor =>
-  averagePool(x, { window: [3, 3], stride: [1, 1], pad: [[1, 1], [1, 1]], countPadding: false }); // biome-ignore format: one line
+  averagePool(x, {
+    window: [3, 3],
+    stride: [1, 1],
+    pad: [
+      [1, 1],
+      [1, 1],
+    ],
+    countPadding: false,
+  });
 const halved = (x: Tensor): Tensor => maxPool(x, { window: [3, 3], stride: [2, 2] });
 const channels = (list: readonly Tensor[]): Tensor => concat(list, 3);
 
@@ -45,7 +53,11 @@ const blockC = (b: Block<Tensor>, x: Tensor): Tensor =>
   channels([
     run(b.branch1x1!, x),
     chain(b, ['branch7x7_1', 'branch7x7_2', 'branch7x7_3'], x),
-    chain(b, [1, 2, 3, 4, 5].map((i) => `branch7x7dbl_${i}`), x), // biome-ignore format: one line
+    chain(
+      b,
+      [1, 2, 3, 4, 5].map((i) => `branch7x7dbl_${i}`),
+      x,
+    ),
     run(b.branch_pool!, around3(x)),
   ]);
 const blockD = (b: Block<Tensor>, x: Tensor): Tensor =>
@@ -66,7 +78,15 @@ function blockE(b: Block<Tensor>, x: Tensor, pool: (x: Tensor) => Tensor): Tenso
   ]);
 }
 /** the network's odd one: in Mixed_7c the pool is a max pool */
-const most3 = (x: Tensor): Tensor => maxPool(x, { window: [3, 3], stride: [1, 1], pad: [[1, 1], [1, 1]] }); // biome-ignore format: one line
+const most3 = (x: Tensor): Tensor =>
+  maxPool(x, {
+    window: [3, 3],
+    stride: [1, 1],
+    pad: [
+      [1, 1],
+      [1, 1],
+    ],
+  });
 
 /**
  * x[n, 299, 299, 3] in [−1, 1) → features [n, size]; what lies behind the tap is not computed.

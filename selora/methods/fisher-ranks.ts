@@ -47,10 +47,16 @@ export const fisherRanks: MethodOf<typeof settings, Adapter> = {
         const place = places[n].get(path)!;
         return Math.min(c.rankMost ?? 4 * c.rank, inputsOf(place), place[0]);
       });
-      const budget = Math.min(totalRankOf(ranks), most.reduce((a, b) => a + b, 0)); // biome-ignore format: one line
+      const budget = Math.min(
+        totalRankOf(ranks),
+        most.reduce((a, b) => a + b, 0),
+      );
       const dealt = allocate(scores, budget, 1, most);
       const of = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, dealt[i]!]));
-      return mapNetworks((own, n) => Object.fromEntries(Object.keys(own).map((path) => [path, of.get(`${n} ${path}`)!])), ranks); // biome-ignore format: one line
+      return mapNetworks(
+        (own, n) => Object.fromEntries(Object.keys(own).map((path) => [path, of.get(`${n} ${path}`)!])),
+        ranks,
+      );
     },
   },
 };

@@ -88,7 +88,8 @@ export const loraGa: MethodOf<typeof settings, P> = {
   },
   toFile({ rank, fields: { A, B, A0, B0 } }, place, c) {
     const dIn = inputsOf(place);
-    const wide = (i: number) => [A!, A0!][Math.floor((i % (2 * rank)) / rank)]!.data[Math.floor(i / (2 * rank)) * rank + (i % rank)]!; // biome-ignore format: one line
+    const wide = (i: number) =>
+      [A!, A0!][Math.floor((i % (2 * rank)) / rank)]!.data[Math.floor(i / (2 * rank)) * rank + (i % rank)]!;
     const both = {
       A: { shape: [dIn, 2 * rank], data: Float32Array.from({ length: dIn * 2 * rank }, (_, i) => wide(i)) },
       B: { shape: [2 * rank, place[0]], data: Float32Array.from([...B!.data, ...B0!.data.map((x) => -x)]) },

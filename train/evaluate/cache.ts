@@ -10,7 +10,13 @@ import type { Loaded } from './pictures.ts';
 
 /** hash → features; an older file of the same extractor is read */
 async function kept(file: string): Promise<Map<string, Float32Array>> {
-  if (!(await stat(file).then(() => true, () => false))) return new Map(); // biome-ignore format: one line
+  if (
+    !(await stat(file).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return new Map();
   const opened = await openSafetensors(file);
   const out = new Map<string, Float32Array>();
   for (const name of opened.tensors.keys()) out.set(name, await opened.float32(name));
@@ -52,7 +58,9 @@ export async function featuresOf(
       if (now - told < 1000 && done < fresh.length) continue;
       told = now;
       const left = ((now - began) / 1000 / done) * (fresh.length - done);
-      say(`features of ${done} of ${fresh.length} pictures${done < fresh.length ? `, ${duration(left)} left` : ` in ${duration((now - began) / 1000)}`}`); // biome-ignore format: one line
+      say(
+        `features of ${done} of ${fresh.length} pictures${done < fresh.length ? `, ${duration(left)} left` : ` in ${duration((now - began) / 1000)}`}`,
+      );
     }
   } finally {
     await save();

@@ -1,6 +1,13 @@
 /** Feature vectors of pictures: by Inception from weights a person supplies, or by thumbnails where there are none. */
 import { type Backend, compile, read, type Tensor, tensor } from '../../core/index.ts';
-import { type Inception, inception, inceptionPixels, inceptionSpecUpTo, SIDE, type TapSize } from '../../models/inception/index.ts'; // biome-ignore format: one line
+import {
+  type Inception,
+  inception,
+  inceptionPixels,
+  inceptionSpecUpTo,
+  SIDE,
+  type TapSize,
+} from '../../models/inception/index.ts';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { weightOf, weightSource } from '../../models/io/weights.ts';
 import { load, specShapes } from '../../models/spec.ts';
@@ -54,7 +61,10 @@ export async function inceptionExtractor(file: string, size: TapSize, backend: B
   const opened = await openSafetensors(file);
   const wanted = specShapes(spec);
   const there = [...opened.tensors.keys()].filter((name) => wanted.has(name));
-  const source = weightSource(opened.file, there.map((name) => weightOf(opened, name))); // biome-ignore format: one line
+  const source = weightSource(
+    opened.file,
+    there.map((name) => weightOf(opened, name)),
+  );
   const parameters = (await load(spec as never, source, { backend })) as unknown as Inception<Tensor>;
   const run = compile((p: Inception<Tensor>, x: Tensor) => inception(p, x, size), { backend, name: 'inception' });
   const hash = (await fileHash(file)).slice(0, 12);

@@ -42,13 +42,23 @@ function numbers({ title, doc, source, readings }: Evaluated['results'][number])
 
 /** The whole page; makes no file and reaches no network. Control characters in names are made visible. */
 export async function evaluationPage(given: Evaluated): Promise<string> {
-  const said = printableDeep({ real: given.real.name, fake: given.fake.name, extractor: given.extractor.name, cautions: given.cautions }); // biome-ignore format: one line
+  const said = printableDeep({
+    real: given.real.name,
+    fake: given.fake.name,
+    extractor: given.extractor.name,
+    cautions: given.cautions,
+  });
   const strip = async (pictures: readonly Loaded[], alt: string) =>
     html`<div class="strip">${await Promise.all(pictures.slice(0, SHOWN).map(async (p) => html`<figure>${await embedded(p, alt)}</figure>`))}</div>`;
   const pairs: Markup[] = [];
   for (const { fake, real, distance } of given.results.flatMap((r) => r.pairs ?? [])) {
-    const [a, b] = [await embedded(given.fake.pictures[fake]!, 'fake'), await embedded(given.real.pictures[real]!, 'nearest real')]; // biome-ignore format: one line
-    pairs.push(html`<article class="sample"><div class="strip"><figure>${a}<figcaption>fake</figcaption></figure><figure>${b}<figcaption>nearest real, distance ${number(distance)}</figcaption></figure></div></article>`); // biome-ignore format: one line
+    const [a, b] = [
+      await embedded(given.fake.pictures[fake]!, 'fake'),
+      await embedded(given.real.pictures[real]!, 'nearest real'),
+    ];
+    pairs.push(
+      html`<article class="sample"><div class="strip"><figure>${a}<figcaption>fake</figcaption></figure><figure>${b}<figcaption>nearest real, distance ${number(distance)}</figcaption></figure></div></article>`,
+    );
   }
   const policy = `default-src 'none'; img-src data:; style-src ${cspHash(style)}; base-uri 'none'; form-action 'none'`;
   const { markup } = html`<!doctype html>

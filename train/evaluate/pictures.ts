@@ -69,7 +69,10 @@ export async function loadPicture(file: string): Promise<Loaded> {
 
 /** Mean of the channels, in bytes. */
 export function greyOf({ width, height, data }: Loaded): Planes {
-  const grey = Float64Array.from({ length: width * height }, (_, i) => (data[3 * i]! + data[3 * i + 1]! + data[3 * i + 2]!) / 3); // biome-ignore format: one line
+  const grey = Float64Array.from(
+    { length: width * height },
+    (_, i) => (data[3 * i]! + data[3 * i + 1]! + data[3 * i + 2]!) / 3,
+  );
   return { width, height, channels: 1, data: grey };
 }
 

@@ -17,7 +17,11 @@ export const copies: SetMetric = {
       .map((x, i) => nearestOf([x], [...real.features.slice(0, i), ...real.features.slice(i + 1)])[0]!.distance)
       .sort((a, b) => a - b);
     const threshold = own[Math.floor(own.length * 0.01)]!;
-    const found = nearestOf(fake.features, real.features).map(({ index, distance }, i) => ({ fake: i, real: index, distance })); // biome-ignore format: one line
+    const found = nearestOf(fake.features, real.features).map(({ index, distance }, i) => ({
+      fake: i,
+      real: index,
+      distance,
+    }));
     const below = found.filter(({ distance }) => distance < threshold).length;
     return {
       readings: [
@@ -29,7 +33,9 @@ export const copies: SetMetric = {
         },
       ],
       pairs: [...found].sort((a, b) => a.distance - b.distance).slice(0, SHOWN),
-      cautions: ['Copies are looked for among the real pictures given here: those that a model was trained on must be among them.'], // biome-ignore format: one line
+      cautions: [
+        'Copies are looked for among the real pictures given here: those that a model was trained on must be among them.',
+      ],
     };
   },
 };

@@ -26,9 +26,13 @@ function similarity(
   const weights = MS_SSIM_WEIGHTS.slice(0, levels);
   const total = weights.reduce((a, b) => a + b, 0);
   const pairs = disjointPairs(grey.length, key);
-  const values = pairs.map(
-    ([i, j]) =>
-    msSsim(grey[i]!, grey[j]!, { range: 255 }, weights.map((w) => w / total)), // biome-ignore format: one line
+  const values = pairs.map(([i, j]) =>
+    msSsim(
+      grey[i]!,
+      grey[j]!,
+      { range: 255 },
+      weights.map((w) => w / total),
+    ),
   );
   const { mean, error } = meanWithError(values);
   return { value: mean, error, n: pairs.length };
