@@ -2,7 +2,7 @@
  * Low-rank adapters as immutable trees addressed by module path: W = W0 + s·A·B with A[d_in, r], B[r, d_out].
  * The scale s is one constant of the run: a scale that followed the rank would change the output at every expansion.
  */
-import { type Tensor, tensor, threefry } from '../core/index.ts';
+import { randomOf, type Tensor, tensor, threefry } from '../core/index.ts';
 
 /** One low-rank addition: A[d_in, r] and B[r, d_out] of one linear layer. */
 export type Adapter = {
@@ -61,6 +61,12 @@ export function kaimingUniform(key: HostKey, fanIn: number, n: number, gain: Kai
     if (i + 1 < n) out[i + 1] = ((v + 0.5) / 2 ** 32) * 2 * bound - bound;
   }
   return out;
+}
+
+/** n numbers of N(0, deviation²), f32. */
+export function normalNumbers(key: HostKey, n: number, deviation = 1): Float32Array {
+  const random = randomOf(key);
+  return Float32Array.from({ length: n }, () => random.normal(deviation));
 }
 
 /** One adapter of rank r: A Kaiming-uniform, B zero, so that the model starts unchanged. */

@@ -9,6 +9,7 @@
 import path from 'node:path';
 import { NonFiniteError, readScalar } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
+import { totalRankOf } from '../selora/methods/low-rank.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, quoted, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
@@ -24,7 +25,7 @@ import { unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
 import { weightGradients } from './step/begin.ts';
 import { type TestedStep, testedStep } from './step/growth.ts';
-import { chosenOf, totalRankOf } from './step/ranks.ts';
+import { chosenOf } from './step/ranks.ts';
 import { createSteps, type Frozen, hyperOf, type State } from './step/step.ts';
 import { encodeData } from './trainer/encoded.ts';
 import { type Final, finishRun } from './trainer/finish.ts';

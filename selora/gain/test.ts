@@ -1,6 +1,6 @@
 /** The test of `--criterion gain`: a sketch of every module's gradient, its directions on two halves of the data, and who gets them. */
-import { type HostArray, randomOf, tensor } from '../../core/index.ts';
-import { foldKey } from '../adapter.ts';
+import { type HostArray, tensor } from '../../core/index.ts';
+import { foldKey, normalNumbers } from '../adapter.ts';
 import { inputsOf } from '../methods/low-rank.ts';
 import type { Decided, Now, Outcome, Passes, Place, Places, Ranks } from '../methods/method.ts';
 import { mapModules, mapNetworks, moduleName, networks, type PerModule, type PerNetwork } from '../networks.ts';
@@ -84,8 +84,7 @@ const modulesOf = (places: PerNetwork<Places>): PerModule<Place> =>
 function sketching(now: Pick<Now<never>, 'key' | 'step' | 'places'>, probe: number): PerModule<Probe> {
   return mapModules((place: Place, path, n) => {
     const [q, dOut] = [widthOf(place, probe), place[0]];
-    const random = randomOf(foldKey(now.key, 'gain', n, path, now.step));
-    const R = Float32Array.from({ length: q * dOut }, () => random.normal());
+    const R = normalNumbers(foldKey(now.key, 'gain', n, path, now.step), q * dOut);
     return { K: zeros([inputsOf(place), q]), R: tensor(R, [q, dOut]) };
   }, modulesOf(now.places));
 }

@@ -21,12 +21,11 @@ import {
   where,
   zeros,
 } from '../../core/index.ts';
-import { foldKey } from '../adapter.ts';
+import { foldKey, normalNumbers } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
 import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
 import { type Decided, Field, type MethodOf, type Ranks } from './method.ts';
-import { hostNormal } from './noise.ts';
 import { rank, ranks, scale, told } from './settings.ts';
 import { keptRanks } from './weights.ts';
 
@@ -163,11 +162,7 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
       [...places].map(([path, place]) => {
         const [dIn, dOut, r] = [inputsOf(place), place[0], ranks[path]!];
         const draw = (what: string, shape: readonly number[]) => {
-          const normal = hostNormal(foldKey(key, path, what), shape[0]! * shape[1]!);
-          return tensor(
-            Float32Array.from(normal, (x) => 0.02 * x),
-            shape,
-          );
+          return tensor(normalNumbers(foldKey(key, path, what), shape[0]! * shape[1]!, 0.02), shape);
         };
         const none = () => ({ A: zeros([dIn, r]), E: zeros([r]), B: zeros([r, dOut]) });
         const p = { A: draw('A', [dIn, r]), E: zeros([r]), B: draw('B', [r, dOut]) };

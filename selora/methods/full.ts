@@ -19,7 +19,8 @@ export const full: MethodOf<typeof settings, { readonly D: Tensor }> = {
   source: 'the gradient of the loss by W',
   settings,
   leastRank: () => 1,
-  ranks: (c, places, known) => withoutRanks('full')(c, places, known && undefined),
+  // the ranks of a file say nothing here: any of them can be said by D
+  ranks: (c, places) => withoutRanks('full')(c, places),
   label: () => 'full fine-tuning',
   facts: () => ({ lambda: null, testEvery: null, scale: 1, initA: 0 }),
   room: (_c, most) => Math.max(1, most),

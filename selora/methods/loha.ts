@@ -1,20 +1,16 @@
 /** LoHa: the entrywise product of two low-rank matrices, of rank r² with the parameters of two LoRAs of rank r. */
 import { add, asFloat, dot, mul, reshape, type Tensor, tensor, zeros } from '../../core/index.ts';
-import { foldKey, type HostKey } from '../adapter.ts';
-import { inputsOf, ranksAtStart } from './low-rank.ts';
+import { foldKey, type HostKey, normalNumbers } from '../adapter.ts';
+import { inputsOf, kernelOf, ranksAtStart } from './low-rank.ts';
 import { Field, type MethodOf } from './method.ts';
-import { hostNormal } from './noise.ts';
 import { rank, ranks, scale } from './settings.ts';
-import { cannotBegin, fullModule, kernelOf, matrixOf, product, refuseKnown, withMatrix } from './weights.ts';
+import { cannotBegin, fullModule, matrixOf, product, refuseKnown, withMatrix } from './weights.ts';
 
 const settings = { rank, ranks, scale };
 type Loha = { readonly a1: Tensor; readonly b1: Tensor; readonly a2: Tensor; readonly b2: Tensor };
 
 const normal = (key: HostKey, shape: readonly [number, number], deviation: number): Tensor =>
-  tensor(
-    Float32Array.from(hostNormal(key, shape[0] * shape[1]), (x) => x * deviation),
-    shape,
-  );
+  tensor(normalNumbers(key, shape[0] * shape[1], deviation), shape);
 /** a[d_out, r]·b[r, d_in] */
 const times = (a: Tensor, b: Tensor): Tensor =>
   reshape(dot(reshape(a, [1, ...a.shape]), reshape(b, [1, ...b.shape])), [a.shape[0]!, b.shape[1]!]);

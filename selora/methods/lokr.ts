@@ -2,10 +2,10 @@
 import { z } from 'zod';
 import { add, asFloat, dot, mul, permute, reshape, type Tensor, tensor, zeros } from '../../core/index.ts';
 import { foldKey, kaimingUniform } from '../adapter.ts';
-import { inputsOf, ranksAtStart } from './low-rank.ts';
+import { inputsOf, kernelOf, ranksAtStart } from './low-rank.ts';
 import { Field, type HostModule, type HostTensor, type MethodOf, type Place } from './method.ts';
 import { rank, ranks, scale, told } from './settings.ts';
-import { cannotBegin, fullModule, kernelOf, matrixOf, product, refuseKnown, withMatrix } from './weights.ts';
+import { cannotBegin, fullModule, matrixOf, product, refuseKnown, withMatrix } from './weights.ts';
 
 const settings = {
   rank,

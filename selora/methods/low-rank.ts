@@ -13,6 +13,10 @@ type Scaled = { readonly scale: number };
 /** d_in of a place: of a convolution c_in·kh·kw */
 export const inputsOf = ([, ...inner]: Place): number => inner.reduce((n, side) => n * side, 1);
 
+/** [kh, kw] of a convolution's place, as a module of a file has it */
+export const kernelOf = (place: Place): { readonly kernel?: readonly [number, number] } =>
+  place.length === 4 ? { kernel: [place[2]!, place[3]!] } : {};
+
 /** Ranks by `--rank` and `--ranks`, and those that are known. @throws RangeError naming the pair that matches nothing */
 export function ranksAtStart(c: Ranked, { unet, text }: PerNetwork<Places>, known?: Ranks): Ranks {
   // around the loop there are no modules for --ranks to match
@@ -28,6 +32,18 @@ export const deadRanks = ({ A, B, rank, dIn, dOut }: AdapterModule): readonly nu
       B.subarray(r * dOut, (r + 1) * dOut).every((x) => x === 0) &&
       Array.from({ length: dIn }, (_, i) => A[i * rank + r]).every((x) => x === 0),
   );
+/** A·diag(inner) and diag over outputs: a module whose pair is scaled by two vectors, as a LoRA. */
+export function scaledPair({ rank, fields }: HostModule, inner: string, outer: string): HostModule {
+  const { A, B, [inner]: columns, [outer]: outputs } = fields;
+  const dOut = outputs!.data.length;
+  return {
+    rank,
+    fields: {
+      A: { shape: A!.shape, data: A!.data.map((x, i) => x * columns!.data[i % rank]!) },
+      B: { shape: B!.shape, data: B!.data.map((x, i) => x * outputs!.data[i % dOut]!) },
+    },
+  };
+}
 /** Σ r over both networks */
 export const totalRankOf = (ranks: Ranks): number =>
   Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);
@@ -66,7 +82,7 @@ export const lowRank = {
       dIn: inputsOf(place),
       dOut: place[0],
       scale: 1,
-      ...(place.length === 4 ? { kernel: [place[2]!, place[3]!] as const } : {}),
+      ...kernelOf(place),
     };
   },
   fromFile(module: AdapterModule, c: Scaled, fresh: Adapter): Adapter {

@@ -40,6 +40,9 @@ export const settingsOf = (m: Method, given: Settings = {}): Settings => z.objec
 
 /** What is wrong between the settings of a run: the first that any method names. */
 export function methodProblem(c: Settings & { readonly batch: number; readonly method: string }) {
+  const [own, { rank }] = [methodOf(c.method), c];
+  if (typeof rank === 'number' && rank < own.leastRank(c))
+    return { path: 'rank', message: `is ${rank}, expected at least ${own.leastRank(c)}` };
   for (const m of all) {
     const problem = m.problem?.(c);
     if (problem) return problem;

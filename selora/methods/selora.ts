@@ -122,8 +122,6 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
   problem(c) {
     const wrong = (path: string, message: string) => ({ path, message });
     const criterion = criterionOf(c);
-    if (c.rank === 0 && !(c.method === 'selora' && 'growth' in criterion))
-      return wrong('rank', 'is 0, expected at least 1');
     if ('growth' in criterion)
       return c.method === 'selora'
         ? criterion.problem?.(c)

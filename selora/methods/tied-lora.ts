@@ -2,26 +2,13 @@
 import { mul, ones, reshape, type Tensor, tensor, zeros } from '../../core/index.ts';
 import { foldKey, kaimingUniform } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
-import { inputsOf, lowRank, ranksAtStart } from './low-rank.ts';
-import { Field, type HostModule, type MethodOf } from './method.ts';
+import { inputsOf, lowRank, ranksAtStart, scaledPair } from './low-rank.ts';
+import { Field, type MethodOf } from './method.ts';
 import { gainA, rank, scale } from './settings.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
 
 const settings = { rank, scale, gainA };
 type Tied = { readonly A: Tensor; readonly B: Tensor; readonly u: Tensor; readonly v: Tensor };
-
-/** A·diag(u) and B·diag(v): the module as a LoRA */
-function asLora({ rank, fields }: HostModule): HostModule {
-  const { A, B, u, v } = fields;
-  const outputs = v!.data.length;
-  return {
-    rank,
-    fields: {
-      A: { shape: A!.shape, data: A!.data.map((x, i) => x * u!.data[i % rank]!) },
-      B: { shape: B!.shape, data: B!.data.map((x, i) => x * v!.data[i % outputs]!) },
-    },
-  };
-}
 
 /**
  * The method `tied-lora`: y = x·W0ᵀ + b + s·((x·A) ⊙ u)·B ⊙ v, all four trained (the paper's TL6). A[d_in, r] is one for all
@@ -61,6 +48,6 @@ export const tiedLora: MethodOf<typeof settings, Tied> = {
     const adapter = { A: mul(A, u), B: mul(B, reshape(v, [1, v.shape[0]!])) };
     return { ...module, adapter: inLayer(module, adapter, c.scale) };
   },
-  toFile: (module, place, c) => lowRank.toFile(asLora(module), place, c),
+  toFile: (module, place, c) => lowRank.toFile(scaledPair(module, 'u', 'v'), place, c),
   fromFile: cannotBegin('tied-lora'),
 };

@@ -3,8 +3,8 @@ import { z } from 'zod';
 import { full as filled, mul, reshape, type Tensor, tensor, zeros } from '../../core/index.ts';
 import { foldKey, type HostKey, kaimingUniform } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
-import { inputsOf, lowRank, ranksAtStart } from './low-rank.ts';
-import { Field, type HostModule, type MethodOf, type Places } from './method.ts';
+import { inputsOf, lowRank, ranksAtStart, scaledPair } from './low-rank.ts';
+import { Field, type MethodOf, type Places } from './method.ts';
 import { gainA, rank, ranks, scale, told } from './settings.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
 
@@ -46,19 +46,6 @@ function shared(places: Places, ranks: { readonly [path: string]: number }, key:
   };
 }
 
-/** A·diag(d) and B·diag(b): the module as a LoRA */
-function asLora({ rank, fields }: HostModule): HostModule {
-  const { A, B, d, b } = fields;
-  const outputs = b!.data.length;
-  return {
-    rank,
-    fields: {
-      A: { shape: A!.shape, data: A!.data.map((x, i) => x * d!.data[i % rank]!) },
-      B: { shape: B!.shape, data: B!.data.map((x, i) => x * b!.data[i % outputs]!) },
-    },
-  };
-}
-
 /**
  * The method `vera`: y = x·W0ᵀ + bias + s·((x·A) ⊙ d)·B ⊙ b. A and B are corners of one random pair of each network and
  * never change; trained are d[r] = 0.1 and b[d_out] = 0. A checkpoint holds each module's corners.
@@ -96,6 +83,6 @@ export const vera: MethodOf<typeof settings, Vera> = {
     const adapter = { A: mul(A, d), B: mul(B, reshape(b, [1, b.shape[0]!])) };
     return { ...module, adapter: inLayer(module, adapter, c.scale) };
   },
-  toFile: (module, place, c) => lowRank.toFile(asLora(module), place, c),
+  toFile: (module, place, c) => lowRank.toFile(scaledPair(module, 'd', 'b'), place, c),
   fromFile: cannotBegin('vera'),
 };

@@ -3,7 +3,7 @@ import { permute, reshape, type Tensor } from '../../core/index.ts';
 import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import type { AdaptedModule } from '../attach.ts';
 import type { PerNetwork } from '../networks.ts';
-import { inputsOf } from './low-rank.ts';
+import { inputsOf, kernelOf } from './low-rank.ts';
 import type { HostModule, HostTensor, Place, Places, Ranks } from './method.ts';
 
 /** A layer's weight as files have it, [d_out, d_in]; a kernel's d_in counts [in, kh, kw]. */
@@ -20,10 +20,6 @@ export function withMatrix<M extends AdaptedModule>(module: M, matrix: Tensor): 
   const [kh, kw, inputs, outputs] = shape as [number, number, number, number];
   return { ...module, weight: permute(reshape(matrix, [outputs, inputs, kh, kw]), [2, 3, 1, 0]) };
 }
-
-/** [kh, kw] of a convolution's place, as a module of a file has it */
-export const kernelOf = (place: Place): { readonly kernel?: readonly [number, number] } =>
-  place.length === 4 ? { kernel: [place[2]!, place[3]!] } : {};
 
 /**
  * ΔW[d_out, d_in] as a LoRA whose rank is the smaller side: the identity and ΔW itself, so that every program reads it, at

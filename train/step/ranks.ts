@@ -89,9 +89,6 @@ export const capacityFor = (
   { method, settings }: Pick<Chosen, 'settings'> & { readonly method: Pick<Method, 'room'> },
 ): PerNetwork<number> => mapNetworks((r) => method.room(settings, Math.max(0, ...Object.values(r))), ranks);
 
-export const totalRankOf = (r: Ranks): number =>
-  [...Object.values(r.unet), ...Object.values(r.text)].reduce((a, b) => a + b, 0);
-
 /**
  * The state a run begins with; `gradients` are those by the frozen weights, for methods whose start looks at them.
  * @throws RangeError naming the setting that does not fit these linears

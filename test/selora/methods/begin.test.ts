@@ -2,13 +2,12 @@
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 import { describe, expect, test } from 'vitest';
 import { mean, type Tensor, tensor } from '../../../core/index.ts';
-import { hostKey } from '../../../selora/adapter.ts';
+import { hostKey, normalNumbers } from '../../../selora/adapter.ts';
 import { allocate } from '../../../selora/methods/allocate.ts';
 import { fisherRanks } from '../../../selora/methods/fisher-ranks.ts';
 import { full } from '../../../selora/methods/full.ts';
 import { alongGradient, loraGa } from '../../../selora/methods/lora-ga.ts';
 import type { Method, Params } from '../../../selora/methods/method.ts';
-import { hostNormal } from '../../../selora/methods/noise.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { weightGradients } from '../../../train/step/begin.ts';
 import { sampleLosses } from '../../../train/step/gradients.ts';
@@ -18,7 +17,7 @@ import { batch, configs, frozen, linears } from '../../support/step-fixture.ts';
 
 const gradient = (seed: number, dOut: number, dIn: number) => ({
   shape: [dOut, dIn],
-  data: Float32Array.from(hostNormal(hostKey(seed), dOut * dIn)),
+  data: normalNumbers(hostKey(seed), dOut * dIn),
 });
 
 test('gradients by the frozen weights are the derivatives of the mean loss over the batches', async () => {

@@ -2,8 +2,7 @@
 import path from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { hostKey } from '../../../selora/adapter.ts';
-import { hostNormal } from '../../../selora/methods/noise.ts';
+import { hostKey, normalNumbers } from '../../../selora/adapter.ts';
 import { clipScore } from '../../../train/metrics/measures/clip-score.ts';
 import { type Features, frechet, momentsOf } from '../../../train/metrics/measures/frechet.ts';
 import {
@@ -50,7 +49,7 @@ const rows = (name: string): Float64Array[] => {
 };
 const near = (got: number, want: number, by: number) => expect(Math.abs(got - want)).toBeLessThanOrEqual(by);
 const drawn = (seed: number, n: number, d: number, shift = 0): Features => {
-  const all = hostNormal(hostKey(seed), n * d);
+  const all = normalNumbers(hostKey(seed), n * d);
   return Array.from({ length: n }, (_, i) => all.subarray(i * d, (i + 1) * d).map((x) => x + shift));
 };
 

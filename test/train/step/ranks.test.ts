@@ -5,12 +5,13 @@ import { type Adapter, kaimingUniform } from '../../../selora/adapter.ts';
 import { type Scores, scoresOf } from '../../../selora/fisher.ts';
 import { conclude, type Drawn, drawCandidates, judge } from '../../../selora/growth.ts';
 import { lora } from '../../../selora/methods/lora.ts';
+import { totalRankOf } from '../../../selora/methods/low-rank.ts';
 import type { Settings } from '../../../selora/methods/method.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
 import type { ModelPlaces } from '../../../train/model/pipeline.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
-import { capacityFor, padState, startState, totalRankOf } from '../../../train/step/ranks.ts';
+import { capacityFor, padState, startState } from '../../../train/step/ranks.ts';
 import {
   mapModules,
   type Network,
