@@ -1,7 +1,7 @@
 /** Kernel distance of two sets of feature vectors: KID where they are Inception's. */
 
-import { threefry } from '../../../core/index.ts';
-import type { HostKey } from '../../../selora/adapter.ts';
+import { randomOf } from '../../../core/index.ts';
+import { foldKey, type HostKey } from '../../../selora/adapter.ts';
 import type { Features } from './frechet.ts';
 
 /** (x·y/d + 1)³ */
@@ -68,11 +68,8 @@ export function biasedKernelDistance({ xx, yy, xy }: Kernels): number {
 
 /** how many of n draws from 0 … n − 1 fell on each, a pure function of key and time */
 function drawn(key: HostKey, time: number, n: number): Float64Array {
-  const out = new Float64Array(n);
-  for (let i = 0; i < n; i++) {
-    const [u] = threefry(key[0], key[1], i, time);
-    out[Math.floor(((u + 0.5) / 2 ** 32) * n)]!++;
-  }
+  const [out, random] = [new Float64Array(n), randomOf(foldKey(key, time))];
+  for (let i = 0; i < n; i++) out[random.int(n)]!++;
   return out;
 }
 

@@ -1,6 +1,6 @@
 /** Nearest real picture of every fake: is anything copied? */
 import { wilson } from '../../words/statistics.ts';
-import { nearestOf } from '../measures/neighbours.ts';
+import { nearestOf, radii } from '../measures/neighbours.ts';
 import type { SetMetric } from './metric.ts';
 
 /** pairs shown */
@@ -13,9 +13,7 @@ export const copies: SetMetric = {
   source: 'this repository',
   least: 4,
   compute({ real, fake }) {
-    const own = real.features
-      .map((x, i) => nearestOf([x], [...real.features.slice(0, i), ...real.features.slice(i + 1)])[0]!.distance)
-      .sort((a, b) => a - b);
+    const own = radii(real.features, 1).sort();
     const threshold = own[Math.floor(own.length * 0.01)]!;
     const found = nearestOf(fake.features, real.features).map(({ index, distance }, i) => ({
       fake: i,

@@ -1,5 +1,5 @@
 /** MS-SSIM between pictures of one set: do they all look alike? */
-import { threefry } from '../../../core/index.ts';
+import { randomOf } from '../../../core/index.ts';
 import type { HostKey } from '../../../selora/adapter.ts';
 import { meanWithError, studentFactor } from '../../words/statistics.ts';
 import { levelsFor, MS_SSIM_WEIGHTS, msSsim, type Planes } from '../measures/ssim.ts';
@@ -10,11 +10,7 @@ const PAIRS = 200;
 
 /** Disjoint pairs of a set in an order drawn from the key, so that their similarities are independent. */
 export function disjointPairs(n: number, key: HostKey): readonly (readonly [number, number])[] {
-  const order = Array.from({ length: n }, (_, i) => i);
-  for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor(((threefry(key[0], key[1], i, 7)[0] + 0.5) / 2 ** 32) * (i + 1));
-    [order[i], order[j]] = [order[j]!, order[i]!];
-  }
+  const order = randomOf(key).shuffle(Array.from({ length: n }, (_, i) => i));
   return Array.from({ length: Math.min(PAIRS, Math.floor(n / 2)) }, (_, k) => [order[2 * k]!, order[2 * k + 1]!]);
 }
 
