@@ -2,9 +2,9 @@
 import sharp from 'sharp';
 import { printableDeep } from '../../models/io/error.ts';
 import type { Found, SetMetric } from '../metrics/sets/metric.ts';
-import { cspHash, html, type Markup, trusted } from '../report/html.ts';
+import { framed } from '../report/frame.ts';
+import { html, type Markup, trusted } from '../report/html.ts';
 import { tableFrame } from '../report/panel.ts';
-import { style } from '../report/style.ts';
 import { counted, number } from '../words/format.ts';
 import type { Loaded } from './pictures.ts';
 
@@ -60,19 +60,7 @@ export async function evaluationPage(given: Evaluated): Promise<string> {
       html`<article class="sample"><div class="strip"><figure>${a}<figcaption>fake</figcaption></figure><figure>${b}<figcaption>nearest real, distance ${number(distance)}</figcaption></figure></div></article>`,
     );
   }
-  const policy = `default-src 'none'; img-src data:; style-src ${cspHash(style)}; base-uri 'none'; form-action 'none'`;
-  const { markup } = html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${trusted(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>${said.fake} against ${said.real}</title>
-<style>${trusted(style)}</style>
-</head>
-<body>
-<header><p class="eyebrow">two sets of pictures</p><h1>${said.fake} against ${said.real}</h1>
+  const content = html`<header><p class="eyebrow">two sets of pictures</p><h1>${said.fake} against ${said.real}</h1>
 <p>${counted(given.fake.pictures.length, 'fake picture')}, ${counted(given.real.pictures.length, 'real picture')}. Features: ${said.extractor}${given.extractor.comparable ? '' : ', which no publication uses: its numbers compare with nothing but themselves'}.</p></header>
 <main>
 <section><h2>What may not be concluded</h2><ul class="plain">${said.cautions.map((c) => html`<li>${c}</li>`)}</ul></section>
@@ -80,10 +68,6 @@ ${given.results.filter((r) => r.readings.length > 0).map(numbers)}
 <section><h2>Closest pairs</h2><div class="samples">${pairs}</div></section>
 <section><h2>Fake pictures</h2>${await strip(given.fake.pictures, 'fake')}</section>
 <section><h2>Real pictures</h2>${await strip(given.real.pictures, 'real')}</section>
-</main>
-<footer>Made on this machine by selora-ts. The page loads nothing from anywhere.</footer>
-</body>
-</html>
-`;
-  return markup;
+</main>`;
+  return framed(`${said.fake} against ${said.real}`, content);
 }

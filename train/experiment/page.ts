@@ -6,10 +6,10 @@ import { series } from '../report/charts/colors.ts';
 import { drawRankMaps } from '../report/charts/heatmap.ts';
 import { lineChart } from '../report/charts/line-chart.ts';
 import { layout } from '../report/charts/modules.ts';
-import { embed } from '../report/embed.ts';
-import { cspHash, html, type Markup, trusted } from '../report/html.ts';
+import { pictureOf } from '../report/embed.ts';
+import { framed } from '../report/frame.ts';
+import { html, type Markup } from '../report/html.ts';
 import { beside, chart, parts, tableFrame } from '../report/panel.ts';
-import { style } from '../report/style.ts';
 import type { RunRecord } from '../run/record.ts';
 import { counted, duration, number } from '../words/format.ts';
 import { compare, conclusions, rankAgreement } from './compare.ts';
@@ -91,11 +91,7 @@ async function pictures(e: Experiment, states: readonly State[]): Promise<Markup
   const runs = e.arms.map((arm) => ({ arm, run: finished(states, arm).find((r) => r.settings.seed === seed)! }));
   const [first] = runs;
   const figure = async (run: RunRecord, file: string, label: string, alt: string) => {
-    const found = await embed(path.join(run.folder, file));
-    const image =
-      'missing' in found
-        ? html`<div class="gap">picture left out: ${found.missing}</div>`
-        : html`<img src="${trusted(found.src)}" width="${found.width}" height="${found.height}" alt="${alt}">`;
+    const image = await pictureOf(path.join(run.folder, file), alt);
     return html`<figure>${image}<figcaption><span class="label">${label}</span></figcaption></figure>`;
   };
   const cards: Markup[] = [];
@@ -144,19 +140,7 @@ export async function renderExperiment(e: Experiment, found: readonly State[]): 
     { id: 'pictures', title: 'Pictures', body: shown },
     { id: 'time', title: 'Time', body: done > 0 ? table(phases(e, states)) : undefined },
   ].filter((s) => s.body !== undefined);
-  const policy = `default-src 'none'; img-src data:; style-src ${cspHash(style)}; base-uri 'none'; form-action 'none'`;
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${trusted(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>Experiment ${e.name}</title>
-<style>${trusted(style)}</style>
-</head>
-<body>
-<header>
+  const content = html`<header>
 <p class="eyebrow">Experiment · ${e.name}</p>
 <h1>What do ${counted(e.arms.length, 'method')} do on ${counted(e.seeds.length, 'seed')}?</h1>
 <p class="answer" id="answer">${done} of ${counted(states.length, 'run')} finished; the others are compared with ${e.against}.</p>
@@ -166,9 +150,6 @@ ${sections.length > 1 && html`<nav aria-label="Contents">${sections.map((s) => h
 </header>
 <main>
 ${sections.map((s) => html`<section id="${s.id}"><h2>${s.title}</h2>${s.body}</section>`)}
-</main>
-<footer>Made on this machine by selora-ts. The page loads nothing from anywhere: pictures, charts and numbers are inside this file.</footer>
-</body>
-</html>
-`.markup;
+</main>`;
+  return framed(`Experiment ${e.name}`, content);
 }

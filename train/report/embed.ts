@@ -5,6 +5,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import sharp from 'sharp';
 import { printable } from '../../models/io/error.ts';
+import { html, type Markup, trusted } from './html.ts';
 
 /** Files above this are left out: the report shows samples, not archives. */
 const maxFileBytes = 32 * 2 ** 20;
@@ -51,4 +52,12 @@ function reason(error: unknown): string {
   return code === undefined
     ? printable(error.message.split('\n')[0]!).replace(/:\s*$/, '')
     : `cannot be read (${code})`;
+}
+
+/** The picture as a part of a page, or a grey field that says why there is none. */
+export async function pictureOf(file: string, alt: string): Promise<Markup> {
+  const embedded = await embed(file);
+  return 'missing' in embedded
+    ? html`<div class="gap">picture left out: ${embedded.missing}</div>`
+    : html`<img src="${trusted(embedded.src)}" width="${embedded.width}" height="${embedded.height}" alt="${alt}">`;
 }
