@@ -1,6 +1,6 @@
 /** What is compared between runs: one row each, read from a run's own records. */
 import { max } from 'd3-array';
-import { obedienceSchema } from '../metrics/obedience.ts';
+import { obedienceOf, ownRow } from '../metrics/obedience.ts';
 import { shownValidation } from '../report/answer.ts';
 import { bestValidation, type RunRecord, trainedParameters } from '../run/record.ts';
 
@@ -17,8 +17,7 @@ export type Measure = {
 };
 
 /** the row of the run's own method among what its metric counted */
-const counted = (run: RunRecord) =>
-  obedienceSchema.safeParse(run.results.obedience).data?.rows.find((r) => r.method === run.method);
+const counted = (run: RunRecord) => ownRow(obedienceOf(run), run.method);
 const share = (x: { readonly right: number; readonly n: number } | undefined) =>
   x === undefined || x.n === 0 ? undefined : x.right / x.n;
 const answer = (question: string) => (run: RunRecord) =>

@@ -1,4 +1,5 @@
 /** Tables as Markdown, LaTeX and CSV, and one CSV row per run. */
+import { stringify } from 'csv-stringify/sync';
 import type { Row as Compared } from './compare.ts';
 import { sayDifference, saySummary } from './compare.ts';
 import type { Experiment } from './config.ts';
@@ -68,15 +69,9 @@ export const latex = ({ title, head, rows }: Table): string =>
     '',
   ].join('\n');
 
-const field = (x: string | number | undefined): string => {
-  const text = x === undefined ? '' : String(x);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-};
-const csvLines = (rows: readonly (readonly (string | number | undefined)[])[]) =>
-  rows.map((row) => `${row.map(field).join(',')}\n`).join('');
 /** One row per run with every measure in full precision. */
 export const runsCsv = (states: readonly State[]): string =>
-  csvLines([
+  stringify([
     ['method', 'seed', 'state', ...MEASURES.map((m) => m.id), 'folder'],
     ...states.map((s) => [
       s.run.arm.name,
@@ -88,7 +83,7 @@ export const runsCsv = (states: readonly State[]): string =>
   ]);
 /** Means, standard deviations, differences and intervals in full precision. */
 export const comparisonCsv = (rows: readonly Compared[]): string =>
-  csvLines([
+  stringify([
     ['measure', 'method', 'n', 'mean', 'sd', 'difference', 'pairs', 'low', 'high'],
     ...rows.flatMap(({ measure, cells }) =>
       cells.map(({ arm, summary: s, difference: d }) => [
