@@ -103,7 +103,7 @@ const presetLines = (): readonly string[] =>
 export function trainCommand(io: Io): Command {
   const program = command(
     'train',
-    'Fine-tunes a text-to-image diffusion model with SeLoRA (adapters that grow their own ranks) or LoRA.',
+    'Fine-tunes a text-to-image diffusion model with SeLoRA (adapters that grow their own ranks), LoRA and others.',
     EXAMPLES,
     io,
   );
