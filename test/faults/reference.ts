@@ -80,19 +80,19 @@ export const reference: readonly Fault[] = [
       'select(less(abs(x!), 0.5), div(mul(t, 2), sub(1, t)), sub(exp(x!), 1))',
       'sub(exp(x!), 1)',
       'expm1: cancellation',
-      named('functions', 'accuracy'),
+      named('functions-properties', 'accuracy'),
     ],
     [
       'less(abs(x!), 0.3), near',
       'less(abs(x!), 0.9), near',
       'log1p: series too far out',
-      named('functions', 'accuracy'),
+      named('functions-properties', 'accuracy'),
     ],
     [
       'select(negative(y!), neg(half), half)',
       'select(less(y!, 0), neg(half), half)',
       'atan2: the sign of −0',
-      named('functions', 'signs of zeros'),
+      named('functions-properties', 'signs of zeros'),
     ],
   ),
   ...faultsOf('functions/comparisons.ts', [
