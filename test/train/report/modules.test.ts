@@ -46,12 +46,41 @@ describe('placing SD 1.5', () => {
     expect(cells.size).toBe(184);
   });
 
+  test('with its convolutions, each has its own cell, from the first to the last', () => {
+    const units = (side: string, blocks: number, count: number): string[] =>
+      Array.from({ length: blocks * count }, (_, i) => `${side}.${Math.floor(i / count)}.resnets.${i % count}`);
+    const resnets = [
+      ...units('down_blocks', 4, 2),
+      'mid_block.resnets.0',
+      'mid_block.resnets.1',
+      ...units('up_blocks', 4, 3),
+    ];
+    const convolutions = [
+      'conv_in',
+      'conv_out',
+      ...resnets.flatMap((name) => [`${name}.conv1`, `${name}.conv2`]),
+      ...resnets.filter((name) => /^up|^down_blocks.[12].resnets.0/.test(name)).map((name) => `${name}.conv_shortcut`),
+      ...[0, 1, 2].flatMap((i) => [`down_blocks.${i}.downsamplers.0.conv`, `up_blocks.${i}.upsamplers.0.conv`]),
+    ].map((name) => `unet.${name}`);
+    const placed = layout(shuffled([...names, ...convolutions], 4).map((name) => [name, 1] as const));
+    expect(placed.other).toEqual([]);
+    expect(placed.unet!.cells).toHaveLength(184 + 2 + 44 + 14 + 6);
+    expect(placed.unet!.columns.join(' ')).toBe(`in ${columns} out`);
+  });
+
   test.each([
     ['unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k', 'attn2 k', 'u32'],
     ['down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0', 'attn1 out', 'd01'],
     ['mid_block.attentions.0.transformer_blocks.0.ff.net.2', 'ff out', 'mid'],
     ['mid_block.resnets.1.time_emb_proj', 'time', 'm1'],
     ['time_embedding.linear_2', 'time', 't2'],
+    ['unet.conv_in', 'in, out', 'in'],
+    ['conv_out', 'in, out', 'out'],
+    ['down_blocks.2.resnets.1.conv1', 'conv 1', 'd21'],
+    ['mid_block.resnets.1.conv2', 'conv 2', 'm1'],
+    ['unet.up_blocks.3.resnets.2.conv_shortcut', 'shortcut', 'u32'],
+    ['down_blocks.1.downsamplers.0.conv', 'resample', 'd10'],
+    ['up_blocks.0.upsamplers.0.conv', 'resample', 'u00'],
     ['down_blocks.1.attentions.0.transformer_blocks.3.attn1.to_q', 'attn1 q', 'd10.3'],
     ['down_blocks.1.attentions.0.proj_in', 'proj in', 'd10'],
     ['base_model.model.text_model.encoder.layers.10.mlp.fc1', 'fc1', '10'],
@@ -61,7 +90,9 @@ describe('placing SD 1.5', () => {
 
   test.each([
     '',
-    'unet.conv_in',
+    'unet.conv_norm_out',
+    'unet.conv_in.extra',
+    'unet.mid_block.resnets.0.norm1',
     'vae.decoder.mid_block.attentions.0.to_q',
     'down_blocks.0.attentions.0.transformer_blocks.0.attn3.to_q',
     'down_blocks.99999999999.resnets.0.time_emb_proj',

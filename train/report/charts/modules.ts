@@ -16,7 +16,7 @@ export interface Place {
   readonly columnOrder: readonly number[];
 }
 
-/** Rows of the U-Net map, top to bottom, in the order a transformer block runs them; `time` last. */
+/** Rows of the U-Net map, top to bottom: in the order a transformer block runs them, then what stands outside of it. */
 const unetRows: ReadonlyArray<readonly [suffix: string, label: string]> = [
   ['proj_in', 'proj in'],
   ['attn1.to_q', 'attn1 q'],
@@ -31,6 +31,11 @@ const unetRows: ReadonlyArray<readonly [suffix: string, label: string]> = [
   ['ff.net.2', 'ff out'],
   ['proj_out', 'proj out'],
   ['time_emb_proj', 'time'],
+  ['conv1', 'conv 1'],
+  ['conv2', 'conv 2'],
+  ['conv_shortcut', 'shortcut'],
+  ['samplers.0.conv', 'resample'],
+  ['conv_', 'in, out'],
 ];
 
 /** Rows of the text encoder's map, as in the paper's figure 3. */
@@ -45,7 +50,8 @@ const textRows: ReadonlyArray<readonly [suffix: string, label: string]> = [
 
 // At most 4 digits: an index of a real network, not a number that a hostile file made up.
 const unetPath =
-  /^(?:(down|up)_blocks\.(\d{1,4})|mid_block)\.(?:attentions\.(\d{1,4})\.(?:transformer_blocks\.(\d{1,4})\.)?(.+)|resnets\.(\d{1,4})\.(time_emb_proj))$/;
+  /^(?:(down|up)_blocks\.(\d{1,4})|mid_block)\.(?:attentions\.(\d{1,4})\.(?:transformer_blocks\.(\d{1,4})\.)?(.+)|resnets\.(\d{1,4})\.(time_emb_proj|conv1|conv2|conv_shortcut)|(?:down|up)(samplers\.0\.conv))$/;
+const endPath = /^conv_(in|out)$/;
 const timePath = /^time_embedding\.linear_([12])$/;
 const textPath = /^text_model\.encoder\.layers\.(\d{1,4})\.(.+)$/;
 const prefix = /^(?:base_model\.model\.)?(?:(?:unet|text_encoder)\.)?/;
@@ -56,7 +62,8 @@ const rowOf = (rows: typeof unetRows, suffix: string): number => rows.findIndex(
  * Parses a module path of Stable Diffusion's U-Net or CLIP text encoder; `undefined` when it is neither.
  * U-Net columns are named as in the paper: `d01` = down block 0, transformer 1; `mid`; `u32`. A transformer with
  * several blocks inside gets one column each (`d10.1`). The two linears of the time embedding share the row
- * `time` with the resnets' `time_emb_proj`, in the columns `t1` and `t2` before everything else.
+ * `time` with the resnets' `time_emb_proj`, in the columns `t1` and `t2` before everything else; the first and the last
+ * convolution share one, in the columns `in` and `out`. What changes the size after a block stands in its first column.
  * @example placeOf('unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k') // row 'attn2 k', column 'u32'
  */
 export function placeOf(path: string): Place | undefined {
@@ -66,6 +73,8 @@ export function placeOf(path: string): Place | undefined {
     const n = Number(time[1]);
     return cell('unet', unetRows, rowOf(unetRows, 'time_emb_proj'), `t${n}`, [0, 0, n, 0]);
   }
+  const end = endPath.exec(bare);
+  if (end) return cell('unet', unetRows, rowOf(unetRows, 'conv_'), end[1]!, [end[1] === 'in' ? 0 : 4]);
   const unet = unetPath.exec(bare);
   if (unet) return unetPlace(unet);
   const text = textPath.exec(bare);
@@ -75,10 +84,10 @@ export function placeOf(path: string): Place | undefined {
 }
 
 function unetPlace(match: RegExpExecArray): Place | undefined {
-  const [, side, block, attention, inner, rest, resnet, timeProj] = match;
-  const index = Number(attention ?? resnet);
+  const [, side, block, attention, inner, rest, resnet, part, resampler] = match;
+  const index = Number(attention ?? resnet ?? 0);
   const depth = Number(inner ?? 0);
-  const row = rowOf(unetRows, timeProj ?? rest!);
+  const row = rowOf(unetRows, part ?? resampler ?? rest!);
   // The middle is resnet 0, attention 0, resnet 1: its second resnet gets a column of its own, `m1`.
   const name = side === undefined ? (index === 0 ? 'mid' : `m${index}`) : `${side[0]}${block}${index}`;
   const stage = side === 'down' ? 1 : side === undefined ? 2 : 3;
@@ -133,6 +142,7 @@ export function columnWords(columns: readonly string[]): readonly string[] {
     ...(columns.includes('mid') ? ['mid: the middle'] : []),
     ...(columns.includes('m1') ? ['m1: its second resnet'] : []),
     ...side('u', 'up'),
+    ...(columns.includes('in') ? ['in, out: the first and the last convolution'] : []),
     ...(inner ? [`${inner[0]}: block ${inner[1] ?? inner[2]} inside that transformer`] : []),
   ];
 }
