@@ -32,34 +32,42 @@ import { keptRanks } from './weights.ts';
 const group = 'Growth of ranks';
 const count = z.int().min(0).max(1e9);
 const share = z.number().min(0).max(0.9999).default(0.85);
-const settings = {
-  rank,
-  ranks,
-  scale,
+/** Settings of methods that score triplets or modules by their sensitivity and change ranks under a budget. */
+export const budgetSettings = {
   targetRank: told(z.int().min(1).max(1024).nullable().default(null), {
     group,
     value: 'r',
-    help: 'adalora: mean rank at the end (default: two thirds of --rank)',
+    help: 'mean rank at the end (default: adalora two thirds of --rank, increlora four times --rank)',
   }),
-  budgetWarmup: told(count.default(100), { group, value: 'n', help: 'adalora: steps before ranks are taken away' }),
+  budgetWarmup: told(count.default(100), { group, value: 'n', help: 'adalora, increlora: steps before ranks change' }),
   budgetFinal: told(count.default(300), {
     group,
     value: 'n',
-    help: 'adalora: last steps, with the ranks that are left',
+    help: 'adalora, increlora: last steps, with the ranks there are then',
   }),
   budgetEvery: told(z.int().min(1).max(1e9).default(10), {
     group,
     value: 'n',
-    help: 'adalora: steps between maskings',
+    help: 'adalora, increlora: steps between changes of ranks',
   }),
-  sensitivityDecay: told(share, { group, value: 'beta', help: 'adalora: smooths the sensitivity |p·∂p|' }),
-  uncertaintyDecay: told(share, { group, value: 'beta', help: 'adalora: smooths its uncertainty' }),
+  sensitivityDecay: told(share, { group, value: 'beta', help: 'adalora, increlora: smooths the sensitivity |p·∂p|' }),
+  uncertaintyDecay: told(share, { group, value: 'beta', help: 'adalora, increlora: smooths its uncertainty' }),
   orthogonality: told(z.number().min(0).max(1e3).default(0.5), {
     group,
     value: 'w',
-    help: 'adalora: weight of ‖AᵀA − 1‖ and ‖BBᵀ − 1‖ in the loss',
+    help: 'adalora, increlora: weight of ‖AᵀA − 1‖ and ‖BBᵀ − 1‖ in the loss',
   }),
 };
+const settings = { rank, ranks, scale, ...budgetSettings };
+/** What is wrong where warm-up and final phase leave no step between them. */
+export function budgetProblem(c: Pick<Ada, 'budgetWarmup' | 'budgetFinal'>) {
+  const { steps, epochs } = c as { readonly steps?: number; readonly epochs?: number | null };
+  if (steps === undefined || (epochs ?? null) !== null || c.budgetWarmup + c.budgetFinal < steps) return undefined;
+  return {
+    path: 'budgetFinal',
+    message: `--budget-warmup ${c.budgetWarmup} and --budget-final ${c.budgetFinal} leave none of ${steps} steps between them`,
+  };
+}
 type Ada = z.output<z.ZodObject<typeof settings>>;
 type Triplet = { readonly A: Tensor; readonly E: Tensor; readonly B: Tensor };
 type P = Triplet & {
@@ -136,12 +144,7 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
     if (c.method !== 'adalora') return undefined;
     if (target !== null && target > c.rank)
       return { path: 'targetRank', message: `is ${target}, expected at most --rank ${c.rank}` };
-    const { steps, epochs } = c as { readonly steps?: number; readonly epochs?: number | null };
-    if (steps === undefined || (epochs ?? null) !== null || c.budgetWarmup + c.budgetFinal < steps) return undefined;
-    return {
-      path: 'budgetFinal',
-      message: `--budget-warmup ${c.budgetWarmup} and --budget-final ${c.budgetFinal} leave none of ${steps} steps between them`,
-    };
+    return budgetProblem(c);
   },
   leastRank: () => 1,
   ranks: lowRank.ranks,

@@ -5,6 +5,7 @@ import { dylora } from './dylora.ts';
 import { fisherRanks } from './fisher-ranks.ts';
 import { full } from './full.ts';
 import { ia3 } from './ia3.ts';
+import { increlora } from './increlora.ts';
 import { loha } from './loha.ts';
 import { lokr } from './lokr.ts';
 import { lora } from './lora.ts';
@@ -26,6 +27,7 @@ export const METHODS = [
   fisherRanks,
   loraGa,
   adalora,
+  increlora,
   dylora,
   sora,
   dora,

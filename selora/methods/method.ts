@@ -31,11 +31,17 @@ export class Field {
    * so that the copies, equal at the start, stay equal; it counts once in the gradient's norm and among the parameters.
    */
   readonly tied: boolean;
-  constructor(shape: readonly number[], axis: number | null = null, trained = true, tied = false) {
+  /**
+   * true, of one that is not trained: `after` is told its gradient, unclipped, though no update moves it and no norm counts
+   * it. A layer whose derivative by it is a measurement reports one in every backward pass.
+   */
+  readonly measured: boolean;
+  constructor(shape: readonly number[], axis: number | null = null, trained = true, tied = false, measured = false) {
     this.shape = shape;
     this.axis = axis;
     this.trained = trained;
     this.tied = tied;
+    this.measured = measured;
   }
 }
 /** A tree like a method's own, with fields for tensors. */
@@ -226,12 +232,14 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   whole?(p: P, c: C): P;
   /** which ranks take part in an update, [ranks] of 0 and 1: the others keep values, moments and ages. Absent: all */
   moved?(p: P, c: C): Tensor;
+  /** how many updates the ranks of a field have had, by its dotted name, where it is not the module's age: [ranks] */
+  ages?(p: P, age: Tensor, c: C): { readonly [field: string]: Tensor };
   /** added to the loss that is trained on: of all modules' parameters, a scalar */
   penalty?(modules: readonly P[], c: C): Tensor;
   /** factors on the learning rate, by dotted name of a field; 1 where none is named */
   rates?(c: C): { readonly [field: string]: number };
   /**
-   * The module after an update, `g` the gradient it was made with (clipped, 0 for what is kept): running means, masks, a
+   * The module after an update, `g` the gradient it was made with (clipped, 0 for what is kept and not measured): running means, masks, a
    * projection, the draw for the next step. A free rank has gradient 0 and must stay 0.
    */
   after?(slot: Slot<P>, g: P, made: Made, c: C): Slot<P>;

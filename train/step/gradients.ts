@@ -56,7 +56,11 @@ function held<P extends Params, X, S, H>(method: StepMethod<P, X, S, H>, p: P, s
   if (leaves<Field>(fields).every(({ trained }) => trained)) return p;
   return unflatten(
     p,
-    mapFields((x: Tensor, { trained }) => (trained ? x : stopGradient(x)), p as Tree<Tensor>, fields),
+    mapFields(
+      (x: Tensor, { trained, measured }) => (trained || measured ? x : stopGradient(x)),
+      p as Tree<Tensor>,
+      fields,
+    ),
   );
 }
 

@@ -138,19 +138,20 @@ export function update<P extends Params, X, S, H>(
     const of = (tree: P) => leaves(tree as Tree<Tensor>);
     const [gs, ms, vs] = [of(g[network][path]!), of(slot.m), of(slot.v)];
     const leavesOf = mapFields(
-      (p: Tensor, field, name) => ({ p, field, rate: rates[name] ?? 1 }),
+      (p: Tensor, field, name) => ({ p, field, name, rate: rates[name] ?? 1 }),
       slot.p as Tree<Tensor>,
       fields,
     );
-    const clipped = gs.map((x) => mul(x, factor));
+    const clipped = leavesOf.map(({ field }, i) => (field.measured ? gs[i]! : mul(gs[i]!, factor)));
+    const ages = o.method.ages?.(slot.p, slot.age, o.settings) ?? {};
     const { ranks } = moving[network][path]!;
     const kept = (now: Tensor, before: Tensor, axis: number | null): Tensor =>
       ranks && axis !== null ? where(less(0, ageOf(ranks, now, axis)), now, before) : now;
-    const next = leavesOf.map(({ p, field: { axis, trained }, rate }, i) => {
+    const next = leavesOf.map(({ p, field: { axis, trained }, name, rate }, i) => {
       if (!trained) return { p, m: ms[i]!, v: vs[i]! };
       const lr = rate === 1 ? hyper[network] : mul(hyper[network], rate);
       const [m, v] = [ms[i]!, vs[i]!];
-      const to = adamUpdate(p, clipped[i]!, { m, v }, ageOf(slot.age, p, axis), lr, o.adam);
+      const to = adamUpdate(p, clipped[i]!, { m, v }, ageOf(ages[name] ?? slot.age, p, axis), lr, o.adam);
       return { p: kept(to.p, p, axis), m: kept(to.m, m, axis), v: kept(to.v, v, axis) };
     });
     const tree = (key: 'p' | 'm' | 'v'): P =>

@@ -1,4 +1,4 @@
-/** AdaLoRA, DyLoRA and IncreLoRA step by step in f64 against PEFT, kohya's scripts and the authors' code (`golden/methods/rivals.*`). */
+/** AdaLoRA and DyLoRA step by step in f64 against PEFT, kohya's scripts and the paper's definition (`golden/methods/rivals.*`). */
 import path from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
