@@ -9,7 +9,7 @@ import { largestRank, padRank } from '../models/io/adapter-pad.ts';
 import { READERS, readerNotes } from '../models/io/adapter-readers.ts';
 import { resizeRank } from '../models/io/adapter-resize.ts';
 import { runOf, withRun } from '../models/io/adapter-run.ts';
-import { type AdapterForm, writeAdapter } from '../models/io/adapter-write.ts';
+import { type AdapterForm, isFolderForm, writeAdapter } from '../models/io/adapter-write.ts';
 import { FileError, printable } from '../models/io/error.ts';
 import { command, type Io, parseArgs, print, publicOption, runMain, UsageError, wholeNumber } from './cli/command.ts';
 
@@ -36,7 +36,7 @@ const program = (io: Io) =>
     io,
   )
     .requiredOption('--adapter <path>', 'LoRA or SeLoRA adapter: file or folder')
-    .requiredOption('--out <path>', 'file to write; for peft a folder that is empty or not there')
+    .requiredOption('--out <path>', 'file to write; for PEFT a folder that is empty or not there')
     .addOption(publicOption())
     .option(
       '--rank <n>',
@@ -50,7 +50,7 @@ const program = (io: Io) =>
     )
     .addOption(
       new Option('--form <name>', 'names and layout of the file: of diffusers, of kohya, or a PEFT folder')
-        .choices(['diffusers', 'kohya', 'peft'])
+        .choices(Object.keys(READERS))
         .default('diffusers' satisfies AdapterForm),
     )
     .addHelpText(
@@ -90,7 +90,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   if (o.rank !== undefined && o.padRank !== undefined)
     throw new UsageError('--rank and --pad-rank exclude each other: truncate, or pad with zeros');
   const taken =
-    o.form !== 'peft' &&
+    !isFolderForm(o.form) &&
     (await access(o.out).then(
       () => true,
       () => false,

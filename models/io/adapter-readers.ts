@@ -8,6 +8,7 @@ export const READERS: Readonly<Record<AdapterForm, string>> = {
   diffusers: 'diffusers 0.34 and later; older ones only with one rank for all (--pad-rank)',
   kohya: "kohya's sd-scripts, AUTOMATIC1111's web UI, ComfyUI; diffusers 0.34 and later but for time_embedding",
   peft: 'PEFT, one folder per network (the text encoder with transformers below 5.6)',
+  'peft-flat': 'PEFT with transformers 5.6 and later, one folder per network',
 };
 
 /**

@@ -1,5 +1,5 @@
 /**
- * Writes adapters in the three forms that other programs load right with mixed ranks (README.md: which program, which
+ * Writes adapters in the forms that other programs load right with mixed ranks (README.md: which program, which
  * form). In all of them the scale is multiplied into B and alpha equals rank: diffusers and kohya's scripts lose or swap
  * per-module alphas. Where no alpha is given, diffusers 0.25 to 0.39 takes the first module's rank for all; from 0.34 on
  * it reads ranks and alphas from the header's `lora_adapter_metadata` first.
@@ -13,11 +13,12 @@ import type { TensorOut } from './safetensors-write.ts';
 import { writeSafetensors } from './safetensors-write.ts';
 
 /** Whose names and layout a written adapter has. */
-export type AdapterForm = 'diffusers' | 'kohya' | 'peft';
+export type AdapterForm = 'diffusers' | 'kohya' | 'peft' | 'peft-flat';
 
 /**
  * Writes `adapter` to `target`: one safetensors file (`diffusers`: `lora_A`/`lora_B` names throughout; `kohya`: without
- * alpha; both with diffusers' ranks in the header), or for `peft` a folder, with one sub-folder per network if there are two.
+ * alpha; both with diffusers' ranks in the header), or for `peft` a folder, with one sub-folder per network if there are two;
+ * in `peft-flat` the text encoder's modules stand without the level `text_model`, which transformers 5.6 took away.
  * Read back, B is scale·B rounded to float32 and the scale 1: the same ΔW, and the same bytes when written again.
  * @throws FileError when the disk refuses
  * @example await writeAdapter('run/adapter.safetensors', adapter)
@@ -28,7 +29,7 @@ export async function writeAdapter(
   form: AdapterForm = 'diffusers',
   options: AtomicOptions = {},
 ): Promise<void> {
-  if (form === 'peft') return writePeft(target, adapter, options);
+  if (isFolderForm(form)) return writePeft(target, adapter, form === 'peft-flat', options);
   const tensors = new Map<string, TensorOut>();
   for (const [modulePath, module] of adapter.modules) {
     const [down, up] = form === 'kohya' ? ['lora_down', 'lora_up'] : ['lora_A', 'lora_B'];
@@ -41,6 +42,9 @@ export async function writeAdapter(
   ]);
   await writeSafetensors(target, tensors, metadataWith(adapter, own), options);
 }
+
+/** Whether a form is a folder. */
+export const isFolderForm = (form: AdapterForm): boolean => form === 'peft' || form === 'peft-flat';
 
 const DIFFUSERS_KEY = 'lora_adapter_metadata';
 
@@ -86,12 +90,15 @@ function diffusersMetadata(adapter: AdapterFile, form: AdapterForm): string {
 }
 
 /** PEFT loads one network from one folder. */
-async function writePeft(folder: string, adapter: AdapterFile, options: AtomicOptions): Promise<void> {
+async function writePeft(folder: string, adapter: AdapterFile, flat: boolean, options: AtomicOptions): Promise<void> {
   const networks = byNetwork(adapter);
   await createFolderAtomic(
     folder,
     async (temporary) => {
-      for (const [part, modules] of networks) {
+      for (const [part, named] of networks) {
+        const modules = flat
+          ? new Map([...named].map(([name, module]) => [name.replace(/^text_model\./, ''), module]))
+          : named;
         const target = networks.size === 1 ? temporary : path.join(temporary, part);
         await makeFolders(target, options);
         const tensors = new Map<string, TensorOut>();

@@ -96,10 +96,22 @@ def by_diffusers(forms, form, label):
 
 def by_peft(forms, network, label):
     import peft
+    import transformers
+
+    # transformers 5.6 took the level text_model from the text encoder
+    flat = tuple(int(n) for n in transformers.__version__.split(".")[:2]) >= (5, 6)
 
     model = getattr(pipeline(), network)
     before = weights(model)
-    compare(label, network, peft.PeftModel.from_pretrained(model, forms / "peft" / network).merge_and_unload(), before, forms)
+    compare(label, network, peft.PeftModel.from_pretrained(model, forms / ("peft-flat" if flat else "peft") / network).merge_and_unload(), before, forms)
+
+
+class Level(torch.nn.Module):
+    """The level `text_model` that kohya's names have and transformers 5.6 took away."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.text_model = model
 
 
 def by_kohya(forms, label):
@@ -108,8 +120,11 @@ def by_kohya(forms, label):
 
     pipe = pipeline()
     before = {n: weights(getattr(pipe, n)) for n in HALF}
-    network, state = create_network_from_weights(1.0, str(forms / "kohya.safetensors"), None, pipe.text_encoder, pipe.unet)
-    network.merge_to(pipe.text_encoder, pipe.unet, state, torch.float32, "cpu")
+    text = pipe.text_encoder if hasattr(pipe.text_encoder, "text_model") else Level(pipe.text_encoder)
+    network, state = create_network_from_weights(
+        1.0, str(forms / "kohya.safetensors"), None, text, pipe.unet, for_inference=True
+    )
+    network.merge_to(text, pipe.unet, state, torch.float32, "cpu")
     for part in HALF:
         compare(label, part, getattr(pipe, part), before[part], forms)
 

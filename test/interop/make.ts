@@ -39,6 +39,7 @@ for (const [to, places] of [
   await writeAdapter(path.join(to, 'diffusers.safetensors'), adapter);
   await writeAdapter(path.join(to, 'kohya.safetensors'), adapter, 'kohya');
   await writeAdapter(path.join(to, 'peft'), adapter, 'peft');
+  await writeAdapter(path.join(to, 'peft-flat'), adapter, 'peft-flat');
   await writeAdapter(path.join(to, 'padded.safetensors'), padRank(adapter));
-  process.stdout.write(`${adapter.modules.size} modules in four forms in ${to}\n`);
+  process.stdout.write(`${adapter.modules.size} modules in five forms in ${to}\n`);
 }

@@ -7,7 +7,7 @@ import { checkAdapter } from '../../../models/io/adapter-check.ts';
 import { type AdapterFile, type AdapterModule, deltaWeight, readAdapter } from '../../../models/io/adapter-file.ts';
 import { padRank } from '../../../models/io/adapter-pad.ts';
 import { type RunFacts, runOf, withRun } from '../../../models/io/adapter-run.ts';
-import { type AdapterForm, writeAdapter } from '../../../models/io/adapter-write.ts';
+import { type AdapterForm, isFolderForm, writeAdapter } from '../../../models/io/adapter-write.ts';
 import { openBase } from '../../../models/io/base.ts';
 import { openSafetensors } from '../../../models/io/safetensors.ts';
 import { verifyInterchange } from '../../../train/verify/interchange.ts';
@@ -52,10 +52,10 @@ function distance(a: AdapterFile, b: AdapterFile): number {
 }
 
 describe('writing', () => {
-  it.each(['diffusers', 'kohya', 'peft'] satisfies AdapterForm[])(
+  it.each(['diffusers', 'kohya', 'peft', 'peft-flat'] satisfies AdapterForm[])(
     '%s: the same ΔW, then the same bits',
     async (form) => {
-      const extension = form === 'peft' ? '' : '.safetensors';
+      const extension = isFolderForm(form) ? '' : '.safetensors';
       for (const scale of [1, 8, 0.3]) {
         const first = path.join(scratch, `${form}-${scale}-a${extension}`);
         const written = adapter(scale);
@@ -71,8 +71,9 @@ describe('writing', () => {
         }
         const second = path.join(scratch, `${form}-${scale}-b${extension}`);
         await writeAdapter(second, read, form);
-        const files =
-          form === 'peft' ? ['unet', 'text_encoder'].map((part) => `${part}/adapter_model.safetensors`) : [''];
+        const files = isFolderForm(form)
+          ? ['unet', 'text_encoder'].map((part) => `${part}/adapter_model.safetensors`)
+          : [''];
         for (const file of files) {
           expect(readFileSync(path.join(second, file))).toEqual(readFileSync(path.join(first, file)));
         }
@@ -162,7 +163,7 @@ describe('run facts', () => {
     rankHistory: [{ step: 40, module: MODULES[1], rank: 2, ratio: 1.97 }],
     criterion: 'fi-ratio',
   };
-  it.each(['diffusers', 'kohya', 'peft'] satisfies AdapterForm[])(
+  it.each(['diffusers', 'kohya', 'peft', 'peft-flat'] satisfies AdapterForm[])(
     'travel in the header of the %s form',
     async (form) => {
       const target = path.join(scratch, `run-${form}`);

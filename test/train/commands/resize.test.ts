@@ -57,10 +57,10 @@ describe('forms', () => {
     'peft-unet',
     'peft-conv-rslora',
   ];
-  it.each(foreign.flatMap((from) => ['diffusers', 'kohya', 'peft'].map((to) => [from, to])))(
+  it.each(foreign.flatMap((from) => ['diffusers', 'kohya', 'peft', 'peft-flat'].map((to) => [from, to])))(
     '%s → %s: the same ΔW',
     async (from, to) => {
-      const out = at(`${path.basename(from)}-${to}${to === 'peft' ? '' : '.safetensors'}`);
+      const out = at(`${path.basename(from)}-${to}${to.startsWith('peft') ? '' : '.safetensors'}`);
       const result = await run('--adapter', path.join(golden, from), '--form', to, '--out', out);
       expect(result).toMatchObject({ code: 0, stderr: '' });
       expectSame(await readAdapter(path.join(golden, from)), await readAdapter(out));
@@ -140,7 +140,7 @@ describe('refusals in one line, with nothing written', () => {
     ['both ways', ['--rank', '2', '--pad-rank'], 'exclude each other'],
     ['padding below a rank', ['--pad-rank', '3'], '--pad-rank 3: a module has rank 4'],
     ['rank 0', ['--rank', '0'], 'expected a whole number from 1'],
-    ['an unknown form', ['--form', 'onnx'], 'Allowed choices are diffusers, kohya, peft'],
+    ['an unknown form', ['--form', 'onnx'], 'Allowed choices are diffusers, kohya, peft, peft-flat'],
   ])('%s', async (_why, args, words) => {
     const { code, stderr } = await run('--adapter', at('mixed.safetensors'), '--out', at('no.safetensors'), ...args);
     expect(code).toBe(1);
