@@ -2,6 +2,7 @@
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { decodeImage } from '../../../train/data/pictures/images.ts';
+import { crc32 } from '../../../train/data/pictures/png-chunks.ts';
 
 const [W, H] = [6, 4];
 /** red rises to the right, green downwards */
@@ -112,13 +113,42 @@ describe('marks of orientation', () => {
   it.each(Object.entries(corners))('%s', async (mark, [x, y]) => {
     const marked = Uint8Array.from(RGB, () => 0);
     marked.set([255, 255, 255]);
-    const file = await sharp(marked, { raw: { width: W, height: H, channels: 3 } })
-      .withMetadata({ orientation: Number(mark) })
-      .webp({ lossless: true })
-      .toBuffer();
-    const { width, height, data } = await decodeImage(file);
-    expect([width, height]).toEqual(Number(mark) > 4 ? [H, W] : [W, H]);
-    expect(data.findIndex((v) => v > 128)).toBe((y! * width + x!) * 3);
+    const lying = sharp(marked, { raw: { width: W, height: H, channels: 3 } }).withMetadata({
+      orientation: Number(mark),
+    });
+    for (const file of [
+      await lying.clone().webp({ lossless: true }).toBuffer(),
+      await lying.clone().png().toBuffer(),
+    ]) {
+      const { width, height, data, turned = false } = await decodeImage(file);
+      expect([width, height]).toEqual(Number(mark) > 4 ? [H, W] : [W, H]);
+      expect(data.findIndex((v) => v > 128)).toBe((y! * width + x!) * 3);
+      expect(turned).toBe(mark !== '1');
+    }
+  });
+  it('one of a PNG that is broken, or too large to be one, turns nothing and refuses nothing', async () => {
+    const plain = await raw.clone().png().toBuffer();
+    const chunk = (body: Uint8Array): Buffer => {
+      const out = Buffer.alloc(12 + body.length);
+      out.writeUInt32BE(body.length);
+      out.write('eXIf', 4);
+      out.set(body, 8);
+      out.writeUInt32BE(crc32(out.subarray(4, 8 + body.length)), 8 + body.length);
+      return out;
+    };
+    const bodies = [
+      new Uint8Array(0),
+      Uint8Array.of(1, 2, 3),
+      Buffer.from('II*\0\xff\xff\xff\x7f', 'latin1'),
+      Buffer.from('MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0\0\0\0\0', 'latin1'),
+      Uint8Array.from({ length: 4000 }, (_, i) => (i * 73) % 251),
+      Uint8Array.from({ length: 70_000 }, (_, i) => (i * 73) % 251),
+    ];
+    for (const body of bodies) {
+      const file = Buffer.concat([plain.subarray(0, 33), chunk(body), plain.subarray(33)]);
+      const { width, height, data } = await decodeImage(file);
+      expect([width, height, [...data]], `${body.length} bytes`).toEqual([W, H, [...(await decodeImage(plain)).data]]);
+    }
   });
 });
 

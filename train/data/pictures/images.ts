@@ -70,7 +70,7 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
     }
     const grey = space === 'b-w' || space === 'grey16';
     const wide = depth === 'ushort';
-    const upright = kind === 'PNG' ? image : image.autoOrient();
+    const upright = image.autoOrient();
     const { data, info } = await (hasAlpha ? upright.flatten({ background: '#000' }) : upright)
       .toColourspace(grey ? (wide ? 'grey16' : 'b-w') : wide ? 'rgb16' : 'srgb')
       .raw({ depth: wide ? 'ushort' : 'uchar' })
@@ -80,7 +80,7 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
       throw new ImageProblem(`${kind} has ${channels} colour channels, expected 1 or 3`);
     }
     const bytesOut = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    const turned = kind !== 'PNG' && orientation > 1 ? ({ turned: true } as const) : {};
+    const turned = orientation > 1 ? ({ turned: true } as const) : {};
     return wide
       ? { width, height, channels, depth: 16, data: new Uint16Array(bytesOut.slice().buffer), ...turned }
       : { width, height, channels, depth: 8, data: bytesOut, ...turned };
@@ -102,12 +102,15 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
         bytes.length === 0 ? 'is empty, expected an image' : 'is no PNG, JPEG, WebP, TIFF, BMP or DICOM image',
       );
     case 'PNG': {
-      const { header, png } = cleanPng(bytes);
+      const { header, png, marked } = cleanPng(bytes);
       if (header.width * header.height > MAX_PIXELS) {
         const size = `${header.width} x ${header.height}`;
         throw new ImageProblem(`PNG of ${size} pixels, at most ${MAX_PIXELS} pixels are read`);
       }
-      return decodeWithLibrary(kind, png);
+      // a broken mark does not make a broken picture
+      return marked
+        ? decodeWithLibrary(kind, marked).catch(() => decodeWithLibrary(kind, png))
+        : decodeWithLibrary(kind, png);
     }
     case 'JPEG':
       return decodeWithLibrary(kind, bytes).catch((error: unknown) => {

@@ -1,7 +1,7 @@
 /**
  * A strict walk over the chunks of a PNG before any decoder sees it: order, lengths, checksums, sane header. Only the
- * chunks that make pixels are kept, so that colour profiles, texts, EXIF and whatever follows the end never reach the
- * decoder on the way in, nor a reader of our pictures on the way out.
+ * chunks that make pixels are kept, so that colour profiles, texts and whatever follows the end never reach the decoder
+ * on the way in, nor a reader of our pictures on the way out; on the way in also EXIF, which says how the picture stands.
  *
  * Source: PNG specification (third edition), sections 5 and 11.
  */
@@ -82,11 +82,19 @@ function* chunksOf(bytes: Uint8Array): Generator<Chunk> {
 /** Chunks that make pixels. tRNS says which grey or palette entries are transparent. */
 const KEPT: ReadonlySet<string> = new Set(['IHDR', 'PLTE', 'tRNS', 'IDAT', 'IEND']);
 
+/** EXIF with an orientation has some dozens of bytes. */
+const MAX_EXIF_BYTES = 2 ** 16;
+
 /**
- * Checks a PNG's structure and gives its header and the same picture without any other chunk. One pass for checksums.
+ * Checks a PNG's structure and gives its header and the same picture without any other chunk, and, where there is one,
+ * with its EXIF (`marked`). One pass for checksums.
  * @throws ImageProblem naming the chunk and what is wrong with it.
  */
-export function cleanPng(bytes: Uint8Array): { readonly header: PngHeader; readonly png: Uint8Array } {
+export function cleanPng(bytes: Uint8Array): {
+  readonly header: PngHeader;
+  readonly png: Uint8Array;
+  readonly marked?: Uint8Array;
+} {
   if (!isPng(bytes)) throw new ImageProblem('not a PNG: wrong signature');
   const chunks = [...chunksOf(bytes)];
   const types = chunks.map(({ type }) => type);
@@ -107,5 +115,9 @@ export function cleanPng(bytes: Uint8Array): { readonly header: PngHeader; reado
   const unknown = chunks.find(({ type }) => type[0]! < 'a' && !KEPT.has(type));
   if (unknown) throw new ImageProblem(`PNG has a critical chunk ${unknown.type} this format does not know`);
   const kept = chunks.filter(({ type }) => KEPT.has(type)).map(({ whole }) => whole);
-  return { header, png: Buffer.concat([SIGNATURE, ...kept]) };
+  const png = Buffer.concat([SIGNATURE, ...kept]);
+  const marks = chunks.filter(({ type, body }) => type === 'eXIf' && body.length <= MAX_EXIF_BYTES);
+  if (marks.length !== 1) return { header, png };
+  const before = Buffer.concat([SIGNATURE, chunks[0]!.whole, marks[0]!.whole]);
+  return { header, png, marked: Buffer.concat([before, ...kept.slice(1)]) };
 }
