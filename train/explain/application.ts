@@ -1,7 +1,7 @@
 /** One application of an op that a page shows: the record's own sample with values from a seed. */
 import { type Random, randomOf, seedKey, type Tensor, tensor } from '../../core/index.ts';
 import { type DType, dtypes, isFloat } from '../../core/ir/dtype.ts';
-import { type Attrs, bindAll, type Op, type OperandSample, type Sample } from '../../core/ir/tensor.ts';
+import { type Attrs, bindAll, type Op, type OperandSample, type Pick, type Sample } from '../../core/ir/tensor.ts';
 
 export type Applied = {
   readonly op: Op;
@@ -10,9 +10,14 @@ export type Applied = {
   readonly outs: readonly Tensor[];
 };
 
-/** The largest sample the record offers, with float operands and attributes in `float` unless it insists on f64. */
-export function sampleOf(op: Op, float: 'f32' | 'f64'): Sample<Attrs> {
-  const { operands, attrs } = op.sample((_lo, hi) => hi) as Sample<Attrs>;
+const largest: Pick = (_lo, hi) => hi;
+
+/**
+ * A sample of what the record offers, the largest unless `pick` says otherwise, with float operands and attributes in
+ * `float` unless it insists on f64.
+ */
+export function sampleOf(op: Op, float: 'f32' | 'f64', pick = largest): Sample<Attrs> {
+  const { operands, attrs } = op.sample(pick) as Sample<Attrs>;
   const other = float === 'f32' ? 'f64' : 'f32';
   const type = (dtype: DType | undefined): DType =>
     dtype === undefined || dtype === 'f32' || (isFloat(dtype) && float === 'f64') ? float : dtype;

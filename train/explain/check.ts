@@ -127,23 +127,24 @@ export async function checkVjp(op: Op, seed: number, way: Way = 'rule'): Promise
   };
 }
 
-/** vmap over all operands at once against the op on each of three samples, f64. */
-export async function checkBatch(op: Op, seed: number): Promise<Check> {
+/** vmap over all operands at once, or over some, against the op on each of three samples, f64. */
+export async function checkBatch(op: Op, seed: number, mapped?: readonly boolean[]): Promise<Check> {
   const size = 3;
   const random = randomOf(seedKey(seed));
   const { operands, attrs } = sampleOf(op, 'f64');
-  const many = operands.map((o) => {
-    const shape = [size, ...o.shape];
+  const carries = (i: number): boolean => mapped?.[i] ?? true;
+  const many = operands.map((o, i) => {
+    const shape = carries(i) ? [size, ...o.shape] : o.shape;
     return tensor(valuesOf({ ...o, shape }, random) as unknown as number[], shape, o.dtype);
   });
-  const axes = many.map(() => 0);
+  const axes = many.map((_, i) => (carries(i) ? 0 : null));
   const batched = vmap((...xs: Tensor[]) => bindTo(op, xs, attrs) as Tensor[], axes)(...many);
   const one = (t: Tensor, i: number) => squeeze(slice(t, { axis: 0, start: i, stop: i + 1 }), 0);
   let [error, largest] = [0, 0];
   for (let i = 0; i < size; i++) {
     const alone = bindTo(
       op,
-      many.map((x) => one(x, i)),
+      many.map((x, k) => (carries(k) ? one(x, i) : x)),
       attrs,
     );
     for (const [k, o] of batched.entries()) {

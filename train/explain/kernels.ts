@@ -1,6 +1,4 @@
 /** The kernels that run an op, per backend: their text where a backend prints text, their names where it emits bytes. */
-import { readdir, readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { printCluster, printDot } from '../../core/backends/gpujs/printKernel.ts';
 import { hasKernel, isStrided, recipeOf } from '../../core/backends/webgpu/ops.ts';
 import { printReduce } from '../../core/backends/webgpu/printReduce.ts';
@@ -11,7 +9,7 @@ import { makeGraph } from '../../core/compile/compile.ts';
 import type { Kernel } from '../../core/compile/lower.ts';
 import { prepare } from '../../core/compile/prepare.ts';
 import { type Backend, CoreError } from '../../core/index.ts';
-import { hole, type Op, type Tensor } from '../../core/ir/tensor.ts';
+import { hole, type Op, type Pick, type Tensor } from '../../core/ir/tensor.ts';
 import { bindTo, sampleOf } from './application.ts';
 
 export type KernelText = { readonly name: string; readonly text: string };
@@ -21,8 +19,8 @@ const shape = (keeps: (op: Op) => boolean): Backend =>
   ({ name: 'webgpu', supports: () => true, hasKernel: keeps }) as unknown as Backend;
 
 /** The sample of an op as a program: arguments in, results out, nothing computed. */
-function sampleGraph(op: Op, keeps: (op: Op) => boolean): Graph {
-  const { operands, attrs } = sampleOf(op, 'f32');
+export function sampleGraph(op: Op, keeps: (op: Op) => boolean, pick?: Pick): Graph {
+  const { operands, attrs } = sampleOf(op, 'f32', pick);
   const inputs: Tensor[] = operands.map((o, i) => hole({ shape: o.shape, dtype: o.dtype ?? 'f32' }, `x${i}`));
   return makeGraph(bindTo(op, inputs, attrs), inputs, new Set(), shape(keeps)).graph;
 }
@@ -90,34 +88,6 @@ function printGpujs(op: Op): readonly KernelText[] {
       ? { name: `${name}: reference loops (${printed.refused})`, text: '' }
       : { name, text: printed.source.trim() };
   });
-}
-
-const WASM = path.resolve(import.meta.dirname, '../../core/backends/wasm');
-
-/** Primitives without a file of their own: what the compiler makes of them. */
-const BY_FORM: Readonly<Record<string, string>> = {
-  elementwise: 'inside fused loops: core/backends/wasm/cluster/math.ts',
-  reduce: 'fused reductions: core/backends/wasm/cluster/reduceRows.ts, reduceColumns.ts',
-  layout: 'a view; copied by the loop that reads it where strides cannot say it',
-  fill: 'computed inside the loops that use it',
-  identity: 'nothing to compute',
-};
-
-/** Where the wasm backend makes the op: its row of the elementwise table, the file of its kernel, or how else. */
-export async function wasmPlaceOf(op: Op): Promise<string> {
-  const form = op.kind === 'primitive' ? op.form.kind : 'composite';
-  if (form === 'elementwise') {
-    const math = await readFile(path.join(WASM, 'cluster/math.ts'), 'utf8');
-    const row = new RegExp(`^  ${op.name}: [^]*?,$(?=\\n  \\w+:|\\n};)`, 'm').exec(math)?.[0];
-    return row ? `core/backends/wasm/cluster/math.ts: ${row.trim().replace(/\s+/g, ' ')}` : BY_FORM.elementwise;
-  }
-  // a table `dotKernels = { dot }` or a constant `dot: WasmKernel` names the file
-  const entry = new RegExp(`Kernels = {[^}]*\\b${op.name}\\b|const ${op.name}: WasmKernel`);
-  for (const name of (await readdir(WASM, { recursive: true })).sort()) {
-    if (!name.endsWith('.ts') || !entry.test(await readFile(path.join(WASM, name), 'utf8'))) continue;
-    return `core/backends/wasm/${name}`;
-  }
-  return BY_FORM[form] ?? 'its body, fused';
 }
 
 /** Names of the kernels a backend runs for the sample. */

@@ -1,84 +1,27 @@
 /** The page of one op: everything there is to know about it, from its record and from running it. */
-import { functions } from '../../core/functions/catalog.ts';
-import { pullback, type Tensor, vmap } from '../../core/index.ts';
-import { dtypes, isFloat } from '../../core/ir/dtype.ts';
-import { hole, type Op } from '../../core/ir/tensor.ts';
+import { dtypes } from '../../core/ir/dtype.ts';
+import type { Op } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
 import { number } from '../words/format.ts';
-import { type Applied, applySample, bindTo } from './application.ts';
-import { type Check, closedFormFor, isDifferentiable } from './check.ts';
-import { attrsText, letForm, typeOf } from './graph.ts';
-import { gpujsOf, type KernelText, wasmPlaceOf, wgslOf } from './kernels.ts';
+import { type Applied, applySample } from './application.ts';
+import { type Check, isDifferentiable } from './check.ts';
+import { attrsText, typeOf } from './graph.ts';
+import { gpujsOf, type KernelText, wgslOf } from './kernels.ts';
+import { batchGraph, formText, nameOf, vjpGraph } from './rules.ts';
 import { type Field, recordSource } from './source.ts';
 import { callSites, countsInSd15 } from './use.ts';
+import { wasmPlaceOf } from './wasm-place.ts';
 
-const LETTERS = 'abcdefghijklmnop';
-const nameOf = (i: number): string => LETTERS[i] ?? `x${i}`;
 const indent = (text: string, by = '    '): readonly string[] =>
   text.split('\n').map((line) => `${by}${line}`.trimEnd());
 
 const section = (title: string, lines: readonly string[]): readonly string[] =>
   lines.length === 0 ? [] : ['', title, ...lines];
 
-/** What the compiler does with each form of primitive. */
-const FORMS: Readonly<Record<string, string>> = {
-  elementwise: 'elementwise primitive: fused with its neighbours into one loop',
-  fill: 'fill primitive: computed where it is needed, never stored',
-  layout: 'layout primitive: a view of its operand where strides can say it',
-  reduce: 'reduction primitive: one loop, elementwise operands fused into it',
-  identity: 'identity primitive: computes nothing',
-  kernel: 'primitive with kernels of its own',
-  leaf: 'leaf',
-};
-const formText = (op: Op): string =>
-  op.kind === 'composite'
-    ? functions.has(op.name)
-      ? 'function written in ops: every rule is that of its body'
-      : 'composite: a body in other ops, with a kernel where a backend has one'
-    : FORMS[op.form.kind];
-
 /** `dot(a f64[3, 5, 6], b f64[3, 6, 5]) → f64[3, 5, 5]` */
 function application({ op, inputs, attrs, outs }: Applied): string {
   const args = inputs.map((x, i) => `${nameOf(i)} ${typeOf(x)}`).join(', ');
   return `${op.name}(${args})${attrsText(attrs)} → ${outs.map(typeOf).join(', ')}`;
-}
-
-/** The backward graph of the sample: what the rule builds. */
-function vjpGraph(applied: Applied): readonly string[] {
-  const { inputs, outs } = applied;
-  const closed = closedFormFor(applied);
-  const names = new Map(inputs.map((x, i) => [x, nameOf(i)]));
-  for (const [i, o] of outs.entries()) names.set(o, outs.length > 1 ? `y${i}` : 'y');
-  const cotangents = outs.map((o, i) => {
-    const g = hole(o);
-    names.set(g, outs.length > 1 ? `g${i}` : 'g');
-    return isFloat(o.dtype) && (closed?.[i] ?? true) ? g : undefined;
-  });
-  const at = inputs.flatMap((x, i) => (isFloat(x.dtype) ? [i] : []));
-  const back = pullback(
-    outs,
-    cotangents,
-    at.map((i) => inputs[i]),
-  );
-  const given = back.flatMap((g) => (g ? [g] : []));
-  const { lines, results } = letForm(given, names);
-  let k = 0;
-  const ends = back.map((g, i) => `d${nameOf(at[i])} = ${g ? results[k++] : '0'}`);
-  return [...lines, ...ends];
-}
-
-/** What vmap makes of the sample when `mapped` operands carry 3 samples. */
-function batchGraph({ op, inputs, attrs }: Applied, mapped: readonly boolean[]): readonly string[] {
-  const names = new Map<Tensor, string>();
-  const many = inputs.map((x, i) => {
-    const t = hole({ shape: mapped[i] ? [3, ...x.shape] : x.shape, dtype: x.dtype });
-    names.set(t, nameOf(i));
-    return t;
-  });
-  const axes = mapped.map((m) => (m ? 0 : null));
-  const outs = vmap((...xs: Tensor[]) => bindTo(op, xs, attrs) as Tensor[], axes)(...many);
-  const { lines, results } = letForm(outs, names);
-  return [...lines, `→ ${results.join(', ')}`];
 }
 
 /** Graphs longer than this are counted, not printed. */

@@ -73,19 +73,30 @@ function countSd15(): readonly Counted[] {
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
+let layers: Promise<readonly (readonly [file: string, text: string])[]> | undefined;
+/** The sources of the layers above the core, read once. */
+async function readLayers(): Promise<readonly (readonly [file: string, text: string])[]> {
+  const found: [string, string][] = [];
+  for (const folder of ['nn', 'models', 'selora'])
+    for (const entry of await readdir(path.join(ROOT, folder), { recursive: true }))
+      if (entry.endsWith('.ts'))
+        found.push([`${folder}/${entry}`, await readFile(path.join(ROOT, folder, entry), 'utf8')]);
+  return found;
+}
+
 /** Calls of a function by name in the layers above the core: `nn/linear.ts:39: let y = dot(rows, …)`. */
 export async function callSites(name: string): Promise<readonly string[]> {
-  const found: string[] = [];
+  layers ??= readLayers();
   const call = new RegExp(`(?<![.\\w])${name}\\(`);
-  for (const folder of ['nn', 'models', 'selora'])
-    for (const entry of await readdir(path.join(ROOT, folder), { recursive: true })) {
-      if (!entry.endsWith('.ts')) continue;
-      const text = await readFile(path.join(ROOT, folder, entry), 'utf8');
-      // only where the name is the core's own
-      if (!new RegExp(`import {[^}]*\\b${name}\\b[^}]*} from '[^']*core/`).test(text)) continue;
-      for (const [i, line] of text.split('\n').entries())
-        if (call.test(line) && !/^\s*(\*|\/\/|\/\*)/.test(line))
-          found.push(`${folder}/${entry}:${i + 1}: ${line.trim()}`);
-    }
-  return found;
+  // only where the name is the core's own
+  const ofCore = new RegExp(`import {[^}]*\\b${name}\\b[^}]*} from '[^']*core/`);
+  return (await layers).flatMap(([file, text]) =>
+    call.test(text) && ofCore.test(text)
+      ? text
+          .split('\n')
+          .flatMap((line, i) =>
+            call.test(line) && !/^\s*(\*|\/\/|\/\*)/.test(line) ? [`${file}:${i + 1}: ${line.trim()}`] : [],
+          )
+      : [],
+  );
 }
