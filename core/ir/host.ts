@@ -18,7 +18,10 @@ export interface Host {
   readonly threads: number;
   /** the first number of Node's version */
   readonly node?: number;
-  /** a thread that evaluates `source`, with `workerData`; left out where threads cannot wait for messages */
+  /**
+   * a thread that evaluates `source`, in which `thread` is what it was started with (`data`), the next message that came
+   * (`received()`), the promise of one (`arrived()`) and its end (`quit()`); left out where memory cannot be shared
+   */
   readonly startWorker?: (source: string, data: unknown) => HostWorker;
   /** sets a flag of V8, for the whole process */
   readonly setEngineFlag?: (flag: string) => void;
@@ -52,6 +55,35 @@ async function dawn(): Promise<GPU> {
   return create([...DAWN]);
 }
 
+/** what a thread finds in Node: messages are there at once */
+const NODE_THREAD = `'use strict';
+const { parentPort, receiveMessageOnPort, workerData } = require('node:worker_threads');
+const thread = {
+  data: workerData,
+  received: () => receiveMessageOnPort(parentPort)?.message,
+  arrived: () => undefined,
+  quit: () => process.exit(0),
+};
+`;
+/** and in a page: messages come by the event loop, the first of them is the data */
+const PAGE_THREAD = (source: string): string => `'use strict';
+const messages = [];
+let wake = () => undefined;
+onmessage = ({ data }) => {
+  onmessage = ({ data }) => {
+    messages.push(data);
+    wake();
+  };
+  const thread = {
+    data,
+    received: () => messages.shift(),
+    arrived: () => messages.length > 0 || new Promise((resolve) => (wake = resolve)),
+    quit: () => close(),
+  };
+  ${source}
+};
+`;
+
 function nodeHost(builtin: Builtin): Host {
   const os = () => builtin('node:os') as typeof import('node:os');
   const threads = () => builtin('node:worker_threads') as typeof import('node:worker_threads');
@@ -66,7 +98,7 @@ function nodeHost(builtin: Builtin): Host {
     startWorker(source, data) {
       // No inherited loader flags: the source is plain JS and should start at once.
       const options: WorkerOptions = { eval: true, workerData: data, execArgv: [] };
-      const worker = new (threads().Worker)(source, options);
+      const worker = new (threads().Worker)(NODE_THREAD + source, options);
       worker.unref();
       return worker;
     },
@@ -75,11 +107,40 @@ function nodeHost(builtin: Builtin): Host {
   };
 }
 
-/** A page has no threads that wait for messages, so that programs run on its own one. */
-const pageHost = (): Host => {
-  const gpu = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
-  return { folder: '', threads: 1, ...(gpu ? { gpu: async () => gpu } : {}) };
-};
+/** What a browser has, as far as it is asked for here. */
+interface Page {
+  readonly navigator?: { readonly gpu?: GPU; readonly hardwareConcurrency?: number };
+  /** true where memory may be shared between threads */
+  readonly crossOriginIsolated?: boolean;
+  /** there in workers only: a page itself may not wait for threads */
+  readonly WorkerGlobalScope?: unknown;
+  readonly Worker?: new (address: string) => HostWorker;
+  readonly Blob: new (parts: readonly string[], options: { readonly type: string }) => object;
+  readonly URL: { createObjectURL(blob: object): string; revokeObjectURL(address: string): void };
+}
+
+/** A page's own thread may not wait for others, so that programs have one thread there, and all in a worker. */
+function pageHost(page: Page): Host {
+  const { navigator, Worker } = page;
+  const shares = page.crossOriginIsolated === true && page.WorkerGlobalScope !== undefined && Worker !== undefined;
+  const gpu = navigator?.gpu;
+  return {
+    folder: '',
+    threads: shares ? (navigator?.hardwareConcurrency ?? 1) : 1,
+    ...(gpu ? { gpu: async () => gpu } : {}),
+    ...(shares
+      ? {
+          startWorker(source: string, data: unknown) {
+            const address = page.URL.createObjectURL(new page.Blob([PAGE_THREAD(source)], { type: 'text/javascript' }));
+            const worker = new Worker!(address);
+            page.URL.revokeObjectURL(address);
+            worker.postMessage(data);
+            return worker;
+          },
+        }
+      : {}),
+  };
+}
 
 let current: Host | undefined;
 /** The machine the core runs on. @throws Error on a Node that is too old to tell */
@@ -89,7 +150,7 @@ export function host(): Host {
   const isNode = typeof node?.versions?.node === 'string';
   if (isNode && !node.getBuiltinModule)
     throw new Error(`Node ${node.versions.node} is too old: 20.16 or later is needed`);
-  current = isNode ? nodeHost((name) => node.getBuiltinModule(name)) : pageHost();
+  current = isNode ? nodeHost((name) => node.getBuiltinModule(name)) : pageHost(globalThis as unknown as Page);
   return current;
 }
 /** Puts another machine in the place of the one found: before the first backend is opened. */

@@ -96,7 +96,8 @@ const open = async (): Promise<Gpu> => {
     requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
     requiredFeatures: features,
   });
-  const name = [description, vendor, architecture].find(Boolean) ?? 'unnamed adapter';
+  // browsers leave the description out
+  const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed adapter';
   let failure: CoreError | undefined;
   device.lost.then(
     (info) => {

@@ -1,4 +1,4 @@
-/** Plain-JS source of a worker thread: evaluated as it is, so that it needs no TypeScript loader. */
+/** Plain-JS source of a worker thread, in Node and in a browser page: evaluated as it is, so that it needs no TypeScript loader. */
 import { CONTROL, CONTROL_END, FAILURE_TEXT, WORKER_QUITS } from './driver.ts';
 
 /** what a worker is started with */
@@ -9,13 +9,15 @@ export interface WorkerData {
 }
 
 /**
- * Modules with kernels arrive as messages, and the memory outside (outside.ts) when there is one. They are read without an
- * event loop, when a command names a kernel that is not known yet or a kernel fetches: the main thread posts what a command
- * needs before it opens it. A memory that grew on the main thread may look small for a moment: views are taken again.
+ * Modules with kernels arrive as messages, and the memory outside (outside.ts) when there is one: `received()` is the next
+ * one or nothing. They are read when a command names a kernel that is not known yet or a kernel fetches: the main thread
+ * posts what a command needs before it opens it. A page has messages only between two turns of its event loop, so that a
+ * thread without the kernel it needs waits for `arrived()`; the memory outside came before the kernels that fetch from it. A
+ * memory that grew on the main thread may look small for a moment: views are taken again.
  */
-export const workerSource = `'use strict';
-const { parentPort, receiveMessageOnPort, workerData } = require('node:worker_threads');
-const { memory, driver, scratch } = workerData;
+export const workerSource = `
+(async ({ data, received, arrived, quit }) => {
+const { memory, driver, scratch } = data;
 const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
 let outside, from8 = new Uint8Array(0), to8 = new Uint8Array(memory.buffer);
 const fetch = (from, to, bytes) => {
@@ -38,12 +40,12 @@ const fail = (error) => {
   Atomics.sub(words, ${CONTROL.active / 4}, 1);
 };
 const learn = () => {
-  for (let message; (message = receiveMessageOnPort(parentPort)); ) {
-    if (message.message instanceof WebAssembly.Memory) {
-      outside = message.message;
+  for (let message; (message = received()); ) {
+    if (message instanceof WebAssembly.Memory) {
+      outside = message;
       continue;
     }
-    const { exports } = new WebAssembly.Instance(message.message, { env });
+    const { exports } = new WebAssembly.Instance(message, { env });
     for (const [name, fn] of Object.entries(exports)) {
       env[name] = fn;
       table.grow(1, fn);
@@ -59,11 +61,13 @@ for (;;) {
   try {
     if (workerLoop(seen, table.length, scratch) === ${WORKER_QUITS}) break;
     // Back for a new kernel: the open command may be joined again.
+    await arrived();
     seen = Atomics.load(words, ${CONTROL.open / 4}) - 1;
   } catch (error) {
     fail(error);
     seen = Atomics.load(words, ${CONTROL.open / 4});
   }
 }
-process.exit(0);
+quit();
+})(thread);
 `;
