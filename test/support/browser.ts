@@ -18,19 +18,22 @@ export const browserThere = there(
 const fontsConf = (folder: string): string =>
   `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><dir>${folder}</dir><cachedir>${folder}</cachedir></fontconfig>\n`;
 
-/** Starts it; about a second, and some more when it is unpacked for the first time. */
-export async function startBrowser(): Promise<Browser> {
-  const folder = unpackedOnce('chromium', (into, from) => {
+/** Its own SwiftShader serves WebGPU. */
+const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan,WebGPU'];
+
+/** Starts it, with WebGPU or without a GPU; about a second, and some more when it is unpacked for the first time. */
+export async function startBrowser({ webgpu = false } = {}): Promise<Browser> {
+  const folder = unpackedOnce('browser', (into, from) => {
     writeFileSync(join(into, 'chromium'), from.file('chromium'), { mode: 0o755 });
-    for (const archive of ['al2023', 'fonts'])
+    for (const archive of ['al2023', 'fonts', 'swiftshader'])
       for (const [name, bytes] of from.archive(archive))
-        if (/\.(so[.\d]*|chk|ttf)$/.test(name)) writeFileSync(join(into, basename(name)), bytes, { mode: 0o755 });
+        if (/\.(so[.\d]*|chk|ttf|json)$/.test(name)) writeFileSync(join(into, basename(name)), bytes, { mode: 0o755 });
   });
   writeFileSync(join(folder, 'fonts.conf'), fontsConf(folder));
   return chromium.launch({
     executablePath: join(folder, 'chromium'),
     // the sandbox of Chromium refuses to run as root; the pages are our own
-    args: ['--no-sandbox', '--disable-gpu', '--font-render-hinting=none'],
+    args: ['--no-sandbox', ...(webgpu ? WEBGPU : ['--disable-gpu']), '--font-render-hinting=none'],
     env: { ...process.env, LD_LIBRARY_PATH: folder, FONTCONFIG_FILE: join(folder, 'fonts.conf') },
   });
 }

@@ -1,0 +1,184 @@
+/** The lab in a real browser: each page loads, numbers are Node's, the keyboard, a phone, axe-core. One browser for all of it. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Tried } from '../../../train/lab/machine/op.ts';
+import { allOps } from '../../../train/lab/texts.ts';
+import { browserThere } from '../../support/browser.ts';
+import { axeFaults, type Call, drawn, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
+import { LONG } from '../../support/long.ts';
+
+const names = allOps.map(({ name }) => name);
+const asks = names.map((op): Call => ['tryOp', { op, seed: 3 }]);
+/** values of an answer without what depends on the clock or the machine */
+const numbers = (answer: unknown) => {
+  const { operands, results, gradients } = (answer as { value: Tried }).value;
+  return { operands, results, gradients };
+};
+
+describe.runIf(browserThere)('the lab in a browser', () => {
+  let lab: OpenedLab;
+  beforeAll(async () => {
+    lab = await openLab();
+  }, 240_000);
+  afterAll(() => lab?.close());
+
+  test('weighs at most 1 MB gzipped', () => {
+    expect(lab.built.files).toBeGreaterThan(names.length);
+    expect(lab.built.gzipped).toBeLessThan(1e6);
+  });
+
+  test("each op's page loads and its sample runs, asking no other host for anything", async () => {
+    const { page, faults } = await visit(lab, '#/op');
+    expect(await page.locator('.ops li').count()).toBe(names.length);
+    const wrong: unknown[] = [];
+    for (const name of names) {
+      const hash = `#/op/${name}`;
+      await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
+      await drawn(page, hash);
+      const found = await page.evaluate(`({
+        title: document.querySelector('h1').textContent,
+        errors: [...document.querySelectorAll('.error:not([hidden]), .wrong')].map((e) => e.textContent),
+        rules: document.querySelectorAll('.code').length,
+        ran: document.querySelector('[data-ran]')?.dataset.ran ?? '',
+        results: document.querySelectorAll('.tensors [role=gridcell]').length,
+      })`);
+      const { title, errors, rules, ran, results } = found as {
+        title: string;
+        errors: string[];
+        rules: number;
+        ran: string;
+        results: number;
+      };
+      const fine = title === name && errors.length === 0 && rules > 1 && results > 0 && /WASM SIMD|reference/.test(ran);
+      if (!fine) wrong.push(found);
+    }
+    expect(wrong).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  test("samples and gradients are Node's to the bit on the reference and on wasm with threads, and right on WebGPU", async () => {
+    const { page } = await visit(lab, '');
+    const calls: readonly Call[] = [['open', 'cpu'], ...asks, ['open', 'wasm'], ...asks];
+    const [here, there] = [await inNode(calls), await inWorker(page, calls)];
+    expect(there[0]).toMatchObject({ value: { name: 'cpu' } });
+    const wasm = asks.length + 1;
+    const cores = (await page.evaluate('navigator.hardwareConcurrency')) as number;
+    const threads = cores > 1 ? `${cores} threads` : '1 thread';
+    expect(there[wasm]).toMatchObject({ value: { device: `WASM SIMD, ${threads}` } });
+    for (const [i, name] of names.entries())
+      for (const at of [1 + i, wasm + 1 + i]) expect(numbers(there[at]), name).toEqual(numbers(here[at]));
+
+    const some = LONG ? names : names.filter((_, i) => i % 9 === 0);
+    const [opened, ...gpu] = await inWorker(page, [
+      ['open', 'webgpu'],
+      ...some.map((name) => asks[names.indexOf(name)]!),
+    ]);
+    expect(opened).toMatchObject({ value: { name: 'webgpu' } });
+    for (const [i, name] of some.entries()) {
+      const [got, want] = [numbers(gpu[i]), numbers(here[1 + names.indexOf(name)])];
+      for (const kind of ['results', 'gradients'] as const)
+        for (const [k, x] of want[kind].entries()) {
+          const largest = Math.max(1, ...(x?.values ?? []).filter(Number.isFinite).map(Math.abs));
+          for (const [j, v] of (x?.values ?? []).entries())
+            if (!Object.is(got[kind][k]!.values[j], v))
+              // rounding of single precision, some operations deep
+              expect(Math.abs(got[kind][k]!.values[j]! - v), `${name} ${kind}`).toBeLessThan(1e-5 * largest);
+        }
+    }
+    await page.close();
+  });
+
+  test('an edited cell, a nudged one and a link: numbers of the rule and of the difference agree', async () => {
+    const { page } = await visit(lab, '#/op/mul?a=2,3,4,5,6,7&b=1,2,3,4,5,6&g.0=1,1,1,1,1,1&nudge=a.2');
+    const grid = (name: string) => page.locator(`[aria-label^="${name},"] [data-element]`);
+    expect(await grid('y').allTextContents()).toEqual(['2', '6', '12', '20', '30', '42']);
+    const table = page.locator('[data-rule]');
+    expect(Number(await table.getAttribute('data-rule'))).toBe(3);
+    expect(Number(await table.getAttribute('data-difference'))).toBeCloseTo(3, 9);
+    await grid('a').nth(2).fill('10');
+    await grid('a').nth(2).press('Enter');
+    await expect.poll(() => grid('y').allTextContents()).toEqual(['2', '6', '30', '20', '30', '42']);
+    await expect.poll(() => page.evaluate('location.hash')).toContain('a=2,3,10,5,6,7');
+    // what a result follows lights up: one element of each operand
+    await grid('y').nth(4).hover();
+    await expect.poll(() => page.locator('.fed').count()).toBe(2);
+    expect(await page.locator('.fed').first().getAttribute('aria-label')).toBe('a[2, 0]');
+    // a number that is none is refused in its cell
+    await grid('a').nth(0).fill('x');
+    await grid('a').nth(0).press('Tab');
+    expect(await grid('a').nth(0).getAttribute('aria-invalid')).toBe('true');
+    await page.close();
+  });
+
+  test('mapped operands: the rewritten graph follows the boxes', async () => {
+    const { page } = await visit(lab, '#/op/dot?map=10');
+    const graph = page.locator('[data-error] pre');
+    const before = await graph.textContent();
+    expect(before).toContain('dot(');
+    await page.locator('.checks input').nth(1).check();
+    await expect.poll(() => graph.textContent()).not.toBe(before);
+    expect(await page.locator('[data-error] .right').count()).toBe(1);
+    await page.close();
+  });
+
+  test('says which backend runs, and goes on without WebGPU', async () => {
+    const { page } = await visit(lab, '#/op/exp');
+    await page.getByLabel('Backend').selectOption('cpu');
+    await expect.poll(() => page.locator('.device').getAttribute('data-backend')).toBe('cpu');
+    await page.getByLabel('Backend').selectOption('webgpu');
+    await expect.poll(() => page.locator('.device').getAttribute('data-backend')).toBe('webgpu');
+    await expect.poll(() => page.locator('[data-ran]').textContent()).toMatch(/ran on .*SwiftShader/i);
+    await page.evaluate(`localStorage.clear()`);
+    await page.close();
+
+    const bare = await lab.browser.newPage({ bypassCSP: true });
+    await bare.route('**/machine.js', async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ response: answer, body: `delete WorkerNavigator.prototype.gpu;${await answer.text()}` });
+    });
+    await bare.goto(`${lab.address}#/op/exp`);
+    await drawn(bare, '#/op/exp');
+    expect(await bare.locator('.device').textContent()).toContain('no WebGPU');
+    expect(await bare.locator('[data-ran]').textContent()).toContain('WASM SIMD');
+    await bare.close();
+  });
+
+  test('an unknown op and a broken address are told in a line', async () => {
+    const { page } = await visit(lab, '#/op/dott');
+    expect(await page.locator('.error').textContent()).toContain('unknown op "dott"');
+    await page.close();
+  });
+
+  test.each(['', '#/op', '#/op/softmax'])(
+    '%s: axe-core finds nothing, light and dark; nothing sticks out on a phone',
+    async (hash) => {
+      const { page } = await visit(lab, hash);
+      expect(await axeFaults(page)).toEqual([]);
+      await page.emulateMedia({ colorScheme: 'dark' });
+      expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
+      await page.setViewportSize({ width: 390, height: 844 });
+      expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+      await page.close();
+    },
+  );
+
+  test('the keyboard reaches every control', async () => {
+    const { page } = await visit(lab, '#/op/dot');
+    const wanted = (await page.evaluate(`(() => {
+      const all = document.querySelectorAll('a[href], button, select, input, summary, [tabindex="0"]');
+      return [...all].filter((e) => e.tabIndex >= 0 && e.checkVisibility()).length;
+    })()`)) as number;
+    await page.evaluate('globalThis.seen = new Set()');
+    for (let i = 0; i < wanted + 5; i++) {
+      await page.keyboard.press('Tab');
+      await page.evaluate('seen.add(document.activeElement)');
+    }
+    await page.evaluate('seen.delete(document.body)');
+    expect(await page.evaluate('seen.size')).toBe(wanted);
+    // arrows inside a tensor
+    await page.locator('[aria-label="a[0, 0, 0]"]').focus();
+    await page.keyboard.press('ArrowDown');
+    expect(await page.evaluate('document.activeElement.ariaLabel')).toBe('a[0, 1, 0]');
+    await page.close();
+  });
+});
