@@ -23,7 +23,7 @@ import { openMetrics } from './run/metrics.ts';
 import { type PhaseClock, phaseClock } from './run/phases.ts';
 import { unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
-import { weightGradients } from './step/begin.ts';
+import { lookedAt } from './step/begin.ts';
 import { type TestedStep, testedStep } from './step/growth.ts';
 import { chosenOf } from './step/ranks.ts';
 import { createSteps, type Frozen, hyperOf, type State } from './step/step.ts';
@@ -97,26 +97,30 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
 
   // where the run stands
   const { begin } = chosen.method;
-  const looked = checkpoint || !begin ? [] : Array.from({ length: begin.batches(c) }, (_, i) => batches.training(i));
+  const looked =
+    checkpoint || initial || !begin ? [] : Array.from({ length: begin.batches(c) }, (_, i) => batches.training(i));
   const parameters = { configs: pipeline.configs, checkpointBlocks: c.checkpointBlocks, backend };
-  const gradients =
+  const kept =
     looked.length === 0
       ? undefined
-      : await clock.time('gradients of the start', () => weightGradients(parameters, places, frozen, looked.flat()));
-  let now = standingOf(checkpoint, chosen, c.seed, places, backend, gradients);
+      : await clock.time('gradients of the start', () =>
+          lookedAt({ ...chosen, seed: c.seed }, parameters, places, frozen, looked.flat()),
+        );
+  let now = standingOf(checkpoint, chosen, c.seed, places, backend, kept);
   const metrics = await openMetrics(run, now.progress.step, checkpoint?.info.metrics);
   const keep = keeper(run, c, chosen, places, base, origin, metrics, now.progress.step);
   const save = () => clock.time('checkpoints', () => keep.save(now));
   if (!now.progress.baseline && validation.length > 0) {
-    // what it begins from (--init-adapter) is not the untouched base
-    const untouched = initial ? standingOf(undefined, chosenOf(c), c.seed, places, backend).state : now.state;
+    // what it begins from (--init-adapter, a start that moves) is not the untouched base
+    const moved = initial ? `with ${c.initAdapter}` : begin?.moves && `with the start of ${chosen.method.name}`;
+    const untouched = moved ? standingOf(undefined, chosenOf(c), c.seed, places, backend).state : now.state;
     const baseline = await validate(untouched);
     if (!Number.isFinite(baseline.loss))
       throw new RangeError(`--base ${c.base}: its loss on the validation pairs is ${baseline.loss}`);
     now = { ...now, progress: { ...now.progress, baseline } };
     const [own, exchanged] = [baseline.loss.toFixed(5), baseline.shuffled.toFixed(5)];
     print(io, `untouched base on the validation grid: ${own} (reports exchanged: ${exchanged})`);
-    if (initial) print(io, `with ${c.initAdapter}: ${(await validate(now.state)).loss.toFixed(5)}`);
+    if (moved) print(io, `${moved}: ${(await validate(now.state)).loss.toFixed(5)}`);
   }
   const sources = { run, config: c, model, backend, data, encoded: { validation }, clock, command };
   const page = livePage(sources, places, () => now.progress, steps);

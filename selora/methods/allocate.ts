@@ -1,4 +1,7 @@
 /** A budget of ranks dealt out by scores. */
+import { mapModules, networks, type PerModule, type PerNetwork } from '../networks.ts';
+import { inputsOf, totalRankOf } from './low-rank.ts';
+import type { Places, Ranks } from './method.ts';
 
 /**
  * Whole numbers in proportion to the scores, each at least `least` and at most its own `most`, whose sum is the budget
@@ -33,4 +36,33 @@ export function allocate(scores: readonly number[], budget: number, least: numbe
     .sort((a, b) => (Math.abs(b.rest - a.rest) < 1e-9 ? a.i - b.i : b.rest - a.rest));
   for (const { i } of order.slice(0, missing)) out[i]!++;
   return out;
+}
+
+/**
+ * Ranks of all modules in proportion to their scores, within bounds and a module's sides, whose sum is that of the ranks given
+ * (or all there is room for).
+ */
+export function dealt(
+  scores: PerModule<number>,
+  ranks: Ranks,
+  places: PerNetwork<Places>,
+  { least, most }: { readonly least: number; readonly most: number },
+): Ranks {
+  const all = networks.flatMap((n) => Object.keys(ranks[n]).map((path) => ({ n, path })));
+  const room = all.map(({ n, path }) => {
+    const place = places[n].get(path)!;
+    return Math.min(most, inputsOf(place), place[0]);
+  });
+  const budget = Math.min(
+    totalRankOf(ranks),
+    room.reduce((a, b) => a + b, 0),
+  );
+  const shares = allocate(
+    all.map(({ n, path }) => scores[n][path]!),
+    budget,
+    Math.min(least, ...room),
+    room,
+  );
+  const of = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, shares[i]!]));
+  return mapModules((_, path, n) => of.get(`${n} ${path}`)!, ranks);
 }

@@ -1,26 +1,26 @@
 /** LoRA whose ranks are dealt out once, before the first step, by the Fisher information of every layer. */
 import { z } from 'zod';
 import type { Adapter } from '../adapter.ts';
-import { mapNetworks, networks } from '../networks.ts';
-import { allocate } from './allocate.ts';
+import { mapModules } from '../networks.ts';
+import { dealt } from './allocate.ts';
 import { lora } from './lora.ts';
-import { inputsOf, totalRankOf } from './low-rank.ts';
 import type { MethodOf } from './method.ts';
 import { told } from './settings.ts';
 
 export const startBatches = told(z.int().min(1).max(1000).default(4), {
   group: 'Growth of ranks',
   value: 'n',
-  help: 'fisher-ranks, lora-ga: batches whose gradient is looked at before the first step',
+  help: 'fisher-ranks, lora-ga, gora: batches whose gradient is looked at before the first step',
+});
+export const rankMost = told(z.int().min(1).max(1024).nullable().default(null), {
+  group: 'Growth of ranks',
+  value: 'r',
+  help: 'fisher-ranks, gora: largest rank of a module (default: four times --rank)',
 });
 const settings = {
   ...lora.settings,
   startBatches,
-  rankMost: told(z.int().min(1).max(1024).nullable().default(null), {
-    group: 'Growth of ranks',
-    value: 'r',
-    help: 'fisher-ranks: largest rank of a module (default: four times --rank)',
-  }),
+  rankMost,
 };
 
 /**
@@ -37,26 +37,13 @@ export const fisherRanks: MethodOf<typeof settings, Adapter> = {
   label: (c) => `Fisher ranks, mean ${c.rank}`,
   begin: {
     batches: (c) => c.startBatches,
-    ranks(g, ranks, places, c) {
-      const all = networks.flatMap((n) => Object.keys(ranks[n]).map((path) => ({ n, path })));
-      const scores = all.map(({ n, path }) => {
-        const { data } = g[n][path]!;
-        return data.reduce((s, x) => s + x * x, 0) / data.length;
-      });
-      const most = all.map(({ n, path }) => {
-        const place = places[n].get(path)!;
-        return Math.min(c.rankMost ?? 4 * c.rank, inputsOf(place), place[0]);
-      });
-      const budget = Math.min(
-        totalRankOf(ranks),
-        most.reduce((a, b) => a + b, 0),
-      );
-      const dealt = allocate(scores, budget, 1, most);
-      const of = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, dealt[i]!]));
-      return mapNetworks(
-        (own, n) => Object.fromEntries(Object.keys(own).map((path) => [path, of.get(`${n} ${path}`)!])),
+    keep: ({ gradient: { data } }) => data.reduce((s, x) => s + x * x, 0) / data.length,
+    ranks: (kept, ranks, places, c) =>
+      dealt(
+        mapModules((score) => score as number, kept),
         ranks,
-      );
-    },
+        places,
+        { least: 1, most: c.rankMost ?? 4 * c.rank },
+      ),
   },
 };

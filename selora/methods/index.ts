@@ -4,6 +4,7 @@ import { dora } from './dora.ts';
 import { dylora } from './dylora.ts';
 import { fisherRanks } from './fisher-ranks.ts';
 import { full } from './full.ts';
+import { gora } from './gora.ts';
 import { ia3 } from './ia3.ts';
 import { increlora } from './increlora.ts';
 import { loha } from './loha.ts';
@@ -26,6 +27,7 @@ export const METHODS = [
   loraPlus,
   fisherRanks,
   loraGa,
+  gora,
   adalora,
   increlora,
   dylora,

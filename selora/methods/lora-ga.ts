@@ -1,10 +1,10 @@
 /** LoRA-GA: a LoRA that begins along the singular vectors of the first gradient. */
-import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { z } from 'zod';
 import { add, asFloat, sub, type Tensor, tensor, zeros } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
 import { deltaWeight } from '../merge.ts';
 import { startBatches } from './fisher-ranks.ts';
+import { leading } from './leading.ts';
 import { inputsOf, lowRank, ranksAtStart } from './low-rank.ts';
 import { Field, type HostTensor, type MethodOf } from './method.ts';
 import { gainA, rank, ranks, scale, told } from './settings.ts';
@@ -28,10 +28,9 @@ type P = Adapter & { readonly A0: Tensor; readonly B0: Tensor };
  * A[d_in, r] and B[r, d_out] from G[d_out, d_in] = U·diag(σ)·Vᵀ: columns v₁ … v_r of V and rows u_{r+1} … u_{2r} of U, each times
  * (d_out)^¼/√γ. A layer whose smaller side is below 2r begins its count of U again at u₁.
  */
-export function alongGradient({ shape, data }: HostTensor, rank: number, gamma: number) {
-  const [dOut, dIn] = shape as [number, number];
-  const svd = new SingularValueDecomposition(Matrix.from1DArray(dOut, dIn, Array.from(data)), { autoTranspose: true });
-  const [U, V] = [svd.leftSingularVectors, svd.rightSingularVectors];
+export function alongGradient(gradient: HostTensor, rank: number, gamma: number) {
+  const [dOut, dIn] = gradient.shape as [number, number];
+  const { U, V } = leading(gradient, 2 * rank);
   const size = dOut ** 0.25 / Math.sqrt(gamma);
   const side = Math.min(dOut, dIn);
   const A = Float32Array.from({ length: dIn * rank }, (_, i) => size * V.get(Math.floor(i / rank), (i % rank) % side));
@@ -39,7 +38,7 @@ export function alongGradient({ shape, data }: HostTensor, rank: number, gamma: 
     { length: rank * dOut },
     (_, i) => size * U.get(i % dOut, (rank + Math.floor(i / dOut)) % side),
   );
-  return { A, B };
+  return { A: { shape: [dIn, rank], data: A }, B: { shape: [rank, dOut], data: B } };
 }
 
 /**
@@ -75,10 +74,10 @@ export const loraGa: MethodOf<typeof settings, P> = {
     ),
   begin: {
     batches: (c) => c.startBatches,
-    module(g, _fresh, rank, c) {
-      const [dOut, dIn] = g.shape as [number, number];
-      const { A, B } = alongGradient(g, rank, c.gaGamma);
-      const [a, b] = [tensor(A, [dIn, rank]), tensor(B, [rank, dOut])];
+    keep: ({ gradient, rank }, c) => alongGradient(gradient, rank, c.gaGamma),
+    module(kept) {
+      const { A, B } = kept as ReturnType<typeof alongGradient>;
+      const [a, b] = [tensor(A.data, A.shape), tensor(B.data, B.shape)];
       return { A: a, B: b, A0: a, B0: b };
     },
   },

@@ -155,14 +155,36 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   readonly memory: z.ZodType<M>;
 }
 
-/** A start that looks at ∂loss/∂W[d_out, d_in] of every place before the first step. */
-export interface Begin<P, C> {
+/** What a start sees of one module. */
+export interface Looked {
+  /** ∂loss/∂W[d_out, d_in], the mean over the batches; a convolution's d_in counts [in, kh, kw] */
+  readonly gradient: HostTensor;
+  /** W of the same shape, where the start asks for it */
+  readonly weight?: HostTensor;
+  readonly place: Place;
+  /** by the settings */
+  readonly rank: number;
+  /** of this run and module alone */
+  readonly key: HostKey;
+}
+
+/**
+ * A start that looks at ∂loss/∂W of every place before the first step. Modules come one after the other: a gradient is let go
+ * when K is made of it, which should be small, since that of all modules is there at once.
+ */
+export interface Begin<P, C, K = unknown> {
   /** batches that the gradient is the mean of: those of the first steps */
   batches(c: C): number;
+  /** whether it looks at the weights, too */
+  readonly weights?: true;
+  /** what is kept of one module */
+  keep(seen: Looked, c: C): K;
   /** other ranks than those of the settings */
-  ranks?(g: PerModule<HostTensor>, ranks: Ranks, places: PerNetwork<Places>, c: C): Ranks;
-  /** another module than the fresh one; the model's output must still be the base's */
-  module?(g: HostTensor, fresh: P, rank: number, c: C): P;
+  ranks?(kept: PerModule<K>, ranks: Ranks, places: PerNetwork<Places>, c: C): Ranks;
+  /** another module than the fresh one; the model's output must still be the base's, unless `moves` */
+  module?(kept: K, fresh: P, rank: number, c: C): P;
+  /** true: the model is another than the base from here on */
+  readonly moves?: true;
 }
 
 /** Which update was just made, for `after`: tensors, so that one program serves every step. */
@@ -225,7 +247,7 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   /** the modules of one network at the start: the model's output must be the base's */
   init(places: Places, ranks: { readonly [path: string]: number }, key: HostKey, c: C): { readonly [path: string]: P };
   /** how a run begins that looks at gradients first; absent: by `init` alone */
-  readonly begin?: Begin<P, C>;
+  readonly begin?: Begin<P, C, unknown>;
   /** the layer that takes the frozen one's place */
   attach(module: AdaptedModule, p: P, c: C): object;
   /** the module as it is used where it is not trained (validation): without what was drawn for one step */

@@ -14,6 +14,7 @@ import type { ModelPlaces } from '../model/pipeline.ts';
 import { decodeProgram, denoiseProgram, encodeProgram, vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { VALIDATION_BATCH, VALIDATION_GRID } from '../step/batches.ts';
+import { gradientProgram, largestGroup } from '../step/begin.ts';
 import { type Chosen, capacityFor, startRanks } from '../step/ranks.ts';
 import { createSteps, paramsOf } from '../step/step.ts';
 import { batchHoles, hyperHoles, parameterHoles, stateHoles, trialHoles } from './holes.ts';
@@ -56,6 +57,8 @@ export type Estimate = {
   readonly processBytes: number;
 };
 
+/** gradients of the largest group of modules, one batch of them */
+const BEGIN = 'gradients of the start';
 const heavy = new Set(['dot', 'conv', 'convInput', 'convKernel', 'attention', 'attentionGrad']);
 const total = (tree: unknown, counts: (t: Tensor) => boolean = () => true): number =>
   leaves<Tensor>(tree as Tensor).reduce((n, t) => n + (counts(t) ? bytesOf(t.dtype, sizeOf(t.shape)) : 0), 0);
@@ -98,6 +101,13 @@ export function planSteps(base: Base, linears: ModelPlaces, o: RunShape, backend
         ? steps.tested.inspect(state, frozen, micro, hyperHoles(o.chosen), c)
         : steps.testedPart.inspect(state, frozen, micro, c);
     plans.push(planOf('step with expansion test', tested));
+  }
+  if (o.chosen.method.begin && !o.chosen.initial && linears.unet.size + linears.text.size > 0) {
+    const { group, bytes } = largestGroup(linears);
+    const parts = { configs: { unet: configs.unet, text: configs.textEncoder }, checkpointBlocks: o.checkpointBlocks };
+    const plan = planOf(BEGIN, gradientProgram({ ...parts, backend }, group).inspect(frozen, micro));
+    // the adapters are not there yet; what is gathered lies beside the intermediates
+    plans.push({ ...plan, workspaceBytes: plan.workspaceBytes + bytes });
   }
   if (o.validationPairs > 0) {
     const n = Math.min(VALIDATION_BATCH, VALIDATION_GRID.length * o.validationPairs);

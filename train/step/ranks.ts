@@ -4,7 +4,6 @@ import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { foldKey, hostKey } from '../../selora/adapter.ts';
 import {
   type Fields,
-  type HostTensor,
   type Method,
   mapFields,
   momentFields,
@@ -90,22 +89,23 @@ export const capacityFor = (
 ): PerNetwork<number> => mapNetworks((r) => method.room(settings, Math.max(0, ...Object.values(r))), ranks);
 
 /**
- * The state a run begins with; `gradients` are those by the frozen weights, for methods whose start looks at them.
+ * The state a run begins with; `kept` is what the method's start keeps of every module it looked at. One that begins from a
+ * file has the file's ranks and values.
  * @throws RangeError naming the setting that does not fit these linears
  */
 export function startState<P extends Params, X, S, H>(
   { method, settings, initial, seed }: Chosen<P, X, S, H> & { readonly seed: number },
   linears: ModelPlaces,
   backend: Backend,
-  gradients?: PerModule<HostTensor>,
+  kept?: PerModule<unknown>,
 ): { state: State<P>; ranks: Ranks } {
   const key = foldKey(hostKey(seed), 'adapters');
   const asked = startRanks({ method, settings, initial }, linears);
-  const ranks = (gradients && method.begin?.ranks?.(gradients, asked, linears, settings)) ?? asked;
+  const begin = kept && !initial ? method.begin : undefined;
+  const ranks = begin?.ranks?.(kept!, asked, linears, settings) ?? asked;
   const plain = mapNetworks((places, n) => method.init(places, ranks[n], foldKey(key, n), settings), linears);
-  const along = gradients && method.begin?.module;
-  const fresh = along
-    ? mapModules((p: P, path, n) => along(gradients[n][path]!, p, ranks[n][path]!, settings), plain)
+  const fresh = begin?.module
+    ? mapModules((p: P, path, n) => begin.module!(kept![n][path]!, p, ranks[n][path]!, settings), plain)
     : plain;
   const capacity = capacityFor(ranks, { method, settings });
   const fields = method.fields([1, 1], 1, settings);

@@ -1,7 +1,6 @@
 /** Where a run stands between two steps: at its beginning, or as a checkpoint left it. */
 import { z } from 'zod';
 import type { Backend } from '../../core/index.ts';
-import type { HostTensor } from '../../selora/methods/method.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import type { Checkpoint } from '../run/checkpoint.ts';
 import { bestFrom, type HostModules, ranksSchema, stateFrom } from '../run/tensors.ts';
@@ -41,10 +40,10 @@ export function standingOf(
   seed: number,
   linears: ModelPlaces,
   backend: Backend,
-  gradients?: PerModule<HostTensor>,
+  kept?: PerModule<unknown>,
 ): Standing {
   if (!checkpoint) {
-    const { state, ranks } = startState({ ...chosen, seed }, linears, backend, gradients);
+    const { state, ranks } = startState({ ...chosen, seed }, linears, backend, kept);
     const progress: Progress = { step: 0, ranks, memories: {}, best: null, baseline: null, seconds: 0 };
     return { state, memories: memoriesSchema(chosen.method).parse({}), progress, best: null };
   }

@@ -6,7 +6,7 @@ import { type Field, type Method, mapFields } from '../../../selora/methods/meth
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { stateFrom, stateTensors } from '../../../train/run/tensors.ts';
-import { weightGradients } from '../../../train/step/begin.ts';
+import { lookedAt } from '../../../train/step/begin.ts';
 import { memoriesSchema, testedStep } from '../../../train/step/growth.ts';
 import { startState } from '../../../train/step/ranks.ts';
 import { createSteps, hyperOf, networks, type Ranks, type State } from '../../../train/step/step.ts';
@@ -49,9 +49,9 @@ describe.each(METHODS.map((m): [string, Method] => [m.name, m as Method]))('%s',
     }
     return { now, losses };
   };
-  const looked = method.begin
-    ? weightGradients({ configs, checkpointBlocks: false, backend: cpu }, places, base, [batch(2, 5, 'f32')])
-    : undefined;
+  const looked = lookedAt({ ...parts, seed: SEED }, { configs, checkpointBlocks: false, backend: cpu }, places, base, [
+    batch(2, 5, 'f32'),
+  ]);
   const begin = async (): Promise<Standing> => ({ ...startState(parts, places, cpu, await looked), memories: {} });
   const bits = async (s: State) => new Map([...(await stateTensors(s))].map(([name, t]) => [name, [t.shape.join(), ...t.data].join()])); // biome-ignore format: one line
 

@@ -18,6 +18,8 @@ import { floatToHalf } from '../../../models/io/dtypes.ts';
 import { load } from '../../../models/spec.ts';
 import { hostKey } from '../../../selora/adapter.ts';
 import { drawCandidates, judge, scoresFrom } from '../../../selora/growth.ts';
+import { fisherRanks } from '../../../selora/methods/fisher-ranks.ts';
+import type { Method } from '../../../selora/methods/method.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { resolveConfig } from '../../../train/config/resolve.ts';
@@ -27,6 +29,7 @@ import { linearsOf, loadPipeline, openBaseAt, specsOf } from '../../../train/mod
 import { SMALL_BASE } from '../../../train/model/paths.ts';
 import { targetsOf } from '../../../train/model/targets.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
+import { lookedAt } from '../../../train/step/begin.ts';
 import { capacityFor, startState } from '../../../train/step/ranks.ts';
 import { type Batch, createSteps, type Frozen, paramsOf, type Ranks } from '../../../train/step/step.ts';
 import { writeCalmBase } from '../../support/commands.ts';
@@ -120,6 +123,31 @@ describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s',
       await backend.close();
     },
   );
+});
+
+it('a start that looks at gradients is in the plan: what one group of modules needs, within 10%', {
+  timeout: 300_000,
+}, async () => {
+  const backend = wasmBackend({ threads: 2 }) as Backend;
+  const method = fisherRanks as unknown as Method;
+  const settings = settingsOf(method);
+  const shape = { ...shapeOf(base, config, backend), chosen: { method, settings } };
+  const plan = planSteps(base, few, shape, backend).find(({ name }) => name === 'gradients of the start')!;
+  const { pipeline } = await loadPipeline(SMALL_BASE, backend);
+  const held = backend.memory().peakBytes;
+  const parts = { configs: pipeline.configs, checkpointBlocks: false, backend };
+  const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
+  await lookedAt({ method, settings, seed: 1 }, parts, few, frozen, [batchOf(2), batchOf(2)]);
+  const needed = backend.memory().peakBytes - held;
+  const said = `${plan.workspaceBytes} planned, ${needed} needed beside ${held}`;
+  expect((held + plan.workspaceBytes) / (held + needed), said).toBeGreaterThan(0.9);
+  expect((held + plan.workspaceBytes) / (held + needed), said).toBeLessThan(1.1);
+  expect(needed, said).toBeGreaterThan(plan.workspaceBytes / 2);
+  // a run from a file looks at nothing
+  const initial = { unet: new Map(), text: new Map() };
+  const from = planSteps(base, few, { ...shape, chosen: { method, settings, initial } }, backend);
+  expect(from.some(({ name }) => name === plan.name)).toBe(false);
+  await backend.close();
 });
 
 describe('choice', () => {
