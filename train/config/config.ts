@@ -54,6 +54,12 @@ const fields = settings({
     changeable: 'moved',
     help: 'base model in the diffusers layout, or one .safetensors file',
   }),
+  baseConfig: setting(z.string().min(1).optional(), {
+    group: 'Model and adapters',
+    value: 'dir',
+    changeable: 'moved',
+    help: "configurations of a base that is a single file (default: Stable Diffusion 1.5's, or 2.x's where the file says so)",
+  }),
   method: setting(z.enum(methodNames).default(defaultMethod), {
     group: 'Model and adapters',
     help: 'what is trained of a layer (selora/methods/README.md tells them apart)',

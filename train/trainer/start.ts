@@ -75,7 +75,7 @@ export async function start(given: Given, clock: PhaseClock, io: Io): Promise<St
 
 async function estimateRun(given: Given, io: Io): Promise<undefined> {
   const asked = resolveConfig(given);
-  const base = await openBaseAt(asked.base);
+  const base = await openBaseAt(asked.base, asked.baseConfig);
   const initial = await initialAdapter(asked, base);
   refuseUnfit(asked, base, initial);
   await withBackend(asked, io, async (backend) => {
@@ -90,7 +90,7 @@ async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io
   await checkCompared(first);
   const found = await clock.time('read data', () => findData(first));
   const asked = withBatch(first, given, found.pairs.train, io);
-  const base = await openBaseAt(asked.base);
+  const base = await openBaseAt(asked.base, asked.baseConfig);
   const initial = await initialAdapter(asked, base);
   refuseUnfit(asked, base, initial);
   return withBackend(asked, io, async (backend) => {
@@ -153,7 +153,7 @@ const madeFrom = async (config: RunConfig, found: FoundData, base: Base, clock: 
 /** What a setting is where nobody gave it: a run of an earlier version, without a setting of today, has that. */
 const DEFAULTS = configSchema.parse({});
 
-const PLACES = ['data', 'base'] as const;
+const PLACES = ['data', 'base', 'baseConfig'] as const;
 
 /** Before the first checkpoint nothing tells whether another place holds the same. @throws RangeError */
 function refuseMoved(begun: RunConfig, config: RunConfig): void {
@@ -166,8 +166,9 @@ function refuseMoved(begun: RunConfig, config: RunConfig): void {
 
 /** @throws FileError where a place of a run is gone, with how to name its new one */
 async function refuseGone(key: (typeof PLACES)[number], config: RunConfig): Promise<void> {
-  if (!(await isThere(placeOfBase(config[key]))))
-    throw new FileError(config[key], '', `no such file or folder; where it lies now is told by ${optionOf(key)}`);
+  const place = config[key];
+  if (place !== undefined && !(await isThere(placeOfBase(place))))
+    throw new FileError(place, '', `no such file or folder; where it lies now is told by ${optionOf(key)}`);
 }
 
 async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io): Promise<Started> {
@@ -187,7 +188,8 @@ async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io
     const [from, to] = [begun, config].map((c) => lengthOf(c, found.pairs.train)) as [number, number];
     const longer = newLength(config, { done: checkpoint?.info.step ?? 0, from, to });
     await refuseGone('base', config);
-    const base = await openBaseAt(config.base);
+    await refuseGone('baseConfig', config);
+    const base = await openBaseAt(config.base, config.baseConfig);
     const initial = checkpoint ? undefined : await initialAdapter(config, base);
     refuseUnfit(config, base, initial);
     const made = await madeFrom(config, found, base, clock);
