@@ -54,11 +54,20 @@ good = True
 for run in options.runs:
     parts = networks()
     before = {name: weights(model) for name, model in parts.items()}
-    network, state = create_network_from_weights(
-        1.0, str(run / "lycoris.safetensors"), None, parts["text_encoder"], parts["unet"]
-    )
+    try:
+        network, state = create_network_from_weights(
+            1.0, str(run / "lycoris.safetensors"), None, parts["text_encoder"], parts["unet"]
+        )
+    except Exception as error:
+        print(f"{run.name:10s} {type(error).__name__}: {str(error).splitlines()[0][:200]}", flush=True)
+        good = False
+        continue
     for module in network.unet_loras + network.text_encoder_loras:
-        module.merge_to(1.0)
+        if type(module).__name__ == "FullModule":
+            # its own merging adds a list to a tensor wherever the layer has a bias
+            module.org_module[0].weight.data.add_(module.get_diff_weight(1.0)[0])
+        else:
+            module.merge_to(1.0)
     for part, model in parts.items():
         after = weights(model)
         errors = {}
