@@ -124,7 +124,7 @@ describe('one field, one setting', () => {
   test('what may change at a resume is what its field says', () => {
     // as README and the reports of earlier versions told
     const before =
-      'steps epochs final public saveEvery samples sampleEvery obedience sampler sampleSteps guidance compare merged threads data base checkFinite';
+      'steps epochs final public saveEvery samples sampleEvery obedience sampler sampleSteps guidance compare merged threads data base baseConfig checkFinite';
     expect([...CHANGEABLE].sort()).toEqual(before.split(' ').sort());
     expect(resumedConfig(parse('--data x --seed 3'), { resume: 'r', guidance: 5 })).toEqual({
       ...parse('--data x --seed 3'),
