@@ -8,7 +8,7 @@
  *   hold FOLDER              opens a run, says so, and keeps it until it is killed
  *   wait MS                  until interrupted, then "saves" for MS
  *   busy MS                  the same, but deaf for MS at a time, as in a training step
- *   fill FOLDER              checkpoints of growing size until the disk is full
+ *   fill FOLDER [torn]       checkpoints of growing size until the disk is full
  */
 import fs, { existsSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -134,7 +134,8 @@ async function busy(ms: number): Promise<void> {
   process.exit(interrupt.exitCode);
 }
 
-async function fill(folder: string): Promise<void> {
+async function fill(folder: string, how?: string): Promise<void> {
+  if (how === 'torn') tearRenames();
   const run = await createRun(path.join(folder, 'run'), { steps: 1 });
   let message = '';
   let last = 0;
@@ -165,4 +166,4 @@ else if (mode === 'train') await trainAs(args[2], args[0], Number(args[1]), args
 else if (mode === 'hold') await hold(args[0]);
 else if (mode === 'wait') await wait(Number(args[0]));
 else if (mode === 'busy') await busy(Number(args[0]));
-else if (mode === 'fill') await fill(args[0]);
+else if (mode === 'fill') await fill(args[0], args[1]);

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { linkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
@@ -165,7 +165,6 @@ describe('paths stay inside the data folder', () => {
 });
 
 describe('mutants', () => {
-  const runs = casesOf('tables');
   const random = randomOf(seedKey(seedOf(11)));
   const mutate = (bytes: Uint8Array): Uint8Array => {
     const mutant = [...bytes];
@@ -179,9 +178,7 @@ describe('mutants', () => {
     return Uint8Array.from(mutant);
   };
 
-  it('of tables and reports are read or refused in one line, never anything else', {
-    timeout: patience('tables', 120_000),
-  }, async () => {
+  async function tryMutants(load: (dir: string) => Promise<unknown>, runs: number): Promise<void> {
     const table = Buffer.from(rows('a.png,"Left, small."', 'b.png,Clear.'));
     const lines = Buffer.from('{"file_name":"a.png","text":"x"}\n{"file_name":"b.png","text":"y"}\n');
     const xml = Buffer.from(report('CXR1', 'Lungs &lt; clear.', [['a', 'PA']]));
@@ -195,7 +192,7 @@ describe('mutants', () => {
     for (const [dir, name, original] of dirs) {
       for (let run = 0; run < runs; run++) {
         writeFileSync(join(dir, name), mutate(original));
-        const outcome = await loadRecords(dir).then(
+        const outcome = await load(dir).then(
           () => 'accepted',
           (error: unknown) => (error instanceof FileError && !/[\n\r]/.test(error.message) ? 'refused' : String(error)),
         );
@@ -207,5 +204,31 @@ describe('mutants', () => {
     expect(accepted).toBeGreaterThan(0);
     expect(refused).toBeGreaterThan(runs);
     expect(Object.hasOwn(Object.prototype, 'polluted')).toBe(false);
+  }
+  it(
+    'of tables and reports are read or refused in one line, never anything else',
+    {
+      timeout: patience('tables', 120_000),
+    },
+    () => tryMutants(loadRecords, casesOf('tables')),
+  );
+  it.each<readonly [string, (dir: string) => Promise<unknown>]>([
+    ['takes everything', (dir) => loadRecords(dir).catch(() => [])],
+    [
+      'repeats a line of the file in its message',
+      (dir) =>
+        loadRecords(dir).catch((error: Error) => {
+          throw Object.assign(error, { message: `${error.message}\nleft, small` });
+        }),
+    ],
+    [
+      'falls over what is not there',
+      async (dir) => {
+        const file = readdirSync(dir).find((name) => name.startsWith('metadata'));
+        return JSON.parse(readFileSync(join(dir, file ?? ''), 'utf8'));
+      },
+    ],
+  ])('find out a reader that %s', async (_, load) => {
+    await expect(tryMutants(load, 30)).rejects.toThrow();
   });
 });

@@ -15,7 +15,13 @@ import {
   wrapText,
   writePng,
 } from '../../../train/data/pictures/image-write.ts';
-import { decodeImage, loadTrainingPixels, readImage, trainingPixels } from '../../../train/data/pictures/images.ts';
+import {
+  decodeImage,
+  loadTrainingPixels,
+  type Picture,
+  readImage,
+  trainingPixels,
+} from '../../../train/data/pictures/images.ts';
 import { cleanPng, crc32 } from '../../../train/data/pictures/png-chunks.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 
@@ -110,22 +116,43 @@ describe('decoding', () => {
     }
   });
 
-  it('survives broken JPEG bytes', { timeout: patience('pictures', 120_000) }, async () => {
+  /** Puts broken JPEG files through a decoder. @throws where one is neither read wholly nor refused in a line */
+  async function tryBroken(decode: (bytes: Uint8Array) => Promise<Picture>, runs: number): Promise<void> {
     const jpeg = await sharp(Buffer.alloc(32 * 32, 90), { raw: { width: 32, height: 32, channels: 1 } })
       .jpeg()
       .toBuffer();
     const random = randomOf(seedKey(seedOf(2)));
-    const runs = casesOf('pictures');
     for (let run = 0; run < runs; run++) {
       const mutant = Uint8Array.from(jpeg);
       for (let flips = 1 + random.int(3); flips > 0; flips--) mutant[2 + random.int(jpeg.length - 2)] = random.int(256);
       const cut = random.chance(0.3) ? mutant.subarray(0, 3 + random.int(mutant.length - 3)) : mutant;
-      const outcome = await decodeImage(cut).then(
+      const outcome = await decode(cut).then(
         (picture) => picture.data.length === picture.width * picture.height * picture.channels,
         (error: Error) => /^(is |JPEG|PNG|WebP|TIFF|BMP)/.test(error.message) && !error.message.includes('\n'),
       );
       expect(outcome).toBe(true);
     }
+  }
+  it('survives broken JPEG bytes', { timeout: patience('pictures', 120_000) }, () =>
+    tryBroken(decodeImage, casesOf('pictures')),
+  );
+  it.each<readonly [string, (bytes: Uint8Array) => Promise<Picture>]>([
+    [
+      'hands on what the library says',
+      async (bytes) => {
+        const { data, info } = await sharp(bytes).raw().toBuffer({ resolveWithObject: true });
+        return { ...info, channels: 1, depth: 8, data };
+      },
+    ],
+    [
+      'gives half a film for a whole one',
+      async (bytes) => {
+        const picture = (await decodeImage(bytes)) as Picture & { depth: 8 };
+        return { ...picture, data: picture.data.subarray(0, picture.data.length >> 1) };
+      },
+    ],
+  ])('broken JPEG bytes find out a decoder that %s', async (_, decode) => {
+    await expect(tryBroken(decode, 200)).rejects.toThrow();
   });
 
   it('refuses a JPEG cut anywhere', async () => {

@@ -241,19 +241,21 @@ const canMount = there(
   'user namespaces may mount none here',
 );
 describe.runIf(canMount)('a full disk', () => {
-  it('costs nothing that was saved, and the run goes on when there is room again', {
-    timeout: patience('full-disk', 300_000),
-  }, () => {
-    for (let n = 0; n < casesOf('full-disk'); n++) {
+  const fillDisks = (count: number, how: readonly string[] = []): void => {
+    for (let n = 0; n < count; n++) {
       const place = fresh();
       mkdirSync(place);
       writeFileSync(
         path.join(place, 'go.sh'),
         `mount -t tmpfs -o size=${96 + n * 52}k none "$1" && head -c 40000 /dev/zero > "$1/ballast" && shift && exec "$@"`,
       );
-      const run = spawnSync('unshare', ['-rm', 'sh', path.join(place, 'go.sh'), place, ...node, 'fill', place], {
-        encoding: 'utf8',
-      });
+      const run = spawnSync(
+        'unshare',
+        ['-rm', 'sh', path.join(place, 'go.sh'), place, ...node, 'fill', place, ...how],
+        {
+          encoding: 'utf8',
+        },
+      );
       expect(run.stderr).toBe('');
       const found = JSON.parse(run.stdout);
       expect(found.message).toMatch(/^[^\n]*step-\d+\.safetensors: writing: no space left on the device$/);
@@ -261,5 +263,15 @@ describe.runIf(canMount)('a full disk', () => {
       expect(found).toMatchObject({ kept: found.last, same: true, after: found.last + 1 });
       expect(found.left.every((name: string) => /^step-\d{6}\.safetensors$/.test(name))).toBe(true);
     }
+  };
+  it(
+    'costs nothing that was saved, and the run goes on when there is room again',
+    {
+      timeout: patience('full-disk', 300_000),
+    },
+    () => fillDisks(casesOf('full-disk')),
+  );
+  it('it would be found out if it wrote its checkpoints in place', { timeout: 60_000 }, () => {
+    expect(() => fillDisks(2, ['torn'])).toThrow();
   });
 });
