@@ -1,5 +1,5 @@
-import { add, asFloat, conv, dot, mul, reshape, ShapeError, type Tensor } from '../core/index.ts';
-import type { LowRank } from './linear.ts';
+import { add, asFloat, conv, dot, mul, ones, reshape, ShapeError, square, type Tensor } from '../core/index.ts';
+import { type Look, type LowRank, looked } from './linear.ts';
 import { fanIn, Param } from './spec.ts';
 
 /** Kernel [kh, kw, in, out] (checkpoints: [out, in, kh, kw]), bias [out]. */
@@ -30,6 +30,8 @@ export type AdaptedConv = {
   readonly bias?: Tensor;
   /** what is added to the weight */
   readonly adapter?: LowRank;
+  /** what measures its input in a backward pass */
+  readonly look?: Look;
 };
 
 /**
@@ -39,7 +41,7 @@ export type AdaptedConv = {
  */
 export function conv2d(
   p: AdaptedConv,
-  x: Tensor,
+  input: Tensor,
   {
     stride = 1,
     padding = Math.floor(p.weight.shape[0]! / 2),
@@ -47,11 +49,19 @@ export function conv2d(
   }: { stride?: number; padding?: Padding; groups?: number } = {},
 ): Tensor {
   const [kh, kw, inputs, outputs] = p.weight.shape as [number, number, number, number];
-  const [n, h, w] = x.shape as [number, number, number];
+  const [n, h, w] = input.shape as [number, number, number];
   const weight = asFloat(p.weight);
+  const how = { stride, padding, groups };
+  const x = p.look
+    ? looked(
+        input,
+        p.look,
+        (y, Q) => conv2d({ weight: Q }, y, how),
+        (y) => patches(y, kh, kw, how),
+      )
+    : input;
   const bias = (y: Tensor): Tensor => (p.bias ? add(y, p.bias) : y);
-  const adapted = (y: Tensor): Tensor =>
-    p.adapter ? add(y, lowRank(p.adapter, x, p.weight.shape, { stride, padding, groups })) : y;
+  const adapted = (y: Tensor): Tensor => (p.adapter ? add(y, lowRank(p.adapter, x, p.weight.shape, how)) : y);
   if (kh === 1 && kw === 1 && stride === 1 && padding === 0 && groups === 1) {
     const rows = reshape(x, [1, n * h * w, x.shape[3]!]);
     return adapted(reshape(bias(dot(rows, reshape(weight, [1, inputs, outputs]))), [n, h, w, outputs]));
@@ -63,6 +73,14 @@ export function conv2d(
       : padding;
   return adapted(bias(conv(x, weight, { stride: [stride, stride], pad, groups })));
 }
+
+/** The sum of squares of what a kernel sees at every place of its output. */
+const patches = (
+  x: Tensor,
+  kh: number,
+  kw: number,
+  how: { readonly stride: number; readonly padding: Padding },
+): Tensor => conv2d({ weight: ones([kh, kw, x.shape[3]!, 1], x.dtype) }, square(x), how);
 
 /** scale·(x∗A)·B: the kernel of few channels first, then every pixel by itself. */
 function lowRank(

@@ -5,7 +5,7 @@ export { type AdaptedConv, type Conv, conv2d, convSpec, type Padding } from './c
 export { type Embedding, embedding, embeddingSpec, timestepEmbedding } from './embedding.ts';
 export { init } from './init.ts';
 export { fileShape, permuteAxes, toFileLayout, toModelLayout, toModelShape } from './layout.ts';
-export { type AdaptedLinear, type Linear, type LowRank, linear, linearSpec } from './linear.ts';
+export { type AdaptedLinear, type Linear, type Look, type LowRank, linear, linearSpec } from './linear.ts';
 export { mse } from './loss.ts';
 export { groupNorm, layerNorm, type Norm, normSpec } from './norm.ts';
 export { type Downsampler, downsample, type Upsampler, upsample, upsampleNearest } from './resample.ts';

@@ -15,7 +15,7 @@ export const startBatches = told(z.int().min(1).max(1000).default(4), {
 export const rankMost = told(z.int().min(1).max(1024).nullable().default(null), {
   group: 'Growth of ranks',
   value: 'r',
-  help: 'fisher-ranks, gora: largest rank of a module (default: four times --rank)',
+  help: 'fisher-ranks, gora, eva: largest rank of a module (default: four times --rank, eva twice)',
 });
 const settings = {
   ...lora.settings,

@@ -2,6 +2,7 @@
 import { adalora } from './adalora.ts';
 import { dora } from './dora.ts';
 import { dylora } from './dylora.ts';
+import { eva } from './eva.ts';
 import { fisherRanks } from './fisher-ranks.ts';
 import { full } from './full.ts';
 import { gora } from './gora.ts';
@@ -28,6 +29,7 @@ export const METHODS = [
   fisherRanks,
   loraGa,
   gora,
+  eva,
   adalora,
   increlora,
   dylora,

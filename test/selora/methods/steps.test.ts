@@ -219,5 +219,5 @@ test('a run cannot begin from a low-rank file where no parameters say it, and is
       return true;
     }
   });
-  expect(refused).toEqual(['lora-ga', 'gora', 'dora', 'vera', 'tied-lora', 'lokr', 'loha', 'oft', 'ia3']);
+  expect(refused).toEqual(['lora-ga', 'gora', 'eva', 'dora', 'vera', 'tied-lora', 'lokr', 'loha', 'oft', 'ia3']);
 });
