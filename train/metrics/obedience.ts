@@ -1,7 +1,7 @@
 /** Do the pictures obey the report? Simple detectors read them back and are compared with what the report says. */
 
 import { z } from 'zod';
-import { toGrey } from '../data/pictures/image-write.ts';
+import { toGrey } from '../data/pictures/grey.ts';
 import { html, type Markup, trusted } from '../report/html.ts';
 import { definePanel, intervalBar, tableFrame } from '../report/panel.ts';
 import { count, type RunRecord } from '../run/record.ts';

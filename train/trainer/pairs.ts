@@ -5,7 +5,7 @@ import { bucketFor, bucketsOf, type Size } from '../data/buckets.ts';
 import { type CheckedRecord, loadDataset, pictureOf, usedBits } from '../data/dataset.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
-import { toModelPixels } from '../data/pictures/image-write.ts';
+import { toModelPixels } from '../data/pictures/grey.ts';
 import { trainingPixels } from '../data/pictures/images.ts';
 import type { CropSize } from '../data/pictures/resample.ts';
 import {

@@ -6,15 +6,8 @@ import sharp from 'sharp';
 import { afterAll, describe, expect, it } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
 import { printable } from '../../../models/io/error.ts';
-import {
-  contactSheet,
-  encodePng,
-  toBytes,
-  toGrey,
-  toModelPixels,
-  wrapText,
-  writePng,
-} from '../../../train/data/pictures/image-write.ts';
+import { toGrey, toModelPixels } from '../../../train/data/pictures/grey.ts';
+import { contactSheet, encodePng, toBytes, wrapText, writePng } from '../../../train/data/pictures/image-write.ts';
 import {
   decodeImage,
   loadTrainingPixels,

@@ -2,7 +2,6 @@
 import sharp from 'sharp';
 import { printable } from '../../../models/io/error.ts';
 import { writeRunFile } from '../../run/atomic.ts';
-import type { Grey } from '../made/drawing.ts';
 import { cleanPng } from './png-chunks.ts';
 
 /** -1 → 0, 1 → 255, rounded and clipped. @throws RangeError where the picture holds NaN. */
@@ -16,22 +15,6 @@ export function toBytes(pixels: ArrayLike<number>): Uint8Array {
   return bytes;
 }
 
-/** A grey picture [size, size] in 0..1 as RGB [size, size, 3] in [-1, 1], as models see it. */
-export function toModelPixels(grey: Grey): Float32Array {
-  const out = new Float32Array(grey.length * 3);
-  for (let at = 0; at < out.length; at++) out[at] = 2 * grey[Math.floor(at / 3)]! - 1;
-  return out;
-}
-
-/** RGB [size, size, 3] in [-1, 1] as grey [size, size] in 0..1 (mean of the channels), as detectors see it. */
-export function toGrey(pixels: ArrayLike<number>): Grey {
-  const out = new Float32Array(pixels.length / 3);
-  for (let at = 0; at < out.length; at++) {
-    const sum = pixels[3 * at]! + pixels[3 * at + 1]! + pixels[3 * at + 2]!;
-    out[at] = Math.min(1, Math.max(0, sum / 6 + 0.5));
-  }
-  return out;
-}
 
 async function png(data: Uint8Array, width: number, height: number): Promise<Uint8Array> {
   const encoded = await sharp(data, { raw: { width, height, channels: 3 } })
