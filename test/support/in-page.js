@@ -4,7 +4,7 @@ globalThis.checks = {
   fits(width) {
     for (const d of document.querySelectorAll('details')) d.open = true;
     const html = (list) => list.map((e) => e.outerHTML.slice(0, 120));
-    const framed = (e) => e.closest('.chart, .tablewrap, .code, .cells, #tip, svg');
+    const framed = (e) => e.closest('.chart, .tablewrap, .code, .cells, .graph, #tip, svg');
     const out = [...document.body.querySelectorAll('*')].filter(
       (e) => !framed(e) && e.getBoundingClientRect().right > width + 0.5,
     );

@@ -62,7 +62,7 @@ export async function visit(
 }
 /** Waits until the page has drawn a place. */
 export const drawn = async (page: Page, hash: string): Promise<void> => {
-  await page.waitForSelector(`body[data-ready="${hash}"]`);
+  await page.waitForSelector(`body[data-ready=${JSON.stringify(hash)}]`);
 };
 /** What axe-core finds. */
 export const axeFaults = (page: Page, rules?: readonly string[]): Promise<readonly string[]> =>

@@ -78,9 +78,16 @@ span.cell{cursor:default}
 .tablewrap{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:14px;margin:8px 0}
 caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:4px}
-th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top}th{font-weight:500}
+th,td{text-align:left;padding:4px 18px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top;overflow-wrap:break-word}th{font-weight:500}
 td.n,th.n{text-align:right;white-space:nowrap}
 thead th{color:var(--muted);font-size:13px}
+textarea{width:100%;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;color:var(--ink);background:var(--faint);border:1px solid var(--rule);border-radius:5px;padding:10px 12px;resize:vertical;tab-size:2;white-space:pre;overflow:auto}
+.graph{overflow:auto;max-height:80vh;border:1px solid var(--rule);border-radius:5px;padding:8px;margin:10px 0;color:var(--ink)}
+.graph svg{display:block}.drawing text{fill:var(--ink);font-size:11px;text-anchor:middle}
+.drawing .node rect{fill:var(--paper);stroke:var(--muted)}.drawing .node.leaf rect{fill:var(--faint);stroke:var(--rule)}.drawing .node.result rect{stroke:var(--accent);stroke-width:2}
+.drawing .node text.op{font-weight:650}.drawing .node text.by{fill:var(--accent)}
+.drawing .edge{fill:none;stroke:var(--muted);stroke-opacity:.6}
+.drawing text.start{text-anchor:start}.drawing .life rect{fill:var(--accent)}
 footer{color:var(--muted);font-size:13px;padding-top:30px;padding-bottom:40px}
 @media(max-width:560px){header,main,footer{padding-left:16px;padding-right:16px}h1{font-size:24px}.cell{width:54px}input[type=range]{width:150px}}
 `;

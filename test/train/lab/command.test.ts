@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, sep } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { errorLine, type Port, type Remote, remote, serve } from '../../../train/lab/machine/protocol.ts';
+import { errorLine, type Port, remote, serve } from '../../../train/lab/machine/protocol.ts';
 import { fileOf, serveLab } from '../../../train/lab/serve.ts';
 import { main } from '../../../train/lab.ts';
 import { runCommand } from '../../support/commands.ts';
@@ -105,7 +105,7 @@ describe('calls between page and worker', () => {
     const [page, worker] = pair();
     const news: unknown[] = [];
     serve(worker, table);
-    return { calls: remote<typeof table>(page, (n) => news.push(n)) as Remote<typeof table>, news };
+    return { ...remote<typeof table>(page, (n) => news.push(n)), news };
   };
 
   test('answers, failures and what is told on the way', async () => {
@@ -121,6 +121,12 @@ describe('calls between page and worker', () => {
     const order: unknown[] = [];
     await Promise.all([calls.slow().then((x) => order.push(x)), calls.add(1, 1).then((x) => order.push(x))]);
     expect(order).toEqual(['slow', 2]);
+  });
+  test('those that are open end when the worker is gone', async () => {
+    const { calls, fail } = opened();
+    const open = calls.slow();
+    fail('stopped');
+    await expect(open).rejects.toThrow('stopped');
   });
   test('a mistake of one’s own code is told with its class', () => {
     expect(errorLine(new TypeError('x is not a function'))).toBe('TypeError: x is not a function');

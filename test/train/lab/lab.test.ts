@@ -1,5 +1,7 @@
 /** The lab in a real browser: each page loads, numbers are Node's, the keyboard, a phone, axe-core. One browser for all of it. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { examples } from '../../../train/lab/machine/examples.ts';
+import type { LeafReport, Ran } from '../../../train/lab/machine/function.ts';
 import type { Tried } from '../../../train/lab/machine/op.ts';
 import { allOps } from '../../../train/lab/texts.ts';
 import { browserThere } from '../../support/browser.ts';
@@ -13,6 +15,9 @@ const numbers = (answer: unknown) => {
   const { operands, results, gradients } = (answer as { value: Tried }).value;
   return { operands, results, gradients };
 };
+
+/** what is worked out in the page may take a while beside other work */
+const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 30_000 });
 
 describe.runIf(browserThere)('the lab in a browser', () => {
   let lab: OpenedLab;
@@ -97,11 +102,11 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     expect(Number(await table.getAttribute('data-difference'))).toBeCloseTo(3, 9);
     await grid('a').nth(2).fill('10');
     await grid('a').nth(2).press('Enter');
-    await expect.poll(() => grid('y').allTextContents()).toEqual(['2', '6', '30', '20', '30', '42']);
-    await expect.poll(() => page.evaluate('location.hash')).toContain('a=2,3,10,5,6,7');
+    await soon(() => grid('y').allTextContents()).toEqual(['2', '6', '30', '20', '30', '42']);
+    await soon(() => page.evaluate('location.hash')).toContain('a=2,3,10,5,6,7');
     // what a result follows lights up: one element of each operand
     await grid('y').nth(4).hover();
-    await expect.poll(() => page.locator('.fed').count()).toBe(2);
+    await soon(() => page.locator('.fed').count()).toBe(2);
     expect(await page.locator('.fed').first().getAttribute('aria-label')).toBe('a[2, 0]');
     // a number that is none is refused in its cell
     await grid('a').nth(0).fill('x');
@@ -116,7 +121,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     const before = await graph.textContent();
     expect(before).toContain('dot(');
     await page.locator('.checks input').nth(1).check();
-    await expect.poll(() => graph.textContent()).not.toBe(before);
+    await soon(() => graph.textContent()).not.toBe(before);
     expect(await page.locator('[data-error] .right').count()).toBe(1);
     await page.close();
   });
@@ -124,10 +129,10 @@ describe.runIf(browserThere)('the lab in a browser', () => {
   test('says which backend runs, and goes on without WebGPU', async () => {
     const { page } = await visit(lab, '#/op/exp');
     await page.getByLabel('Backend').selectOption('cpu');
-    await expect.poll(() => page.locator('.device').getAttribute('data-backend')).toBe('cpu');
+    await soon(() => page.locator('.device').getAttribute('data-backend')).toBe('cpu');
     await page.getByLabel('Backend').selectOption('webgpu');
-    await expect.poll(() => page.locator('.device').getAttribute('data-backend')).toBe('webgpu');
-    await expect.poll(() => page.locator('[data-ran]').textContent()).toMatch(/ran on .*SwiftShader/i);
+    await soon(() => page.locator('.device').getAttribute('data-backend')).toBe('webgpu');
+    await soon(() => page.locator('[data-ran]').textContent()).toMatch(/ran on .*SwiftShader/i);
     await page.evaluate(`localStorage.clear()`);
     await page.close();
 
@@ -149,7 +154,102 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.close();
   });
 
-  test.each(['', '#/op', '#/op/softmax'])(
+  test("functions: values and gradients are Node's, and right", async () => {
+    const { page, faults } = await visit(lab, '');
+    const calls: readonly Call[] = [
+      ['open', 'wasm'],
+      ...examples.map(({ source }): Call => ['runWritten', source]),
+      ...examples.map(({ source }): Call => ['checkWritten', source, []]),
+    ];
+    const [here, there] = [await inNode(calls), await inWorker(page, calls)];
+    for (const [i, { id }] of examples.entries()) {
+      const [got, want] = [there, here].map((said) => (said[1 + i] as { value: Ran }).value) as [Ran, Ran];
+      expect(got.value, id).toBe(want.value);
+      expect(got.gradients, id).toEqual(want.gradients);
+      expect(got.stages.map(({ name }) => name).slice(-3), id).toEqual(['simplified', 'fused into kernels', 'planned']);
+      const leaves = (there[1 + examples.length + i] as { value: LeafReport[] }).value;
+      expect(
+        leaves.map(({ path, report }) => [path, report.ok]),
+        id,
+      ).toEqual(got.gradients.map(({ path }) => [path || 'params', true]));
+    }
+    // softsign: d/dx Σ s² = 2·s/(1 + |x|)²
+    const own = (there[1 + examples.findIndex(({ id }) => id === 'own-op')] as { value: Ran }).value;
+    for (const [i, x] of [-2, -0.5, 0.25, 3].entries())
+      expect(own.gradients[0]!.values[i]).toBeCloseTo((2 * x) / (1 + Math.abs(x)) ** 3, 6);
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  test('a function of one’s own: drawn node by node, its stages by a slider, its mistakes with their line', async () => {
+    const { page } = await visit(lab, '#/function/logistic');
+    const f = await page.locator('[data-value]').getAttribute('data-value');
+    expect(Number(f)).toBeGreaterThan(0);
+    // what the text form counts
+    const nodes = async () => Number(/(\d+) nodes/.exec((await page.locator('.code').textContent()) ?? '')?.[1]);
+    expect(await page.locator('.drawing .node').count()).toBe(await nodes());
+    expect(await page.locator('.drawing .by').count()).toBeGreaterThan(10);
+    const stage = page.getByLabel('Stage');
+    await stage.focus();
+    const seen: unknown[] = [];
+    for (let i = 0; i < 6; i++) {
+      seen.push(await page.locator('[data-stage]').getAttribute('data-stage'));
+      await page.keyboard.press('ArrowRight');
+    }
+    expect(seen).toEqual([
+      'traced, of one sample',
+      'grad',
+      'vmap(grad)',
+      'simplified',
+      'fused into kernels',
+      'planned',
+    ]);
+    expect(await page.locator('.life').count()).toBeGreaterThan(1);
+    expect(await page.evaluate('location.hash')).toBe('#/function/logistic?stage=5');
+
+    const text = page.getByLabel('Your function');
+    const error = page.locator('.error:not([hidden])');
+    const says = async (source: string, line: RegExp) => {
+      await text.fill(source);
+      await text.press('Control+Enter');
+      await soon(() => error.textContent({ timeout: 5000 }).catch(() => '')).toMatch(line);
+    };
+    // as in Node: the rule, the operands, the line
+    await says(
+      'const a = tensor([[1, 2]]);\nconst f = (x) =>\n  sum(add(a, x));\nreturn { f, params: tensor([1, 2, 3]) };',
+      /^add: .*\n {2}a {2}f32\[1, 2\]\n {2}b {2}f32\[3\] {3}params\n {2}at your-function\.js:3$/,
+    );
+    await says('return { f: (x) => x, params: tensor([1, 2]) };', /f returns f32\[2\], expected a scalar/);
+    await says('return { f: (x) => x };', /expected return \{ f, params \}/);
+    await says('return { f: (x) => x, params: { a: 3 } };', /params\.a is no tensor/);
+    await says('\nnothing();\nreturn 1;', /ReferenceError: nothing is not defined\n {2}at your-function\.js:2/);
+    await says('return {', /SyntaxError/);
+    // one that never ends is stopped, and the next runs
+    await text.fill('for (;;);');
+    await page.getByRole('button', { name: 'Run' }).click();
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await soon(() => error.textContent()).toBe('stopped');
+    await text.fill('return { f: (x) => mul(x, x), params: tensor(3) };');
+    await page.getByRole('button', { name: 'Run' }).click();
+    await soon(() => page.locator('[data-value]').getAttribute('data-value')).toBe('9');
+    await page.close();
+  });
+
+  test('a wrong derivative is called wrong, also out of a link', async () => {
+    const { source } = examples.find(({ id }) => id === 'own-op')!;
+    const wrong = encodeURIComponent(source.replace('mul(g, mul(d, d))', 'mul(g, d)'));
+    expect(wrong).toContain('mul(g%2C%20d)');
+    const { page } = await visit(lab, `#/check/own-op?source=${wrong}`);
+    expect(await page.locator('[data-ok]').getAttribute('data-ok')).toBe('false');
+    expect(Number(await page.locator('[data-leaf]').getAttribute('data-error'))).toBeGreaterThan(0.01);
+    await page.evaluate(`location.hash = '#/check/own-op'`);
+    await drawn(page, '#/check/own-op');
+    expect(await page.locator('[data-ok]').getAttribute('data-ok')).toBe('true');
+    expect(await page.locator('.graph svg').count()).toBe(1);
+    await page.close();
+  });
+
+  test.each(['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor'])(
     '%s: axe-core finds nothing, light and dark; nothing sticks out on a phone',
     async (hash) => {
       const { page } = await visit(lab, hash);

@@ -1,5 +1,6 @@
 /** All the page may ask of its worker, as one table; it runs in Node as it does in a page. */
 import { type Backend, type BackendName, type GraphData, openBackend } from '../../../core/index.ts';
+import { checkWritten, runWritten } from './function.ts';
 import * as op from './op.ts';
 import type { Tell } from './protocol.ts';
 
@@ -51,6 +52,16 @@ export function labMachine(threads?: number) {
     nudge: async (_: Tell, ask: op.Ask, operand: number, element: number, steps: readonly number[]) =>
       op.nudge(await backend(), ask, operand, element, steps),
     feeds: (_: Tell, ask: op.Ask) => op.feeds(ask),
+    runWritten: async (_: Tell, source: string) => runWritten(await backend(), source),
+    checkWritten: async (_: Tell, source: string, others: readonly Choice[]) => {
+      const opened: Backend[] = [];
+      try {
+        for (const name of others) opened.push(await openBackend(name, threads === undefined ? {} : { threads }));
+        return await checkWritten(source, opened);
+      } finally {
+        for (const b of opened) await b.close();
+      }
+    },
     mapped: (_: Tell, ask: op.Ask, which: readonly boolean[]) => op.mapped(ask, which),
   };
 }

@@ -54,8 +54,11 @@ export function serve(port: Port, table: Table): void {
   };
 }
 
-/** The caller's side. `told` hears what calls tell on their way. */
-export function remote<T>(port: Port, told: Tell = () => undefined): Remote<T> {
+/** The caller's side: `told` hears what calls tell on their way; `fail` ends those that are open, where the worker is gone. */
+export function remote<T>(
+  port: Port,
+  told: Tell = () => undefined,
+): { calls: Remote<T>; fail: (line: string) => void } {
   let next = 0;
   const open = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   port.onmessage = ({ data }) => {
@@ -73,5 +76,11 @@ export function remote<T>(port: Port, told: Tell = () => undefined): Remote<T> {
         open.set(next, { resolve, reject });
         port.postMessage({ id: next++, call: name, args } satisfies Request);
       });
-  return new Proxy({}, { get: (_, name) => call(String(name)) }) as Remote<T>;
+  return {
+    calls: new Proxy({}, { get: (_, name) => call(String(name)) }) as Remote<T>,
+    fail(line) {
+      for (const { reject } of open.values()) reject(new Error(line));
+      open.clear();
+    },
+  };
 }

@@ -38,12 +38,25 @@ const kept = {
 };
 
 let listener: (news: unknown) => void = () => undefined;
-const worker = new Worker('machine.js', { type: 'module', name: 'machine' });
-const machine = remote<Machine>(worker as unknown as Port, (news) => listener(news));
+function start() {
+  const worker = new Worker('machine.js', { type: 'module', name: 'machine' });
+  const { calls, fail } = remote<Machine>(worker as unknown as Port, (news) => listener(news));
+  worker.onerror = (event) => fail(event.message || 'the worker did not start');
+  return { worker, calls, fail };
+}
+let running = start();
 let opened: Opened = { name: 'cpu', device: '', notes: [] };
 const lab: Lab = {
   pages,
-  machine,
+  get machine() {
+    return running.calls;
+  },
+  async restart() {
+    running.worker.terminate();
+    running.fail('stopped');
+    running = start();
+    await open(chosen);
+  },
   opened: () => opened,
   hear: (next) => {
     listener = next;
@@ -58,7 +71,8 @@ const nav = h('nav', { 'aria-label': 'Pages' });
 let shown = 0;
 async function show(moved: boolean): Promise<void> {
   const mine = ++shown;
-  const route = routeOf(location.hash);
+  const { hash } = location;
+  const route = routeOf(hash);
   const page: Page = pages.find((p) => p.id === route.page) ?? pages[0]!;
   set(
     nav,
@@ -75,17 +89,19 @@ async function show(moved: boolean): Promise<void> {
   }
   if (mine !== shown) return;
   set(main, error ? [h('h1', {}, page.title), error] : into);
-  document.body.dataset.ready = location.hash;
+  document.body.dataset.ready = hash;
   if (moved) {
     main.focus({ preventScroll: true });
     scrollTo(0, 0);
   }
 }
 
+let chosen: Choice = 'auto';
 async function open(name: Choice): Promise<void> {
+  chosen = name;
   set(device, 'opening …');
   try {
-    opened = await machine.open(name);
+    opened = await running.calls.open(name);
     set(
       device,
       h('b', {}, opened.device),
@@ -93,7 +109,7 @@ async function open(name: Choice): Promise<void> {
     );
   } catch (error) {
     set(device, h('span', { class: 'wrong' }, (error as Error).message));
-    if (name !== 'wasm') opened = await machine.open('wasm');
+    if (name !== 'wasm') opened = await running.calls.open('wasm');
   }
   device.dataset.backend = opened.name;
 }

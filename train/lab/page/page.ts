@@ -11,6 +11,8 @@ export interface Lab {
   readonly pages: readonly Page[];
   /** the backend that runs */
   readonly opened: () => Opened;
+  /** ends the worker with whatever it computes, and starts another */
+  readonly restart: () => Promise<void>;
   /** hears what calls tell on their way, until the next page */
   readonly hear: (listener: (news: unknown) => void) => void;
 }
