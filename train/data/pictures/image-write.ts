@@ -15,7 +15,6 @@ export function toBytes(pixels: ArrayLike<number>): Uint8Array {
   return bytes;
 }
 
-
 async function png(data: Uint8Array, width: number, height: number): Promise<Uint8Array> {
   const encoded = await sharp(data, { raw: { width, height, channels: 3 } })
     .png({ compressionLevel: 9, adaptiveFiltering: true })
