@@ -39,23 +39,31 @@ export const budgetSettings = {
     value: 'r',
     help: 'mean rank at the end (default: adalora two thirds of --rank, increlora four times --rank)',
   }),
-  budgetWarmup: told(count.default(100), { group, value: 'n', help: 'adalora, increlora: steps before ranks change' }),
+  budgetWarmup: told(count.default(100), {
+    group,
+    value: 'n',
+    help: 'adalora, increlora, elalora: steps before ranks change',
+  }),
   budgetFinal: told(count.default(300), {
     group,
     value: 'n',
-    help: 'adalora, increlora: last steps, with the ranks there are then',
+    help: 'adalora, increlora, elalora: last steps, with the ranks there are then',
   }),
   budgetEvery: told(z.int().min(1).max(1e9).default(10), {
     group,
     value: 'n',
-    help: 'adalora, increlora: steps between changes of ranks',
+    help: 'adalora, increlora, elalora: steps between changes of ranks',
   }),
-  sensitivityDecay: told(share, { group, value: 'beta', help: 'adalora, increlora: smooths the sensitivity |p·∂p|' }),
-  uncertaintyDecay: told(share, { group, value: 'beta', help: 'adalora, increlora: smooths its uncertainty' }),
+  sensitivityDecay: told(share, {
+    group,
+    value: 'beta',
+    help: 'adalora, increlora, elalora: smooths the sensitivity |p·∂p|',
+  }),
+  uncertaintyDecay: told(share, { group, value: 'beta', help: 'adalora, increlora, elalora: smooths its uncertainty' }),
   orthogonality: told(z.number().min(0).max(1e3).default(0.5), {
     group,
     value: 'w',
-    help: 'adalora, increlora: weight of ‖AᵀA − 1‖ and ‖BBᵀ − 1‖ in the loss',
+    help: 'adalora, increlora, elalora: weight of ‖AᵀA − 1‖ and ‖BBᵀ − 1‖ in the loss',
   }),
 };
 const settings = { rank, ranks, scale, ...budgetSettings };
@@ -69,7 +77,7 @@ export function budgetProblem(c: Pick<Ada, 'budgetWarmup' | 'budgetFinal'>) {
   };
 }
 type Ada = z.output<z.ZodObject<typeof settings>>;
-type Triplet = { readonly A: Tensor; readonly E: Tensor; readonly B: Tensor };
+export type Triplet = { readonly A: Tensor; readonly E: Tensor; readonly B: Tensor };
 type P = Triplet & {
   /** smoothed sensitivity and its smoothed deviation, entry by entry */
   readonly ipt: Triplet;
@@ -92,9 +100,28 @@ export function budgetAt(
 }
 
 /** A score of every triplet: s(E) + mean s(A) + mean s(B), s = smoothed sensitivity · uncertainty. */
-function scoresOf({ ipt, unc }: P): Tensor {
+export function scoresOf({ ipt, unc }: Pick<P, 'ipt' | 'unc'>): Tensor {
   const s = each((key) => mul(ipt[key], unc[key]));
   return add(s.E, add(mean(s.A, 0), mean(s.B, 1)));
+}
+
+/** The smoothed sensitivities after an update with gradient g, where it `learns`. */
+export function smoothed(
+  p: Triplet & Pick<P, 'ipt' | 'unc'>,
+  g: Triplet,
+  learns: Tensor,
+  c: { readonly sensitivityDecay: number; readonly uncertaintyDecay: number },
+): Pick<P, 'ipt' | 'unc'> {
+  const sensitivity = each((key) => abs(mul(p[key], g[key])));
+  const moved = (before: Triplet, now: Triplet, beta: number) =>
+    each((key) => where(learns, add(mul(before[key], beta), mul(now[key], 1 - beta)), before[key]));
+  const ipt = moved(p.ipt, sensitivity, c.sensitivityDecay);
+  const unc = moved(
+    p.unc,
+    each((key) => abs(sub(sensitivity[key], ipt[key]))),
+    c.uncertaintyDecay,
+  );
+  return { ipt, unc };
 }
 
 /** ‖XᵀX − 1‖_F of columns X[n, r], 1 only for the ranks there are */
@@ -183,17 +210,9 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
   after({ p, ...slot }, g, { step, steps }, c) {
     const k = sub(step, 1);
     const end = sub(steps, c.budgetFinal);
-    const [learns, over] = [less(k, end), less(end, k)];
-    const sensitivity = each((key) => abs(mul(p[key], g[key])));
-    const moved = (before: Triplet, now: Triplet, beta: number) =>
-      each((key) => where(learns, add(mul(before[key], beta), mul(now[key], 1 - beta)), before[key]));
-    const ipt = moved(p.ipt, sensitivity, c.sensitivityDecay);
-    const unc = moved(
-      p.unc,
-      each((key) => abs(sub(sensitivity[key], ipt[key]))),
-      c.uncertaintyDecay,
-    );
-    return { ...slot, p: { ...p, E: where(over, mul(p.E, p.left), p.E), ipt, unc } };
+    const over = less(end, k);
+    const smooth = smoothed(p, g, less(k, end), c);
+    return { ...slot, p: { ...p, E: where(over, mul(p.E, p.left), p.E), ...smooth } };
   },
   growth: {
     due: (c, step, steps) => {

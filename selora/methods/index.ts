@@ -2,6 +2,7 @@
 import { adalora } from './adalora.ts';
 import { dora } from './dora.ts';
 import { dylora } from './dylora.ts';
+import { elalora } from './elalora.ts';
 import { eva } from './eva.ts';
 import { fisherRanks } from './fisher-ranks.ts';
 import { full } from './full.ts';
@@ -32,6 +33,7 @@ export const METHODS = [
   eva,
   adalora,
   increlora,
+  elalora,
   dylora,
   sora,
   dora,

@@ -6,7 +6,17 @@ import type { Decided, Method, Params, Passes } from '../../selora/methods/metho
 import type { ModelPlaces } from '../model/pipeline.ts';
 import { growthOf } from './gradients.ts';
 import { type Chosen, capacityFor, padState } from './ranks.ts';
-import type { Batch, Frozen, Hyper, PerModule, Ranks, State, Steps } from './step.ts';
+import {
+  type Batch,
+  type Frozen,
+  type Hyper,
+  mapNetworks,
+  type PerModule,
+  type PerNetwork,
+  type Ranks,
+  type State,
+  type Steps,
+} from './step.ts';
 
 /** module → what the method remembers of its tests */
 export type Memories = { readonly [module: string]: unknown };
@@ -24,6 +34,14 @@ export type TestedStep<P = Params> = {
   /** decides and grows; reads the scores */
   readonly decide: () => Promise<Grown<P>>;
 };
+
+const largerOf = (a: PerNetwork<number>, b: PerNetwork<number>) => mapNetworks((x, n) => Math.max(x, b[n]), a);
+/** Places for ranks that a state has; where it has no module, those there would be. A state never gives any back. */
+const roomOf = <P>(state: State<P>, least: PerNetwork<number>): PerNetwork<number> =>
+  largerOf(
+    mapNetworks((modules) => Math.max(0, ...Object.values(modules).map(({ age }) => age.shape[0]!)), state),
+    least,
+  );
 
 export type GrowthParts<P extends Params, X, S, H> = Chosen<P, X, S, H> & {
   readonly seed: number;
@@ -76,7 +94,7 @@ export async function testedStep<P extends Params, X, S, H>(
       return () => programs.readSums(sums);
     },
   };
-  const room = capacityFor(before.ranks, parts);
+  const room = roomOf(before.state, capacityFor(before.ranks, parts));
   const now = {
     step,
     steps,
@@ -91,7 +109,7 @@ export async function testedStep<P extends Params, X, S, H>(
   const decide = async (): Promise<Grown<P>> => {
     const { decisions, memories, ranks, install } = await outcome();
     if (!install) return { state, ranks, memories, decisions, padded: false };
-    const after = capacityFor(ranks, parts);
+    const after = largerOf(capacityFor(ranks, parts), room);
     const padded = after.unet > room.unet || after.text > room.text;
     const roomy = padded ? padState(parts, state, after, backend) : state;
     return { state: programs.install(roomy, install(after)), ranks, memories, decisions, padded };
