@@ -44,8 +44,33 @@ function hasVulkan(): boolean {
   }
   return true;
 }
-async function dawn(): Promise<GPU> {
-  if (!hasVulkan()) throw new Error('no Vulkan loader');
+
+/** where Linux shows a GPU to programs; without any of them there can only be a driver in software */
+const DEVICES = ['/dev/dri', '/dev/nvidiactl', '/dev/dxg', '/dev/kfd', '/dev/kgsl-3d0', '/dev/mali0'];
+const PROBE = `
+  const { create } = await import(process.argv[1]);
+  globalThis.held = create([]);
+  process.exit((await globalThis.held.requestAdapter()) ? 0 : 1);`;
+
+/**
+ * Dawn prints warnings and a stack of its own where Vulkan has a loader and no driver: on a Linux that shows no GPU, and
+ * whose driver nobody has named, another process asks first, whose words go nowhere. Cost there: its start, about .3 s.
+ */
+function hasDriver(builtin: Builtin): boolean {
+  if (process.platform !== 'linux') return true;
+  const { existsSync } = builtin('node:fs') as typeof import('node:fs');
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = process.env;
+  const named = `${VK_DRIVER_FILES ?? ''}:${VK_ICD_FILENAMES ?? ''}`.split(':');
+  if ([...DEVICES, ...named].some((file) => file !== '' && existsSync(file))) return true;
+  const { spawnSync } = builtin('node:child_process') as typeof import('node:child_process');
+  const asked = spawnSync(process.execPath, ['--input-type=module', '-e', PROBE, import.meta.resolve('webgpu')], {
+    stdio: 'ignore',
+    timeout: 60_000,
+  });
+  return asked.status === 0;
+}
+async function dawn(builtin: Builtin): Promise<GPU> {
+  if (!hasVulkan() || !hasDriver(builtin)) throw new Error('no Vulkan driver');
   // by a name that bundlers for pages do not follow
   const name = 'webgpu';
   const { create, globals } = (await import(name).catch((error: Error) => {
@@ -103,7 +128,7 @@ function nodeHost(builtin: Builtin): Host {
       return worker;
     },
     setEngineFlag: (flag) => (builtin('node:v8') as typeof import('node:v8')).setFlagsFromString(flag),
-    gpu: dawn,
+    gpu: () => dawn(builtin),
   };
 }
 
