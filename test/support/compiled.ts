@@ -6,6 +6,12 @@ import { afterAll } from 'vitest';
 
 const root = path.resolve(import.meta.dirname, '../..');
 
+/**
+ * What `node` is told for a run of a few steps: V8 optimises no JavaScript. Half of the time of such a run went into
+ * optimised code that was hardly used.
+ */
+export const BRIEF = ['--no-opt'] as const;
+
 /** What modules read beside them lies where their sources are. */
 const sourceFolders: Plugin = {
   name: 'source folders',
