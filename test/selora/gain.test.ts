@@ -77,16 +77,22 @@ async function dense(k: number): Promise<PerModule<Matrix>> {
     mean(sampleLosses(o as never, paramsOf(state) as never, net, batches[k]!));
   const g = grad(loss as never)(base.f64 as never) as unknown as typeof base.f64;
   const out: { unet: Record<string, Matrix>; text: Record<string, Matrix> } = { unet: {}, text: {} };
-  for (const n of networks)
-    for (const [path, place] of places[n]) {
+  const wanted = networks.flatMap((n) =>
+    [...places[n]].map(([path, place]) => {
       const w = path
         .split('.')
         .reduce((node, key) => (node as Readonly<Record<string, unknown>>)[key], g[n] as unknown) as { weight: Tensor };
       // [d_out, d_in] as it is; a kernel [kh, kw, in, out] in the order of files, [in, kh, kw]
-      const order = place.length === 2 ? [1, 0] : [2, 0, 1, 3];
-      const G = await list(permute(w.weight, order));
-      out[n][path] = Matrix.from1DArray(inputsOf(place), place[0], G).mul(SCALE);
-    }
+      return { n, path, place, G: permute(w.weight, place.length === 2 ? [1, 0] : [2, 0, 1, 3]) };
+    }),
+  );
+  // all at once: one by one, each would run forward and backward anew
+  const values = evaluate(
+    wanted.map(({ G }) => G),
+    cpu,
+  );
+  for (const [i, { n, path, place }] of wanted.entries())
+    out[n][path] = Matrix.from1DArray(inputsOf(place), place[0], Array.from(await read(values[i]!))).mul(SCALE);
   return out;
 }
 /** the part of G outside the columns of A and within those of `range` */
