@@ -42,17 +42,17 @@ export const budgetSettings = {
   budgetWarmup: told(count.default(100), {
     group,
     value: 'n',
-    help: 'adalora, increlora, elalora: steps before ranks change',
+    help: 'adalora, increlora, elalora, alora: steps before ranks change',
   }),
   budgetFinal: told(count.default(300), {
     group,
     value: 'n',
-    help: 'adalora, increlora, elalora: last steps, with the ranks there are then',
+    help: 'adalora, increlora, elalora, alora: last steps, with the ranks there are then',
   }),
   budgetEvery: told(z.int().min(1).max(1e9).default(10), {
     group,
     value: 'n',
-    help: 'adalora, increlora, elalora: steps between changes of ranks',
+    help: 'adalora, increlora, elalora, alora: steps between changes of ranks',
   }),
   sensitivityDecay: told(share, {
     group,

@@ -3,12 +3,10 @@ import { z } from 'zod';
 import {
   add,
   div,
-  dot,
   type HostArray,
   less,
   mul,
   ones,
-  reshape,
   sqrt,
   square,
   sub,
@@ -24,11 +22,17 @@ import { mapModules, moduleName, networks, type PerModule } from '../networks.ts
 import { adalora, budgetProblem, budgetSettings, scoresOf, smoothed, type Triplet } from './adalora.ts';
 import { inputsOf, lowRank } from './low-rank.ts';
 import { type Decided, Field, type Fields, type MethodOf } from './method.ts';
+import { inOrder, orderOf, product } from './reorder.ts';
 import { rank, ranks, scale, told } from './settings.ts';
 import { keptRanks } from './weights.ts';
 
 const group = 'Growth of ranks';
 const { budgetWarmup, budgetFinal, budgetEvery, sensitivityDecay, uncertaintyDecay, orthogonality } = budgetSettings;
+export const moveRanks = told(z.int().min(1).max(100_000).nullable().default(null), {
+  group,
+  value: 'n',
+  help: 'elalora, alora: ranks that move at a change, with elalora fewer later (default: one for every four modules)',
+});
 const settings = {
   rank,
   ranks,
@@ -44,11 +48,7 @@ const settings = {
     value: 'n',
     help: 'elalora: least important ranks of each module that are compared',
   }),
-  moveRanks: told(z.int().min(1).max(100_000).nullable().default(null), {
-    group,
-    value: 'n',
-    help: 'elalora: ranks that move at the first change, fewer later (default: one for every four modules)',
-  }),
+  moveRanks,
 };
 type Ela = z.output<z.ZodObject<typeof settings>>;
 type P = Triplet & {
@@ -60,7 +60,7 @@ type P = Triplet & {
 };
 /** What a change writes: the old ranks in their new order, and new ones. */
 type Move = {
-  /** [room, room]: a row has a 1 where its old rank goes to, or zeros */
+  /** as `orderOf` makes it */
   readonly order: Tensor;
   /** draws [d_in, k] and [k, d_out], and the ranks they become, a one-hot row each [k, room] */
   readonly a: Tensor;
@@ -120,13 +120,10 @@ const grows = (c: Ela, step: number, steps: number): boolean => {
 /** A module's row in the log: what it lost and was given. */
 type Row = Decided & { readonly lost: number; readonly added: number };
 
-const product = (x: Tensor, y: Tensor): Tensor =>
-  reshape(dot(reshape(x, [1, ...x.shape]), reshape(y, [1, ...y.shape])), [x.shape[0]!, y.shape[1]!]);
-const rowOf = (x: Tensor): Tensor => reshape(x, [1, x.shape[0]!]);
 /** ranks in another order: columns of A, entries of E, rows of B */
 const reordered = ({ A, E, B }: Triplet, order: Tensor): Triplet => ({
   A: product(A, order),
-  E: reshape(product(rowOf(E), order), E.shape),
+  E: inOrder(E, order),
   B: product(swap(order), B),
 });
 /** x[n, 1] − X·(Xᵀx), divided by its length + 1e-6 */
@@ -215,7 +212,7 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
         p: { ...moved, A, B, ...kept, own },
         m: moments(m),
         v: moments(v),
-        age: reshape(product(rowOf(age), order), age.shape),
+        age: inOrder(age, order),
       };
     },
     test(passes, now, c) {
@@ -247,14 +244,13 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
           mapModules((before: number, path, n) => {
             const [i, r, place] = [at.get(`${n} ${path}`)!, room[n], now.places[n].get(path)!];
             const [dIn, dOut, k] = [inputsOf(place), place[0], c.movePool];
-            const stay = Array.from({ length: before }, (_, j) => j).filter((j) => !lost[i]!.includes(j));
-            const [order, slot] = [new Float32Array(r * r), new Float32Array(k * r)];
-            for (const [to, from] of stay.entries()) order[from * r + to] = 1;
-            for (let j = 0; j < given[i]!; j++) slot[j * r + stay.length + j] = 1;
+            const stay = before - lost[i]!.length;
+            const slot = new Float32Array(k * r);
+            for (let j = 0; j < given[i]!; j++) slot[j * r + stay + j] = 1;
             const drawn = (side: string, size: number) =>
               normalNumbers(foldKey(now.key, 'elalora', n, path, side, now.step), size);
             return {
-              order: tensor(order, [r, r]),
+              order: orderOf(before, lost[i]!, r),
               a: tensor(drawn('A', dIn * k), [dIn, k]),
               b: tensor(drawn('B', k * dOut), [k, dOut]),
               slot: tensor(slot, [k, r]),

@@ -1,5 +1,6 @@
 /** The methods a run can train with: one file and one line each. The first is the default. */
 import { adalora } from './adalora.ts';
+import { alora } from './alora.ts';
 import { dora } from './dora.ts';
 import { dylora } from './dylora.ts';
 import { elalora } from './elalora.ts';
@@ -34,6 +35,7 @@ export const METHODS = [
   adalora,
   increlora,
   elalora,
+  alora,
   dylora,
   sora,
   dora,

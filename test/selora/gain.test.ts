@@ -64,6 +64,9 @@ const passes: Passes<Probe, Probed<Float64Array>> = {
   look: () => {
     throw new Error('not asked here');
   },
+  loss: () => {
+    throw new Error('not asked here');
+  },
   measure(x, range) {
     const sums = programs.scores(state as never, base.f64, batches.slice(...range!), wide(x) as never);
     return () => programs.readSums(sums) as never;

@@ -89,6 +89,7 @@ export async function testedStep<P extends Params, X, S, H>(
       const sums = programs.scores(state, frozen, all.slice(...range), trials);
       return () => programs.readSums(sums);
     },
+    loss: (trials, range = [0, batches.length]) => programs.trialLoss(state, frozen, all.slice(...range), trials),
     look() {
       const sums = programs.look(state);
       return () => programs.readSums(sums);

@@ -13,8 +13,10 @@ import {
   leaves,
   less,
   max,
+  mean,
   mul,
   read,
+  readScalar,
   reshape,
   type Tensor,
   type Tree,
@@ -199,6 +201,8 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
   ) => Update<P> & { readonly sums?: PerModule<S> };
   /** the scores of a test alone, without an update */
   readonly scores: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => PerModule<S>;
+  /** the mean loss over batches with candidates in place */
+  readonly trialLoss: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => Promise<number>;
   /** scores that need no gradient, of the modules as they are */
   readonly look: (s: State<P>) => PerModule<S>;
   /** the scores on the host, in one transfer */
@@ -284,6 +288,13 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
       ),
     { ...reads, name: 'validation' },
   );
+  const trialLosses = compile(
+    (p: PerModule<P>, base: Frozen, batch: Batch, trials: PerModule<X>) => {
+      const placed = mapModules((q: P, path, n) => growthOf(o).place(q, trials[n][path]!, o.settings), p);
+      return mean(sampleLosses(o, placed, base, batch));
+    },
+    { ...reads, name: 'loss of a test' },
+  );
   const look = compile(
     (p: PerModule<P>) => {
       const of = growthOf(o).look;
@@ -326,6 +337,11 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
         paramsOf(s),
         over(batches, (b) => testedPart(s, base, b, trials)),
       ),
+    async trialLoss(s, base, batches, trials) {
+      let total = 0;
+      for (const b of batches) total += await readScalar(trialLosses(paramsOf(s), base, b, trials));
+      return total / batches.length;
+    },
     look: (s) => look(paramsOf(s)),
     async readSums(sums) {
       const flat: HostArray = await read(pack(sums));
@@ -341,7 +357,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     trim: () => {
       for (const p of [plain, tested, part, testedPart, average, apply, applyTested, sumsOf, sumsOfBoth, pack])
         p.trim();
-      for (const p of [install, losses, look]) p.trim();
+      for (const p of [install, losses, trialLosses, look]) p.trim();
     },
   };
 }
