@@ -1,24 +1,27 @@
 /** Fisher scores by their definition, in one pass and in two; and the decisions made from them. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { grad, slice, type Tensor, unsqueeze, valueAndGrad, vmap } from '../../core/index.ts';
+import { evaluate, grad, slice, type Tensor, unsqueeze, valueAndGrad, vmap } from '../../core/index.ts';
 import { type Adapter, type Adapters, rankOf } from '../../selora/adapter.ts';
 import { expandAdapter } from '../../selora/expand.ts';
 import { decide, fisherByRank, fisherScore, ratioOf, type Scores, scoresOf } from '../../selora/fisher.ts';
-import { numbers } from '../support/gradcheck.ts';
+import { cpu, numbers } from '../support/gradcheck.ts';
 import { type Case, loss, randomCase } from '../support/selora-net.ts';
 
 const CASES = 100;
 
 const expanded = (c: Case): Adapters =>
   Object.fromEntries(Object.entries(c.adapters).map(([p, a]) => [p, expandAdapter(a, c.K[p]!)]));
-/** ∂ℓᵢ/∂A, ∂ℓᵢ/∂B of every sample, by vmap(grad) */
+/** ∂ℓᵢ/∂A, ∂ℓᵢ/∂B of every sample, by vmap(grad); all in one evaluation */
 const perSample = (c: Case, adapters: Adapters): Adapters =>
-  vmap(
-    (a: Adapters, x: Tensor, y: Tensor) =>
-      valueAndGrad((p: Adapters) => loss(p, c.base, unsqueeze(x, 0), unsqueeze(y, 0)))(a)[1],
-    [null, 0, 0],
-  )(adapters, c.x, c.y);
+  evaluate(
+    vmap(
+      (a: Adapters, x: Tensor, y: Tensor) =>
+        valueAndGrad((p: Adapters) => loss(p, c.base, unsqueeze(x, 0), unsqueeze(y, 0)))(a)[1],
+      [null, 0, 0],
+    )(adapters, c.x, c.y),
+    cpu,
+  );
 const sumOfSquares = (x: readonly number[]) => x.reduce((s, v) => s + v * v, 0);
 const closeTo = (got: number, want: number, relative: number) =>
   expect(Math.abs(got - want)).toBeLessThanOrEqual(relative * Math.abs(want));
@@ -28,18 +31,21 @@ describe('per-sample gradients', () => {
     for (let seed = 0; seed < CASES; seed++) {
       const c = randomCase(seed, 'f64');
       const many = perSample(c, c.adapters);
-      const whole = grad((a: Adapters) => loss(a, c.base, c.x, c.y))(c.adapters);
       const b = c.x.shape[0]!;
+      const row = (t: Tensor, i: number) => slice(t, { axis: 0, start: i, stop: i + 1 });
+      const gradient = (x: Tensor, y: Tensor) => grad((a: Adapters) => loss(a, c.base, x, y))(c.adapters);
+      const [whole, ...ones] = evaluate(
+        [gradient(c.x, c.y), ...Array.from({ length: b }, (_, i) => gradient(row(c.x, i), row(c.y, i)))],
+        cpu,
+      ) as [Adapters, ...Adapters[]];
       for (const path of Object.keys(c.adapters))
         for (const side of ['A', 'B'] as const) {
           const got = await numbers(many[path]![side]);
           const n = got.length / b;
           const sums = new Array<number>(n).fill(0);
           const sizes = new Array<number>(n).fill(0);
-          for (let i = 0; i < b; i++) {
-            const row = (t: Tensor) => slice(t, { axis: 0, start: i, stop: i + 1 });
-            const one = grad((a: Adapters) => loss(a, c.base, row(c.x), row(c.y)))(c.adapters)[path]![side];
-            for (const [j, want] of (await numbers(one)).entries()) {
+          for (const [i, one] of ones.entries()) {
+            for (const [j, want] of (await numbers(one[path]![side])).entries()) {
               expect(Math.abs(got[i * n + j]! - want)).toBeLessThanOrEqual(1e-13 * Math.max(1, Math.abs(want)));
               sums[j]! += got[i * n + j]! / b;
               sizes[j]! += Math.abs(got[i * n + j]!) / b;
