@@ -14,6 +14,7 @@ import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } 
 import { commandOf } from './cli/flags.ts';
 import { compare, conclusions } from './experiment/compare.ts';
 import { type Experiment, type Run, readExperiment, runsOf } from './experiment/config.ts';
+import { costOfExperiment } from './experiment/foresee.ts';
 import { kubernetesJob, logOf, type Start, slurmScript, startProcess, trainArguments } from './experiment/launch.ts';
 import { renderExperiment } from './experiment/page.ts';
 import { type State, stateOf, statesOf } from './experiment/state.ts';
@@ -46,7 +47,7 @@ const program = (io: Io) =>
   )
     .requiredOption('--config <file>', 'the experiment: name, settings, methods, seeds (YAML)')
     .option('--out <dir>', 'folder of the experiment (default: experiments/<name>)')
-    .option('--dry-run', 'list the runs, what each would be started with, and stop')
+    .option('--dry-run', 'list the runs, what each would be started with, what they would cost, and stop')
     .option('--report', 'make the report of what is there, and start nothing')
     .addOption(
       new Option('--run <k>', 'one run of the list alone, as a cluster starts it').argParser(wholeNumber(0, 1e6)),
@@ -113,11 +114,13 @@ export async function experiment(args: readonly string[], io: Io, start: Start =
       io,
       `${counted(e.arms.length, 'method')} × ${counted(e.seeds.length, 'seed')}: ${counted(runs.length, 'run')} under ${folder}`,
     );
-    for (const { run, state } of await statesOf(runs))
+    const states = await statesOf(runs);
+    for (const { run, state } of states)
       print(
         io,
         `${run.number}: ${run.arm.name}, seed ${run.seed}, ${state}: ${commandOf({ ...run.arm.config, seed: run.seed })}`,
       );
+    for (const line of await costOfExperiment(e, states)) print(io, line);
     return;
   }
   if (o.report) return report(e, await statesOf(runs), folder, io);

@@ -49,6 +49,14 @@ const trainingSeconds = (c: RunConfig, cost: Cost, steps: number): number =>
   steps * cost.step + (methodOf(c.method).growth?.count(c, steps) ?? 0) * cost.test;
 const drawn = (c: RunConfig): number => (c.data === 'phantoms' ? Math.max(c.samples, c.obedience) : c.samples);
 
+/** Seconds of the whole run; undefined where its length is known from its data only. */
+export function runSeconds(c: RunConfig, cost: Cost): number | undefined {
+  const steps = stepsOf(c);
+  if (steps === undefined) return undefined;
+  const around = validationsOf(c, steps) * c.validationPairs * cost.pair + drawn(c) * cost.picture;
+  return trainingSeconds(c, cost, steps) + around;
+}
+
 /** Share of the training's time that validations, and that pictures, may take. */
 const SHARE = 0.1;
 /** Fewer reports than this say nothing about a model's obedience. */
@@ -88,10 +96,8 @@ export function costLines(c: RunConfig, cost: Cost, asked: RunConfig, atLeast = 
     ...(n > 0 ? [`${counted(n, 'report')} drawn by base and adapted model ${duration(n * cost.picture)}`] : []),
     `${duration(cost.encoding)} to encode each picture of the data`,
   ];
-  const whole =
-    steps === undefined
-      ? ''
-      : `about ${duration(trainingSeconds(c, cost, steps) + validationsOf(c, steps) * validation + n * cost.picture)} for ${counted(steps, 'step')}: `;
+  const seconds = runSeconds(c, cost);
+  const whole = seconds === undefined ? '' : `about ${duration(seconds)} for ${counted(steps!, 'step')}: `;
   const reduced = (['validationPairs', 'obedience', 'samples'] as const)
     .filter((key) => c[key] !== asked[key])
     .map((key) => `--${key.replace('P', '-p')} ${c[key]} (of ${asked[key]})`);

@@ -8,8 +8,8 @@ import { type Given, isOpen } from '../config/resolve.ts';
 import { sideOf, targetsOf } from '../model/targets.ts';
 import { chosenOf, type Initial, startRanks } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
-import { costLines, costOf, reduce } from './cost.ts';
-import { estimateLines, isLeast, NOMINAL, speedOf } from './lines.ts';
+import { costLines, costOf, reduce, runSeconds } from './cost.ts';
+import { estimateLines, isLeast, NOMINAL, type Speed, speedOf } from './lines.ts';
 import { budgetOf, isLarge, refusal, settle } from './settle.ts';
 
 /**
@@ -22,6 +22,26 @@ export function refuseUnfit(asked: RunConfig, base: Base, initial?: Initial): vo
   // what cannot draw with this base is told now, and not after the last step
   if (asked.samples > 0 || (asked.data === 'phantoms' && asked.obedience > 0))
     createSampler(asked.sampler, makeSchedule(base.configs.scheduler), asked.sampleSteps);
+}
+
+/**
+ * What a run of these settings takes on this machine: seconds (undefined where only its data tell its length) and the
+ * bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
+ * @throws RangeError when the run does not fit
+ */
+export async function foresee(
+  c: RunConfig,
+  base: Base,
+  backend: Backend,
+  speed: Speed,
+): Promise<{ readonly seconds: number | undefined; readonly bytes: number }> {
+  refuseUnfit(c, base);
+  const budget = budgetOf(backend);
+  const settled = settle(c, { accumulate: false, checkpointBlocks: false }, base, backend, budget);
+  const problem = refusal(settled, budget);
+  if (problem !== undefined) throw new RangeError(problem);
+  const cost = costOf(settled, speed);
+  return { seconds: runSeconds(settled.config, cost), bytes: settled.estimate.processBytes };
 }
 
 /**

@@ -67,6 +67,16 @@ describe('an experiment of two methods and two seeds', () => {
     expect(stdout).toMatch(/^2 methods × 2 seeds: 4 runs under /);
     expect(stdout).toMatch(/0: LoRA r=2, seed 1, not begun: npm run train -- .*--method lora .*--rank 2 .*/);
     expect(stdout).toMatch(/3: SeLoRA, seed 2, not begun: npm run train -- .*--test-every 2/);
+    const costs = [...stdout.matchAll(/^(.*): about (.*) and (.*) a run, (\d) runs to go$/gm)];
+    expect(costs.map((m) => [m[1], m[4]])).toEqual([
+      ['LoRA r=2', '2'],
+      ['SeLoRA', '2'],
+    ]);
+    for (const [, , time, memory] of costs) {
+      expect(time).toMatch(/^[\d.]+ (ms|s|min)/);
+      expect(memory).toMatch(/^[\d.]+ [MG]iB$/);
+    }
+    expect(stdout).toMatch(/\nabout \S+ \S+ for all on this machine idle, one after the other\n$/);
     expect(existsSync(out)).toBe(false);
   });
   test('a run that fails is named, the others are made; the report says what is missing', async () => {
