@@ -231,7 +231,7 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   /** settings that follow from those given, where nothing else is asked for; asked of every method */
   implied?(given: Settings): Settings;
   /** how a run is called beside others */
-  label?(c: C): string;
+  label?(c: C): string | undefined;
   /** what the header of an adapter says */
   facts(c: C): Facts;
 

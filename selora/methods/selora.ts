@@ -119,6 +119,7 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
     'SeLoRA: Self-Expanding Low-Rank Adaptation of Latent Diffusion Models for Medical Image Synthesis, eq. 2 to 5',
   settings,
   ...lowRank,
+  label: ({ criterion }) => (criterion === 'gain' ? 'SeLoRA, gain' : undefined),
   problem(c) {
     const wrong = (path: string, message: string) => ({ path, message });
     const criterion = criterionOf(c);

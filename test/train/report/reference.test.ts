@@ -59,14 +59,21 @@ describe('a reference is compared with', () => {
 
 test('those that ship were made by their commands', async () => {
   const all = await references();
-  expect([...all.keys()]).toEqual(['lora-r4', 'selora']);
+  expect([...all.keys()]).toEqual(['gain-linears', 'lora-r4', 'selora']);
+  const commands = {
+    'gain-linears': { criterion: 'gain', targets: 'all-linear' },
+    'lora-r4': { method: 'lora', rank: '4' },
+    selora: {},
+  };
   for (const [name, r] of all) {
     const words = r.command.replace(/^npm run train( -- )?/, '').split(' ');
     const given = Object.fromEntries(
       words.flatMap((word, i) => (word.startsWith('--') ? [[word.slice(2), words[i + 1]!]] : [])),
     );
-    expect(given, name).toEqual(name === 'selora' ? {} : { method: 'lora', rank: '4' });
-    const config = resolveConfig({ method: given.method ?? 'selora', ...(given.rank ? { rank: 4 } : {}) });
+    expect(given, name).toEqual(commands[name as keyof typeof commands]);
+    const config = resolveConfig({ ...given, ...(given.rank ? { rank: 4 } : {}) } as Parameters<
+      typeof resolveConfig
+    >[0]);
     expect(r.settings, name).toMatchObject({ lr: config.lr, steps: 2000, seed: 1, pairs: 700, rank: config.rank });
     expect(r.validations.at(-1)!.step).toBe(2000);
     expect(r.version).toMatch(/^\d+\.\d+\.\d+, commit [0-9a-f]{12}$/);
@@ -75,13 +82,17 @@ test('those that ship were made by their commands', async () => {
 
 test('a default run has them beside it, named as references; a run of own films has none', async () => {
   const { base: hash, data: known } = (await references()).get('lora-r4')!;
+  const gain = (await references()).get('gain-linears')!.label;
   const compared = async (run: Parameters<typeof withReferences>[0]) =>
     (await withReferences(run)).compared.map((c) => c.label);
-  expect(await compared(runOf({}, { base: hash, data: known }))).toEqual(['LoRA r=4 (reference run)']);
+  expect(await compared(runOf({}, { base: hash, data: known }))).toEqual([
+    `${gain} (reference run)`,
+    'LoRA r=4 (reference run)',
+  ]);
   const own = runOf({ method: 'lora', rank: 8 }, { base: hash, data: known });
-  expect(await compared(own)).toHaveLength(2);
+  expect(await compared(own)).toHaveLength(3);
   // one that was asked for by --compare is not shown again
   const other = { label: 'LoRA r=4', method: 'lora', validations: [], results: {} };
-  expect(await compared({ ...own, compared: [other] })).toHaveLength(2);
+  expect(await compared({ ...own, compared: [other] })).toHaveLength(3);
   expect(await compared(runOf({ data: 'films' }, { base: hash, data: '0f'.repeat(32) }))).toEqual([]);
 });
