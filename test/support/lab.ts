@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { type Built, buildLab } from '../../train/lab/build.ts';
 import { labMachine, type Machine } from '../../train/lab/machine/machine.ts';
-import type { Remote } from '../../train/lab/machine/protocol.ts';
 import { serveLab } from '../../train/lab/serve.ts';
 import { startBrowser } from './browser.ts';
 import { scratch } from './scratch.ts';
@@ -94,9 +93,11 @@ export const inWorker = (page: Page, calls: readonly Call[]): Promise<readonly A
       return said;
     })(${JSON.stringify(calls)})`,
   );
-/** The same calls in this process. */
-export async function inNode(calls: readonly Call[], threads = 1): Promise<readonly Answered[]> {
-  const machine = labMachine(threads) as unknown as Readonly<Record<string, (...args: unknown[]) => unknown>>;
+/** The same calls in this process, on one thread. */
+export async function inNode({ built }: OpenedLab, calls: readonly Call[]): Promise<readonly Answered[]> {
+  const machine = labMachine(1, async (name) => readFileSync(join(built.folder, name))) as unknown as Readonly<
+    Record<string, (...args: unknown[]) => unknown>
+  >;
   const said: Answered[] = [];
   for (const [name, ...args] of calls)
     try {
@@ -107,4 +108,3 @@ export async function inNode(calls: readonly Call[], threads = 1): Promise<reado
   await machine.open!(() => undefined, 'cpu');
   return said;
 }
-export type { Remote };

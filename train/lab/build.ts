@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 import { FileError } from '../../models/io/error.ts';
+import { writeBase } from './base-files.ts';
 import { style } from './style.ts';
 import { allOps, entryOf, textOf } from './texts.ts';
 
@@ -36,6 +37,15 @@ const page = `<!doctype html>
 </body>
 </html>
 `;
+
+/** Modules of Node behind what a page never asks for (files are read by `fetch` there): names without anything. */
+const withoutNode: Plugin = {
+  name: 'without node',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^node:/ }, ({ path: name }) => ({ path: name, namespace: 'node' }));
+    onLoad({ filter: /.*/, namespace: 'node' }, () => ({ contents: 'module.exports = {};', loader: 'js' }));
+  },
+};
 
 /** What was built. */
 export interface Built {
@@ -80,6 +90,7 @@ export async function buildLab(folder: string): Promise<Built> {
     minify: true,
     // a page has no native module; the backend that wants it is not offered
     external: ['gpu.js'],
+    plugins: [withoutNode],
     logLevel: 'silent',
   });
   const put = (name: string, text: string) => writeFile(path.join(folder, name), text);
@@ -87,6 +98,7 @@ export async function buildLab(folder: string): Promise<Built> {
   await put('lab.css', style);
   await put('ops/index.json', JSON.stringify(allOps.map(entryOf)));
   for (const op of allOps) await put(`ops/${op.name}.json`, JSON.stringify(await textOf(op)));
+  await writeBase(folder);
   let [gzipped, weights] = [0, 0];
   const files = await filesOf(folder);
   for (const file of files) {

@@ -53,7 +53,7 @@ button,select{cursor:pointer;min-height:30px}button:hover,select:hover{border-co
 button.primary{background:var(--accent);border-color:var(--accent);color:var(--paper);font-weight:600}
 input[type=range]{padding:0;accent-color:var(--accent);min-width:0;width:200px}
 input[type=checkbox]{accent-color:var(--accent);width:18px;height:18px;vertical-align:-4px}
-.field{display:inline-flex;align-items:center;gap:8px;flex-wrap:wrap}.field>span:first-child{color:var(--muted)}
+.field{max-width:100%;min-width:0;display:inline-flex;align-items:center;gap:8px;flex-wrap:wrap}.field>span:first-child{color:var(--muted)}
 .bar{display:flex;flex-wrap:wrap;gap:8px 18px;align-items:center;margin-bottom:14px}
 .checks{border:0;padding:0;margin:0 0 10px;display:flex;gap:6px 18px;flex-wrap:wrap}.checks legend{color:var(--muted);padding:0;margin-bottom:4px}
 .code{background:var(--faint);border-radius:5px;padding:10px 12px;line-height:1.5;overflow:auto;max-height:26em;white-space:pre;margin:8px 0;tab-size:2}
@@ -88,6 +88,16 @@ textarea{width:100%;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"De
 .drawing .node text.op{font-weight:650}.drawing .node text.by{fill:var(--accent)}
 .drawing .edge{fill:none;stroke:var(--muted);stroke-opacity:.6}
 .drawing text.start{text-anchor:start}.drawing .life rect{fill:var(--accent)}
+.bar>*{min-width:0;max-width:100%}.field select{min-width:0;max-width:min(100%,34em);text-overflow:ellipsis}
+.films{display:flex;flex-wrap:wrap;gap:14px 18px;align-items:flex-start;margin:12px 0}
+.film{margin:0;max-width:100%}.film canvas{display:block;image-rendering:pixelated;border-radius:3px;max-width:100%;background:var(--faint)}
+.film figcaption{font-size:12px;line-height:1.35;margin-top:4px;max-width:256px}
+.barcell{display:inline-flex;gap:8px;align-items:center}.bargraph{display:inline-block;width:90px;height:9px;background:var(--faint);border-radius:2px}.bargraph span{display:block;height:100%;background:var(--accent);border-radius:2px}
+button.link{border:0;background:none;color:var(--accent);padding:2px 0;min-height:24px;text-align:left;font:12px/1.4 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+.modules{font-size:13px}.modules tr.picked th{box-shadow:inset 3px 0 var(--accent);padding-left:8px}.tablewrap:has(.modules){max-height:32em;overflow:auto}
+tr.sum th,tr.sum td{font-weight:650}.large{font-size:17px}
+.lesson{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:20px}.found{list-style:none;margin:0;padding:0}.found li{border-top:1px solid var(--rule);padding:6px 0;font-size:14px}
+@media(max-width:800px){.lesson{grid-template-columns:minmax(0,1fr)}}
 footer{color:var(--muted);font-size:13px;padding-top:30px;padding-bottom:40px}
 @media(max-width:560px){header,main,footer{padding-left:16px;padding-right:16px}h1{font-size:24px}.cell{width:54px}input[type=range]{width:150px}}
 `;

@@ -2,7 +2,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { examples } from '../../../train/lab/machine/examples.ts';
 import type { LeafReport, Ran } from '../../../train/lab/machine/function.ts';
+import { lessons } from '../../../train/lab/machine/lessons.ts';
 import type { Tried } from '../../../train/lab/machine/op.ts';
+import type { StepAsk, Stepped } from '../../../train/lab/machine/step.ts';
 import { allOps } from '../../../train/lab/texts.ts';
 import { browserThere } from '../../support/browser.ts';
 import { axeFaults, type Call, drawn, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
@@ -64,7 +66,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
   test("samples and gradients are Node's to the bit on the reference and on wasm with threads, and right on WebGPU", async () => {
     const { page } = await visit(lab, '');
     const calls: readonly Call[] = [['open', 'cpu'], ...asks, ['open', 'wasm'], ...asks];
-    const [here, there] = [await inNode(calls), await inWorker(page, calls)];
+    const [here, there] = [await inNode(lab, calls), await inWorker(page, calls)];
     expect(there[0]).toMatchObject({ value: { name: 'cpu' } });
     const wasm = asks.length + 1;
     const cores = (await page.evaluate('navigator.hardwareConcurrency')) as number;
@@ -161,7 +163,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
       ...examples.map(({ source }): Call => ['runWritten', source]),
       ...examples.map(({ source }): Call => ['checkWritten', source, []]),
     ];
-    const [here, there] = [await inNode(calls), await inWorker(page, calls)];
+    const [here, there] = [await inNode(lab, calls), await inWorker(page, calls)];
     for (const [i, { id }] of examples.entries()) {
       const [got, want] = [there, here].map((said) => (said[1 + i] as { value: Ran }).value) as [Ran, Ran];
       expect(got.value, id).toBe(want.value);
@@ -249,7 +251,86 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.close();
   });
 
-  test.each(['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor'])(
+  test("each lesson holds in the page, with Node's numbers", async () => {
+    const { page, faults } = await visit(lab, '#/lesson');
+    expect(await page.locator('.pages li').count()).toBe(lessons.length);
+    const calls: readonly Call[] = [['open', 'wasm'], ...lessons.map(({ source }): Call => ['runLesson', source])];
+    const here = await inNode(lab, calls);
+    expect(await inWorker(page, calls)).toEqual([expect.anything(), ...here.slice(1)]);
+    for (const { id } of lessons) {
+      await page.evaluate(`location.hash = '#/lesson/${id}'`);
+      await drawn(page, `#/lesson/${id}`);
+      expect(await page.locator('.error:not([hidden])').allTextContents(), id).toEqual([]);
+      expect(await page.locator('[data-lesson]').getAttribute('data-lesson'), id).toBe('true');
+      expect(await page.locator('[data-ok]').count(), id).toBeGreaterThan(2);
+    }
+    // one that says something false is seen to
+    const wrong = lessons[0]!.source.replace('dx, matmul(g, swap(W)), 0', 'dx, matmul(g, swap(mul(W, 1.01))), 0');
+    expect(wrong).not.toBe(lessons[0]!.source);
+    await page.getByLabel('The lesson’s program').fill(wrong);
+    await page.getByRole('button', { name: 'Run' }).click();
+    await soon(() => page.locator('[data-lesson]').getAttribute('data-lesson')).toBe('false');
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  test("a step's losses and Fisher sums are Node's to the bit", async () => {
+    const { page } = await visit(lab, '');
+    const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
+    const calls: readonly Call[] = [
+      ['open', 'wasm'],
+      ['step', ask],
+    ];
+    const here = await inNode(lab, calls);
+    const there = await inWorker(page, [...calls, ['module', ask, 'unet.nothing']]);
+    const [got, want] = [there, here].map((said) => (said[1] as { value: Stepped }).value) as [Stepped, Stepped];
+    expect(want.decisions.length).toBe(137);
+    expect({ ...got, ms: 0 }).toEqual({ ...want, ms: 0 });
+    // one is drawn for every module that passes
+    expect(got.ranks).toBe(137 + got.decisions.filter(({ expanded }) => expanded).length);
+
+    expect(there[2]).toEqual({ error: 'there is no module unet.nothing' });
+    await page.close();
+  }, 300_000);
+
+  test('a step on its page: a link leads to the sample, λ decides anew, a module is looked into', async () => {
+    const { page, faults } = await visit(lab, '#/step?report=2&t=900');
+    const seen = page.locator('[data-loss]');
+    expect(await seen.getAttribute('data-t')).toBe('900');
+    const loss = Number(await seen.getAttribute('data-loss'));
+    expect(loss).toBeGreaterThan(0);
+    expect(await page.locator('.film canvas').count()).toBe(7);
+    const t = page.getByLabel('timestep t');
+    await t.focus();
+    await page.keyboard.press('Home');
+    await soon(() => seen.getAttribute('data-t')).toBe('0');
+    expect(Number(await seen.getAttribute('data-loss'))).not.toBe(loss);
+
+    await page.getByRole('button', { name: 'Make the step' }).click();
+    await page.waitForSelector('[data-step="1"]', { timeout: 120_000 });
+    const grown = async () => Number(await page.locator('[data-grown]').getAttribute('data-grown'));
+    const at = await grown();
+    expect(at).toBeGreaterThan(0);
+    await page.getByLabel('λ').focus();
+    await page.keyboard.press('End');
+    await soon(grown).toBeLessThan(at);
+    await page.locator('.modules button').first().click();
+    await page.waitForSelector('[data-ratio]', { timeout: 120_000 });
+    const told = async (name: string) => Number(await page.locator('[data-ratio]').getAttribute(`data-${name}`));
+    // what the samples add up to is what the step's own backward pass measured
+    expect((await told('ratio')) / (await told('step-ratio'))).toBeCloseTo(1, 4);
+    expect(await told('original')).toBeGreaterThan(0);
+    // a quadratic form in dozens of independent numbers stays near its mean
+    expect((await told('candidate')) / (await told('expected'))).toBeGreaterThan(0.05);
+    expect((await told('candidate')) / (await told('expected'))).toBeLessThan(10);
+    expect(await axeFaults(page)).toEqual([]);
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 300_000);
+
+  test.each(['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor', '#/lesson/expansion'])(
     '%s: axe-core finds nothing, light and dark; nothing sticks out on a phone',
     async (hash) => {
       const { page } = await visit(lab, hash);

@@ -52,7 +52,7 @@ function placeOf(error: Error): string {
   return at ? `${SOURCE_NAME}:${Number(at[1]) - LINES_ABOVE}` : SOURCE_NAME;
 }
 /** Runs a part of a person's code; a mistake is told with its line there, as messages in Node name the line of the caller. */
-function inSource<T>(run: () => T): T {
+export function inSource<T>(run: () => T): T {
   try {
     return run();
   } catch (error) {
@@ -68,7 +68,11 @@ function inSource<T>(run: () => T): T {
 /** Evaluates a source. @throws CoreError where it returns something else than it should */
 function read(source: string): Written {
   const made = inSource(() => {
-    const body = new Function(...names.map(([name]) => name), `'use strict';${source}\n//# sourceURL=${SOURCE_NAME}`);
+    // a block, so that names of the core may be used for something else
+    const body = new Function(
+      ...names.map(([name]) => name),
+      `'use strict';{${source}\n}\n//# sourceURL=${SOURCE_NAME}`,
+    );
     return body(...names.map(([, x]) => x)) as unknown;
   });
   const said = (made ?? {}) as Partial<Written>;

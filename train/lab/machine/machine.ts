@@ -1,8 +1,11 @@
 /** All the page may ask of its worker, as one table; it runs in Node as it does in a page. */
-import { type Backend, type BackendName, type GraphData, openBackend } from '../../../core/index.ts';
+import { type Backend, type BackendName, CoreError, type GraphData, openBackend } from '../../../core/index.ts';
+import type { ReadFile } from './base.ts';
 import { checkWritten, runWritten } from './function.ts';
+import { runLesson } from './lesson.ts';
 import * as op from './op.ts';
 import type { Tell } from './protocol.ts';
+import { stepLab } from './step.ts';
 
 /** What a person may choose; `auto`: a graphics card through WebGPU where there is one, else WASM. */
 export type Choice = 'auto' | Exclude<BackendName, 'gpujs'>;
@@ -30,8 +33,15 @@ async function missing(name: BackendName): Promise<string[]> {
   return notes;
 }
 
+/** Files of the folder the page came from. */
+const fetched: ReadFile = async (name) => {
+  const answer = await fetch(name);
+  if (!answer.ok) throw new CoreError(`${name}: the server answers ${answer.status}`);
+  return new Uint8Array(await answer.arrayBuffer());
+};
+
 /** A machine with a backend that is opened when it is first needed. */
-export function labMachine(threads?: number) {
+export function labMachine(threads?: number, readFile = fetched) {
   let choice: Choice = 'auto';
   let opened: Promise<Backend> | undefined;
   const backend = (): Promise<Backend> => {
@@ -48,10 +58,12 @@ export function labMachine(threads?: number) {
       const made = await backend();
       return { name: made.name, device: made.device, notes: await missing(made.name) };
     },
+    ...stepLab(readFile, backend),
     tryOp: async (_: Tell, ask: op.Ask) => op.tryOp(await backend(), ask),
     nudge: async (_: Tell, ask: op.Ask, operand: number, element: number, steps: readonly number[]) =>
       op.nudge(await backend(), ask, operand, element, steps),
     feeds: (_: Tell, ask: op.Ask) => op.feeds(ask),
+    runLesson: async (_: Tell, source: string) => runLesson(await backend(), source),
     runWritten: async (_: Tell, source: string) => runWritten(await backend(), source),
     checkWritten: async (_: Tell, source: string, others: readonly Choice[]) => {
       const opened: Backend[] = [];

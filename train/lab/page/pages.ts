@@ -2,7 +2,9 @@
 import { check } from './check.ts';
 import { yours } from './function.ts';
 import { home } from './home.ts';
+import { lesson } from './lesson.ts';
 import { op } from './op.ts';
 import type { Page } from './page.ts';
+import { step } from './step.ts';
 
-export const pages: readonly Page[] = [home, op, yours, check];
+export const pages: readonly Page[] = [home, step, op, yours, check, lesson];
