@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { functions } from '../../core/functions/catalog.ts';
 import {
   add,
+  evaluate,
   grad,
   mul,
   pullback,
@@ -19,6 +20,7 @@ import type { Attrs, Composite, Op, Sample } from '../../core/ir/tensor.ts';
 import { casesOf } from '../support/drivers.ts';
 import {
   apply,
+  cpu,
   derivative,
   inner,
   numbers,
@@ -101,13 +103,16 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
         const many = sample.operands.map((o, i) =>
           mapped[i] ? operands({ operands: [{ ...o, shape: [size, ...o.shape] }], attrs: {} }, random)[0]! : inputs[i]!,
         );
-        const outs = vmap(
-          (...xs: Tensor[]) => apply(op, xs, sample.attrs) as Tensor[],
-          mapped.map((m) => (m ? 0 : null)),
-        )(...many);
+        const outs = evaluate(
+          vmap(
+            (...xs: Tensor[]) => apply(op, xs, sample.attrs) as Tensor[],
+            mapped.map((m) => (m ? 0 : null)),
+          )(...many),
+          cpu,
+        );
         for (let b = 0; b < size; b++) {
           const one = many.map((x, i) => (mapped[i] ? squeeze(slice(x, { axis: 0, start: b, stop: b + 1 }), 0) : x));
-          const want = apply(op, one, sample.attrs);
+          const want = evaluate([...apply(op, one, sample.attrs)], cpu);
           for (const [k, o] of outs.entries()) {
             const [got, ref] = [
               await numbers(squeeze(slice(o, { axis: 0, start: b, stop: b + 1 }), 0)),
@@ -141,7 +146,7 @@ describe.each(differentiable.map((op) => [op.name, op] as const))('%s', (_name, 
         { operands: [{ ...sample.operands[at]!, shape: [2, ...sample.operands[at]!.shape] }], attrs: {} },
         random,
       )[0]!;
-      const many = vmap(grad(f), [0, ...rest.map(() => null)] as [number, ...null[]])(xs, ...rest);
+      const many = evaluate(vmap(grad(f), [0, ...rest.map(() => null)] as [number, ...null[]])(xs, ...rest), cpu);
       for (let b = 0; b < 2; b++) {
         const one = squeeze(slice(xs, { axis: 0, start: b, stop: b + 1 }), 0);
         const [got, want] = [
