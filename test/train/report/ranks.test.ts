@@ -93,6 +93,18 @@ test('granted and used rank and parameters by kind of layer add up to those of t
   expect(values).toContain(`${integer(used)} of ${integer(rank)}`);
 });
 
+test('modules that were given no rank count as none, and hide nothing of the others', async () => {
+  const run = simulatedRun();
+  const [first, ...rest] = run.modules ?? [];
+  const { used: _u, change: _c, width: _w, ...none } = { ...first!, rank: 0 };
+  const page = parse((await render({ ...run, modules: [none, ...rest], expansions: [] })).html);
+  const values = all(page, '.numbers .value').map((v) => v.textContent);
+  const sum = (pick: (m: (typeof rest)[number]) => number) => rest.reduce((n, m) => n + pick(m), 0);
+  expect(values).toContain(`${integer(sum((m) => m.used!))} of ${integer(sum((m) => m.rank))}`);
+  const cells = all(page, '#ranks table tbody tr').map((tr) => all(tr, 'td').map((c) => c.textContent));
+  expect(cells.filter((row) => row.length === 4 && row.some((cell) => cell.includes('–')))).toEqual([]);
+});
+
 test('many points are told by the median and the 10–90% of neighbours', () => {
   const points = Array.from({ length: 1000 }, (_, i) => ({ step: i + 1, value: i % 10 }));
   const { size, bins } = bands(points, 100);

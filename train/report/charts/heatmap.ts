@@ -79,8 +79,8 @@ export function drawMap(grid: Grid<number>, options: MapOptions): SvgElement {
     text: (options.formatMean ?? options.format)(rowMean(grid, row)),
   }));
   const height = top + grid.rows.length * cellHeight + 40;
-  // Wide enough for the title: about 7 pixels a letter at this size.
-  const width = Math.max(300, left + (grid.columns.length + 2) * cellWidth + 6, options.title.length * 7.2);
+  // Wide enough for the title, about 7 pixels a letter at this size, and for the scale with its last number.
+  const width = Math.max(left + 260, left + (grid.columns.length + 2) * cellWidth + 6, options.title.length * 7.2, 300);
   const marginRight = width - left - (grid.columns.length + 2) * cellWidth;
   const node = draw(
     {

@@ -40,10 +40,10 @@ export function thin<T>(points: readonly T[], limit = 800): readonly T[] {
   return Array.from({ length: limit }, (_, i) => points[Math.round(i * stride)]!);
 }
 
-/** Whether values want a logarithmic scale: all above 0, and over more than 1.5 decades. */
+/** Whether values want a logarithmic scale: all above 0, and over more than a decade. */
 export function decades(values: readonly number[]): boolean {
   const [low, high] = finiteExtent(values);
-  return low > 0 && high / low > 32;
+  return low > 0 && high / low > 10;
 }
 
 /** Plot's y options: logarithmic, where `log` allows it and the values ask for it. */

@@ -31,8 +31,9 @@ function tooltip(histories: readonly ModuleHistory[]): (path: string, rank: numb
   };
 }
 
+/** A module without ranks uses none and has no parameters; an adapter's file does not name it. */
 const sumOf = (list: readonly ModuleHistory[], pick: (h: ModuleHistory) => number | undefined): number =>
-  list.reduce((total, h) => total + (pick(h) ?? Number.NaN), 0);
+  list.reduce((total, h) => total + (h.rank === 0 ? 0 : (pick(h) ?? Number.NaN)), 0);
 const parametersOf = (h: ModuleHistory): number => h.rank * (h.width ?? Number.NaN);
 /** One decimal; `–` where it is not known of every module. */
 const tenth = (value: number): string => (Number.isFinite(value) ? value.toFixed(1) : '–');
