@@ -96,7 +96,7 @@ test('granted and used rank and parameters by kind of layer add up to those of t
 test('modules that were given no rank count as none, and hide nothing of the others', async () => {
   const run = simulatedRun();
   const [first, ...rest] = run.modules ?? [];
-  const { used: _u, change: _c, width: _w, ...none } = { ...first!, rank: 0 };
+  const { used: _u, change: _c, ...none } = { ...first!, rank: 0 };
   const page = parse((await render({ ...run, modules: [none, ...rest], expansions: [] })).html);
   const values = all(page, '.numbers .value').map((v) => v.textContent);
   const sum = (pick: (m: (typeof rest)[number]) => number) => rest.reduce((n, m) => n + pick(m), 0);
