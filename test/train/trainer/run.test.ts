@@ -156,7 +156,7 @@ describe('going on for longer', () => {
     };
     expect(await tell('--steps', '4')).toBe('--steps 4: this run has done 6 already; give 6 or more');
     expect(await tell('--lr', '1e-3')).toMatch(
-      /^--lr: cannot be given with --resume, .*; --data, --base, --steps, --epochs, .* can$/,
+      /^--lr: cannot be given with --resume, .*; --data, --base, --base-config, --steps, --epochs, .* can$/,
     );
     expect(await tell('--preset', 'montgomery')).toMatch(/^--preset: cannot be given with --resume/);
   });
