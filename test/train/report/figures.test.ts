@@ -257,3 +257,20 @@ test('an axis of few steps names each step once', () => {
     expect(labels.filter((l) => l !== '0')).toEqual(['1', '2', '3', '4', '5', '6']);
   }
 });
+
+test('every key of a legend lies inside the chart, below one another where a row is full', () => {
+  const rows = [10, 20].map((step) => ({ step, loss: 1 / step }));
+  const compared = ['LoRA r=4 (reference run)', 'SeLoRA, gain (reference run)', 'another run with a long name'].map(
+    (label) => ({ label, method: 'lora', validations: rows, results: {} }),
+  );
+  const metrics = rows.map((row) => ({ ...row, lr: 1, totalRank: 1, seconds: 1, memory: 1 }));
+  const svg = lossCurve({ ...parseRecord({ name: 'run', metrics, validations: rows }), compared })!;
+  const [, , width, height] = /viewBox="([\d. ]+)"/.exec(svg)![1]!.split(' ').map(Number) as number[];
+  const keys = ['train, each step', ...compared.map(({ label }) => label)].map((name) => {
+    const [, y, x] = svg.slice(0, svg.indexOf(`>${name}<`)).match(/y="([\d.]+)" x="([\d.]+)"$/)!;
+    expect(Number(x) + 6 * name.length, name).toBeLessThanOrEqual(width!);
+    return Number(y);
+  });
+  expect(new Set(keys).size).toBe(2);
+  expect(Math.max(...keys)).toBeLessThan(height! / 2);
+});

@@ -51,7 +51,8 @@ function yScale(values: readonly number[], log: boolean): Plot.ScaleOptions {
   const [, high] = finiteExtent(values);
   // Thousands as everywhere on the page; below that Plot's own digits suit the step.
   const base = { label: null, nice: true, ...(high >= 1000 ? { tickFormat: integer } : {}) };
-  return (log && decades(values) ? { ...base, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
+  // rounded to whole decades, most of a logarithmic axis would be empty
+  return (log && decades(values) ? { ...base, nice: false, type: 'log', tickFormat: '~g' } : base) as Plot.ScaleOptions;
 }
 
 /** What a chart of curves says and how it scales. */
@@ -72,13 +73,15 @@ export function lineChart(lines: readonly Line[], options: LineChartOptions): st
   const points = shown.flatMap((l) => l.points);
   const [first, last] = finiteExtent(points.map((p) => p.step));
   const values = [...points.map((p) => p.value), ...(options.reach ?? [])];
+  const keys = placeKeys(shown);
+  const below = KEY_ROW * (keys.at(-1)!.row + 1);
   const node = draw(
     {
       width,
-      height,
+      height: height + below - KEY_ROW,
       marginLeft: 62,
       marginRight: 18,
-      marginTop: 74,
+      marginTop: 56 + below,
       marginBottom: 40,
       x: {
         label: 'step',
@@ -97,8 +100,11 @@ export function lineChart(lines: readonly Line[], options: LineChartOptions): st
     } as Plot.PlotOptions,
     options,
   );
-  appendLegend(node, shown, options.title);
-  node.appendChild(element('text', { x: 0, y: 58, 'text-anchor': 'start', fill: ground.muted.light }, options.y));
+  appendHeading(node, options.title);
+  for (const key of keys) appendKey(node, key);
+  node.appendChild(
+    element('text', { x: 0, y: 40 + below, 'text-anchor': 'start', fill: ground.muted.light }, options.y),
+  );
   return inline(node);
 }
 
@@ -119,15 +125,25 @@ function lineMarks(line: Line): readonly Plot.Markish[] {
   return [drawn, Plot.dot(points, { x: 'step', y: 'value', r: 2.6, fill: line.color.light, title: tip })];
 }
 
-/** Title and, below it, one coloured key per line. */
-function appendLegend(node: SvgElement, lines: readonly Pick<Line, 'name' | 'color' | 'kind'>[], title: string): void {
-  appendHeading(node, title);
-  let x = 0;
-  for (const { name, color, kind } of lines) {
-    const mark = { x1: x, x2: x + 16, y1: 32, y2: 32, stroke: color.light, 'stroke-width': 2.4 };
-    if (kind === 'faint') node.appendChild(element('circle', { cx: x + 8, cy: 32, r: 2, fill: color.light }));
-    else node.appendChild(element('line', kind === 'dashed' ? { ...mark, 'stroke-dasharray': '5,4' } : mark));
-    node.appendChild(element('text', { x: x + 22, y: 36, 'text-anchor': 'start', fill: ground.muted.light }, name));
-    x += 40 + name.length * 6.6;
-  }
+type Key = Pick<Line, 'name' | 'color' | 'kind'> & { readonly x: number; readonly row: number };
+const KEY_ROW = 18;
+
+/** One key per line of the chart, side by side, in as many rows as they need: about 6.6 pixels a letter at this size. */
+function placeKeys(lines: readonly Line[]): readonly Key[] {
+  let [x, row] = [0, 0];
+  return lines.map(({ name, color, kind }) => {
+    const wide = 22 + name.length * 6.6;
+    if (x > 0 && x + wide > width) [x, row] = [0, row + 1];
+    const key = { name, color, kind, x, row };
+    x += wide + 18;
+    return key;
+  });
+}
+
+function appendKey(node: SvgElement, { name, color, kind, x, row }: Key): void {
+  const y = 32 + row * KEY_ROW;
+  const mark = { x1: x, x2: x + 16, y1: y, y2: y, stroke: color.light, 'stroke-width': 2.4 };
+  if (kind === 'faint') node.appendChild(element('circle', { cx: x + 8, cy: y, r: 2, fill: color.light }));
+  else node.appendChild(element('line', kind === 'dashed' ? { ...mark, 'stroke-dasharray': '5,4' } : mark));
+  node.appendChild(element('text', { x: x + 22, y: y + 4, 'text-anchor': 'start', fill: ground.muted.light }, name));
 }

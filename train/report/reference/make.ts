@@ -12,6 +12,7 @@ import { FileError } from '../../../models/io/error.ts';
 import { labelOf } from '../../../selora/methods/registry.ts';
 import { readRun } from '../../run/read.ts';
 import { trainedParameters } from '../../run/record.ts';
+import { methodName } from '../../words/format.ts';
 import { type Reference, referenceSchema } from './reference.ts';
 
 /** Settings that tell where a run lay and on what it ran. */
@@ -38,7 +39,7 @@ export async function referenceOf(folder: string): Promise<Reference> {
     base: made.baseHash,
     data,
     settings: Object.fromEntries(Object.entries(run.settings).filter(([key]) => !ELSEWHERE.has(key))),
-    label: labelOf(run.method, run.settings as never) ?? run.method,
+    label: labelOf(run.method, run.settings as never) ?? methodName(run.method),
     method: run.method,
     parameters,
     validations: run.validations,
