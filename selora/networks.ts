@@ -16,6 +16,20 @@ export const mapNetworks = <T, R>(f: (value: T, network: Network) => R, x: PerNe
 export const mapModules = <T, R>(f: (value: T, path: string, network: Network) => R, x: PerModule<T>): PerModule<R> =>
   mapNetworks((net, n) => Object.fromEntries(Object.entries(net).map(([path, v]) => [path, f(v, path, n)])), x);
 
+/** A module of either network. */
+export type ModuleAt = { readonly n: Network; readonly path: string };
+/** All modules of a tree in one list, in the order of `mapModules`. */
+export const modulesOf = (x: PerModule<unknown>): readonly ModuleAt[] =>
+  networks.flatMap((n) => Object.keys(x[n]).map((path) => ({ n, path })));
+/**
+ * One value for every module of x, in the order of `modulesOf`.
+ * @example perModule([1, 2], { unet: { a: 0 }, text: { b: 0 } }) // { unet: { a: 1 }, text: { b: 2 } }
+ */
+export function perModule<T>(values: readonly T[], x: PerModule<unknown>): PerModule<T> {
+  let i = 0;
+  return mapModules(() => values[i++]!, x);
+}
+
 /** What each network is called outside the program: its folder, and what its modules' names begin with. */
 export const partOf = { unet: 'unet', text: 'text_encoder' } as const satisfies PerNetwork<Part>;
 /** How a module is called outside the program: `text_encoder.text_model.…`. */

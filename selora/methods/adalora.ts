@@ -1,94 +1,32 @@
 /** AdaLoRA: a LoRA in the form of a singular value decomposition, whose least important triplets are masked while it trains. */
 import { z } from 'zod';
-import {
-  abs,
-  add,
-  dot,
-  eye,
-  type HostArray,
-  less,
-  mean,
-  mul,
-  ones,
-  reshape,
-  sqrt,
-  square,
-  sub,
-  sum,
-  swap,
-  type Tensor,
-  tensor,
-  where,
-  zeros,
-} from '../../core/index.ts';
-import { foldKey, normalNumbers } from '../adapter.ts';
+import { type HostArray, less, mul, ones, sub, type Tensor, tensor, where } from '../../core/index.ts';
 import { inLayer } from '../attach.ts';
 import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
+import { budgetProblem, budgetSettings } from './budget.ts';
 import { inputsOf, lowRank, totalRankOf } from './low-rank.ts';
 import { type Decided, Field, type MethodOf, type Ranks } from './method.ts';
-import { rank, ranks, scale, told } from './settings.ts';
+import { rank, ranks, scale } from './settings.ts';
+import {
+  drawnTriplet,
+  orthogonality,
+  type Sensed,
+  scoresOf,
+  smoothed,
+  type Triplet,
+  tripletFields,
+  unsensed,
+} from './triplets.ts';
 import { keptRanks } from './weights.ts';
 
-const group = 'Growth of ranks';
-const count = z.int().min(0).max(1e9);
-const share = z.number().min(0).max(0.9999).default(0.85);
-/** Settings of methods that score triplets or modules by their sensitivity and change ranks under a budget. */
-export const budgetSettings = {
-  targetRank: told(z.int().min(1).max(1024).nullable().default(null), {
-    group,
-    value: 'r',
-    help: 'mean rank at the end (default: adalora two thirds of --rank, increlora four times --rank)',
-  }),
-  budgetWarmup: told(count.default(100), {
-    group,
-    value: 'n',
-    help: 'adalora, increlora, elalora, alora: steps before ranks change',
-  }),
-  budgetFinal: told(count.default(300), {
-    group,
-    value: 'n',
-    help: 'adalora, increlora, elalora, alora: last steps, with the ranks there are then',
-  }),
-  budgetEvery: told(z.int().min(1).max(1e9).default(10), {
-    group,
-    value: 'n',
-    help: 'adalora, increlora, elalora, alora: steps between changes of ranks',
-  }),
-  sensitivityDecay: told(share, {
-    group,
-    value: 'beta',
-    help: 'adalora, increlora, elalora: smooths the sensitivity |p·∂p|',
-  }),
-  uncertaintyDecay: told(share, { group, value: 'beta', help: 'adalora, increlora, elalora: smooths its uncertainty' }),
-  orthogonality: told(z.number().min(0).max(1e3).default(0.5), {
-    group,
-    value: 'w',
-    help: 'adalora, increlora, elalora: weight of ‖AᵀA − 1‖ and ‖BBᵀ − 1‖ in the loss',
-  }),
-};
 const settings = { rank, ranks, scale, ...budgetSettings };
-/** What is wrong where warm-up and final phase leave no step between them. */
-export function budgetProblem(c: Pick<Ada, 'budgetWarmup' | 'budgetFinal'>) {
-  const { steps, epochs } = c as { readonly steps?: number; readonly epochs?: number | null };
-  if (steps === undefined || (epochs ?? null) !== null || c.budgetWarmup + c.budgetFinal < steps) return undefined;
-  return {
-    path: 'budgetFinal',
-    message: `--budget-warmup ${c.budgetWarmup} and --budget-final ${c.budgetFinal} leave none of ${steps} steps between them`,
-  };
-}
 type Ada = z.output<z.ZodObject<typeof settings>>;
-export type Triplet = { readonly A: Tensor; readonly E: Tensor; readonly B: Tensor };
-type P = Triplet & {
-  /** smoothed sensitivity and its smoothed deviation, entry by entry */
-  readonly ipt: Triplet;
-  readonly unc: Triplet;
-  /** 1 for triplets that are left, by the last masking; 1 for those there are at all, 0 for padding */
-  readonly left: Tensor;
-  readonly own: Tensor;
-};
-const KEYS = ['A', 'E', 'B'] as const;
-const each = (f: (key: (typeof KEYS)[number]) => Tensor): Triplet => ({ A: f('A'), E: f('E'), B: f('B') });
-
+type P = Triplet &
+  Sensed & {
+    /** 1 for triplets that are left, by the last masking; 1 for those there are at all, 0 for padding */
+    readonly left: Tensor;
+    readonly own: Tensor;
+  };
 /** The triplets that are to be left after step k = 0, 1, …: b₀, then cubically down to b_T, b_T for the last steps. */
 export function budgetAt(
   k: number,
@@ -98,38 +36,6 @@ export function budgetAt(
   if (k > steps - final) return last;
   return Math.trunc((first - last) * (1 - (k - warmup) / (steps - final - warmup)) ** 3 + last);
 }
-
-/** A score of every triplet: s(E) + mean s(A) + mean s(B), s = smoothed sensitivity · uncertainty. */
-export function scoresOf({ ipt, unc }: Pick<P, 'ipt' | 'unc'>): Tensor {
-  const s = each((key) => mul(ipt[key], unc[key]));
-  return add(s.E, add(mean(s.A, 0), mean(s.B, 1)));
-}
-
-/** The smoothed sensitivities after an update with gradient g, where it `learns`. */
-export function smoothed(
-  p: Triplet & Pick<P, 'ipt' | 'unc'>,
-  g: Triplet,
-  learns: Tensor,
-  c: { readonly sensitivityDecay: number; readonly uncertaintyDecay: number },
-): Pick<P, 'ipt' | 'unc'> {
-  const sensitivity = each((key) => abs(mul(p[key], g[key])));
-  const moved = (before: Triplet, now: Triplet, beta: number) =>
-    each((key) => where(learns, add(mul(before[key], beta), mul(now[key], 1 - beta)), before[key]));
-  const ipt = moved(p.ipt, sensitivity, c.sensitivityDecay);
-  const unc = moved(
-    p.unc,
-    each((key) => abs(sub(sensitivity[key], ipt[key]))),
-    c.uncertaintyDecay,
-  );
-  return { ipt, unc };
-}
-
-/** ‖XᵀX − 1‖_F of columns X[n, r], 1 only for the ranks there are */
-const defect = (X: Tensor, own: Tensor): Tensor => {
-  const r = X.shape[1]!;
-  const gram = reshape(dot(swap(reshape(X, [1, ...X.shape])), reshape(X, [1, ...X.shape])), [r, r]);
-  return sqrt(sum(square(sub(gram, mul(eye(r, { dtype: X.dtype }), own)))));
-};
 
 /** Which triplets are left: of all modules together those above the (n − budget)-th smallest score. */
 export function leftAt(
@@ -179,34 +85,19 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
   facts: (c) => ({ lambda: null, testEvery: c.budgetEvery, scale: c.scale, initA: 0 }),
   room: (_c, most) => Math.max(1, most),
   fields(place, rank) {
-    const triplet = (trained: boolean) => ({
-      A: new Field([inputsOf(place), rank], 1, trained),
-      E: new Field([rank], 0, trained),
-      B: new Field([rank, place[0]], 0, trained),
-    });
     const kept = new Field([rank], 0, false);
-    return { ...triplet(true), ipt: triplet(false), unc: triplet(false), left: kept, own: kept };
+    const sensed = () => tripletFields(place, rank, false);
+    return { ...tripletFields(place, rank), ipt: sensed(), unc: sensed(), left: kept, own: kept };
   },
   init: (places, ranks, key) =>
     Object.fromEntries(
       [...places].map(([path, place]) => {
-        const [dIn, dOut, r] = [inputsOf(place), place[0], ranks[path]!];
-        const draw = (what: string, shape: readonly number[]) => {
-          return tensor(normalNumbers(foldKey(key, path, what), shape[0]! * shape[1]!, 0.02), shape);
-        };
-        const none = () => ({ A: zeros([dIn, r]), E: zeros([r]), B: zeros([r, dOut]) });
-        const p = { A: draw('A', [dIn, r]), E: zeros([r]), B: draw('B', [r, dOut]) };
-        return [path, { ...p, ipt: none(), unc: none(), left: ones([r]), own: ones([r]) }];
+        const r = ranks[path]!;
+        return [path, { ...drawnTriplet(key, path, place, r), ...unsensed(place, r), left: ones([r]), own: ones([r]) }];
       }),
     ),
   attach: (module, { A, E, B }, c) => ({ ...module, adapter: inLayer(module, { A: mul(A, E), B }, c.scale) }),
-  penalty(modules, c) {
-    const all = modules.flatMap(({ A, B, own }) => [defect(A, own), defect(swap(B), own)]);
-    return mul(
-      all.reduce((x, y) => add(x, y)),
-      c.orthogonality / all.length,
-    );
-  },
+  penalty: (modules, c) => orthogonality(modules, c.orthogonality),
   after({ p, ...slot }, g, { step, steps }, c) {
     const k = sub(step, 1);
     const end = sub(steps, c.budgetFinal);

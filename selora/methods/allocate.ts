@@ -1,6 +1,6 @@
 /** A budget of ranks dealt out by scores. */
-import { mapModules, networks, type PerModule, type PerNetwork } from '../networks.ts';
-import { inputsOf, totalRankOf } from './low-rank.ts';
+import { modulesOf, type PerModule, type PerNetwork, perModule } from '../networks.ts';
+import { mostRank, totalRankOf } from './low-rank.ts';
 import type { Places, Ranks } from './method.ts';
 
 /**
@@ -48,11 +48,8 @@ export function dealt(
   places: PerNetwork<Places>,
   { least, most }: { readonly least: number; readonly most: number },
 ): Ranks {
-  const all = networks.flatMap((n) => Object.keys(ranks[n]).map((path) => ({ n, path })));
-  const room = all.map(({ n, path }) => {
-    const place = places[n].get(path)!;
-    return Math.min(most, inputsOf(place), place[0]);
-  });
+  const all = modulesOf(ranks);
+  const room = all.map(({ n, path }) => Math.min(most, mostRank(places[n].get(path)!)));
   const budget = Math.min(
     totalRankOf(ranks),
     room.reduce((a, b) => a + b, 0),
@@ -63,6 +60,5 @@ export function dealt(
     Math.min(least, ...room),
     room,
   );
-  const of = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, shares[i]!]));
-  return mapModules((_, path, n) => of.get(`${n} ${path}`)!, ranks);
+  return perModule(shares, ranks);
 }

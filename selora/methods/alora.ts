@@ -3,12 +3,11 @@ import { z } from 'zod';
 import { add, type HostArray, mul, swap, type Tensor, tensor } from '../../core/index.ts';
 import { type Adapter, foldKey, kaimingUniform } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
-import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
-import { budgetProblem, budgetSettings } from './adalora.ts';
-import { moveRanks } from './elalora.ts';
+import { type ModuleAt, mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
+import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOrDefault } from './budget.ts';
 import { lora } from './lora.ts';
-import { inputsOf, lowRank } from './low-rank.ts';
-import { type Decided, Field, type Growth, type MethodOf, type Now, type Passes, type Ranks } from './method.ts';
+import { inputsOf, lowRank, mostRank } from './low-rank.ts';
+import { type Decided, Field, type Growth, type MethodOf, type Now, type Passes } from './method.ts';
 import { inOrder, orderOf, product } from './reorder.ts';
 import { selora } from './selora.ts';
 import { told } from './settings.ts';
@@ -34,7 +33,6 @@ type P = Adapter & { readonly gate?: Tensor };
 /** the old ranks in their new order, and the new ones' columns of A in their places */
 type Move = { readonly order: Tensor; readonly A: Tensor };
 type Scores = readonly (readonly number[])[];
-type Module = { readonly n: (typeof networks)[number]; readonly path: string };
 
 /** What is taken and given. */
 export type Allocation = { readonly lost: Scores; readonly given: readonly number[] };
@@ -70,7 +68,10 @@ export function allocationOf(scores: Scores, many: number, most: readonly number
 }
 
 /** Gates of all modules: of the ranks there are by `of`, 0 for free ones. */
-const gatesBy = (now: Pick<Now<never>, 'ranks' | 'room'>, of: (m: Module, rank: number) => number): PerModule<Gates> =>
+const gatesBy = (
+  now: Pick<Now<never>, 'ranks' | 'room'>,
+  of: (m: ModuleAt, rank: number) => number,
+): PerModule<Gates> =>
   mapModules((r: number, path, n) => {
     const gate = Float32Array.from({ length: now.room[n] }, (_, i) => (i < r ? of({ n, path }, i) : 0));
     return { gate: tensor(gate) };
@@ -80,11 +81,11 @@ const gatesBy = (now: Pick<Now<never>, 'ranks' | 'room'>, of: (m: Module, rank: 
 async function worthOf(
   passes: Pick<Passes<Gates, HostArray>, 'measure' | 'loss' | 'batches'>,
   now: Pick<Now<never>, 'ranks' | 'room'>,
-  modules: readonly Module[],
+  modules: readonly ModuleAt[],
   how: Alora['ablate'],
 ): Promise<Scores> {
   const range = [0, passes.batches] as const;
-  const ranksOf = ({ n, path }: Module) => Array.from({ length: now.ranks[n][path]! }, (_, r) => r);
+  const ranksOf = ({ n, path }: ModuleAt) => Array.from({ length: now.ranks[n][path]! }, (_, r) => r);
   if (how === 'first-order') {
     const [all, none] = [
       passes.measure(
@@ -103,7 +104,7 @@ async function worthOf(
   for (const m of modules) {
     const own: number[] = [];
     for (const r of ranksOf(m)) {
-      const is = (other: Module, rank: number) => other.n === m.n && other.path === m.path && rank === r;
+      const is = (other: ModuleAt, rank: number) => other.n === m.n && other.path === m.path && rank === r;
       const without = await passes.loss(
         gatesBy(now, (o, i) => (is(o, i) ? 0 : 1)),
         range,
@@ -119,17 +120,13 @@ async function worthOf(
   return out;
 }
 
-const changes = (c: Alora, step: number, steps: number): boolean => {
-  const k = step - 1;
-  return k > c.budgetWarmup && k < steps - c.budgetFinal && (k - c.budgetWarmup) % c.budgetEvery === 0;
-};
 /** A module's row in the log: the mean worth of its ranks, what it lost and was given. */
 type Row = Decided & { readonly gain: number; readonly lost: number; readonly added: number };
 
 const growth: Growth<P, Alora, Gates, Tensor, HostArray, never, Row, Move> = {
   before: () => true,
-  due: changes,
-  count: (c, steps) => Array.from({ length: steps }, (_, i) => i + 1).filter((s) => changes(c, s, steps)).length,
+  due: movesAfter,
+  count: (c, steps) => countDue((step) => movesAfter(c, step, steps), steps),
   trial: (_place, room) => ({ gate: new Field([room]) }),
   place: (p, { gate }) => ({ ...p, gate }),
   // no update is ever made beside gates
@@ -141,20 +138,13 @@ const growth: Growth<P, Alora, Gates, Tensor, HostArray, never, Row, Move> = {
     return { p: { ...kept, A: add(kept.A, A) }, m: moved(m), v: moved(v), age: inOrder(age, order) };
   },
   test(passes, now, c) {
-    const modules = networks.flatMap((n) => Object.keys(now.ranks[n]).map((path) => ({ n, path })));
+    const modules = modulesOf(now.ranks);
     return async () => {
       const scores = await worthOf(passes, now, modules, c.ablate);
-      const most = modules.map(({ n, path }) => {
-        const place = now.places[n].get(path)!;
-        return Math.min(inputsOf(place), place[0]);
-      });
-      const many = c.moveRanks ?? Math.max(1, Math.round(modules.length / 4));
-      const { lost, given } = allocationOf(scores, many, most);
-      const at = new Map(modules.map(({ n, path }, i) => [`${n} ${path}`, i]));
-      const ranks: Ranks = mapModules((r: number, path, n) => {
-        const i = at.get(`${n} ${path}`)!;
-        return r - lost[i]!.length + given[i]!;
-      }, now.ranks);
+      const most = modules.map(({ n, path }) => mostRank(now.places[n].get(path)!));
+      const { lost, given } = allocationOf(scores, movesOrDefault(c, modules.length), most);
+      const after = modules.map(({ n, path }, i) => now.ranks[n][path]! - lost[i]!.length + given[i]!);
+      const [ranks, at] = [perModule(after, now.ranks), perModule([...modules.keys()], now.ranks)];
       const decisions = modules.map(({ n, path }, i): Row => {
         const rankAfter = ranks[n][path]!;
         const gain = scores[i]!.reduce((a, b) => a + b, 0) / Math.max(1, scores[i]!.length);
@@ -164,7 +154,7 @@ const growth: Growth<P, Alora, Gates, Tensor, HostArray, never, Row, Move> = {
       if (given.every((count) => count === 0)) return { decisions, ranks, memories: {} };
       const install = (room: { readonly unet: number; readonly text: number }): PerModule<Move> =>
         mapModules((before: number, path, n) => {
-          const [i, r, dIn] = [at.get(`${n} ${path}`)!, room[n], inputsOf(now.places[n].get(path)!)];
+          const [i, r, dIn] = [at[n][path]!, room[n], inputsOf(now.places[n].get(path)!)];
           const [first, count] = [before - lost[i]!.length, given[i]!];
           const key = foldKey(now.key, 'alora', n, path, now.step);
           const drawn = kaimingUniform(key, dIn, dIn * count, { a: c.gainA });

@@ -14,25 +14,28 @@ import {
   swap,
   type Tensor,
   tensor,
-  zeros,
 } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
-import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
-import { adalora, budgetProblem, budgetSettings, scoresOf, smoothed, type Triplet } from './adalora.ts';
-import { inputsOf, lowRank } from './low-rank.ts';
+import { mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
+import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOrDefault } from './budget.ts';
+import { inputsOf, lowRank, mostRank } from './low-rank.ts';
 import { type Decided, Field, type Fields, type MethodOf } from './method.ts';
 import { inOrder, orderOf, product } from './reorder.ts';
 import { rank, ranks, scale, told } from './settings.ts';
+import {
+  drawnTriplet,
+  orthogonality as penalty,
+  type Sensed,
+  scoresOf,
+  smoothed,
+  type Triplet,
+  tripletFields,
+  unsensed,
+} from './triplets.ts';
 import { keptRanks } from './weights.ts';
 
-const group = 'Growth of ranks';
 const { budgetWarmup, budgetFinal, budgetEvery, sensitivityDecay, uncertaintyDecay, orthogonality } = budgetSettings;
-export const moveRanks = told(z.int().min(1).max(100_000).nullable().default(null), {
-  group,
-  value: 'n',
-  help: 'elalora, alora: ranks that move at a change, with elalora fewer later (default: one for every four modules)',
-});
 const settings = {
   rank,
   ranks,
@@ -44,20 +47,17 @@ const settings = {
   uncertaintyDecay,
   orthogonality,
   movePool: told(z.int().min(1).max(64).default(2), {
-    group,
+    group: 'Growth of ranks',
     value: 'n',
     help: 'elalora: least important ranks of each module that are compared',
   }),
   moveRanks,
 };
-type Ela = z.output<z.ZodObject<typeof settings>>;
-type P = Triplet & {
-  /** smoothed sensitivity and its smoothed deviation, entry by entry */
-  readonly ipt: Triplet;
-  readonly unc: Triplet;
-  /** 1 for ranks there are, 0 for padding */
-  readonly own: Tensor;
-};
+type P = Triplet &
+  Sensed & {
+    /** 1 for ranks there are, 0 for padding */
+    readonly own: Tensor;
+  };
 /** What a change writes: the old ranks in their new order, and new ones. */
 type Move = {
   /** as `orderOf` makes it */
@@ -113,10 +113,6 @@ export function movesOf(
   return { lost, given };
 }
 
-const grows = (c: Ela, step: number, steps: number): boolean => {
-  const k = step - 1;
-  return k > c.budgetWarmup && k < steps - c.budgetFinal && (k - c.budgetWarmup) % c.budgetEvery === 0;
-};
 /** A module's row in the log: what it lost and was given. */
 type Row = Decided & { readonly lost: number; readonly added: number };
 
@@ -159,33 +155,25 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
   facts: (c) => ({ lambda: null, testEvery: c.budgetEvery, scale: c.scale, initA: 0 }),
   room: (_c, most) => Math.ceil((Math.max(1, most) + 1) / 4) * 4,
   fields(place, rank) {
-    const triplet = (trained: boolean) => ({
-      A: new Field([inputsOf(place), rank], 1, trained),
-      E: new Field([rank], 0, trained),
-      B: new Field([rank, place[0]], 0, trained),
-    });
-    return { ...triplet(true), ipt: triplet(false), unc: triplet(false), own: new Field([rank], 0, false) };
+    const sensed = () => tripletFields(place, rank, false);
+    return { ...tripletFields(place, rank), ipt: sensed(), unc: sensed(), own: new Field([rank], 0, false) };
   },
   init: (places, ranks, key) =>
     Object.fromEntries(
       [...places].map(([path, place]) => {
-        const [dIn, dOut, r] = [inputsOf(place), place[0], ranks[path]!];
-        const draw = (what: string, shape: readonly number[]) =>
-          tensor(normalNumbers(foldKey(key, path, what), shape[0]! * shape[1]!, 0.02), shape);
-        const none = () => ({ A: zeros([dIn, r]), E: zeros([r]), B: zeros([r, dOut]) });
-        const p = { A: draw('A', [dIn, r]), E: zeros([r]), B: draw('B', [r, dOut]) };
-        return [path, { ...p, ipt: none(), unc: none(), own: ones([r]) }];
+        const r = ranks[path]!;
+        return [path, { ...drawnTriplet(key, path, place, r), ...unsensed(place, r), own: ones([r]) }];
       }),
     ),
   attach: (module, { A, E, B }, c) => ({ ...module, adapter: inLayer(module, { A: mul(A, E), B }, c.scale) }),
-  penalty: (modules, c) => adalora.penalty!(modules as never, c as never),
+  penalty: (modules, c) => penalty(modules, c.orthogonality),
   after({ p, ...slot }, g, { step, steps }, c) {
     const learns = less(sub(step, 1), sub(steps, c.budgetFinal));
     return { ...slot, p: { ...p, ...smoothed(p, g, learns, c) } };
   },
   growth: {
-    due: grows,
-    count: (c, steps) => Array.from({ length: steps }, (_, i) => i + 1).filter((s) => grows(c, s, steps)).length,
+    due: movesAfter,
+    count: (c, steps) => countDue((step) => movesAfter(c, step, steps), steps),
     trial: (place, room, c): Fields => ({
       order: new Field([room, room]),
       a: new Field([inputsOf(place), c.movePool]),
@@ -220,20 +208,14 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
       const look = passes.look();
       return async () => {
         const of = await look();
-        const all = networks.flatMap((n) => Object.keys(now.ranks[n]).map((path) => ({ n, path })));
+        const all = modulesOf(now.ranks);
         const scores = all.map(({ n, path }) => Array.from(of[n][path]!).slice(0, now.ranks[n][path]));
-        const most = all.map(({ n, path }) => {
-          const place = now.places[n].get(path)!;
-          return Math.min(inputsOf(place), place[0]);
-        });
-        const first = c.moveRanks ?? Math.max(1, Math.round(all.length / 4));
+        const most = all.map(({ n, path }) => mostRank(now.places[n].get(path)!));
+        const first = movesOrDefault(c, all.length);
         const when = { first, warmup: c.budgetWarmup, final: c.budgetFinal, steps: now.steps };
         const { lost, given } = movesOf(scores, movesAt(now.step - 1, when), c.movePool, most);
-        const at = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, i]));
-        const ranks = mapModules((r: number, path, n) => {
-          const i = at.get(`${n} ${path}`)!;
-          return r - lost[i]!.length + given[i]!;
-        }, now.ranks);
+        const after = all.map(({ n, path }, i) => now.ranks[n][path]! - lost[i]!.length + given[i]!);
+        const [ranks, at] = [perModule(after, now.ranks), perModule([...all.keys()], now.ranks)];
         const decisions = all.map(({ n, path }, i): Row => {
           const rankAfter = ranks[n][path]!;
           const expanded = rankAfter !== now.ranks[n][path];
@@ -242,7 +224,7 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
         if (given.every((count) => count === 0)) return { decisions, ranks, memories: {} };
         const install = (room: { readonly unet: number; readonly text: number }): PerModule<Move> =>
           mapModules((before: number, path, n) => {
-            const [i, r, place] = [at.get(`${n} ${path}`)!, room[n], now.places[n].get(path)!];
+            const [i, r, place] = [at[n][path]!, room[n], now.places[n].get(path)!];
             const [dIn, dOut, k] = [inputsOf(place), place[0], c.movePool];
             const stay = before - lost[i]!.length;
             const slot = new Float32Array(k * r);

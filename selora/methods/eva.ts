@@ -5,10 +5,10 @@ import { type HostArray, type Tensor, tensor } from '../../core/index.ts';
 import type { Look } from '../../nn/index.ts';
 import { type Adapter, foldKey, normalNumbers } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
-import { mapModules, mapNetworks, moduleName, networks, type PerModule } from '../networks.ts';
+import { mapModules, mapNetworks, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
 import { rankMost } from './fisher-ranks.ts';
 import { lora } from './lora.ts';
-import { inputsOf, ranksAtStart, totalRankOf } from './low-rank.ts';
+import { inputsOf, mostRank, ranksAtStart, totalRankOf } from './low-rank.ts';
 import { type Decided, Field, type Growth, type MethodOf, type Place } from './method.ts';
 import { selora } from './selora.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
@@ -23,7 +23,7 @@ type P = Adapter & { readonly look?: Trial };
 /** passes over the batches before the last */
 const ITERATIONS = 3;
 const mostOf = (c: Pick<Eva, 'rank' | 'rankMost'>, place: Place): number =>
-  Math.min(c.rankMost ?? 2 * c.rank, inputsOf(place), place[0]);
+  Math.min(c.rankMost ?? 2 * c.rank, mostRank(place));
 /** directions that are looked for: twice those that are used, so that the last of these is near to true */
 const widthOf = (c: Pick<Eva, 'rank' | 'rankMost'>, place: Place): number =>
   Math.min(inputsOf(place), 2 * mostOf(c, place));
@@ -91,11 +91,10 @@ const growth: Growth<P, Eva, Trial, Seen<Tensor>, Seen<HostArray>, never, Row, {
         (Y: Matrix, path, n) => varianceOf(Q[n][path]!, Y, last[n][path]!.total[0]!),
         spanned(last),
       );
-      const all = networks.flatMap((n) => Object.keys(places[n]).map((path) => ({ n, path })));
+      const all = modulesOf(places);
       const shares = all.map(({ n, path }) => of[n][path]!.shares.slice(0, mostOf(c, places[n][path]!)));
       const given = ranksByShare(shares, totalRankOf(now.ranks));
-      const at = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, i]));
-      const ranks = mapModules((_, path, n) => given[at.get(`${n} ${path}`)!]!, places);
+      const ranks = perModule(given, places);
       const decisions = all.map(({ n, path }, i): Row => {
         const caught = shares[i]!.slice(0, given[i]).reduce((a, b) => a + b, 0);
         const expanded = given[i] !== now.ranks[n][path];

@@ -7,7 +7,7 @@ import { mapModules } from '../networks.ts';
 import { dealt } from './allocate.ts';
 import { rankMost, startBatches } from './fisher-ranks.ts';
 import { lora } from './lora.ts';
-import { inputsOf, ranksAtStart } from './low-rank.ts';
+import { inputsOf, mostRank, ranksAtStart } from './low-rank.ts';
 import type { HostTensor, MethodOf } from './method.ts';
 import { told } from './settings.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
@@ -108,7 +108,7 @@ export const gora: MethodOf<typeof settings, Adapter> = {
     moves: true,
     keep({ gradient, weight, place, key }, c): Kept {
       const dIn = inputsOf(place);
-      const A = columns(key, dIn, Math.min(mostOf(c), dIn, place[0]), c.gainA);
+      const A = columns(key, dIn, Math.min(mostOf(c), mostRank(place)), c.gainA);
       return { importance: importanceOf(weight!, gradient), A, AtG: sketch(A, gradient) };
     },
     ranks: (kept, ranks, places, c) =>

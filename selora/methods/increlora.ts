@@ -6,9 +6,7 @@ import {
   asFloat,
   customVjp,
   div,
-  dot,
   equal,
-  eye,
   type HostArray,
   less,
   mul,
@@ -26,11 +24,12 @@ import {
 } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';
 import { deltaWeight } from '../merge.ts';
-import { mapModules, moduleName, networks, type PerModule } from '../networks.ts';
-import { budgetProblem, budgetSettings } from './adalora.ts';
-import { inputsOf, lowRank } from './low-rank.ts';
+import { mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
+import { budgetProblem, budgetSettings, countDue } from './budget.ts';
+import { inputsOf, lowRank, mostRank } from './low-rank.ts';
 import { type Decided, Field, type MethodOf, type Now } from './method.ts';
 import { rank, ranks, scale, told } from './settings.ts';
+import { drawnTriplet, offIdentity, type Triplet, tripletFields } from './triplets.ts';
 import { keptRanks, matrixOf, withMatrix } from './weights.ts';
 
 const group = 'Growth of ranks';
@@ -51,10 +50,7 @@ const settings = {
   }),
 };
 type Incre = z.output<z.ZodObject<typeof settings>>;
-type P = {
-  readonly A: Tensor;
-  readonly E: Tensor;
-  readonly B: Tensor;
+type P = Triplet & {
   /** 1 for ranks whose E is trained */
   readonly granted: Tensor;
   /** E of ranks in reserve, 0 for all others */
@@ -89,10 +85,8 @@ const scored = customVjp(
  * padding needs no other program.
  */
 function defects(X: Tensor, piece: Tensor): Tensor {
-  const r = X.shape[1]!;
-  const gram = reshape(dot(swap(reshape(X, [1, ...X.shape])), reshape(X, [1, ...X.shape])), [r, r]);
   const { own, same, count } = piecesOf(piece);
-  const rows = sum(mul(square(sub(gram, eye(r, { dtype: X.dtype }))), same), 1);
+  const rows = sum(mul(square(offIdentity(X)), same), 1);
   const squares = sum(mul(same, rows), 1);
   // free ranks have none, whose root has no derivative
   return sum(div(mul(sqrt(where(less(0, piece), squares, 1)), own), count));
@@ -114,8 +108,7 @@ const grows = (c: Incre, step: number, steps: number): boolean => {
   return k > c.budgetWarmup && k < steps - c.budgetFinal && k % c.budgetEvery === 0;
 };
 /** how many steps from one on grow */
-const growthsFrom = (c: Incre, step: number, steps: number): number =>
-  Array.from({ length: Math.max(0, steps - step + 1) }, (_, i) => step + i).filter((s) => grows(c, s, steps)).length;
+const growthsFrom = (c: Incre, step: number, steps: number): number => countDue((s) => grows(c, s, steps), steps, step);
 
 /** A module's row in the log. */
 type Row = Decided & { readonly gain: number };
@@ -206,9 +199,7 @@ export const increlora: MethodOf<typeof settings, P, Grant, Seen<Tensor>, Seen<H
     const kept = new Field([rank], 0, false);
     const number = new Field([], null, false);
     return {
-      A: new Field([inputsOf(place), rank], 1),
-      E: new Field([rank], 0),
-      B: new Field([rank, place[0]], 0),
+      ...tripletFields(place, rank),
       granted: kept,
       spare: kept,
       piece: kept,
@@ -221,11 +212,9 @@ export const increlora: MethodOf<typeof settings, P, Grant, Seen<Tensor>, Seen<H
   init: (places, ranks, key) =>
     Object.fromEntries(
       [...places].map(([path, place]) => {
-        const [dIn, dOut, r] = [inputsOf(place), place[0], ranks[path]!];
-        const draw = (what: string, shape: readonly number[]) =>
-          tensor(normalNumbers(foldKey(key, path, what), shape[0]! * shape[1]!, 0.02), shape);
+        const r = ranks[path]!;
         const none = zeros([r]);
-        const first = { A: draw('A', [dIn, r]), E: none, B: draw('B', [r, dOut]) };
+        const first = drawnTriplet(key, path, place, r);
         const kept = { granted: ones([r]), spare: none, piece: ones([r]), since: none };
         return [path, { ...first, ...kept, score: zeros([]), ipt: zeros([]), unc: zeros([]) }];
       }),
@@ -285,14 +274,11 @@ export const increlora: MethodOf<typeof settings, P, Grant, Seen<Tensor>, Seen<H
       const look = passes.look();
       return async () => {
         const of = await look();
-        const all = networks.flatMap((n) => Object.keys(now.ranks[n]).map((path) => ({ n, path })));
+        const all = modulesOf(now.ranks);
         const reserve = now.step === 1 ? 0 : c.growRanks;
         const had = all.map(({ n, path }) => now.ranks[n][path]! - reserve);
         const scores = all.map(({ n, path }) => of[n][path]!.score[0]!);
-        const most = all.map(({ n, path }) => {
-          const place = now.places[n].get(path)!;
-          return Math.min(inputsOf(place), place[0]);
-        });
+        const most = all.map(({ n, path }) => mostRank(now.places[n].get(path)!));
         const left = growthsFrom(c, now.step, now.steps);
         const grown = now.step === 1 ? had.map(() => false) : grownBy(c, scores, had, most, left);
         const decisions = all.map(({ n, path }, i): Row => {
@@ -301,9 +287,9 @@ export const increlora: MethodOf<typeof settings, P, Grant, Seen<Tensor>, Seen<H
         });
         if (now.step > 1 && !grown.includes(true)) return { decisions, ranks: now.ranks, memories: {} };
         const total = decisions.reduce((sum, { rankAfter }) => sum + rankAfter, 0);
-        const at = new Map(all.map(({ n, path }, i) => [`${n} ${path}`, i]));
+        const at = perModule([...all.keys()], now.ranks);
         const plan = mapModules((columns: number, path, n) => {
-          const i = at.get(`${n} ${path}`)!;
+          const i = at[n][path]!;
           return {
             columns,
             adds: grown[i] || now.step === 1 ? c.growRanks : 0,

@@ -44,6 +44,8 @@ export function scaledPair({ rank, fields }: HostModule, inner: string, outer: s
     },
   };
 }
+/** More ranks than the smaller side of a layer say nothing more. */
+export const mostRank = (place: Place): number => Math.min(inputsOf(place), place[0]);
 /** Σ r over both networks */
 export const totalRankOf = (ranks: Ranks): number =>
   Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);
