@@ -10,7 +10,10 @@ import { chosenOf, type Initial, startRanks } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce, runSeconds } from './cost.ts';
 import { estimateLines, isLeast, NOMINAL, type Speed, speedOf } from './lines.ts';
-import { budgetOf, isLarge, refusal, settle } from './settle.ts';
+import { type Budget, budgetOf, isLarge, refusal, type Settled, settle } from './settle.ts';
+
+/** Whether a backend tells what a program will take before it runs. */
+export const hasPlans = ({ name }: Backend): boolean => name === 'wasm' || name === 'webgpu';
 
 /**
  * Refuses settings that do not fit their base: its configurations and headers are enough to tell.
@@ -24,24 +27,41 @@ export function refuseUnfit(asked: RunConfig, base: Base, initial?: Initial): vo
     createSampler(asked.sampler, makeSchedule(base.configs.scheduler), asked.sampleSteps);
 }
 
+/** The settings left open chosen by what fits, and the plan they were chosen by. */
+function planned(
+  options: Given,
+  asked: RunConfig,
+  base: Base,
+  backend: Backend,
+  budget: Budget,
+  initial?: Initial,
+): { readonly settled: Settled; readonly config: RunConfig } {
+  const open = { accumulate: isOpen(options, 'accumulate'), checkpointBlocks: isOpen(options, 'checkpointBlocks') };
+  const settled = settle(asked, open, base, backend, budget, initial);
+  const config = isLarge(base, asked)
+    ? reduce(settled.config, costOf(settled, NOMINAL), (key) => isOpen(options, key))
+    : settled.config;
+  return { settled, config };
+}
+
 /**
  * What a run of these settings takes on this machine: seconds (undefined where only its data tell its length) and the
  * bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
  * @throws RangeError when the run does not fit
  */
-export async function foresee(
-  c: RunConfig,
+export function foresee(
+  options: Given,
+  asked: RunConfig,
   base: Base,
   backend: Backend,
   speed: Speed,
-): Promise<{ readonly seconds: number | undefined; readonly bytes: number }> {
-  refuseUnfit(c, base);
+): { readonly seconds: number | undefined; readonly bytes: number } {
+  refuseUnfit(asked, base);
   const budget = budgetOf(backend);
-  const settled = settle(c, { accumulate: false, checkpointBlocks: false }, base, backend, budget);
+  const { settled, config } = planned(options, asked, base, backend, budget);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);
-  const cost = costOf(settled, speed);
-  return { seconds: runSeconds(settled.config, cost), bytes: settled.estimate.processBytes };
+  return { seconds: runSeconds(config, costOf(settled, speed)), bytes: settled.estimate.processBytes };
 }
 
 /**
@@ -60,17 +80,13 @@ export async function settleRun(
   const estimating = options.estimate === true;
   const { memory } = options;
   const told = estimating ? '--estimate' : typeof memory === 'number' ? '--memory' : undefined;
-  const plans = backend.name === 'wasm' || backend.name === 'webgpu';
+  const plans = hasPlans(backend);
   if (told && !plans)
     throw new RangeError(`${told}: plans are made for wasm and webgpu, not for ${backend.name}; add --backend wasm`);
   if (!plans || (!told && !isLarge(base, asked))) return asked;
   const budget = budgetOf(backend, typeof memory === 'number' ? memory * 2 ** 30 : undefined);
-  const open = { accumulate: isOpen(options, 'accumulate'), checkpointBlocks: isOpen(options, 'checkpointBlocks') };
-  const settled = settle(asked, open, base, backend, budget, initial);
+  const { settled, config: c } = planned(options, asked, base, backend, budget, initial);
   const speed = await speedOf(backend);
-  const c = isLarge(base, asked)
-    ? reduce(settled.config, costOf(settled, NOMINAL), (key) => isOpen(options, key))
-    : settled.config;
   if (estimating) for (const line of estimateLines(settled, speed)) print(io, line);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);

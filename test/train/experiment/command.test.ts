@@ -79,6 +79,20 @@ describe('an experiment of two methods and two seeds', () => {
     expect(stdout).toMatch(/\nabout \S+ \S+ for all on this machine idle, one after the other\n$/);
     expect(existsSync(out)).toBe(false);
   });
+  test('--dry-run names a method that cannot run or be planned here, and tells the cost of the others', async () => {
+    const other = at('other.yaml');
+    const methods = [
+      '{ name: nowhere, settings: { method: lora, targets: "**.nothing" } }',
+      '{ name: reference, settings: { method: lora, backend: cpu } }',
+    ];
+    writeFileSync(other, text.replace('methods:', `methods:\n  - ${methods.join('\n  - ')}`));
+    const { code, stdout } = await runCommand(experiment, ['--config', other, '--out', out, '--dry-run']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^nowhere: refused on this machine: .*\*\*\.nothing.*$/m);
+    expect(stdout).toMatch(/^reference: no plan, they are made for wasm and webgpu, not for cpu$/m);
+    expect(stdout).toMatch(/^LoRA r=2: about .* a run, 2 runs to go$/m);
+    expect(stdout).toMatch(/^SeLoRA: about .* a run, 2 runs to go$/m);
+  });
   test('a run that fails is named, the others are made; the report says what is missing', async () => {
     const failing: Start = async (args, log, signal) =>
       args.includes('lora') && args[args.indexOf('--seed') + 1] === '2' ? 1 : copying(args, log, signal);
