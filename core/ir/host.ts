@@ -54,7 +54,7 @@ const PROBE = `
 
 /**
  * Dawn prints warnings and a stack of its own where Vulkan has a loader and no driver: on a Linux that shows no GPU, and
- * whose driver nobody has named, another process asks first, whose words go nowhere. Cost there: its start, about .3 s.
+ * whose driver nobody has named, another process asks first, whose words go nowhere. Cost there: its start, .2 s.
  */
 function hasDriver(builtin: Builtin): boolean {
   if (process.platform !== 'linux') return true;
