@@ -19,8 +19,8 @@ export interface Port {
 }
 /** Tells the caller something while a call is still going on. */
 export type Tell = (news: unknown) => void;
-// biome-ignore lint/suspicious/noExplicitAny: any function with a `Tell` first
-type Table = Readonly<Record<string, (tell: Tell, ...args: any[]) => unknown>>;
+/** Functions with a `Tell` first; what else they take is checked where they are called, by `Remote`. */
+type Table = Readonly<Record<string, (tell: Tell, ...args: never[]) => unknown>>;
 /** A table as the other side calls it: without its `tell`, and with promises. */
 export type Remote<T> = {
   readonly [K in keyof T]: T[K] extends (tell: Tell, ...args: infer A) => infer R
@@ -44,7 +44,7 @@ export function serve(port: Port, table: Table): void {
     try {
       const f = Object.hasOwn(table, call) ? table[call] : undefined;
       if (!f) throw new Error(`no call ${call}`);
-      say({ value: await f((told) => say({ told }), ...args) });
+      say({ value: await f((told) => say({ told }), ...(args as never[])) });
     } catch (error) {
       say({ error: errorLine(error) });
     }

@@ -88,6 +88,29 @@ export function slider(
 export const code = (text: string, label: string): HTMLElement =>
   h('pre', { class: 'code', tabindex: 0, role: 'region', 'aria-label': label }, text);
 
+/** Text in which what stands between two `backticks` is code. */
+export const prose = (text: string): readonly Child[] =>
+  text.split('`').map((part, i) => (i % 2 === 1 ? h('code', {}, part) : part));
+
+/** A place for the line of an error, and work whose error is shown there; whether it went well. */
+export function errorPlace(): {
+  readonly errorLine: HTMLElement;
+  readonly guarded: (work: () => Promise<void>) => Promise<boolean>;
+} {
+  const errorLine = h('p', { class: 'error', role: 'alert', hidden: true });
+  const guarded = async (work: () => Promise<void>): Promise<boolean> => {
+    try {
+      await work();
+      errorLine.hidden = true;
+    } catch (error) {
+      errorLine.hidden = false;
+      errorLine.textContent = (error as Error).message;
+    }
+    return errorLine.hidden;
+  };
+  return { errorLine, guarded };
+}
+
 /** A number in few digits. */
 export function short(x: number): string {
   if (!Number.isFinite(x)) return Number.isNaN(x) ? 'NaN' : x > 0 ? '∞' : '−∞';

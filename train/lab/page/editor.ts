@@ -1,6 +1,6 @@
 /** An editor for a function: examples, a text, a button that runs it and one that stops it. */
 import { examples } from '../machine/examples.ts';
-import { choice, h } from './dom.ts';
+import { choice, errorPlace, h } from './dom.ts';
 import type { Lab } from './page.ts';
 import { type Route, remember } from './route.ts';
 
@@ -25,7 +25,7 @@ export function editor(
   const text = h('textarea', { spellcheck: 'false', autocomplete: 'off', 'aria-label': 'Your function' });
   text.value = route.state.get('source') ?? given.source;
   text.rows = Math.min(26, text.value.split('\n').length + 1);
-  const errorLine = h('p', { class: 'error', role: 'alert', hidden: true });
+  const { errorLine, guarded } = errorPlace();
   const status = h('output', { class: 'muted' });
   const stop = h('button', { type: 'button', hidden: true, onclick: () => void lab.restart() }, 'Stop');
   const keep = (): void => {
@@ -39,15 +39,7 @@ export function editor(
     stop.hidden = false;
     status.textContent = 'running …';
     keep();
-    try {
-      await run(text.value);
-      errorLine.hidden = true;
-      status.textContent = 'done';
-    } catch (error) {
-      errorLine.hidden = false;
-      errorLine.textContent = (error as Error).message;
-      status.textContent = '';
-    }
+    status.textContent = (await guarded(() => run(text.value))) ? 'done' : '';
     stop.hidden = true;
     running = false;
   };

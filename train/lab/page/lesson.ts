@@ -1,7 +1,7 @@
 /** Lessons: one idea each, as a program that runs here and holds itself to what it says. */
 import type { Found } from '../machine/lesson.ts';
 import { lessons } from '../machine/lessons.ts';
-import { h, set, short } from './dom.ts';
+import { errorPlace, h, set, short } from './dom.ts';
 import type { Page } from './page.ts';
 import { addressOf, remember } from './route.ts';
 
@@ -55,21 +55,17 @@ export const lesson: Page = {
     const text = h('textarea', { spellcheck: 'false', autocomplete: 'off', 'aria-label': 'The lesson’s program' });
     text.value = route.state.get('source') ?? now.source;
     text.rows = Math.min(34, text.value.split('\n').length);
-    const errorLine = h('p', { class: 'error', role: 'alert', hidden: true });
+    const { errorLine, guarded } = errorPlace();
     const result = h('ul', { class: 'found', 'aria-label': 'What it found' });
     const stop = h('button', { type: 'button', hidden: true, onclick: () => void lab.restart() }, 'Stop');
     const run = async (): Promise<void> => {
       remember('lesson', now.id, { source: text.value === now.source ? undefined : text.value });
       stop.hidden = false;
-      try {
+      await guarded(async () => {
         const found = await lab.machine.runLesson(text.value);
-        errorLine.hidden = true;
         set(result, found.map(told));
         result.dataset.lesson = String(found.every((f) => f.kind === 'shown' || f.ok));
-      } catch (error) {
-        errorLine.hidden = false;
-        errorLine.textContent = (error as Error).message;
-      }
+      });
       stop.hidden = true;
     };
     const [before, after] = [lessons[at - 1], lessons[at + 1]];

@@ -2,7 +2,7 @@
 import type { Ask, Tried } from '../machine/op.ts';
 import type { OpText } from '../texts.ts';
 import { type Cells, cells } from './cells.ts';
-import { code, h, set, short, slider } from './dom.ts';
+import { code, errorPlace, h, set, short, slider } from './dom.ts';
 import type { Lab } from './page.ts';
 import { type Route, remember } from './route.ts';
 
@@ -34,16 +34,7 @@ export async function liveOp(text: OpText, route: Route, lab: Lab): Promise<HTML
   let width = Math.min(-1, Math.max(-5, Number(state.get('width') ?? -3)));
   let which: boolean[] = [];
 
-  const errorLine = h('p', { class: 'error', role: 'alert', hidden: true });
-  const guarded = async (work: () => Promise<void>): Promise<void> => {
-    try {
-      await work();
-      errorLine.hidden = true;
-    } catch (error) {
-      errorLine.hidden = false;
-      errorLine.textContent = (error as Error).message;
-    }
-  };
+  const { errorLine, guarded } = errorPlace();
   const keep = (): void => {
     const own = (list: readonly (readonly number[] | undefined)[], name: (i: number) => string) =>
       Object.fromEntries(list.flatMap((values, i) => (values ? [[name(i), values.join(',')]] : [])));

@@ -1,6 +1,6 @@
 /** The page of every op: its record as text, its sample alive. */
 import type { OpEntry, OpText } from '../texts.ts';
-import { type Child, choice, code, h } from './dom.ts';
+import { type Child, choice, code, h, prose } from './dom.ts';
 import { liveOp } from './op-live.ts';
 import type { Page } from './page.ts';
 import { addressOf } from './route.ts';
@@ -96,9 +96,13 @@ export const op: Page = {
       h('p', { class: 'lead' }, text.doc, text.aliases.length > 0 ? ` (also ${text.aliases.join(', ')})` : ''),
       h('p', { class: 'formula large' }, text.formula),
       h('p', { class: 'muted' }, `${text.form}; ${text.place}`),
-      ...text.signatures.slice(0, 6).map((line) => h('p', { class: line.startsWith(' ') ? 'muted' : 'mono' }, line)),
+      ...text.signatures
+        .slice(0, 6)
+        .map((line) =>
+          line.startsWith(' ') ? h('p', { class: 'muted' }, prose(line)) : h('p', { class: 'mono' }, line),
+        ),
       await liveOp(text, route, lab),
-      text.notes ? section('Notes', h('p', { class: 'lines' }, text.notes)) : '',
+      text.notes ? section('Notes', h('p', { class: 'lines' }, prose(text.notes))) : '',
       section(
         'Rules, as they are written',
         text.rules.map(({ title, text: body }) => [h('h3', {}, title), code(body, title)]),

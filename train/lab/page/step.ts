@@ -1,6 +1,6 @@
 /** One training step of the shipped base: what goes in, the losses, the test of every module, and one module in its parts. */
 import type { Module, Opening, StepAsk, Stepped } from '../machine/step.ts';
-import { choice, h, set, short, slider } from './dom.ts';
+import { choice, errorPlace, h, set, short, slider } from './dom.ts';
 import type { Page } from './page.ts';
 import { bar, channels, film, heat } from './pictures.ts';
 import { remember } from './route.ts';
@@ -26,18 +26,12 @@ export const step: Page = {
   async show(into, route, lab) {
     const { state } = route;
     const status = h('p', { class: 'muted', role: 'status' });
-    const errorLine = h('p', { class: 'error', role: 'alert', hidden: true });
+    const { errorLine, guarded: shown } = errorPlace();
     lab.hear((news) => {
       status.textContent = `${String(news)} …`;
     });
     const guarded = async (work: () => Promise<void>): Promise<void> => {
-      try {
-        await work();
-        errorLine.hidden = true;
-      } catch (error) {
-        errorLine.hidden = false;
-        errorLine.textContent = (error as Error).message;
-      }
+      await shown(work);
       status.textContent = '';
     };
     const whole = (name: string, least: number, most: number, otherwise: number): number => {
