@@ -27,16 +27,16 @@ import {
   zeros,
 } from '../../../core/index.ts';
 import { idsTensor, textContext } from '../../../models/clip/text-encoder.ts';
-import { addNoise, alphaBar, trainingTarget } from '../../../models/schedulers/index.ts';
+import { addNoise, alphaBar, predictionCoefficients, trainingTarget } from '../../../models/schedulers/index.ts';
 import { type Adapter, hostKey } from '../../../selora/adapter.ts';
 import type { Decision, RankSums } from '../../../selora/fisher.ts';
 import { drawCandidates } from '../../../selora/growth.ts';
-import { inputsOf } from '../../../selora/methods/low-rank.ts';
+import { inputsOf, totalRankOf } from '../../../selora/methods/low-rank.ts';
 import type { Method, Settings } from '../../../selora/methods/method.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { fromModuleName, moduleName, type Network, networks } from '../../../selora/networks.ts';
 import { toGrey } from '../../data/pictures/grey.ts';
-import { decodeProgram, denoiseProgram } from '../../model/programs.ts';
+import { decodeProgram, denoiseProgram, vaeFactor } from '../../model/programs.ts';
 import { adamDefaults } from '../../optimise/optimizer.ts';
 import { ratesOf } from '../../optimise/rates.ts';
 import { batchSource } from '../../step/batches.ts';
@@ -110,6 +110,11 @@ export interface StepAsk {
 }
 
 type Steps = ReturnType<typeof createSteps<Adapter, unknown, RankSums<Tensor>, RankSums<ArrayLike<number>>>>;
+/** What shows a sample; compiled once, as a slider asks for it again and again. */
+type Showing = {
+  readonly denoise: ReturnType<typeof denoiseProgram>;
+  readonly decode: ReturnType<typeof decodeProgram>;
+};
 type Standing = {
   readonly state: State<Adapter>;
   readonly ranks: Ranks;
@@ -121,6 +126,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
   let opened: { readonly backend: Backend; readonly ready: Promise<Ready> } | undefined;
   let standing: { readonly backend: Backend; readonly now: Standing; readonly made: number } | undefined;
   let last: { readonly batch: Batch; readonly before: Standing; readonly step: number } | undefined;
+  let showing: Showing | undefined;
   const programs = new Map<string, Steps>();
 
   async function ready(tell: Tell): Promise<{ backend: Backend; base: Ready }> {
@@ -129,6 +135,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
       opened = { backend, ready: readBase(readFile, backend, tell) };
       standing = undefined;
       last = undefined;
+      showing = undefined;
       programs.clear();
     }
     return { backend, base: await opened.ready };
@@ -149,13 +156,15 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
     }
     return made!;
   };
+  /** [h, w, c] */
+  const latentOf = (base: Ready): readonly [number, number, number] => {
+    const side = base.side / vaeFactor(base.configs.vae);
+    return [side, side, base.configs.vae.latent_channels];
+  };
   /** the batches of a run on these pairs */
   const sourceOf = (base: Ready) => {
-    const factor = 2 ** (base.configs.vae.block_out_channels.length - 1);
-    const latents = base.side / factor;
-    const latent = [latents, latents, base.configs.vae.latent_channels] as const;
     const batch = Math.min(base.run.batch, base.pairs.length);
-    return batchSource({ ...base.run, batch }, base.schedule, base.pairs, latent, base.empty, STEPS);
+    return batchSource({ ...base.run, batch }, base.schedule, base.pairs, latentOf(base), base.empty, STEPS);
   };
   const begin = (base: Ready, backend: Backend, ask: StepAsk): Standing => {
     const settings = settingsOf(base, ask);
@@ -192,32 +201,28 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
       const { backend, base } = await ready(tell);
       const pair = base.pairs[report];
       if (!pair) throw new CoreError(`there is no report ${report}`);
-      const side = base.side / 2 ** (base.configs.vae.block_out_channels.length - 1);
-      const shape = [1, side, side, base.configs.vae.latent_channels];
+      const latent = latentOf(base);
+      const shape = [1, ...latent];
+      showing ??= {
+        denoise: denoiseProgram(backend, base.configs.unet),
+        decode: decodeProgram(backend, base.configs.vae),
+      };
+      const { denoise, decode } = showing;
       const drawn = evaluate(normal(fold(key(seed), report), shape), backend);
       const noise = (await read(drawn)) as Float32Array;
       const z = pair.mean;
       const noisy = addNoise(base.schedule, z, noise, [t]) as Float32Array;
       const target = trainingTarget(base.schedule, z, noise, [t]) as Float32Array;
       const context = textContext(base.frozen.text, base.configs.textEncoder, idsTensor([pair.ids], 1));
-      const denoise = denoiseProgram(backend, base.configs.unet);
       const predicted = denoise(base.frozen.unet, tensor(noisy, shape), tensor([t]), evaluate(context, backend));
       const prediction = (await read(predicted)) as Float32Array;
-      // x₀ of a prediction: v: √ᾱ·x − √(1−ᾱ)·v; ε: (x − √(1−ᾱ)·ε)/√ᾱ
-      const signal = alphaBar(base.schedule, t);
-      const [a, b] = [Math.sqrt(signal), Math.sqrt(1 - signal)];
       const predicts = base.schedule.config.prediction_type;
-      const clean = noisy.map((x, i) =>
-        predicts === 'v_prediction'
-          ? a * x - b * prediction[i]!
-          : predicts === 'epsilon'
-            ? (x - b * prediction[i]!) / Math.max(a, 1e-6)
-            : prediction[i]!,
-      );
-      const decode = decodeProgram(backend, base.configs.vae);
+      const signal = alphaBar(base.schedule, t);
+      const { x0 } = predictionCoefficients(predicts, Math.sqrt(signal), Math.sqrt(1 - signal));
+      const clean = noisy.map((x, i) => x0[0] * prediction[i]! + x0[1] * x);
       const grey = async (values: Float32Array) => toGrey(await read(decode(base.vae, tensor(values, shape))));
       const as = (values: ArrayLike<number>): Numbers => ({
-        shape: shape.slice(1),
+        shape: latent,
         dtype: 'f32',
         values: Array.from(values),
       });
@@ -290,7 +295,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
         loss: await readScalar(tested.loss),
         norm: await readScalar(tested.norm),
         decisions,
-        ranks: networks.reduce((n, net) => n + Object.values(ranks[net]).reduce((s, r) => s + r, 0), 0),
+        ranks: totalRankOf(ranks),
         ms: performance.now() - start,
       };
     },
@@ -364,6 +369,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
         { backend, name: 'expectation' },
       );
       const squared = await readScalar(whole(evaluate(zeros([dIn, dOut]), backend), batch as never));
+      whole.trim();
       // K is uniform in ±√(6/((1 + a²)·d_in)): its entries have the variance 2/((1 + a²)·d_in)
       const expected = (2 / ((1 + ask.gainA ** 2) * dIn)) * squared;
 
