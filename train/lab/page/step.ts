@@ -96,7 +96,7 @@ export const step: Page = {
         h(
           'p',
           { 'data-grown': grown },
-          `At λ = ${lambda} ${grown} of ${decisions.length} modules would grow. The bars are the size of each module’s gradient, √FI. Pick one to see its test in parts.`,
+          `At λ = ${lambda}, ${grown} of ${decisions.length} modules would grow. The bars are the size of each module’s gradient, √FI. Pick one to see its test in parts.`,
         ),
         region(
           'All modules',
