@@ -16,7 +16,6 @@ import { compare, conclusions } from './experiment/compare.ts';
 import { type Experiment, type Run, readExperiment, runsOf } from './experiment/config.ts';
 import { costOfExperiment } from './experiment/foresee.ts';
 import { kubernetesJob, logOf, type Start, slurmScript, startProcess, trainArguments } from './experiment/launch.ts';
-import { renderExperiment } from './experiment/page.ts';
 import { type State, stateOf, statesOf } from './experiment/state.ts';
 import { comparisonCsv, latex, markdown, runsCsv, tablesOf } from './experiment/tables.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
@@ -69,6 +68,7 @@ async function report(e: Experiment, states: readonly State[], folder: string, i
   await write('comparison.csv', comparisonCsv(rows));
   await write('tables.md', tables.map(markdown).join('\n'));
   await write('tables.tex', tables.map(latex).join('\n'));
+  const { renderExperiment } = await import('./experiment/page.ts');
   await write('report.html', await renderExperiment(e, states));
   for (const line of conclusions(e, rows)) print(io, line);
   const left = states.filter((s) => s.state !== 'done');

@@ -1,6 +1,6 @@
 /** The page of `evaluate`: numbers with intervals, the pictures they come from, what may not be concluded. */
-import sharp from 'sharp';
 import { printableDeep } from '../../models/io/error.ts';
+import { pictureLibrary } from '../data/pictures/library.ts';
 import type { Found, SetMetric } from '../metrics/sets/metric.ts';
 import { framed } from '../report/frame.ts';
 import { html, type Markup, trusted } from '../report/html.ts';
@@ -21,6 +21,7 @@ export interface Evaluated {
 const SHOWN = 12;
 
 async function embedded({ width, height, data }: Loaded, alt: string): Promise<Markup> {
+  const sharp = await pictureLibrary();
   const image = sharp(data, { raw: { width, height, channels: 3 } });
   const png = await image.resize({ width: 256, height: 256, fit: 'inside', withoutEnlargement: true }).png().toBuffer();
   return html`<img src="${trusted(`data:image/png;base64,${png.toString('base64')}`)}" alt="${alt}">`;

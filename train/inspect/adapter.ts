@@ -11,9 +11,7 @@ import type { Part } from '../../models/names.ts';
 import { bars, commas, histogram, printFacts, table } from '../cli/columns.ts';
 import { type Io, print } from '../cli/command.ts';
 import { SMALL_BASE } from '../model/paths.ts';
-import { drawChangeMaps, rankHeatMaps } from '../report/charts/heatmap.ts';
 import { layout } from '../report/charts/modules.ts';
-import { standalone } from '../report/charts/svg.ts';
 import { number } from '../words/format.ts';
 import { textRankMaps } from '../words/progress.ts';
 
@@ -127,6 +125,8 @@ function printModules(rows: readonly Row[], all: boolean, io: Io): void {
 }
 
 async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<void> {
+  const { drawChangeMaps, rankHeatMaps } = await import('../report/charts/heatmap.ts');
+  const { standalone } = await import('../report/charts/svg.ts');
   const ranks = rankHeatMaps(new Map(rows.map(({ path: name, module }) => [name, module.rank])));
   const relative = rows.every(({ change }) => change !== undefined);
   const sizes = drawChangeMaps(

@@ -3,8 +3,8 @@
  * or other metadata that a hospital's file may carry, and no file that merely calls itself a picture.
  */
 import { readFile, stat } from 'node:fs/promises';
-import sharp from 'sharp';
 import { printable } from '../../models/io/error.ts';
+import { pictureLibrary } from '../data/pictures/library.ts';
 import { html, type Markup, trusted } from './html.ts';
 
 /** Files above this are left out: the report shows samples, not archives. */
@@ -35,6 +35,7 @@ export async function embed(file: string): Promise<Embedded> {
   try {
     const bytes = await load(file);
     if (!isPngOrJpeg(bytes)) return { missing: 'neither PNG nor JPEG' };
+    const sharp = await pictureLibrary();
     const image = sharp(bytes, { limitInputPixels: 64 * 2 ** 20, failOn: 'warning' });
     const small = image.resize({ width: maxSide, height: maxSide, fit: 'inside', withoutEnlargement: true });
     const { data, info } = await small.png({ compressionLevel: 9 }).toBuffer({ resolveWithObject: true });

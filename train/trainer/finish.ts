@@ -13,7 +13,6 @@ import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
 import type { LoadedAdapters } from '../model/pipeline.ts';
 import { reconstruct } from '../model/reconstruct.ts';
 import { adaptedPipeline, createGenerator, pictureOptions } from '../model/sample.ts';
-import { writeReport } from '../report/write.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
@@ -176,6 +175,8 @@ export async function finishRun(f: Finish): Promise<void> {
     modules,
     weights: { name: f.final.name, step: f.final.step, of: f.progress.step },
   });
+  // drawing takes half as long to load as all else together: a run that ends early need not wait for it
+  const { writeReport } = await import('../report/write.ts');
   await writeReport(run.path);
 
   // the last words on the terminal

@@ -1,7 +1,6 @@
 /** The page while a run goes on: written again at each validation, so that a reload shows how far it is. */
 import { moduleName, networks } from '../../selora/networks.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
-import { writeReport } from '../report/write.ts';
 import type { FactsInput } from '../run/record.ts';
 import { type FactSources, firstFacts, writeFacts } from './facts.ts';
 import type { Progress } from './standing.ts';
@@ -49,6 +48,8 @@ export function livePage(sources: FactSources, places: ModelPlaces, progress: ()
       const at = progress();
       const unfinished = { step: at.step, of: steps };
       await writeFacts(sources, await known.facts, at, { modules: modulesAt(places, at), unfinished });
+      // drawing takes half as long to load as all else together: a run that ends early need not wait for it
+      const { writeReport } = await import('../report/write.ts');
       await writeReport(sources.run.path, false);
     });
   return { write, offer: atMostATwentieth(write, () => performance.now()) };

@@ -1,7 +1,7 @@
 /** Pictures out: PNG files without any metadata, and contact sheets with captions. */
-import sharp from 'sharp';
 import { printable } from '../../../models/io/error.ts';
 import { writeRunFile } from '../../run/atomic.ts';
+import { pictureLibrary } from './library.ts';
 import { cleanPng } from './png-chunks.ts';
 
 /** -1 → 0, 1 → 255, rounded and clipped. @throws RangeError where the picture holds NaN. */
@@ -16,6 +16,7 @@ export function toBytes(pixels: ArrayLike<number>): Uint8Array {
 }
 
 async function png(data: Uint8Array, width: number, height: number): Promise<Uint8Array> {
+  const sharp = await pictureLibrary();
   const encoded = await sharp(data, { raw: { width, height, channels: 3 } })
     .png({ compressionLevel: 9, adaptiveFiltering: true })
     .toBuffer();
@@ -101,6 +102,7 @@ export async function contactSheet(
     ),
   );
   const overlay = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"><g font-family="sans-serif" font-size="${FONT_SIZE}" fill="#222">${texts.join('')}</g></svg>`;
+  const sharp = await pictureLibrary();
   const data = await sharp(canvas, { raw: { width, height, channels: 3 } })
     .composite([{ input: Buffer.from(overlay) }])
     .removeAlpha()

@@ -5,16 +5,13 @@
 
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
-import sharp from 'sharp';
 import { asFileError, FileError } from '../../../models/io/error.ts';
 import { decodeBmp, isBmp } from './bmp.ts';
 import { decodeDicom, isDicom } from './dicom.ts';
 import { isJpeg, mendedJpeg } from './jpeg-segments.ts';
+import { pictureLibrary } from './library.ts';
 import { cleanPng, ImageProblem, isPng } from './png-chunks.ts';
 import { type CropSize, type Filter, type Pixels, resizeAndCrop8, resizeAndCropFloat } from './resample.ts';
-
-// libvips keeps decoded pictures for reuse; a data set is read once.
-sharp.cache(false);
 
 /** A decoded image, [height, width, channels] with 1 (grey) or 3 (RGB) channels; white is 2^depth - 1. */
 export type Picture = (
@@ -62,6 +59,7 @@ async function decodeWithLibrary(kind: Kind, source: Uint8Array): Promise<Pictur
   try {
     // libtiff warns of every private tag, and there are many
     const failOn = kind === 'TIFF' ? 'error' : 'warning';
+    const sharp = await pictureLibrary();
     const image = sharp(source, { failOn, limitInputPixels: MAX_PIXELS, ignoreIcc: true });
     const { space, depth, hasAlpha, pages = 1, orientation = 1 } = await image.metadata();
     if (pages > 1) throw new ImageProblem(`${kind} holds ${pages} pictures, expected one`);
