@@ -5,6 +5,7 @@
 import path from 'node:path';
 import { Option } from 'commander';
 import { TAPS, type TapSize } from '../models/inception/index.ts';
+import { FileError } from '../models/io/error.ts';
 import { hostKey } from '../selora/adapter.ts';
 import { table } from './cli/columns.ts';
 import {
@@ -19,11 +20,13 @@ import {
   withBackend,
 } from './cli/command.ts';
 import { featuresOf } from './evaluate/cache.ts';
+import { type Clip, clipEmbedders, textItem } from './evaluate/clip.ts';
 import { type Extractor, inceptionExtractor, thumbnails } from './evaluate/features.ts';
 import { evaluationPage } from './evaluate/page.ts';
-import { greyOf, type Loaded, loadPicture, setFiles } from './evaluate/pictures.ts';
+import { greyOf, type Loaded, loadPicture, type SetFiles, setFiles } from './evaluate/pictures.ts';
+import { textsOf } from './evaluate/texts.ts';
 import { SET_METRICS } from './metrics/sets/index.ts';
-import type { Found, PictureSet, SetMetric, Sets } from './metrics/sets/metric.ts';
+import type { Found, PictureSet, SetMetric, Sets, TextPairs } from './metrics/sets/metric.ts';
 import { writeRunFile } from './run/atomic.ts';
 import { counted, number } from './words/format.ts';
 
@@ -32,6 +35,7 @@ type Options = BackendOptions & {
   readonly fake: string;
   readonly inception?: string;
   readonly dims: string;
+  readonly clip?: string;
   readonly cache?: string;
   readonly seed: number;
   readonly out: string;
@@ -44,8 +48,12 @@ const program = (io: Io) =>
   withBackend(
     command(
       'evaluate',
-      'Compares two sets of pictures: FID, KID, precision and recall, diversity, copies; one page.',
-      ['--real films --fake runs/first', '--real films --fake drawn --inception inception.safetensors --dims 64'],
+      'Compares two sets of pictures: FID, KID, precision and recall, diversity, copies, CLIP score; one page.',
+      [
+        '--real films --fake runs/first',
+        '--real films --fake drawn --inception inception.safetensors --dims 64',
+        '--real films --fake runs/first --clip clip-vit-base-patch32',
+      ],
       io,
     )
       .requiredOption('--real <dir>', 'folder of real pictures (with those a model was trained on, to find copies)')
@@ -55,10 +63,54 @@ const program = (io: Io) =>
         'weights of Inception (pt_inception-2015-12-05 as safetensors); without: thumbnails',
       )
       .addOption(new Option('--dims <n>', 'features of Inception').choices(TAPS.map(String)).default('2048'))
+      .option(
+        '--clip <dir>',
+        "CLIP as transformers' CLIPModel: config.json, safetensors, tokenizer, preprocessor_config.json; scores how pictures go with their texts (a run's reports, or a folder's captions, as train reads them)",
+      )
       .option('--cache <dir>', 'keeps features by content there, for the next time')
       .option('--seed <n>', 'of resamples and drawn pairs', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1)
       .option('--out <file>', 'the page', 'evaluation.html'),
   );
+
+/** CLIP's vectors of the pictures that have a text. */
+async function textPairs(
+  clip: Clip,
+  pictures: readonly Loaded[],
+  texts: readonly (string | undefined)[],
+  how: Parameters<typeof featuresOf>[2],
+): Promise<TextPairs> {
+  const pairs = pictures.flatMap((picture, i) => (texts[i] === undefined ? [] : [{ picture, text: texts[i] }]));
+  const seen = await featuresOf(
+    pairs.map((p) => p.picture),
+    clip.pictures,
+    how,
+  );
+  const read = await featuresOf(
+    pairs.map((p) => textItem(p.text)),
+    clip.texts,
+    how,
+  );
+  return {
+    texts: pairs.map((p) => p.text),
+    vectors: { pictures: seen, texts: read },
+    without: pictures.length - pairs.length,
+    cut: pairs.filter((p) => clip.cut(p.text)).length,
+  };
+}
+
+/** Texts of real pictures, or a line that says why there are none. */
+async function realTexts(
+  folder: string,
+  files: SetFiles,
+): Promise<{ readonly real?: readonly (string | undefined)[]; readonly note?: string }> {
+  try {
+    return { real: await textsOf(folder, files) };
+  } catch (error) {
+    if (!(error instanceof FileError)) throw error;
+    const why = error.message.split('; looked for')[0];
+    return { note: `CLIP score stands without that of real pictures, whose texts were not found: ${why}.` };
+  }
+}
 
 /** Every metric of two sets that have enough pictures, and what none of them may be taken for. */
 export function evaluateSets(sets: Sets, extractor: Pick<Extractor, 'comparable'>) {
@@ -92,6 +144,9 @@ export function evaluateSets(sets: Sets, extractor: Pick<Extractor, 'comparable'
 export async function main(args: readonly string[], io: Io): Promise<void> {
   const o = parseArgs<Options>(program(io), args);
   const [real, fake] = [await setFiles(o.real, LEAST), await setFiles(o.fake, LEAST)];
+  // a set without texts is told before anything is computed; real pictures may do without
+  const texts =
+    o.clip === undefined ? undefined : { fake: await textsOf(o.fake, fake), ...(await realTexts(o.real, real)) };
   const read = async (files: readonly string[]) => {
     const out: Loaded[] = [];
     for (const file of files) {
@@ -100,30 +155,42 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     }
     return out;
   };
-  const pictures = { real: await read(real.files), fake: await read(fake.files), auto: await read(fake.autoencoder) };
-  print(io, `${counted(pictures.fake.length, 'fake picture')}, ${counted(pictures.real.length, 'real picture')}`);
-  const backend = o.inception === undefined ? undefined : await openChosen(o);
+  const backend = o.inception === undefined && o.clip === undefined ? undefined : await openChosen(o);
   try {
-    const extractor = backend ? await inceptionExtractor(o.inception!, Number(o.dims) as TapSize, backend) : thumbnails;
+    const extractor =
+      o.inception === undefined
+        ? thumbnails
+        : await inceptionExtractor(o.inception, Number(o.dims) as TapSize, backend!);
+    const clip = o.clip === undefined ? undefined : await clipEmbedders(o.clip, backend!);
+    const pictures = { real: await read(real.files), fake: await read(fake.files), auto: await read(fake.autoencoder) };
+    print(io, `${counted(pictures.fake.length, 'fake picture')}, ${counted(pictures.real.length, 'real picture')}`);
     print(io, `features: ${extractor.name}`);
+    if (clip) print(io, `texts: ${clip.name}`);
     const how = { folder: o.cache, say: (line: string) => void io.stderr.write(`${line}\n`), signal: io.signal };
-    const set = async (name: string, of: readonly Loaded[]): Promise<PictureSet> => ({
+    const set = async (
+      name: string,
+      of: readonly Loaded[],
+      said?: readonly (string | undefined)[],
+    ): Promise<PictureSet> => ({
       name,
       features: await featuresOf(of, extractor, how),
       grey: of.map(greyOf),
+      ...(clip && said ? { pairs: await textPairs(clip, of, said, how) } : {}),
     });
     const sets: Sets = {
-      real: await set('real', pictures.real),
-      fake: await set('fake', pictures.fake),
+      real: await set('real', pictures.real, texts?.real),
+      fake: await set('fake', pictures.fake, texts?.fake),
       ...(pictures.auto.length > 0 ? { autoencoder: await set('autoencoder', pictures.auto) } : {}),
       key: hostKey(o.seed),
     };
     const { results, cautions } = evaluateSets(sets, extractor);
+    if (texts?.note) cautions.push(texts.note);
     const name = (folder: string) => path.basename(path.resolve(folder));
     const page = await evaluationPage({
       real: { name: name(o.real), pictures: pictures.real },
       fake: { name: name(o.fake), pictures: pictures.fake },
       extractor,
+      ...(clip ? { clip: clip.name } : {}),
       results,
       cautions,
     });

@@ -15,8 +15,7 @@ const MAX_SHARDS = 1000;
 const MAX_INDEX_BYTES = 32 << 20;
 
 /** Names of weight files in the order of preference: full precision before the fp16 variant. */
-function candidates(part: Part): readonly string[] {
-  const stem = part === 'text_encoder' ? 'model' : 'diffusion_pytorch_model';
+function candidates(stem: string): readonly string[] {
   return [
     ...[`${stem}.safetensors`, `${stem}.safetensors.index.json`],
     ...[`${stem}.fp16.safetensors`, `${stem}.safetensors.index.fp16.json`, `${stem}.fp16.safetensors.index.json`],
@@ -29,10 +28,23 @@ function candidates(part: Part): readonly string[] {
  * @throws FileError when there are none (with the way out where there are only pickles) or a file breaks a rule
  */
 export async function openPart(folder: string, part: Part): Promise<OpenedPart> {
+  const { label, files } = await openFiles(folder, part === 'text_encoder' ? 'model' : 'diffusion_pytorch_model');
+  const weights = await Promise.all(files.map((shard) => weightsOf(shard, part)));
+  return { source: weightSource(label, weights.flat()), files: files.map((shard) => shard.file) };
+}
+
+/**
+ * The files `STEM.safetensors` of a folder, whole or in shards; headers only. `label` is the file, or the shards' index.
+ * @throws FileError as `openPart`
+ */
+export async function openFiles(
+  folder: string,
+  stem: string,
+): Promise<{ readonly label: string; readonly files: readonly Safetensors[] }> {
   const names = await readdir(folder).catch((error) => {
     throw asFileError(error, folder);
   });
-  const wanted = candidates(part);
+  const wanted = candidates(stem);
   const name = wanted.find((candidate) => names.includes(candidate));
   if (name === undefined) {
     const pickle = names.find((n) => /\.(bin|ckpt|pt|pth|pkl|msgpack|h5)$/.test(n));
@@ -43,10 +55,9 @@ export async function openPart(folder: string, part: Part): Promise<OpenedPart> 
       `no weights: expected ${wanted[0]}, its .fp16 variant or shards with an index${hint}`,
     );
   }
-  const file = path.join(folder, name);
-  const opened = name.endsWith('.json') ? await openShards(folder, file) : [await openSafetensors(file)];
-  const weights = await Promise.all(opened.map((shard) => weightsOf(shard, part)));
-  return { source: weightSource(file, weights.flat()), files: opened.map((shard) => shard.file) };
+  const label = path.join(folder, name);
+  const files = name.endsWith('.json') ? await openShards(folder, label) : [await openSafetensors(label)];
+  return { label, files };
 }
 
 /** All shards that an index names. Only plain file names are taken: an index cannot reach out of its folder. */

@@ -1,12 +1,11 @@
-/** Features kept by content: a picture that was seen by an extractor is not computed again. */
+/** Features kept by content: a picture or text that was seen by an extractor is not computed again. */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { openSafetensors } from '../../models/io/safetensors.ts';
 import { writeSafetensors } from '../../models/io/safetensors-write.ts';
 import { makeRunFolder } from '../run/atomic.ts';
 import { duration } from '../words/format.ts';
-import type { Extractor } from './features.ts';
-import type { Loaded } from './pictures.ts';
+import type { Embedder, Item } from './features.ts';
 
 /** hash → features; an older file of the same extractor is read */
 async function kept(file: string): Promise<Map<string, Float32Array>> {
@@ -24,12 +23,12 @@ async function kept(file: string): Promise<Map<string, Float32Array>> {
 }
 
 /**
- * Features of all pictures, in their order. Progress with the time left goes to `say`; what is new is written to
+ * Features of all items, in their order. Progress with the time left goes to `say`; what is new is written to
  * `FOLDER/EXTRACTOR.safetensors` at the end, and when `signal` stops it.
  */
-export async function featuresOf(
-  pictures: readonly Loaded[],
-  extractor: Extractor,
+export async function featuresOf<T extends Item>(
+  items: readonly T[],
+  extractor: Embedder<T>,
   {
     folder,
     say,
@@ -38,7 +37,7 @@ export async function featuresOf(
 ): Promise<readonly Float32Array[]> {
   const file = folder === undefined ? undefined : path.join(folder, `${extractor.id}.safetensors`);
   const known = file === undefined ? new Map<string, Float32Array>() : await kept(file);
-  const fresh = [...new Map(pictures.filter((p) => !known.has(p.hash)).map((p) => [p.hash, p])).values()];
+  const fresh = [...new Map(items.filter((p) => !known.has(p.hash)).map((p) => [p.hash, p])).values()];
   const save = async () => {
     if (file === undefined || fresh.length === 0) return;
     await makeRunFolder(folder!);
@@ -59,11 +58,11 @@ export async function featuresOf(
       told = now;
       const left = ((now - began) / 1000 / done) * (fresh.length - done);
       say(
-        `features of ${done} of ${fresh.length} pictures${done < fresh.length ? `, ${duration(left)} left` : ` in ${duration((now - began) / 1000)}`}`,
+        `features of ${done} of ${fresh.length} ${extractor.items}${done < fresh.length ? `, ${duration(left)} left` : ` in ${duration((now - began) / 1000)}`}`,
       );
     }
   } finally {
     await save();
   }
-  return pictures.map((p) => known.get(p.hash)!);
+  return items.map((p) => known.get(p.hash)!);
 }

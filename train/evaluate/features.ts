@@ -13,18 +13,30 @@ import { weightOf, weightSource } from '../../models/io/weights.ts';
 import { load, specShapes } from '../../models/spec.ts';
 import { fileHash, type Loaded } from './pictures.ts';
 
+/** Something with a vector: a picture or a text. */
+export interface Item {
+  /** SHA-256 of its content: what its vector is kept under */
+  readonly hash: string;
+}
+
+/** Makes a vector of each item. */
+export interface Embedder<T extends Item> {
+  /** of what, as progress names it: `pictures` */
+  readonly items: string;
+  /** what its vectors are kept under, beside an item's hash */
+  readonly id: string;
+  /** items at a time */
+  readonly batch: number;
+  readonly features: (items: readonly T[]) => Promise<readonly Float32Array[]>;
+}
+
 /** Makes feature vectors of pictures. */
-export interface Extractor {
+export interface Extractor extends Embedder<Loaded> {
   /** as the page names it */
   readonly name: string;
   /** whether its numbers may stand beside published ones */
   readonly comparable: boolean;
-  /** what its vectors are kept under, beside a picture's hash */
-  readonly id: string;
   readonly dims: number;
-  /** pictures at a time */
-  readonly batch: number;
-  readonly features: (pictures: readonly Loaded[]) => Promise<readonly Float32Array[]>;
 }
 
 /** Side of a thumbnail. */
@@ -34,6 +46,7 @@ const THUMB = 8;
 export const thumbnails: Extractor = {
   name: `thumbnails of ${THUMB}×${THUMB} grey`,
   comparable: false,
+  items: 'pictures',
   id: `thumbnails-${THUMB}`,
   dims: THUMB * THUMB,
   batch: 1,
@@ -71,6 +84,7 @@ export async function inceptionExtractor(file: string, size: TapSize, backend: B
   return {
     name: `Inception v3 (2015-12-05), ${size} features, weights ${hash}`,
     comparable: true,
+    items: 'pictures',
     id: `inception-${size}-${hash}`,
     dims: size,
     batch: 4,

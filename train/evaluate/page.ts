@@ -13,6 +13,8 @@ export interface Evaluated {
   readonly real: { readonly name: string; readonly pictures: readonly Loaded[] };
   readonly fake: { readonly name: string; readonly pictures: readonly Loaded[] };
   readonly extractor: { readonly name: string; readonly comparable: boolean };
+  /** what CLIP score was computed with */
+  readonly clip?: string;
   readonly results: readonly (Pick<SetMetric, 'title' | 'doc' | 'source'> & Found)[];
   readonly cautions: readonly string[];
 }
@@ -47,6 +49,7 @@ export async function evaluationPage(given: Evaluated): Promise<string> {
     real: given.real.name,
     fake: given.fake.name,
     extractor: given.extractor.name,
+    clip: given.clip ?? '',
     cautions: given.cautions,
   });
   const strip = async (pictures: readonly Loaded[], alt: string) =>
@@ -62,7 +65,7 @@ export async function evaluationPage(given: Evaluated): Promise<string> {
     );
   }
   const content = html`<header><p class="eyebrow">two sets of pictures</p><h1>${said.fake} against ${said.real}</h1>
-<p>${counted(given.fake.pictures.length, 'fake picture')}, ${counted(given.real.pictures.length, 'real picture')}. Features: ${said.extractor}${given.extractor.comparable ? '' : ', which no publication uses: its numbers compare with nothing but themselves'}.</p></header>
+<p>${counted(given.fake.pictures.length, 'fake picture')}, ${counted(given.real.pictures.length, 'real picture')}. Features: ${said.extractor}${given.extractor.comparable ? '' : ', which no publication uses: its numbers compare with nothing but themselves'}.${said.clip === '' ? '' : ` Texts: ${said.clip}.`}</p></header>
 <main>
 <section><h2>What may not be concluded</h2><ul class="plain">${said.cautions.map((c) => html`<li>${c}</li>`)}</ul></section>
 ${given.results.filter((r) => r.readings.length > 0).map(numbers)}

@@ -23,6 +23,8 @@ export interface Loaded {
 /** What the sets are made of. */
 export interface SetFiles {
   readonly files: readonly string[];
+  /** whether the folder is a run's */
+  readonly run: boolean;
   /** of a run: real ones through the autoencoder */
   readonly autoencoder: readonly string[];
 }
@@ -52,7 +54,7 @@ export async function setFiles(folder: string, least: number): Promise<SetFiles>
       .map((name) => path.join(at, name));
   const files = matching(run ? /^\d+-adapted(-\d+)?\.png$/ : PICTURE);
   if (files.length < least) throw new FileError(at, '', `${files.length} pictures, expected ${least} or more`);
-  return { files, autoencoder: run ? matching(/^\d+-autoencoder\.png$/) : [] };
+  return { files, run, autoencoder: run ? matching(/^\d+-autoencoder\.png$/) : [] };
 }
 
 /** One picture as bytes; 16 bits are cut to 8, grey is repeated. @throws FileError naming the file */

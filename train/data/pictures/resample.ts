@@ -245,9 +245,12 @@ export function centreCrop<Data extends Buffer>(image: Pixels<Data>, side: numbe
   return { width: side, height: side, channels, data: out };
 }
 
+/** Where a middle that lies between two pixels begins: torchvision rounds half to even, CLIP's preprocessing down. */
+export type Middle = 'half-even' | 'down';
+
 /** The taps of the middle `side` outputs of an axis resized from `from` to `to`. */
-function croppedTaps(from: number, to: number, side: number, filter: Exclude<Filter, 'nearest'>): Taps {
-  const start = roundHalfEven((to - side) / 2);
+function croppedTaps(from: number, to: number, side: number, filter: Exclude<Filter, 'nearest'>, middle: Middle): Taps {
+  const start = middle === 'down' ? Math.floor((to - side) / 2) : roundHalfEven((to - side) / 2);
   return from === to
     ? Array.from({ length: side }, (_, i) => ({ first: start + i, weights: [1] }))
     : antialiasedTaps(from, to, KERNELS[filter], start, side);
@@ -271,12 +274,13 @@ function cropped<Data extends Buffer>(
   filter: Exclude<Filter, 'nearest'>,
   make: (length: number) => Data,
   arithmetic: Arithmetic,
+  middle: Middle = 'half-even',
 ): Pixels<Data> {
   const [across, down] = typeof size === 'number' ? [size, size] : [size.width, size.height];
   checkSize(across, down);
   const { width, height } = covering(image, size);
-  const columns = croppedTaps(image.width, width, across, filter);
-  const rows = croppedTaps(image.height, height, down, filter);
+  const columns = croppedTaps(image.width, width, across, filter, middle);
+  const rows = croppedTaps(image.height, height, down, filter, middle);
   return separable(image, columns, rows, make, arithmetic);
 }
 
@@ -289,8 +293,9 @@ export function resizeAndCrop8(
   image: Pixels<Uint8Array>,
   size: CropSize,
   filter: Exclude<Filter, 'nearest'> = 'bilinear',
+  middle: Middle = 'half-even',
 ): Pixels<Uint8Array> {
-  return cropped(image, size, filter, (n) => new Uint8Array(n), EIGHT_BIT);
+  return cropped(image, size, filter, (n) => new Uint8Array(n), EIGHT_BIT, middle);
 }
 
 /** As `resizeAndCrop8` for real numbers, neither rounded nor clipped. */

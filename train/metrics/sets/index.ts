@@ -1,4 +1,5 @@
 /** All metrics of two sets, in the order of the page. */
+import { agreement } from './agreement.ts';
 import { copies } from './copies.ts';
 import { diversity } from './diversity.ts';
 import { fid } from './fid.ts';
@@ -6,4 +7,4 @@ import { kid } from './kid.ts';
 import type { SetMetric } from './metric.ts';
 import { neighbourhood } from './neighbourhood.ts';
 
-export const SET_METRICS: readonly SetMetric[] = [kid, fid, neighbourhood, diversity, copies];
+export const SET_METRICS: readonly SetMetric[] = [kid, fid, neighbourhood, diversity, agreement, copies];

@@ -3,6 +3,16 @@ import type { HostKey } from '../../../selora/adapter.ts';
 import type { Features } from '../measures/frechet.ts';
 import type { Planes } from '../measures/ssim.ts';
 
+/** Pictures of a set that have a text, with CLIP's vectors of both. */
+export interface TextPairs {
+  readonly texts: readonly string[];
+  readonly vectors: { readonly pictures: Features; readonly texts: Features };
+  /** pictures without a text, which are not among them */
+  readonly without: number;
+  /** texts that are longer than CLIP reads */
+  readonly cut: number;
+}
+
 /** One set, with whatever was computed of its pictures. */
 export interface PictureSet {
   readonly name: string;
@@ -10,6 +20,8 @@ export interface PictureSet {
   readonly features: Features;
   /** each picture in grey bytes, in its own size */
   readonly grey: readonly Planes[];
+  /** where CLIP was given and the set has texts */
+  readonly pairs?: TextPairs;
 }
 
 /** What a metric may look at. */
