@@ -34,6 +34,11 @@ describe('attention', { timeout: 60_000 }, () => {
     [1, 4, 300, 2, 5, false],
     [1, 3, 50, 1, 4, true],
     [1, 120, 30, 1, 12, true],
+    // heads of 4 have tiles of their own; more keys than a block of the backward kernel holds, and whole blocks unseen
+    [2, 50, 71, 3, 4, false],
+    [1, 150, 150, 2, 4, true],
+    [1, 70, 140, 1, 20, true],
+    [1, 9, 200, 1, 8, false],
   ];
   it.each(cases)('b %i, m %i, n %i, %i heads of %i, causal %j', async (b, m, n, heads, d, causal) => {
     const c = heads * d;

@@ -3,7 +3,7 @@ import { type Assembler, type Expr, type FunctionBuilder, i32, type Local } from
 import { alongRow } from '../loops/rows.ts';
 import type { Machine } from '../machine/machine.ts';
 import { type HeadShape, panelSize } from './panels.ts';
-import { padded, ROWS } from './tiles.ts';
+import { padded, type Tile } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -11,11 +11,10 @@ type I32 = Local<'i32'>;
 const GAP = 16;
 
 /** Rows of a block: as equal as whole tiles allow. */
-export const blockRows = (m: number, n: number, mostRows: number, scoreBytes: number): number => {
-  const fit = Math.floor(scoreBytes / ((padded(n) + GAP) * 4));
-  const most = Math.max(ROWS, Math.min(mostRows, Math.floor(fit / ROWS) * ROWS));
+export const blockRows = (tile: Tile, m: number, mostRows: number): number => {
+  const most = Math.max(tile.rows, Math.floor(mostRows / tile.rows) * tile.rows);
   const blocks = Math.ceil(m / most);
-  return Math.ceil(m / blocks / ROWS) * ROWS;
+  return Math.ceil(m / blocks / tile.rows) * tile.rows;
 };
 /** bytes from row to row of the scores */
 export const scoreStride = (n: number): number => (padded(n) + GAP) * 4;
@@ -44,6 +43,9 @@ export const packRows = (
   });
 };
 
+/** the name of a kernel says all its code depends on */
+export const attentionName = (name: string, causal: boolean, tile: Tile): string =>
+  `${name} ${4 * tile.vectors}${causal ? ' causal' : ''}`;
 /** shapes of an attention call from its operands q[b,m,c] and k[b,n,c] */
 export const attentionShape = (
   q: readonly number[],

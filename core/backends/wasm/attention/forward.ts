@@ -9,23 +9,33 @@ import { call, f32, f32x4, i32, memoryFill, v128 } from '../assembler/assemble.t
 import { kernel, plus, type WasmKernel, words } from '../kernel.ts';
 import { alongRow } from '../loops/rows.ts';
 import { f32Bits } from '../machine/machine.ts';
-import { attentionShape, blockRows, checkScratch, packRows, panelBytes, SMALL, scoreStride } from './blocks.ts';
+import {
+  attentionName,
+  attentionShape,
+  blockRows,
+  checkScratch,
+  packRows,
+  panelBytes,
+  SMALL,
+  scoreStride,
+} from './blocks.ts';
 import { packHeads } from './panels.ts';
 import { softmaxRow } from './rows.ts';
-import { one, PANEL, padded, ROWS, strips } from './tiles.ts';
+import { columnsOf, one, PANEL, paddedHead, strips, type Tile, tileOf, tilesIn } from './tiles.ts';
 
-/** rows of a block at most, and bytes of scores it may have: the L2 share of one thread */
+/** rows of a block at most, and bytes of scores it may have: the share of one thread in a cache */
 const MOST_ROWS = 48;
-const SCORE_BYTES = 768 * 1024;
+const SCORE_BYTES = 48 * 1024;
 const forwardWords = words(['q o lse kt v m n d heads blocks rows scale rowBytes scoreStride ktBytes vBytes']);
 
-const forwardKernel = (causal: boolean) =>
-  kernel(causal ? 'attention causal' : 'attention', forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
-    const strip = strips(m);
+const forwardKernel = (causal: boolean, tile: Tile) =>
+  kernel(attentionName('attention', causal, tile), forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m, tile);
+    const columns = columnsOf(tile);
     const word = locals();
     const { d, n, rowBytes, scoreStride: stride } = word;
     const scale = f.let(f32.load(args, forwardWords.at('scale')));
-    const wide = f.let(i32.and(i32.add(d, PANEL - 1), -PANEL));
+    const wide = f.let(i32.and(i32.add(d, columns - 1), -columns));
     // scratch: rows of q, rows of o, 1/sum of each row, scores
     const q = scratch;
     const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
@@ -37,7 +47,7 @@ const forwardKernel = (causal: boolean) =>
       const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));
       const rows = f.let(i32.sub(word.m, first));
       f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-      const tiles = f.let(i32.shr_u(i32.add(rows, ROWS - 1), 2));
+      const tiles = f.let(tilesIn(tile, rows));
       const batchRow = i32.add(i32.mul(i32.div_u(head, word.heads), word.m), first);
       const inRow = i32.mul(i32.rem_u(head, word.heads), i32.shl(d, 2));
       const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
@@ -49,7 +59,7 @@ const forwardKernel = (causal: boolean) =>
       const panel = f.let(i32.add(word.kt, i32.mul(head, word.ktBytes)));
       const s = f.let(scores);
       f.for(column, 0, keys, PANEL, () => {
-        f.emit(call(strip.rows, [q, i32.shl(d, 2), tiles, panel, d, s, stride, scale]));
+        f.emit(strip.scores({ a: q, rows, d, b: panel, c: s, stride, alpha: scale }));
         f.inc(panel, i32.shl(d, 5));
         f.inc(s, PANEL * 4);
       });
@@ -69,10 +79,11 @@ const forwardKernel = (causal: boolean) =>
       // o = P·v
       const values = f.let(i32.add(word.v, i32.mul(head, word.vBytes)));
       const out = f.let(o);
-      f.for(column, 0, d, PANEL, () => {
+      f.emit(memoryFill(o, 0, i32.shl(i32.mul(word.rows, wide), 2)));
+      f.for(column, 0, d, columns, () => {
         f.emit(call(strip.rows, [scores, stride, tiles, values, keys, out, i32.shl(wide, 2), one]));
-        f.inc(values, i32.shl(n, 5));
-        f.inc(out, PANEL * 4);
+        f.inc(values, i32.mul(n, columns * 4));
+        f.inc(out, columns * 4);
       });
       const from = f.let(o);
       const to = f.let(i32.add(word.o, offset));
@@ -94,8 +105,9 @@ const attention: WasmKernel<AttentionAttrs> = {
     const pairs = batch * heads;
     const [ktBytes, vBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const panels = plus(workspace, pairs * ktBytes);
-    const rows = blockRows(m, n, MOST_ROWS, SCORE_BYTES);
-    checkScratch(machine, n, rows * (2 * padded(d) * 4 + 4 + scoreStride(n)) + 64);
+    const tile = tileOf(d);
+    const rows = blockRows(tile, m, Math.min(MOST_ROWS, SCORE_BYTES / scoreStride(n)));
+    checkScratch(machine, n, rows * (2 * paddedHead(d) * 4 + 4 + scoreStride(n)) + 64);
     const blocks = Math.ceil(m / rows);
     const grid = pairs * blocks;
     const values = {
@@ -121,7 +133,7 @@ const attention: WasmKernel<AttentionAttrs> = {
       commands: [
         packHeads(shape, k!.at, workspace, true),
         packHeads(shape, v!.at, panels, false),
-        forwardKernel(attrs.causal).command(values, grid, pairs * m * n * d < SMALL),
+        forwardKernel(attrs.causal, tile).command(values, grid, pairs * m * n * d < SMALL),
       ],
     };
   },
