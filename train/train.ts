@@ -13,6 +13,8 @@ import { totalRankOf } from '../selora/methods/low-rank.ts';
 import { type Io, parseArgs, print, runMain } from './cli/command.ts';
 import { commandOf, quoted, trainCommand } from './cli/flags.ts';
 import { onInterrupt } from './cli/signals.ts';
+import { resolveStart } from './config/resolve.ts';
+import { watchRun } from './lab/watch.ts';
 import { makeContexts } from './model/contexts.ts';
 import { loadBase } from './model/model.ts';
 import { vaeFactor } from './model/programs.ts';
@@ -40,9 +42,11 @@ import { startProgress } from './words/progress.ts';
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
   const clock = phaseClock();
-  const started = await start(parseArgs<Record<string, unknown>>(trainCommand(io), args), clock, io);
+  const given = parseArgs<Record<string, unknown>>(trainCommand(io), args);
+  const started = await start(given, clock, io);
   if (!started) return;
   const { run, backend } = started;
+  const page = resolveStart(given).watch ? watchRun(run.path) : undefined;
   try {
     const typed = ['npm run train', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' ');
     await train(started, run.resumed ? commandOf(started.config) : typed, clock, io);
@@ -52,6 +56,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   } finally {
     const left = await run.close();
     if (left !== undefined) io.stderr.write(`${printable(left, Number.POSITIVE_INFINITY)}\n`);
+    await page?.end();
     await backend.close();
   }
 }
@@ -150,7 +155,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
           : c.accumulate > 1
             ? programs.accumulated(now.state, frozen, batch, hyper)
             : programs.plain(now.state, frozen, batch[0]!, hyper);
-        return { ...r, value: await readScalar(r.loss) };
+        return { ...r, value: await readScalar(r.loss), gradNorm: await readScalar(r.norm) };
       });
       const result = await taken.catch(told);
       if (!Number.isFinite(result.value)) await keep.refuse(step, result.value, result.state);
@@ -163,6 +168,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
 
       const totalRank = totalRankOf(after.ranks);
       const row: Record<string, unknown> & { step: number } = { step, loss: result.value, lr: rates.unet, totalRank };
+      // NaN is no JSON; the loss of the next step tells what came of it
+      if (!Number.isNaN(result.gradNorm)) row.gradNorm = result.gradNorm;
       if (grown) row.tests = grown.decisions;
       const last = step === steps;
       if (validation.length > 0 && (step % c.validateEvery === 0 || last)) {

@@ -19,11 +19,14 @@ export interface OpenedLab {
   readonly browser: Browser;
   close(): Promise<void>;
 }
-/** Builds it, serves it, and starts a browser with WebGPU in software. */
-export async function openLab(): Promise<OpenedLab> {
-  const built = await buildLab(join(scratch, 'lab'));
-  const { address, close } = await serveLab(built.folder, 0);
-  const browser = await startBrowser({ webgpu: true });
+/**
+ * Builds it, serves it, and starts a browser, with WebGPU in software.
+ * @param runs a folder of runs: then only their page is built
+ */
+export async function openLab(runs?: string): Promise<OpenedLab> {
+  const built = await buildLab(join(scratch, 'lab'), { onlyRuns: runs !== undefined });
+  const { address, close } = await serveLab(built.folder, 0, runs);
+  const browser = await startBrowser({ webgpu: runs === undefined });
   return {
     built,
     address,

@@ -114,12 +114,14 @@ export function simulatedRun(): RunRecordInput {
     const rows = expansions.filter((e) => e.step === Math.floor(step / 40) * 40);
     const totalRank = rows.reduce((s, e) => s + e.rankAfter, 0) || modules.length;
     const loss = 0.42 * Math.exp(-step / 260) + 0.16 + 0.1 * (random() - 0.5);
-    return { step, loss, lr: 3e-3, totalRank, seconds: step * 0.23, memory: 212e6 + totalRank * 4e4 };
+    const gradNorm = 0.02 + 0.2 * Math.exp(-step / 150) + 0.01 * (step % 7);
+    return { step, loss, lr: 3e-3, gradNorm, totalRank, seconds: step * 0.23, memory: 212e6 + totalRank * 4e4 };
   });
   const validationRows = Array.from({ length: 13 }, (_, i) => {
     const step = i * 100;
     const loss = 0.28 * Math.exp(-step / 330) + 0.19;
-    return { step, loss, shuffled: loss + 0.03 * (1 - Math.exp(-step / 500)) };
+    const byTimestep = [125, 375, 625, 875, 975].map((t) => ({ t, loss: loss * (1.6 - t / 625) }));
+    return { step, loss, shuffled: loss + 0.03 * (1 - Math.exp(-step / 500)), byTimestep };
   });
   return {
     name: 'phantoms-selora-1',

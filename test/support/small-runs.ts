@@ -35,24 +35,29 @@ export const line = (text: string) => text.split(' ').filter((x) => x !== '');
 const common =
   '--steps 8 --batch 2 --test-every 2 --lambda 1.02 --save-every 3 --validate-every 4 --samples 2 --sample-steps 2 ' +
   '--lr 1e-2 --split 60/20/20 --caption-dropout 0.2 --clip 1 --seed 5 --targets **.attn1.*,text.** --budget 26';
-/** A run by these settings and more; the last word on one counts. */
-export const start = (name: string, more = '') =>
-  runCommand(train, [
-    '--data',
-    data,
-    '--base',
-    base(),
-    '--out',
-    out(name),
-    ...line(`${common} --backend wasm --threads 1 ${more}`),
-  ]);
+/** The arguments of a run by these settings and more; the last word on one counts. */
+export const settingsOf = (name: string, more = ''): readonly string[] => [
+  '--data',
+  data,
+  '--base',
+  base(),
+  '--out',
+  out(name),
+  ...line(`${common} --backend wasm --threads 1 ${more}`),
+];
+/** The run by them. */
+export const start = (name: string, more = '') => runCommand(train, settingsOf(name, more));
 
 /** A row of a run's log. */
 export type Row = Record<string, unknown> & {
   readonly step: number;
   readonly lr: number;
   readonly totalRank: number;
-  readonly validation?: { readonly loss: number };
+  readonly gradNorm: number;
+  readonly validation?: {
+    readonly loss: number;
+    readonly byTimestep?: readonly { readonly t: number; readonly loss: number }[];
+  };
   readonly tests?: readonly { readonly module: string; readonly expanded: boolean; readonly ratio: number }[];
 };
 /** the log without what depends on the clock and the machine */

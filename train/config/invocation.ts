@@ -24,6 +24,10 @@ export const startSchema = settings({
     group: 'Memory and machine',
     help: 'predict memory and time, and stop',
   }),
+  watch: setting(z.boolean().default(false), {
+    group: 'Run',
+    help: 'show the run in a browser while it goes on, on 127.0.0.1 only',
+  }),
   memory: setting(z.number().gt(0).max(1e6).optional(), {
     group: 'Memory and machine',
     value: 'GiB',

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { build, type Plugin } from 'esbuild';
 import { FileError } from '../../models/io/error.ts';
+import { script as reportScript } from '../report/script.ts';
 import { writeBase } from './base-files.ts';
 import { style } from './style.ts';
 import { allOps, entryOf, textOf } from './texts.ts';
@@ -20,7 +21,7 @@ const MARK = 'machine.js';
 /** Files that are not the page's own weight. */
 const WEIGHTS = /^base\//;
 
-const page = `<!doctype html>
+const pageOf = (only: string): string => `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -31,7 +32,7 @@ const page = `<!doctype html>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="lab.css">
 </head>
-<body>
+<body${only && ` data-only="${only}"`}>
 <noscript>The lab computes in this tab: it needs JavaScript.</noscript>
 <script type="module" src="lab.js"></script>
 </body>
@@ -42,6 +43,12 @@ const page = `<!doctype html>
 const withoutNode: Plugin = {
   name: 'without node',
   setup({ onResolve, onLoad }) {
+    // charts are drawn into the page's own document
+    onResolve({ filter: /^linkedom$/ }, ({ path: name }) => ({ path: name, namespace: 'document' }));
+    onLoad({ filter: /.*/, namespace: 'document' }, () => ({
+      contents: 'export const parseHTML = () => ({ document: globalThis.document });',
+      loader: 'js',
+    }));
     onResolve({ filter: /^node:/ }, ({ path: name }) => ({ path: name, namespace: 'node' }));
     onLoad({ filter: /.*/, namespace: 'node' }, () => ({ contents: 'module.exports = {};', loader: 'js' }));
   },
@@ -68,9 +75,10 @@ async function filesOf(folder: string): Promise<readonly string[]> {
 
 /**
  * Builds the lab into a folder that is empty, missing or of an earlier build.
+ * @param onlyRuns without what only the other pages need
  * @throws FileError where the folder holds something else
  */
-export async function buildLab(folder: string): Promise<Built> {
+export async function buildLab(folder: string, { onlyRuns = false } = {}): Promise<Built> {
   if (existsSync(folder)) {
     const there = await readdir(folder);
     if (there.length > 0 && !there.includes(MARK))
@@ -94,11 +102,14 @@ export async function buildLab(folder: string): Promise<Built> {
     logLevel: 'silent',
   });
   const put = (name: string, text: string) => writeFile(path.join(folder, name), text);
-  await put('index.html', page);
+  await put('index.html', pageOf(onlyRuns ? 'runs' : ''));
   await put('lab.css', style);
-  await put('ops/index.json', JSON.stringify(allOps.map(entryOf)));
-  for (const op of allOps) await put(`ops/${op.name}.json`, JSON.stringify(await textOf(op)));
-  await writeBase(folder);
+  await put('report.js', reportScript);
+  if (!onlyRuns) {
+    await put('ops/index.json', JSON.stringify(allOps.map(entryOf)));
+    for (const op of allOps) await put(`ops/${op.name}.json`, JSON.stringify(await textOf(op)));
+    await writeBase(folder);
+  }
   let [gzipped, weights] = [0, 0];
   const files = await filesOf(folder);
   for (const file of files) {

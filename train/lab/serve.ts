@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { POLICY, WORKER_POLICY } from './build.ts';
+import { answerRuns } from './follow/answer.ts';
 
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
@@ -25,30 +26,46 @@ export function fileOf(folder: string, address: string): string | undefined {
   }
 }
 
+/** For every answer: isolated from other origins, nothing kept, nothing guessed. */
+const HEADERS = {
+  'cache-control': 'no-cache',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-embedder-policy': 'require-corp',
+  'cross-origin-resource-policy': 'same-origin',
+  'x-content-type-options': 'nosniff',
+} as const;
+
+/** A name that a foreign site gave this machine's address would let its pages read what is served. */
+const isOwn = (host: string | undefined): boolean => /^(127\.0\.0\.1|localhost)(:\d+)?$/.test(host ?? '');
+
 /**
  * Serves a folder on 127.0.0.1.
  * @param port 0 for any that is free
+ * @param runs a folder of runs that is shown beside it
  * @returns its address and how to end it
  * @throws Error, as Node's, where the port is taken
  */
-export async function serveLab(folder: string, port: number): Promise<{ address: string; close: () => Promise<void> }> {
+export async function serveLab(
+  folder: string,
+  port: number,
+  runs?: string,
+): Promise<{ address: string; close: () => Promise<void> }> {
   const server: Server = createServer(async (request, response) => {
     const end = (code: number, text: string): void => {
       response.writeHead(code, { 'content-type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
     };
+    if (!isOwn(request.headers.host)) return end(403, 'only for this machine');
     if (request.method !== 'GET' && request.method !== 'HEAD') return end(405, 'only GET and HEAD');
+    if (runs !== undefined && /^\/runs\//.test(request.url ?? ''))
+      return answerRuns(runs, request, response, { ...HEADERS, 'content-security-policy': "default-src 'none'" });
     const file = fileOf(folder, request.url ?? '/');
     const found = file === undefined ? undefined : await stat(file).catch(() => undefined);
     if (!file || !found?.isFile()) return end(404, 'there is no such file');
     response.writeHead(200, {
       'content-type': TYPES[path.extname(file)] ?? 'application/octet-stream',
       'content-length': found.size,
-      'cache-control': 'no-cache',
-      'cross-origin-opener-policy': 'same-origin',
-      'cross-origin-embedder-policy': 'require-corp',
-      'cross-origin-resource-policy': 'same-origin',
+      ...HEADERS,
       'content-security-policy': path.basename(file) === 'machine.js' ? WORKER_POLICY : POLICY,
-      'x-content-type-options': 'nosniff',
     });
     if (request.method === 'HEAD') response.end();
     else

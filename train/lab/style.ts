@@ -1,5 +1,7 @@
 /** The lab's style sheet: the report's colours, light and dark, by the system or by choice. */
+
 import { darkRules, ground, oklch, series } from '../report/charts/colors.ts';
+import { panelStyle, tipStyle } from '../report/style.ts';
 
 type Theme = 'light' | 'dark';
 const variables = (theme: Theme): string =>
@@ -98,6 +100,12 @@ button.link{border:0;background:none;color:var(--accent);padding:2px 0;min-heigh
 tr.sum th,tr.sum td{font-weight:650}.large{font-size:17px}
 .lesson{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:20px}.found{list-style:none;margin:0;padding:0}.found li{border-top:1px solid var(--rule);padding:6px 0;font-size:14px}
 @media(max-width:800px){.lesson{grid-template-columns:minmax(0,1fr)}}
+@scope(.report){${panelStyle}}
+.report{min-width:0}.report header{max-width:none;padding:0;border:0;margin:0}.report h2{max-width:32em}.report h4,.report .small{font-size:15px;font-weight:650;margin:20px 0 6px}
+.beside{display:grid;grid-template-columns:minmax(0,1fr);gap:18px 36px}.beside.many{grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr))}.beside>div{min-width:0}
+.beside.many .chart svg{max-width:none;width:760px}.beside.many .wide svg{width:auto}.runname{font-weight:650;margin:0 0 4px}
+main:has(.beside.many){max-width:1900px}
+${tipStyle}
 footer{color:var(--muted);font-size:13px;padding-top:30px;padding-bottom:40px}
 @media(max-width:560px){header,main,footer{padding-left:16px;padding-right:16px}h1{font-size:24px}.cell{width:54px}input[type=range]{width:150px}}
 `;

@@ -1,7 +1,8 @@
 /**
  * The page's one script (allowed by its hash): a cell of a rank map that is pointed at, or reached by Tab and the arrow
- * keys, shows its module's history. It reads the JSON block `run-data` and writes text nodes only. Without it the cells
- * keep their native tooltips.
+ * keys, shows its module's history. It reads the JSON block of its run (of the page, or of the `.report` around the cell)
+ * and writes text nodes only. Without it the cells keep their native tooltips. A page that draws again says so by the
+ * event `drawn`.
  */
 
 import { group } from 'd3-array';
@@ -64,8 +65,13 @@ export function packModules(histories: readonly ModuleHistory[]): readonly Packe
 export const script = `
 'use strict';
 (() => {
-  const data = JSON.parse(document.getElementById('run-data').textContent);
-  const modules = new Map(data.modules.map((m) => [m[0], m]));
+  const known = new WeakMap();
+  const moduleOf = (cell) => {
+    const block = (cell.closest('.report') || document).querySelector('script[type="application/json"]');
+    if (!block) return undefined;
+    if (!known.has(block)) known.set(block, new Map(JSON.parse(block.textContent).modules.map((m) => [m[0], m])));
+    return known.get(block).get(cell.getAttribute('data-module'));
+  };
   const tip = document.getElementById('tip');
   const svgNs = 'http://www.w3.org/2000/svg';
   const add = (parent, name, text, attributes = {}, ns) => {
@@ -129,15 +135,17 @@ export const script = `
     tip.style.top = Math.max(4, top) + 'px';
   };
 
-  for (const cell of document.querySelectorAll('[data-module]')) {
-    const title = cell.querySelector('title');
-    if (!title || !modules.has(cell.getAttribute('data-module'))) continue;
-    cell.setAttribute('aria-label', title.textContent);
-    title.remove();
-  }
+  const name = () => {
+    for (const cell of document.querySelectorAll('[data-module]')) {
+      const title = cell.querySelector('title');
+      if (!title || !moduleOf(cell)) continue;
+      cell.setAttribute('aria-label', title.textContent);
+      title.remove();
+    }
+  };
   const over = (event) => {
     const cell = event.target.closest ? event.target.closest('[data-module]') : null;
-    const module = cell && modules.get(cell.getAttribute('data-module'));
+    const module = cell && moduleOf(cell);
     if (module) show(module, { x: event.clientX, y: event.clientY });
     else tip.hidden = true;
   };
@@ -178,7 +186,7 @@ export const script = `
   });
   const showFocused = () => {
     const cell = document.activeElement;
-    const module = cell && cell.hasAttribute('data-module') && modules.get(cell.getAttribute('data-module'));
+    const module = cell && cell.hasAttribute('data-module') && moduleOf(cell);
     if (module) show(module, middle(cell));
     else tip.hidden = true;
   };
@@ -187,9 +195,8 @@ export const script = `
   document.addEventListener('scroll', () => { if (!tip.hidden) showFocused(); }, true);
 
   // Frames that scroll sideways can be reached and scrolled by keys.
-  const frames = [...document.querySelectorAll('.chart')];
   const reach = () => {
-    for (const frame of frames) {
+    for (const frame of document.querySelectorAll('.chart')) {
       const title = frame.querySelector('title');
       if (frame.scrollWidth > frame.clientWidth + 1) {
         frame.tabIndex = 0;
@@ -198,7 +205,12 @@ export const script = `
       } else for (const name of ['tabindex', 'role', 'aria-label']) frame.removeAttribute(name);
     }
   };
-  reach();
+  const ready = () => {
+    name();
+    reach();
+  };
+  ready();
   addEventListener('resize', reach);
+  document.addEventListener('drawn', ready);
 })();
 `;

@@ -7,8 +7,8 @@ import { type Json, readJson } from '../../models/io/json.ts';
 import { labelOf, methodNames, methodOf } from '../../selora/methods/registry.ts';
 import { CONFIG_FILE } from './folder.ts';
 import { type Compared, type Facts, factsSchema, type RunRecord, sampleSchema, trainedParameters } from './record.ts';
+import { rowLog } from './row-log.ts';
 import { readRows } from './rows.ts';
-import { testLog } from './test-log.ts';
 
 export const FACTS_FILE = 'facts.json';
 export const SAMPLES_FILE = 'samples/samples.json';
@@ -50,10 +50,11 @@ const OTHER_FILES: ReadonlySet<string> = new Set([CONFIG_FILE, FACTS_FILE, 'spli
 /**
  * Everything a run folder tells, typed; rows of the metrics are read as a stream. Cost: one pass over `metrics.jsonl`.
  * @param compare whether the runs of `--compare` are read, too
+ * @param bytes how much of `metrics.jsonl` is read, where a run goes on
  * @throws FileError naming the file that is missing or broken, its line and field
  * @example (await readRun('runs/first')).validations.at(-1)
  */
-export async function readRun(folder: string, compare = true): Promise<RunRecord> {
+export async function readRun(folder: string, compare = true, bytes?: number): Promise<RunRecord> {
   const config = await readJson(path.join(folder, CONFIG_FILE), MB);
   const settings = parsed(settingsSchema, config, path.join(folder, CONFIG_FILE));
   const names = await readdir(folder).catch((error) => {
@@ -61,7 +62,8 @@ export async function readRun(folder: string, compare = true): Promise<RunRecord
   });
   if (!names.includes('metrics.jsonl'))
     throw new FileError(path.join(folder, 'metrics.jsonl'), 'file', 'cannot be read: is this a run folder?');
-  const rows = await collect(folder);
+  const log = rowLog();
+  for await (const row of readRows(folder, bytes)) log.add(row);
   const facts: Facts = (await optional(folder, FACTS_FILE, names, factsSchema)) ?? factsSchema.parse({});
   const samples = await optional(folder, SAMPLES_FILE, names, z.array(sampleSchema));
   const results: Record<string, Json> = {};
@@ -75,7 +77,7 @@ export async function readRun(folder: string, compare = true): Promise<RunRecord
     method: settings.method,
     ...testsOf(settings),
     settings: config as Record<string, Json>,
-    ...rows,
+    ...log.rows(),
     // a run that goes on for longer than it was first meant to has those of its former end
     ...(facts.unfinished ? { samples: [], results: {} } : { samples: samples ?? [], results }),
     compared: compare ? await Promise.all((settings.compare ?? []).map(readComparison)) : [],
@@ -91,19 +93,6 @@ function testsOf({
   if (lambda === undefined || testEvery === undefined || !methodNames.some((name) => name === method)) return {};
   const tells = methodOf(method).facts({ lambda, testEvery } as never);
   return tells.lambda === null || tells.testEvery === null ? {} : { lambda, testEvery };
-}
-
-/** The rows by what they tell. */
-async function collect(folder: string): Promise<Pick<RunRecord, 'metrics' | 'validations' | 'expansions'>> {
-  const metrics: RunRecord['metrics'][number][] = [];
-  const validations: RunRecord['validations'][number][] = [];
-  const log = testLog();
-  for await (const { validation, tests, ...row } of readRows(folder)) {
-    metrics.push({ ...row, loss: row.loss ?? Number.NaN });
-    if (validation) validations.push({ step: row.step, ...validation });
-    if (tests && tests.length > 0) log.add(row.step, tests);
-  }
-  return { metrics, validations, expansions: log.rows() };
 }
 
 /** What another run folder says of itself. @throws FileError naming the file that is missing or broken */

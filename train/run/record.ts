@@ -29,6 +29,8 @@ export const metricRow = z.strictObject({
   step: count,
   loss: measured,
   lr: measured.optional(),
+  /** norm of the whole gradient, before it is clipped */
+  gradNorm: measured.optional(),
   totalRank: count.optional(),
   seconds: measured.optional(),
   memory: measured.optional(),
@@ -36,12 +38,14 @@ export const metricRow = z.strictObject({
 
 /**
  * Losses on the fixed grid of noise and timesteps: with each picture's own report and, `shuffled`, with another
- * picture's. `gapError` is the standard error of their difference, pictures as the samples.
+ * picture's. `gapError` is the standard error of their difference, pictures as the samples; `byTimestep` the first of
+ * them at each timestep of the grid.
  */
 export const validationLosses = z.strictObject({
   loss: measured,
   shuffled: measured.optional(),
   gapError: measured.optional(),
+  byTimestep: z.array(z.strictObject({ t: count, loss: measured })).optional(),
 });
 export const validationRow = validationLosses.extend({ step: count });
 

@@ -26,30 +26,33 @@ const LINE_BREAK = 0x0a;
 
 /**
  * The finished rows in their order; what follows the last line break is being written, or was when the run was killed.
+ * @param bytes of the file that are read (default: all)
  * @throws FileError naming line and field, or the file that cannot be read
  */
-export async function* readRows(folder: string): AsyncGenerator<StepRow> {
+export async function* readRows(folder: string, bytes = Number.POSITIVE_INFINITY): AsyncGenerator<StepRow> {
   const file = path.join(folder, METRICS_FILE);
   let number = 0;
   // blocks of a line that is longer than one
   let begun: Uint8Array[] = [];
+  if (bytes === 0) return;
   try {
-    for await (const block of createReadStream(file, { highWaterMark: BLOCK })) {
-      const bytes = block as Uint8Array;
-      const end = bytes.lastIndexOf(LINE_BREAK);
+    for await (const block of createReadStream(file, { highWaterMark: BLOCK, end: bytes - 1 })) {
+      const read = block as Uint8Array;
+      const end = read.lastIndexOf(LINE_BREAK);
       if (end >= 0) {
-        const lines = decodeText(Buffer.concat([...begun, bytes.subarray(0, end)]), file).split('\n');
+        const lines = decodeText(Buffer.concat([...begun, read.subarray(0, end)]), file).split('\n');
         begun = [];
         for (const line of lines) yield rowOf(line, ++number, file);
       }
-      begun.push(bytes.subarray(end + 1));
+      begun.push(read.subarray(end + 1));
     }
   } catch (error) {
     throw asFileError(error, file);
   }
 }
 
-function rowOf(line: string, number: number, file: string): StepRow {
+/** One line as a row. @throws FileError naming line and field */
+export function rowOf(line: string, number: number, file: string): StepRow {
   const value = parseJson(line, file, { field: `line ${number}` });
   const plain = plainRow(value);
   if (plain !== undefined) return plain;
@@ -95,11 +98,12 @@ function plainTest(value: Json): TestRow | undefined {
  */
 export function plainRow(value: Json): StepRow | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  const { step, loss, lr, totalRank, seconds, memory, validation, tests } = value as Record<string, Json>;
+  const { step, loss, lr, gradNorm, totalRank, seconds, memory, validation, tests } = value as Record<string, Json>;
   if (!isCount(step) || !missingOr(isCount, totalRank) || validation !== undefined) return undefined;
-  if (![loss, lr, seconds, memory].every((v) => missingOr(isNumber, v))) return undefined;
+  if (![loss, lr, gradNorm, seconds, memory].every((v) => missingOr(isNumber, v))) return undefined;
   const row: Record<string, unknown> = { step };
-  for (const [key, v] of Object.entries({ loss, lr, totalRank, seconds, memory })) if (v !== undefined) row[key] = v;
+  for (const [key, v] of Object.entries({ loss, lr, gradNorm, totalRank, seconds, memory }))
+    if (v !== undefined) row[key] = v;
   if (tests !== undefined) {
     if (!Array.isArray(tests)) return undefined;
     const rows: TestRow[] = [];

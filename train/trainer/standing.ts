@@ -16,7 +16,14 @@ const progressSchema = z.object({
   memories: z.record(z.string(), z.unknown()).default({}),
   best: z.object({ step: stepNumber, loss: z.number() }).nullable(),
   /** frozen base on the validation grid: true and shuffled reports */
-  baseline: z.object({ loss: z.number(), shuffled: z.number(), gapError: z.number().optional() }).nullable(),
+  baseline: z
+    .object({
+      loss: z.number(),
+      shuffled: z.number(),
+      gapError: z.number().optional(),
+      byTimestep: z.array(z.object({ t: z.number(), loss: z.number() })).optional(),
+    })
+    .nullable(),
   seconds: z.number().min(0),
 });
 /** What the host remembers between steps; with the state's tensors it is the whole run. */

@@ -13,6 +13,8 @@ export type Validated = {
   readonly loss: number;
   readonly shuffled: number;
   readonly gapError?: number | undefined;
+  /** with their own reports, at each timestep of the grid */
+  readonly byTimestep?: { t: number; loss: number }[] | undefined;
 };
 
 /** Measures a state on the grid over these pairs. Cost: two passes over it. */
@@ -25,8 +27,12 @@ export function validator(
   const grid = { loss: batches.validation(pairs, false), shuffled: batches.validation(pairs, true) };
   const measure = async (state: State, which: keyof typeof grid) => {
     const each: number[] = [];
-    for (const b of grid[which]) each.push(...(await read(programs.losses(paramsOf(state), frozen, b))));
-    return { each, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
+    const t: number[] = [];
+    for (const b of grid[which]) {
+      each.push(...(await read(programs.losses(paramsOf(state), frozen, b))));
+      t.push(...(await read(b.t)));
+    }
+    return { each, t, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
   };
   const perPicture = VALIDATION_GRID.length;
   return async (state) => {
@@ -37,6 +43,16 @@ export function validator(
       return gap / perPicture;
     });
     const { error } = meanWithError(gaps);
-    return { loss: own.mean, shuffled: other.mean, ...(Number.isFinite(error) ? { gapError: error } : {}) };
+    // the grid of a picture follows that of the one before
+    const byTimestep = own.t.slice(0, perPicture).map((t, k) => {
+      const at = own.each.filter((_, i) => i % perPicture === k);
+      return { t, loss: at.reduce((sum, l) => sum + l, 0) / at.length };
+    });
+    return {
+      loss: own.mean,
+      shuffled: other.mean,
+      ...(Number.isFinite(error) ? { gapError: error } : {}),
+      ...(byTimestep.length > 0 ? { byTimestep } : {}),
+    };
   };
 }

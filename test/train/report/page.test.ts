@@ -66,6 +66,7 @@ describe('the page fetches nothing and runs only its own script', () => {
       'loss',
       'ranks',
       'growth',
+      'updates',
       'memorisation',
       'costs',
       'data',
@@ -111,6 +112,14 @@ describe('odd runs', () => {
     expect(all(page, 'section')).toEqual([]);
     const visible = source.replace(/<(style|script)[^>]*>[\s\S]*?<\/\1>/g, '');
     expect(visible).not.toMatch(/NaN|undefined|Infinity/);
+  });
+
+  test('timesteps and gradient norms have a line each, and the limit of the norm where there is one', async () => {
+    const run = simulatedRun();
+    const { charts } = await render({ ...run, settings: { ...run.settings, clip: 0.5 } });
+    for (const t of [125, 375, 625, 875, 975]) expect(charts.get('timesteps')).toContain(`t = ${t}`);
+    expect(charts.get('gradient-norm')).toContain('clipped to 0.5');
+    expect((await render({ ...run, settings: {} })).charts.get('gradient-norm')).not.toContain('clipped to');
   });
 
   test('a single step is drawn', async () => {

@@ -54,6 +54,13 @@ describe('a run', () => {
         rank += r.tests.filter((d) => d.expanded).length;
       }
       expect(r.totalRank).toBe(rank);
+      expect(r.gradNorm).toBeGreaterThan(0);
+      if (r.validation) {
+        // the timesteps of the grid have equal parts in the mean
+        const { byTimestep, loss } = r.validation;
+        expect(byTimestep!.map(({ t }) => t)).toEqual([125, 375, 625, 875, 975]);
+        expect(byTimestep!.reduce((sum, x) => sum + x.loss, 0) / 5).toBeCloseTo(loss, 12);
+      }
     }
     expect(rank).toBe(26);
     // the adapter is that of the best validated step, and says so; the last one lies beside it where that is another

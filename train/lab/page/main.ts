@@ -3,8 +3,15 @@ import type { Choice, Machine, Opened } from '../machine/machine.ts';
 import { type Port, remote } from '../machine/protocol.ts';
 import { choice, h, set } from './dom.ts';
 import type { Lab, Page } from './page.ts';
-import { pages } from './pages.ts';
+import { pages as all } from './pages.ts';
 import { addressOf, routeOf } from './route.ts';
+
+// the policy allows the page no code out of text, and zod shall not try
+Object.assign(globalThis, { __zod_globalConfig: { jitless: true } });
+
+/** A lab that was built for one page has no other. */
+const { only } = document.body.dataset;
+const pages = only === undefined ? all : all.filter((p) => p.id === only);
 
 const CHOICES: readonly (readonly [Choice, string])[] = [
   ['auto', 'automatic'],
@@ -46,6 +53,7 @@ function start() {
 }
 let running = start();
 let opened: Opened = { name: 'cpu', device: '', notes: [] };
+let leaving: (() => void)[] = [];
 const lab: Lab = {
   pages,
   get machine() {
@@ -61,6 +69,7 @@ const lab: Lab = {
   hear: (next) => {
     listener = next;
   },
+  leaving: (work) => void leaving.push(work),
 };
 
 const main = h('main', { id: 'main', tabindex: -1 });
@@ -80,6 +89,8 @@ async function show(moved: boolean): Promise<void> {
   );
   document.title = [route.part, page.title, 'The lab'].filter(Boolean).join(' · ');
   lab.hear(() => undefined);
+  for (const work of leaving) work();
+  leaving = [];
   const into = h('div', { class: 'page' });
   let error: HTMLElement | undefined;
   try {

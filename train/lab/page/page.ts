@@ -15,6 +15,8 @@ export interface Lab {
   readonly restart: () => Promise<void>;
   /** hears what calls tell on their way, until the next page */
   readonly hear: (listener: (news: unknown) => void) => void;
+  /** is called when the page is left, or drawn anew */
+  readonly leaving: (work: () => void) => void;
 }
 /** A page. */
 export interface Page {

@@ -5,6 +5,7 @@ import { home } from './home.ts';
 import { lesson } from './lesson.ts';
 import { op } from './op.ts';
 import type { Page } from './page.ts';
+import { runs } from './runs.ts';
 import { step } from './step.ts';
 
-export const pages: readonly Page[] = [home, step, op, yours, check, lesson];
+export const pages: readonly Page[] = [home, step, op, yours, runs, check, lesson];

@@ -116,6 +116,65 @@ export function shuffledCurve(s: RunRecord): string | undefined {
   });
 }
 
+/** Validation loss at each timestep of the grid: what is learned of large and of small structures. */
+export function timestepCurve(s: RunRecord): string | undefined {
+  const rows = s.validations.filter((r) => r.byTimestep !== undefined);
+  const base = s.validation?.base?.byTimestep;
+  const first = base ? [{ step: 0, byTimestep: base }] : [];
+  const lines = (rows[0]?.byTimestep ?? []).map(({ t }, i): Line => {
+    const at = (row: { readonly byTimestep?: NonNullable<typeof base> | undefined }) =>
+      row.byTimestep?.find((x) => x.t === t)?.loss ?? Number.NaN;
+    return {
+      name: `t = ${t}`,
+      color: series[i % series.length]!,
+      points: [...first, ...rows].map((row) => ({ step: row.step, value: at(row) })),
+    };
+  });
+  return lineChart(lines, {
+    title: 'Validation loss by timestep',
+    description:
+      'Validation loss with the true report at each timestep of the grid: late timesteps are nearly all noise, there only the words tell.',
+    y: 'validation loss',
+    log: true,
+  });
+}
+
+/** Learning rate of the U-Net's adapters. */
+export function rateCurve(s: RunRecord): string | undefined {
+  const points = s.metrics.flatMap(({ step, lr }) => (lr === undefined ? [] : [{ step, value: lr }]));
+  return lineChart([{ name: 'learning rate', color: series[0]!, points }], {
+    title: 'Learning rate',
+    description: 'Learning rate of each training step.',
+    y: 'learning rate',
+  });
+}
+
+/** Norm of the gradient of every step, with the limit that it is clipped to. */
+export function gradientCurve(s: RunRecord): string | undefined {
+  const points = s.metrics.flatMap(({ step, gradNorm }) => (gradNorm === undefined ? [] : [{ step, value: gradNorm }]));
+  const { clip } = s.settings;
+  const limit =
+    typeof clip === 'number' && clip > 0 && points.length > 0 ? finiteExtent(points.map((p) => p.step)) : [];
+  return lineChart(
+    [
+      { name: 'each step', color: series[0]!, points, kind: 'faint' },
+      { name: 'smoothed (0.95)', color: series[0]!, points: smooth(points) },
+      {
+        name: `clipped to ${number(Number(clip))}`,
+        color: series[1]!,
+        points: limit.map((step) => ({ step, value: Number(clip) })),
+        kind: 'dashed',
+      },
+    ],
+    {
+      title: 'Gradient norm',
+      description: 'Euclidean norm of the gradient by all trained parameters at each step, before it is clipped.',
+      y: 'norm of the gradient',
+      log: true,
+    },
+  );
+}
+
 /** Median and 10–90% band of the FI ratios of each test, with the threshold λ. */
 export function ratioCurve(s: RunRecord): string | undefined {
   const finite = s.expansions.flatMap(({ ratio, step, module }) =>

@@ -8,6 +8,7 @@ import { loss } from './loss.ts';
 import { pictures } from './pictures.ts';
 import { ranks } from './ranks.ts';
 import { repeat } from './repeat.ts';
+import { updates } from './updates.ts';
 
 /** Panels of the metrics stand where their names do: how good the pictures are before how the run went. */
 const [firstMetric, ...otherMetrics] = METRICS.map((metric) => metric.panel);
@@ -18,6 +19,7 @@ export const PANELS: readonly AnyPanel[] = [
   loss,
   ranks,
   growth,
+  updates,
   ...otherMetrics,
   costs,
   data,

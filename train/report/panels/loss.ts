@@ -2,7 +2,7 @@
 import { bestValidation, type RunRecord } from '../../run/record.ts';
 import { counted, integer, methodName, number, percent } from '../../words/format.ts';
 import { gapOf, shownValidation } from '../answer.ts';
-import { lossCurve, shuffledCurve } from '../charts/curves.ts';
+import { lossCurve, shuffledCurve, timestepCurve } from '../charts/curves.ts';
 import { chart, definePanel, type Headline, parts } from '../panel.ts';
 
 function validationHeadline(run: RunRecord): readonly Headline[] {
@@ -103,8 +103,8 @@ export const loss = definePanel<RunRecord>({
   title: 'Loss',
   data: (run) => (run.metrics.length + run.validations.length === 0 ? undefined : run),
   draw: (run) => {
-    const charts = { loss: lossCurve(run), shuffled: shuffledCurve(run) };
-    return { body: parts([chart(charts.loss), chart(charts.shuffled)]), charts };
+    const charts = { loss: lossCurve(run), shuffled: shuffledCurve(run), timesteps: timestepCurve(run) };
+    return { body: parts([chart(charts.loss), chart(charts.shuffled), chart(charts.timesteps)]), charts };
   },
   headlines: (run) => [...validationHeadline(run), ...weightsHeadline(run), ...gapHeadline(run)],
   sentences: lossSentences,
