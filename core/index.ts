@@ -16,6 +16,7 @@ export {
   ShapeError,
 } from './ir/errors.ts';
 export { type Host, type HostWorker, host, setHost } from './ir/host.ts';
+export { nf4Words, packNf4 } from './ir/nf4.ts';
 export { type GraphData, type GraphNode, print, toGraph } from './ir/print.ts';
 export { bind, type Composite, type Op, type Primitive, type Shape, type Tensor } from './ir/tensor.ts';
 export { entries, fromPaths, leaves, type MappedTree, mapTree, type Tree, unflatten, zipTrees } from './ir/tree.ts';

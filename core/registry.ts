@@ -19,6 +19,7 @@ import { fullOp, iotaOp } from './ops/fill.ts';
 import { gatherOp, scatterAddOp } from './ops/gather.ts';
 import { fromHalfOp } from './ops/half.ts';
 import { expandOp, flipOp, permuteOp, reshapeOp } from './ops/layout.ts';
+import { fromNf4Op } from './ops/nf4.ts';
 import { powOp } from './ops/pow.ts';
 import { randomBitsOp } from './ops/random.ts';
 import { maxOp, sumOp } from './ops/reduce.ts';
@@ -30,6 +31,7 @@ const all: readonly unknown[] = [
   ...Object.values(table),
   castOp,
   fromHalfOp,
+  fromNf4Op,
   sumOp,
   maxOp,
   reshapeOp,

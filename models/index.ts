@@ -23,7 +23,9 @@ export {
   parameterCount,
   specEntries,
   specShapes,
+  storedAs,
   toCheckpoint,
+  type WeightType,
 } from './spec.ts';
 export type { Tap } from './tap.ts';
 

@@ -3,7 +3,18 @@
  * shapes a checkpoint must have, the linear layers an adapter can be put on, fresh parameters (`init` in nn), parameters
  * from a checkpoint, and the checkpoint of parameters.
  */
-import { type Backend, entries, place, read, type Tensor, type Tree, tensor, unflatten } from '../core/index.ts';
+import {
+  type Backend,
+  entries,
+  nf4Words,
+  packNf4,
+  place,
+  read,
+  type Tensor,
+  type Tree,
+  tensor,
+  unflatten,
+} from '../core/index.ts';
 import { fileShape, type LayerKind, type Param, type Params, toFileLayout, toModelLayout } from '../nn/index.ts';
 import { halfToFloat } from './io/dtypes.ts';
 import type { TensorOut } from './io/safetensors-write.ts';
@@ -31,12 +42,25 @@ export const adaptablePaths = (spec: Tree<Param>): readonly string[] => pathsOf(
 export const parameterCount = (spec: Tree<Param>): number =>
   entries(spec).reduce((total, [, param]) => total + param.shape.reduce((n, side) => n * side, 1), 0);
 
+/** Types that frozen weights are stored as: f32, half floats, or 4 bits with doubly quantised scales. */
+export type WeightType = 'f32' | 'f16' | 'nf4';
+
+/**
+ * What a parameter is stored as where weights are: vectors f32; half floats where matrices and kernels have 4 bits, but
+ * these would not be smaller (below 177 numbers) or rows are read one by one (tables of embeddings).
+ */
+export function storedAs({ shape, layer }: Param, weights: WeightType): WeightType {
+  if (shape.length <= 1) return 'f32';
+  const n = shape.reduce((product, side) => product * side, 1);
+  return weights === 'nf4' && (layer === 'embedding' || 4 * nf4Words(n) >= 2 * n) ? 'f16' : weights;
+}
+
 /** How `load` reads a checkpoint. */
 export type LoadOptions = {
   /** f64 is for verification. */
   readonly dtype?: 'f32' | 'f64';
-  /** `f16`: matrices, kernels and tables stay half floats in memory; biases and norms, which are small, are f32 anyway. */
-  readonly weights?: 'f32' | 'f16';
+  /** How matrices, kernels and tables stay in memory (`storedAs`); biases and norms, which are small, are f32 anyway. */
+  readonly weights?: WeightType;
   /** Where each tensor goes as soon as it is read; default: all stay on the host. */
   readonly backend?: Backend;
 };
@@ -61,15 +85,16 @@ async function readAll(
 ): Promise<Tensor[]> {
   checkWeights(source, specShapes(spec));
   const values: Tensor[] = [];
-  for (const [path, { shape }] of entries<Param>(spec)) {
+  for (const [path, param] of entries<Param>(spec)) {
     const weight = source.get(path);
-    const halves = weights === 'f16' && dtype === 'f32' && shape.length > 1;
-    const data = halves ? await weight.readHalf() : await weight.read();
+    const { shape } = param;
+    const type = dtype === 'f64' ? 'f64' : storedAs(param, weights);
+    const data = type === 'f16' ? await weight.readHalf() : await weight.read();
     const placed = toModelLayout<Float32Array | Float64Array | Uint16Array>({
-      data: dtype === 'f64' ? Float64Array.from(data) : data,
+      data: type === 'f64' ? Float64Array.from(data) : data,
       shape,
     });
-    const value = tensor(placed.data, placed.shape, halves ? 'f16' : dtype, path);
+    const value = tensor(type === 'nf4' ? packNf4(placed.data) : placed.data, placed.shape, type, path);
     values.push(backend ? place(value, backend) : value);
   }
   return values;
@@ -92,6 +117,8 @@ export const toCheckpoint = (
     entries<Tensor>(params).map(([path, param]) => {
       const data = async (): Promise<Float32Array> => {
         const values = await read(param);
+        if (param.dtype === 'nf4')
+          throw new RangeError(`${path}: weights of 4 bits are not written: they were rounded`);
         const floats =
           values instanceof Float32Array
             ? values

@@ -1,6 +1,6 @@
 /** Tensors that hold values: where their bytes live, how they get to a backend and back. No user-visible disposal. */
 
-import { allocate, type DType, dtypes, type HostArray, isStored } from '../ir/dtype.ts';
+import { type DType, dtypes, entriesOf, type HostArray, isPacked, isStored } from '../ir/dtype.ts';
 import { CoreError, DonatedError } from '../ir/errors.ts';
 import { dataOp, type LeafAttrs, leaf, type Shape, type Tensor } from '../ir/tensor.ts';
 import { mapTree } from '../ir/tree.ts';
@@ -77,7 +77,8 @@ export function tensor(values: HostArray | Nested | number, shape?: Shape, dtype
   const dims = shape ?? inner ?? (typeof values === 'number' ? [] : [array.length]);
   if (dims.some((n) => !Number.isInteger(n) || n < 0))
     throw new CoreError(`tensor: sizes must be whole numbers of at least 0, not [${dims.join(', ')}]`);
-  if (sizeOf(dims) !== array.length)
+  if (shape === undefined && isPacked(type)) throw new CoreError(`tensor: ${type} values need a shape`);
+  if (entriesOf(type, sizeOf(dims)) !== array.length)
     throw new CoreError(`tensor: ${array.length} values do not fill [${dims.join(', ')}]`);
   return leaf(dataOp, { shape: dims, dtype: type, storage: new Cell(array) }, label);
 }
@@ -85,7 +86,7 @@ function fill(type: DType, values: ArrayLike<number>): HostArray {
   // a bit pattern is a whole number; anything else was meant as a value, which only f32 can hold here
   if (isStored(type) && Array.prototype.some.call(values, (x: number) => !Number.isInteger(x)))
     throw new CoreError(`tensor: ${type} values are given as bit patterns, best in a ${dtypes[type].array.name}`);
-  const out = allocate(type, values.length);
+  const out: HostArray = new dtypes[type].array(values.length);
   const integer = type === 'i32' || type === 'u32';
   for (let i = 0; i < values.length; i++) {
     const x = Number(values[i]);

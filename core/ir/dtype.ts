@@ -1,10 +1,15 @@
 /** Element types. One table row per dtype: everything a backend or a file needs to know about it. */
 
+import { nf4Words } from './nf4.ts';
+
 /** Host storage: one of these for every dtype. */
 export type HostArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint16Array;
 
 interface Row {
+  /** of an entry of the host array */
   readonly bytes: number;
+  /** entries of the host array that so many elements take, where that is not one each: elements have no place of their own */
+  readonly entries?: (elements: number) => number;
   readonly float: boolean;
   /** host array of values, or of bit patterns for stored types */
   readonly array: HostArrayConstructor;
@@ -32,6 +37,7 @@ export const dtypes = {
   i32: { bytes: 4, float: false, array: Int32Array, round: (x) => x | 0 },
   u32: { bytes: 4, float: false, array: Uint32Array, round: (x) => x >>> 0 },
   bool: { bytes: 4, float: false, array: Uint32Array, round: (x) => (x ? 1 : 0) },
+  nf4: { bytes: 4, float: false, array: Uint32Array, round: itself, widenedBy: 'fromNf4', entries: nf4Words },
 } as const satisfies { readonly [dtype: string]: Row };
 
 type Rows = typeof dtypes;
@@ -47,9 +53,17 @@ export const highest = (d: DType): number =>
   isFloat(d) ? Number.POSITIVE_INFINITY : d === 'i32' ? 2 ** 31 - 1 : d === 'u32' ? 2 ** 32 - 1 : 1;
 export const isFloat = (d: DType): boolean => dtypes[d].float;
 export const isStored = (d: DType): d is StoredDType => 'widenedBy' in dtypes[d];
-export const bytesOf = (d: DType, elements: number): number => dtypes[d].bytes * elements;
+/** stored types whose elements share entries: a copy in another order would have to be packed anew */
+export const isPacked = (d: DType): boolean => 'entries' in dtypes[d];
+/** length of the host array of so many elements */
+export const entriesOf = (d: DType, elements: number): number => (dtypes[d] as Row).entries?.(elements) ?? elements;
+/** bytes that so many entries of a host array take */
+export const entryBytes = (d: DType, entries: number): number => dtypes[d].bytes * entries;
+export const bytesOf = (d: DType, elements: number): number => entryBytes(d, entriesOf(d, elements));
+/** where an element begins; 0 in packed types, whose kernels go by the element's number */
+export const byteOffset = (d: DType, element: number): number => (isPacked(d) ? 0 : dtypes[d].bytes * element);
 /** zeros */
-export const allocate = (d: DType, elements: number): HostArray => new dtypes[d].array(elements);
-/** the values that begin at a byte of a buffer */
-export const valuesAt = (d: DType, buffer: ArrayBufferLike, offset: number, elements: number): HostArray =>
-  new dtypes[d].array(buffer as ArrayBuffer, offset, elements);
+export const allocate = (d: DType, elements: number): HostArray => new dtypes[d].array(entriesOf(d, elements));
+/** the entries that begin at a byte of a buffer */
+export const valuesAt = (d: DType, buffer: ArrayBufferLike, offset: number, entries: number): HostArray =>
+  new dtypes[d].array(buffer as ArrayBuffer, offset, entries);

@@ -1,6 +1,6 @@
 /** A graph as text, in let-form, or as plain data: what a function computes, with shapes and costs, before anything is compiled. */
 
-import { type DType, dtypes } from './dtype.ts';
+import { bytesOf, type DType } from './dtype.ts';
 import { head, type Op, type Shape, type Tensor, topo } from './tensor.ts';
 import { entries, isTensor, type Tree } from './tree.ts';
 import { sizeOf } from './view.ts';
@@ -40,7 +40,7 @@ function attrsText(attrs: Readonly<Record<string, unknown>>): string {
 function costOf(node: Tensor): { readonly flops: number; readonly bytes: number } | undefined {
   if (['layout', 'identity', 'fill', 'leaf'].includes(formOf(node.op))) return undefined;
   const flops = node.op.flops?.(node.inputs, node.attrs as never) ?? 0;
-  const bytes = [...node.inputs, ...node.outs].reduce((n, t) => n + sizeOf(t.shape) * dtypes[t.dtype].bytes, 0);
+  const bytes = [...node.inputs, ...node.outs].reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
   return { flops, bytes };
 }
 

@@ -1,4 +1,5 @@
 /** Indexing along the first axis: gather reads rows, scatterAdd adds them up; each is the other's derivative. */
+import { isPacked } from '../ir/dtype.ts';
 import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { axisOf, checkDtypes, checkIds, checkWhole } from '../ir/rules.ts';
@@ -35,6 +36,8 @@ export const gatherOp: Primitive<Attrs> = {
     const [x, ids] = inputs;
     if (x!.shape.length < 1) throw shapeError('gather', inputs, 'operands must be x[v, …] and integer ids');
     checkIds('gather', inputs, ids!);
+    if (isPacked(x!.dtype))
+      throw shapeError('gather', inputs, `rows of ${x!.dtype} cannot be read by themselves: use cast(x, 'f32')`);
     return { shape: [...ids!.shape, ...tail(x!, 1)], dtype: x!.dtype };
   },
   vjp: ([g], [x, ids]) => [scatterAdd(g!, ids!, x!.shape[0]!), undefined],

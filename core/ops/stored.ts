@@ -2,10 +2,15 @@
 import { dtypes, isStored, type StoredDType } from '../ir/dtype.ts';
 import { type Attrs, bind, type Primitive, type Tensor } from '../ir/tensor.ts';
 import { fromHalfOp } from './half.ts';
+import { fromNf4Op } from './nf4.ts';
 
 const wideningOps: Readonly<Record<(typeof dtypes)[StoredDType]['widenedBy'], Primitive<Attrs>>> = {
   fromHalf: fromHalfOp,
+  fromNf4: fromNf4Op,
 };
+
+/** Whether an op of this name makes f32 of a stored type. */
+export const isWidening = (name: string): boolean => name in wideningOps;
 
 /** A weight as the model computes with it: stored values as f32, anything else as it is. */
 export const asFloat = (x: Tensor): Tensor =>

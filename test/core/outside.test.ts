@@ -36,7 +36,7 @@ it('takes nothing of the 4 GiB of kernels, and both limits are told with their n
     /^wasm: a tensor needs 256 MiB more, but of the 4096 MiB a WASM memory may have 3994 MiB are in use$/,
   );
   expect(() => memory.storage(600 * MIB, 'f16')).toThrow(
-    /^wasm: a tensor of stored halves needs 1200 MiB more, but of the 4096 MiB for such tensors 3072 MiB are in use$/,
+    /^wasm: a tensor of stored weights needs 1200 MiB more, but of the 4096 MiB for such tensors 3072 MiB are in use$/,
   );
   machine.free(block);
   memory.free(stored[1]!);

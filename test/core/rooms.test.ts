@@ -122,7 +122,7 @@ test('no transformation and no pass names an op: they read the fields of its rec
 
 test('a stored type is widened by the op its row names, for every reader anew, and by nothing else', () => {
   const stored = (Object.keys(dtypes) as DType[]).filter(isStored);
-  expect(stored).toEqual(['f16']);
+  expect(stored).toEqual(['f16', 'nf4']);
   for (const d of stored) {
     const op = registry.get(dtypes[d].widenedBy)!;
     expect(op).toMatchObject({ kind: 'primitive', repeat: true, takesStored: true });

@@ -162,6 +162,12 @@ export const onWebgpu: readonly Fault[] = [
     'f16: infinities',
     named('webgpu/backend', 'stored half floats'),
   ]),
+  ...faultsOf('backends/webgpu/nf4.ts', [
+    '1.0, size == 128u',
+    '0.5, size == 128u',
+    'nf4: the largest scale',
+    named('nf4', 'every code of weights'),
+  ]),
   ...faultsOf(
     'backends/webgpu/transposed.ts',
     [

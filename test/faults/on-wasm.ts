@@ -211,6 +211,11 @@ export const onWasm: readonly Fault[] = [
     ],
   ),
   ...faultsOf('backends/wasm/move/half.ts', ['2 ** -14', '2 ** -15', 'f16: subnormals', named('half', 'conversion')]),
+  ...faultsOf(
+    'backends/wasm/move/nf4.ts',
+    ['i32.eq(p, 128)', 'i32.eq(p, 129)', 'nf4: the largest scale', named('nf4', 'every code of weights')],
+    ['i32.and(at, NF4_GROUP - 1)', 'at', 'nf4: a weight of a later group in a view', named('nf4', 'any view')],
+  ),
   ...faultsOf('backends/wasm/move/random.ts', [
     'i32x4.add(counter, 4)',
     'i32x4.add(counter, 5)',

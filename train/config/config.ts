@@ -175,10 +175,10 @@ const fields = settings({
     auto: true,
     help: 'recompute blocks in the backward pass: less memory, more time; auto: where it must be',
   }),
-  weights: setting(z.enum(['auto', 'f16', 'f32']).default('auto'), {
+  weights: setting(z.enum(['auto', 'f16', 'f32', 'nf4']).default('auto'), {
     group: 'Memory and machine',
     value: 'dtype',
-    help: 'frozen weights in memory; auto: f16 above 200 million parameters',
+    help: 'frozen weights in memory; auto: f16 above 200 million parameters; nf4: 4 bits with doubly quantised scales (QLoRA), rounded',
   }),
   checkFinite: setting(z.boolean().default(false), {
     group: 'Run',

@@ -3,13 +3,15 @@
  * added up by phase. The very same plans run later, so the prediction is as good as the plan.
  */
 import { type Backend, type KernelReport, leaves, type Tensor } from '../../core/index.ts';
-import { bytesOf } from '../../core/ir/dtype.ts';
+import { bytesOf, isStored } from '../../core/ir/dtype.ts';
 import { hole } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
+import { isWidening } from '../../core/ops/stored.ts';
 import type { Base } from '../../models/io/base.ts';
+import type { WeightType } from '../../models/spec.ts';
 import type { RunConfig } from '../config/config.ts';
 import { pairsPerEncoding } from '../model/encode.ts';
-import { specsOf } from '../model/model.ts';
+import { specsOf, vaeStorage } from '../model/model.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import { decodeProgram, denoiseProgram, encodeProgram, vaeFactor } from '../model/programs.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
@@ -23,7 +25,7 @@ import { batchHoles, hyperHoles, parameterHoles, stateHoles, trialHoles } from '
 export type RunShape = Pick<RunConfig, 'batch' | 'accumulate' | 'captionChunks' | 'guidance'> & {
   readonly chosen: Chosen;
   readonly checkpointBlocks: boolean;
-  readonly weights: 'f16' | 'f32';
+  readonly weights: WeightType;
   /** pixels along a side */
   readonly side: number;
   /** pairs measured at a time */
@@ -39,8 +41,8 @@ export type Plan = {
   readonly flops: number;
   /** of these, convolutions */
   readonly convFlops: number;
-  /** half floats widened */
-  readonly halves: number;
+  /** stored weights widened */
+  readonly widened: number;
   readonly kernels: number;
 };
 
@@ -51,7 +53,7 @@ export type Estimate = {
   readonly plans: readonly Plan[];
   /** weights, optimizer and the largest workspace: what the backend holds at most */
   readonly backendBytes: number;
-  /** of these, wasm's stored halves: outside the memory that kernels address (core/README.md) */
+  /** of these, wasm's stored weights: outside the memory that kernels address (core/README.md) */
   readonly outsideBytes: number;
   /** what the process takes: its own share, and the backend's where that lies in it */
   readonly processBytes: number;
@@ -70,7 +72,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
     workspaceBytes: p.workspaceBytes,
     flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
     convFlops: sum((k) => (k.name.startsWith('conv') ? k.flops : 0)),
-    halves: sum((k) => (k.name === 'fromHalf' ? k.flops : 0)),
+    widened: sum((k) => (isWidening(k.name) ? k.flops : 0)),
     kernels: p.kernels.length,
   };
 }
@@ -146,7 +148,7 @@ function treesOf(base: Base, linears: ModelPlaces, o: RunShape) {
   const capacity = capacityFor(startRanks(o.chosen, linears), o.chosen);
   return {
     frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
-    vae: parameterHoles(specs.vae, o.weights),
+    vae: parameterHoles(specs.vae, vaeStorage(o.weights)),
     state: stateHoles(o.chosen, linears, capacity),
     capacity,
     latent: [side, side, configs.vae.latent_channels] as const,
@@ -171,8 +173,8 @@ export function addUp(
 ): Estimate {
   const { frozen, vae, state } = treesOf(base, linears, o);
   const weights = total(frozen) + total(vae);
-  const halves = (t: Tensor) => t.dtype === 'f16' && backend.name === 'wasm';
-  const outsideBytes = total(frozen, halves) + total(vae, halves);
+  const apart = (t: Tensor) => isStored(t.dtype) && backend.name === 'wasm';
+  const outsideBytes = total(frozen, apart) + total(vae, apart);
   const gradients = total(paramsOf(state));
   // micro-batches: the gradients of one, their running mean, and the fixed place each program writes its results to
   const optimizer = total(state) + (o.accumulate === 1 ? 0 : 4 * gradients);

@@ -1,6 +1,7 @@
 /** Trees of a run's tensors without values: what the compiled programs are planned from before anything is read. */
-import { type DType, mapTree, type Tensor, type Tree } from '../../core/index.ts';
+import { mapTree, type Tensor, type Tree } from '../../core/index.ts';
 import { hole } from '../../core/ir/tensor.ts';
+import { storedAs, type WeightType } from '../../models/spec.ts';
 import { type Param, type Params as Parameters, toModelShape } from '../../nn/index.ts';
 import { type Field, type Fields, momentFields, type Params, type Place } from '../../selora/methods/method.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
@@ -17,12 +18,12 @@ import {
 
 const f32 = (...shape: number[]): Tensor => hole({ shape, dtype: 'f32' });
 
-/** The parameters of a specification as `load` makes them: matrices in `weights`, biases and norms in f32. */
-export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: 'f16' | 'f32'): Parameters<S> =>
-  mapTree((p: Param, path) => {
-    const dtype: DType = p.shape.length > 1 ? weights : 'f32';
-    return hole({ shape: toModelShape(p.shape), dtype }, path);
-  }, spec) as unknown as Parameters<S>;
+/** The parameters of a specification as `load` makes them. */
+export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: WeightType): Parameters<S> =>
+  mapTree(
+    (p: Param, path) => hole({ shape: toModelShape(p.shape), dtype: storedAs(p, weights) }, path),
+    spec,
+  ) as unknown as Parameters<S>;
 
 const emptyTree = (fields: Fields) => mapTree<Fields, Params>(({ shape }: Field) => f32(...shape), fields);
 

@@ -47,13 +47,13 @@ async function probeRate(backend: Backend): Promise<number> {
 
 /** seconds one run of a program takes */
 export const secondsOf = (p: Plan, { rate, share, convShare, half }: Speed): number =>
-  (p.flops - (1 - convShare) * p.convFlops) / (rate * share) + p.halves * half;
+  (p.flops - (1 - convShare) * p.convFlops) / (rate * share) + p.widened * half;
 
 const rate = ({ rate }: Speed): string => (rate / 1e9).toPrecision(3);
 const short = (seconds: number): string => (seconds < 1 ? `${seconds.toFixed(2)} s` : duration(seconds));
 
 const outside = (size: number): string =>
-  size === 0 ? '' : `${bytes(size)} of it stored halves, outside the memory of kernels`;
+  size === 0 ? '' : `${bytes(size)} of it stored weights, outside the memory of kernels`;
 
 /** The lines of `--estimate`. */
 export function estimateLines({ config: c, estimate: e, shape }: Settled, speed: Speed): readonly string[] {

@@ -105,7 +105,7 @@ export function refusal({ estimate: e, shape, config: c }: Settled, budget: Budg
     large > budget.backend
       ? `needs ${bytes(large)}, ${budget.limit} ${bytes(budget.backend)}`
       : `needs ${bytes(e.processBytes)}, this machine has ${bytes(budget.process)} free`;
-  // halves have a memory of their own: they are a cause where that, or the machine, is too small
+  // stored weights have a memory of their own: they are a cause where that, or the machine, is too small
   const apart = addressed(e) > budget.backend ? e.outsideBytes : 0;
   const causes = [
     { name: `weights (${shape.weights})`, size: e.weights - apart },
@@ -113,7 +113,7 @@ export function refusal({ estimate: e, shape, config: c }: Settled, budget: Budg
     ...e.plans.map((p) => ({ name: `intermediates of ${p.name}`, size: p.workspaceBytes })),
   ].sort((a, b) => b.size - a.size);
   const changes = [
-    shape.weights === 'f32' ? '--weights f16' : '',
+    shape.weights === 'f32' ? '--weights f16' : shape.weights === 'f16' ? '--weights nf4' : '',
     c.checkpointBlocks ? '' : '--checkpoint-blocks on',
     c.accumulate < c.batch ? `--accumulate ${c.batch}` : '',
     `a --resolution below ${shape.side}`,

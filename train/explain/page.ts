@@ -1,5 +1,5 @@
 /** The page of one op: everything there is to know about it, from its record and from running it. */
-import { dtypes } from '../../core/ir/dtype.ts';
+import { bytesOf } from '../../core/ir/dtype.ts';
 import type { Op } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
 import { number } from '../words/format.ts';
@@ -49,7 +49,7 @@ function batchLines(applied: Applied): readonly string[] {
 
 function costLines({ op, inputs, attrs, outs }: Applied): readonly string[] {
   const flops = op.flops?.(inputs, attrs as never) ?? 0;
-  const bytes = [...inputs, ...outs].reduce((n, t) => n + sizeOf(t.shape) * dtypes[t.dtype].bytes, 0);
+  const bytes = [...inputs, ...outs].reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
   return [
     `    sample in f32: ${number(flops)} flop, ${number(bytes)} bytes read and written, ${number(flops / bytes)} flop/byte`,
   ];

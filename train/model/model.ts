@@ -12,7 +12,14 @@ import { readTokenizer, type TokenizerFiles } from '../../models/io/tokenizer-fi
 import { checkWeights, type Spec } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
 import { makeSchedule } from '../../models/schedulers/index.ts';
-import { adaptablePaths, type LoadOptions, load, parameterCount, specShapes } from '../../models/spec.ts';
+import {
+  adaptablePaths,
+  type LoadOptions,
+  load,
+  parameterCount,
+  specShapes,
+  type WeightType,
+} from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
@@ -33,21 +40,23 @@ export type LoadedModel = {
   readonly adapter?: { readonly file: AdapterFile; readonly adapters: LoadedAdapters };
 };
 
-export type WeightStorage = 'auto' | 'f16' | 'f32';
+export type WeightStorage = 'auto' | WeightType;
 
 /** parameters from which `auto` stores halves */
 const LARGE_MODEL = 200e6;
 
-/** The storage of the frozen weights of a base. @throws CoreError when f16 is asked of a backend without it */
-export function storageOf(base: Base, backend: Backend, wanted: WeightStorage = 'auto'): 'f16' | 'f32' {
-  const has = backend.supports('f16');
-  if (wanted === 'f16' && !has)
-    throw new CoreError(`--weights f16: backend ${backend.name} has no f16 storage; use --backend wasm`);
+/** The storage of the frozen weights of a base. @throws CoreError when one is asked of a backend without it */
+export function storageOf(base: Base, backend: Backend, wanted: WeightStorage = 'auto'): WeightType {
+  if (wanted !== 'auto' && !backend.supports(wanted))
+    throw new CoreError(`--weights ${wanted}: backend ${backend.name} has no ${wanted} storage; use --backend wasm`);
   if (wanted !== 'auto') return wanted;
   const specs: readonly Tree<Param>[] = Object.values(specsOf(base));
   const total = specs.reduce((n, spec) => n + parameterCount(spec), 0);
-  return has && total > LARGE_MODEL ? 'f16' : 'f32';
+  return backend.supports('f16') && total > LARGE_MODEL ? 'f16' : 'f32';
 }
+
+/** The autoencoder is under no adapter and makes the pictures: where the others have 4 bits, it has 16. */
+export const vaeStorage = (weights: WeightType): WeightType => (weights === 'nf4' ? 'f16' : weights);
 
 export type LoadModelOptions = {
   /** An adapter file or folder to attach, or several with strengths: `FILE=0.7`; their changes add up. */
@@ -203,7 +212,7 @@ export async function loadBase(
   };
   const unet = await load(specs.unet, base.parts.unet, how);
   const text = await load(specs.text, base.parts.text_encoder, how);
-  const vae = await load(specs.vae, base.parts.vae, how);
+  const vae = await load(specs.vae, base.parts.vae, { ...how, weights: vaeStorage(how.weights ?? 'f32') });
   const { configs } = base;
   const pipeline: Pipeline = {
     unet: adapter ? attach(unet, adapter.adapters.unet, adapter.adapters.scale, backend) : unet,

@@ -5,14 +5,18 @@
 import ndarray from 'ndarray';
 import type { Backend, Executable, Graph } from '../../compile/backend.ts';
 import { reportNodes } from '../../compile/report.ts';
-import { allocate, type DType, type HostArray } from '../../ir/dtype.ts';
+import { allocate, type DType, type HostArray, isPacked } from '../../ir/dtype.ts';
+import { CoreError } from '../../ir/errors.ts';
 import { flatten } from '../../ir/flatten.ts';
 import type { Nd, Primitive, Tensor } from '../../ir/tensor.ts';
-import { sizeOf, type View } from '../../ir/view.ts';
+import { isWhole, sizeOf, type View } from '../../ir/view.ts';
 
 const viewOf = (x: Nd): View => ({ shape: x.shape, strides: x.stride, offset: x.offset });
 const wrap = (data: HostArray, v: View): Nd => ndarray(data, [...v.shape], [...v.strides], v.offset) as Nd;
 const dense = (data: HostArray, shape: readonly number[]): Nd => ndarray(data, [...shape]) as Nd;
+
+const packedOrder = (op: string, dtype: DType): CoreError =>
+  new CoreError(`${op}: ${dtype} is for storage, it cannot be copied into another order: cast it first`);
 
 /** One node: the views or arrays of its results. */
 function evaluateNode(node: Tensor, inputs: readonly Nd[]): Nd[] {
@@ -21,6 +25,8 @@ function evaluateNode(node: Tensor, inputs: readonly Nd[]): Nd[] {
   if (op.form.kind === 'layout') {
     const v = op.form.view(viewOf(inputs[0]!), node.attrs as never);
     if (v) return [wrap(inputs[0]!.data as HostArray, v)];
+    const { dtype } = node.inputs[0]!;
+    if (isPacked(dtype)) throw packedOrder(op.name, dtype);
   }
   const outs = node.outs.map((o) => dense(allocate(o.dtype, sizeOf(o.shape)), o.shape));
   op.cpu(inputs, node.attrs, outs);
@@ -47,7 +53,9 @@ function build(graph: Graph): Executable<HostArray> {
     }
     const seen = new Set<unknown>(inputs);
     return graph.outputs.map((o) => {
-      const flat = flatten(env.get(o)!) as HostArray;
+      const value = env.get(o)!;
+      if (isPacked(o.dtype) && !isWhole(viewOf(value))) throw packedOrder(o.op.name, o.dtype);
+      const flat = (isPacked(o.dtype) ? value.data : flatten(value)) as HostArray;
       // a result never shares its array with an argument or another result
       const own = seen.has(flat) || flat.buffer.byteLength !== flat.byteLength ? flat.slice() : flat;
       seen.add(own);

@@ -154,7 +154,7 @@ export interface Placed {
   readonly at: Address;
   readonly dtype: DType;
   readonly view: View;
-  /** it lies outside the memory of kernels (stored halves): `fetch` gets it in */
+  /** it lies outside the memory of kernels (stored weights): `fetch` gets it in */
   readonly outside?: boolean;
 }
 export interface Shapes<A extends Attrs = Attrs> {

@@ -6,6 +6,7 @@ import type { WasmKernel } from './kernel.ts';
 import { copyKernels } from './move/copy.ts';
 import { gatherKernels } from './move/gather.ts';
 import { halfKernels } from './move/half.ts';
+import { nf4Kernels } from './move/nf4.ts';
 import { randomKernels } from './move/random.ts';
 import { normKernels } from './norm/index.ts';
 import { productKernels } from './product/index.ts';
@@ -20,6 +21,7 @@ export const kernels: ReadonlyMap<string, WasmKernel> = new Map(
     ...copyKernels,
     ...gatherKernels,
     ...halfKernels,
+    ...nf4Kernels,
     ...randomKernels,
   }) as unknown as [string, WasmKernel][],
 );

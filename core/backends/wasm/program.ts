@@ -7,7 +7,7 @@ import { type Buffer, bytesOfBuffer, type Kernel, readsOf } from '../../compile/
 import { arena } from '../../compile/plan.ts';
 import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
-import { bytesOf } from '../../ir/dtype.ts';
+import { byteOffset } from '../../ir/dtype.ts';
 import { CoreError } from '../../ir/errors.ts';
 import type { Op, Tensor } from '../../ir/tensor.ts';
 import { contiguousView, type View } from '../../ir/view.ts';
@@ -152,7 +152,7 @@ export class WasmProgram implements Executable<WasmStorage> {
 function planOf(machine: Machine, k: Kernel, given: ReadonlySet<Buffer>): Plan {
   if (k.kind === 'cluster') return clusterPlan(k.cluster);
   const place = (base: number, { dtype }: Buffer, view: View, outside: boolean): Placed => ({
-    at: { base, offset: bytesOf(dtype, view.offset) },
+    at: { base, offset: byteOffset(dtype, view.offset) },
     view,
     dtype,
     outside,

@@ -4,7 +4,7 @@
  */
 
 import type { Backend } from '../../compile/backend.ts';
-import { bytesOf, valuesAt } from '../../ir/dtype.ts';
+import { entryBytes, valuesAt } from '../../ir/dtype.ts';
 import { createPool, readback, upload } from './buffers.ts';
 import { closeDevice, type Gpu, openDevice, toldError } from './device.ts';
 import { hasKernel } from './ops.ts';
@@ -72,13 +72,13 @@ export const webgpuBackend = async (options: WebgpuOptions = {}): Promise<Webgpu
       return attempt(() => {
         const buffer = pool.acquire(values.byteLength);
         upload(gpu, buffer, values);
-        return counted([{ buffer, dtype, elements: values.length }])[0]!;
+        return counted([{ buffer, dtype, entries: values.length }])[0]!;
       });
     },
-    async load({ buffer, dtype, elements }) {
-      const wanted = [{ buffer, bytes: Math.ceil(bytesOf(dtype, elements) / 4) * 4 }];
+    async load({ buffer, dtype, entries }) {
+      const wanted = [{ buffer, bytes: Math.ceil(entryBytes(dtype, entries) / 4) * 4 }];
       const [bytes] = await readback(gpu, wanted).catch(told);
-      return valuesAt(dtype, bytes!, 0, elements);
+      return valuesAt(dtype, bytes!, 0, entries);
     },
     free({ buffer }) {
       live--;

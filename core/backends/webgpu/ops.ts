@@ -16,6 +16,7 @@ import { printConvKernel } from './convKernel.ts';
 import { concatRecipe, gatherKernel, padRecipe, randomBitsKernel, scatterAddKernel, wordOf } from './copies.ts';
 import { fromHalfKernel, gatherStoredKernel } from './half.ts';
 import { type Recipe, single } from './kernel.ts';
+import { fromNf4Kernel } from './nf4.ts';
 import { normGradRecipe, normRecipe } from './norm.ts';
 import type { AdapterClass, Target } from './target.ts';
 import { convInputRecipe, dotRecipe } from './transposed.ts';
@@ -68,6 +69,7 @@ const table: Readonly<Record<string, OpKernels>> = {
     },
   },
   fromHalf: { strided: true, recipe: (_node, [x], adapter) => single(fromHalfKernel(x!, adapter)) },
+  fromNf4: { strided: true, recipe: (_node, [x], adapter) => single(fromNf4Kernel(x!, adapter)) },
   scatterAdd: {
     strided: false,
     recipe: ({ inputs: [g, ids], shape, dtype }, _views, adapter) =>

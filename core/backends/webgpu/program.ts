@@ -27,7 +27,7 @@ import type { Workspace } from './workspace.ts';
 export interface Storage {
   readonly buffer: GPUBuffer;
   readonly dtype: Buffer['dtype'];
-  readonly elements: number;
+  readonly entries: number;
 }
 export interface Context {
   readonly gpu: Gpu;
@@ -149,7 +149,7 @@ export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph
       if (donor) reused.add(donor);
       const buffer = donor ? buffers[table.get(donor)!]! : pool.acquire(bytesOfBuffer(b));
       buffers[table.get(b)!] = buffer;
-      return { buffer, dtype: b.dtype, elements: b.elements };
+      return { buffer, dtype: b.dtype, entries: b.elements };
     });
     const finish = (): readonly Storage[] => {
       for (const i of graph.donated) if (!reused.has(lowered.inputs[i]!)) pool.release(inputs[i]!.buffer);

@@ -44,7 +44,7 @@ function watched(source: WeightSource): { source: WeightSource; most: () => numb
 }
 
 describe('one tensor at a time', () => {
-  it.each(['f32', 'f16'] as const)('into a backend as %s, each read once', async (stored) => {
+  it.each(['f32', 'f16', 'nf4'] as const)('into a backend as %s, each read once', async (stored) => {
     const base = await openBase(folder);
     const specs = specsOf(base);
     const backend = wasmBackend({ threads: 1 }) as Backend;

@@ -18,7 +18,7 @@ const names = [...registry.keys()];
 
 /** Ops without operands, of integers, or that stop gradients by their nature have none. */
 const derivative = (op: Op): boolean =>
-  op.vjp !== 'nondifferentiable' && !['full', 'iota', 'stopGradient', 'fromHalf'].includes(op.name);
+  op.vjp !== 'nondifferentiable' && !['full', 'iota', 'stopGradient', 'fromHalf', 'fromNf4'].includes(op.name);
 
 describe.each(names)('%s', (name) => {
   const op = registry.get(name)!;

@@ -136,7 +136,7 @@ describe('one field, one setting', () => {
     for (const text of [
       'Growth of ranks: --lambda <x> a module grows where FI_expanded/FI_original is above this (default: 1.1)',
       '--final <which> adapter, pictures and report: of the best validated step or the last (best, last; default: best)',
-      '--weights <dtype> frozen weights in memory; auto: f16 above 200 million parameters (auto, f16, f32; default: auto)',
+      '--weights <dtype> frozen weights in memory; auto: f16 above 200 million parameters; nf4: 4 bits with doubly quantised scales (QLoRA), rounded (auto, f16, f32, nf4; default: auto)',
       '--checkpoint-blocks [when]',
       '--compare <dir...>',
       '--no-train-text-encoder adapt the U-Net only',
@@ -194,7 +194,7 @@ describe('mistakes', () => {
     ['--data x --compat published-code --fi-batches 2', '--fi-batches: is 1 with --compat published-code'],
     ['--data x --compat published-code --method lora', '--method: is selora with --compat published-code'],
     ['--data x --final first', '--final: is "first", expected best, last'],
-    ['--data x --weights f64', '--weights: is "f64", expected auto, f16, f32'],
+    ['--data x --weights f64', '--weights: is "f64", expected auto, f16, f32, nf4'],
     ['--data x --checkpoint-blocks maybe', '--checkpoint-blocks: is "maybe", expected auto, on, off'],
     ['--data x --accumulate no', "option '--accumulate <n>' argument 'no' is invalid. expected a number"],
     ['--data x --noise-offset-adaptive 0.1', '--noise-offset-adaptive: belongs to --noise-offset'],

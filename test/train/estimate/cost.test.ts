@@ -13,7 +13,7 @@ const open = () => true;
 describe('cost', () => {
   it('adds up plans: per pair two grids of five timesteps, per report two pictures', () => {
     const plan = (name: string, flops: number): Plan =>
-      ({ name, flops, convFlops: 0, halves: 0, workspaceBytes: 0, kernels: 1 }) as Plan;
+      ({ name, flops, convFlops: 0, widened: 0, workspaceBytes: 0, kernels: 1 }) as Plan;
     const plans = [
       plan('training step', 4e12),
       plan('step with expansion test', 5e12),

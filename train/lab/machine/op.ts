@@ -15,7 +15,7 @@ import {
   type Tensor,
   tensor,
 } from '../../../core/index.ts';
-import { dtypes, isFloat } from '../../../core/ir/dtype.ts';
+import { bytesOf, isFloat } from '../../../core/ir/dtype.ts';
 import type { Attrs, Op, OperandSample } from '../../../core/ir/tensor.ts';
 import { sizeOf } from '../../../core/ir/view.ts';
 import { bindTo, sampleOf, valuesOf } from '../../explain/application.ts';
@@ -131,7 +131,7 @@ export async function tryOp(backend: Backend, ask: Ask): Promise<Tried> {
     gradients: gradients.map((g) => (g ? all[nextGradient++] : undefined)),
     ran: refused ? `the reference, because ${backend.name} has no ${refused.dtype}` : on.device,
     flops: op.flops?.(inputs, attrs as never) ?? 0,
-    bytes: [...inputs, ...outs].reduce((n, t) => n + sizeOf(t.shape) * dtypes[t.dtype].bytes, 0),
+    bytes: [...inputs, ...outs].reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0),
     ms,
     attrs: Object.fromEntries(
       Object.entries(attrs).filter(

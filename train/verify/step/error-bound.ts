@@ -8,7 +8,7 @@
  */
 
 import { simplify } from '../../../core/compile/simplify.ts';
-import { abs, add, cpuBackend, evaluate, mul, ones, read, type Tensor, zeros } from '../../../core/index.ts';
+import { abs, add, cast, cpuBackend, evaluate, max, mul, ones, read, type Tensor, zeros } from '../../../core/index.ts';
 import { isFloat } from '../../../core/ir/dtype.ts';
 import { type Attrs, bindAll, type Primitive, rebind, topo } from '../../../core/ir/tensor.ts';
 import { sizeOf } from '../../../core/ir/view.ts';
@@ -131,6 +131,11 @@ function errorOf(
       case 'fromHalf':
         // every half is a float
         return zeros(value.shape, 'f64');
+      case 'fromNf4': {
+        // a level times a scale and a mean added up, whose sizes are at most twice the largest weight
+        const largest = cast(max(abs(value)), 'f64');
+        return mul(add(zeros(value.shape, 'f64'), largest), 4 * U);
+      }
       default:
         throw new Error(`no error analysis for ${op.name}`);
     }

@@ -58,6 +58,8 @@ export const v128 = {
   /** the full byte shuffle; 16 indices, 0-15 from `a`, 16-31 from `b` */
   shuffle8: (a: Expr<'v128'>, b: Expr<'v128'>, bytes: readonly number[]): Expr<'v128'> =>
     expr('v128', a.code, b.code, simd(13), bytes),
+  /** bytes of `a` by the numbers in the bytes of `at`; 0 beyond 15 */
+  swizzle8: (a: Expr<'v128'>, at: Expr<'v128'>): Expr<'v128'> => expr('v128', a.code, at.code, simd(14)),
 } as const;
 
 const vCompare = (lanes: Lanes, first: number) => family('eq ne lt gt le ge', (i) => vBinary(lanes, first + i));

@@ -67,7 +67,7 @@ export interface Machine {
   top(bytes: number): number;
   stats(): AllocatorStats;
   resetPeak(): void;
-  /** the memory kernels fetch stored halves from; made when first asked for */
+  /** the memory kernels fetch stored weights from; made when first asked for */
   readonly outside: Outside;
   /** views of the whole memory; take them anew after an `alloc`, which may grow it */
   readonly f32: Float32Array;

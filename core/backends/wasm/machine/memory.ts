@@ -1,7 +1,7 @@
 /**
- * The bytes of the backend: storages and the shared workspace in the memory kernels address, stored halves outside of it.
+ * The bytes of the backend: storages and the shared workspace in the memory kernels address, stored weights outside of it.
  */
-import { bytesOf, type DType, type HostArray, isStored, valuesAt } from '../../../ir/dtype.ts';
+import { type DType, entryBytes, type HostArray, isStored, valuesAt } from '../../../ir/dtype.ts';
 import { DeviceLimitError } from '../../../ir/errors.ts';
 import type { Machine } from './machine.ts';
 
@@ -10,7 +10,7 @@ export interface WasmStorage {
   readonly address: number;
   readonly bytes: number;
   readonly dtype: DType;
-  readonly elements: number;
+  readonly entries: number;
 }
 
 export const ALIGN = 64;
@@ -50,15 +50,15 @@ export class Memory {
       return outside.alloc(Math.max(bytes, ALIGN));
     } catch {
       throw new DeviceLimitError(
-        `wasm: a tensor of stored halves needs ${mib(bytes)} MiB more, but of the 4096 MiB for such tensors ${mib(outside.stats().live)} MiB are in use`,
+        `wasm: a tensor of stored weights needs ${mib(bytes)} MiB more, but of the 4096 MiB for such tensors ${mib(outside.stats().live)} MiB are in use`,
       );
     }
   }
-  /** a storage with any values. @throws DeviceLimitError */
-  storage(elements: number, dtype: DType): WasmStorage {
-    const bytes = bytesOf(dtype, elements);
+  /** a storage of so many entries of a host array, with any values. @throws DeviceLimitError */
+  storage(entries: number, dtype: DType): WasmStorage {
+    const bytes = entryBytes(dtype, entries);
     const address = isOutside(dtype) ? this.allocOutside(bytes) : this.alloc(bytes, 'a tensor');
-    const s = { address, bytes, dtype, elements };
+    const s = { address, bytes, dtype, entries };
     this.live.add(s);
     this.tally(bytes, dtype);
     return s;
@@ -86,7 +86,7 @@ export class Memory {
     this.workspace = { address, bytes, version: this.workspace.version + 1 };
   }
   view(s: WasmStorage): HostArray {
-    return this.at(s.address, s.elements, s.dtype, isOutside(s.dtype));
+    return this.at(s.address, s.entries, s.dtype, isOutside(s.dtype));
   }
   /** values in the memory kernels address */
   inside(address: number, elements: number, dtype: DType): HostArray {

@@ -1,6 +1,6 @@
 /**
- * A second memory of 4 GiB, for what no kernel addresses: the stored halves of frozen weights. Kernels fetch a block of
- * them into their thread's scratch memory right where they widen it (half.ts), so that the 4 GiB a kernel can address
+ * A second memory of 4 GiB, for what no kernel addresses: frozen weights in stored types. Kernels fetch a block of
+ * them into their thread's scratch memory right where they widen it (half.ts, nf4.ts), so that the 4 GiB a kernel can address
  * are left to intermediates. It is a WebAssembly memory only because that grows in place on every thread.
  */
 
