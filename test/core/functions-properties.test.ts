@@ -83,6 +83,15 @@ describe('properties', () => {
     const values = await numbers(w);
     for (let i = 0; i < values.length; i++) if (i % n > 0) expect(values[i]!).toBeGreaterThanOrEqual(values[i - 1]!);
   });
+  test('the rotations of eigh have a derivative where they converge to nothing', async () => {
+    const op = core.findOp('eigh') as core.Composite;
+    const [a, b, c] = [-0.38377934228628874, -1.0718577005900443, 0.5191043517552316];
+    const x = tensor([5.338576266542077, a, b, a, 8.557536947540939, c, b, c, 12.567388016730547], [1, 3, 3], 'f64');
+    const [w] = op.body([x], {});
+    // the sum of the eigenvalues is the trace
+    const [g] = core.pullback([sum(w!)], [tensor(1, [], 'f64')], [x]);
+    await near(g!, one(3));
+  });
   test.each([
     [4, 4],
     [6, 3],

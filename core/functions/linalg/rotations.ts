@@ -5,7 +5,7 @@
  */
 import type { Tensor } from '../../ir/tensor.ts';
 import { concat } from '../../ops/concat.ts';
-import { abs, add, div, equal, less, mul, neg, recip, rsqrt, select, sqrt, square, sub } from '../../ops/math.ts';
+import { abs, add, div, less, mul, neg, recip, rsqrt, select, sqrt, square, sub } from '../../ops/math.ts';
 import { slice } from '../../ops/slice.ts';
 
 /** cosine and sine of a rotation for each pair */
@@ -13,12 +13,18 @@ export interface Turn {
   readonly c: Tensor;
   readonly s: Tensor;
 }
+/**
+ * Below this share of the difference on the diagonal a rotation changes nothing, while squares of its inverse may overflow,
+ * and then derivatives are NaN.
+ */
+const NOTHING = { f64: 1e-20, f32: 1e-12 };
 /** the smaller rotation that clears `off` between `one` and `other` on the diagonal of a symmetric 2×2 matrix */
 export function turnOf(one: Tensor, other: Tensor, off: Tensor): Turn {
-  const none = equal(off, 0);
-  const ratio = div(mul(sub(other, one), 0.5), select(none, add(mul(off, 0), 1), off));
+  const apart = sub(other, one);
+  const turns = less(mul(abs(apart), off.dtype === 'f64' ? NOTHING.f64 : NOTHING.f32), abs(off));
+  const ratio = div(mul(apart, 0.5), select(turns, off, add(mul(off, 0), 1)));
   const size = recip(add(abs(ratio), sqrt(add(square(ratio), 1))));
-  const t = select(none, 0, select(less(ratio, 0), neg(size), size));
+  const t = select(turns, select(less(ratio, 0), neg(size), size), 0);
   const c = rsqrt(add(square(t), 1));
   return { c, s: mul(t, c) };
 }
