@@ -15,6 +15,7 @@ import { clean, expectNoRun, expectRefused, fitting, trainArgs } from '../suppor
 import { type BadCase, badInputs, materialised } from '../support/bad-inputs.ts';
 import { type Outcome, runCommand, runProcess, writeCalmBase } from '../support/commands.ts';
 import { compiled } from '../support/compiled.ts';
+import { LONG } from '../support/long.ts';
 import { all, parse } from '../support/report-dom.ts';
 
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 60_000 });
@@ -123,7 +124,7 @@ describe.runIf(corpus !== undefined)('the corpus through the commands that use t
     },
   );
 
-  it('trains on a text with script tags, and the report shows it as text', async () => {
+  it.runIf(LONG)('trains on a text with script tags, and the report shows it as text', async () => {
     const out = at('runs', 'xss');
     const base = path.join(corpus!.folder, 'model-base');
     // nearly all pairs are held out, so that the text is among those drawn

@@ -8,6 +8,7 @@ import { CLIP_TOKENIZER, capacityOf, compose, createTokenizer } from '../../mode
 import { parseMerges, parseTokenizerConfig, parseVocabulary } from '../../models/clip/vocabulary.ts';
 import { verifyTokenizer } from '../../train/verify/tokenizer.ts';
 import { goldenDirectories, tally } from '../support/golden-cases.ts';
+import { LONG } from '../support/long.ts';
 
 const FOLDER = 'models/small-base/tokenizer';
 const read = (name: string) => readFileSync(join(FOLDER, name), 'utf8');
@@ -149,7 +150,7 @@ describe('byte pair encoding', () => {
 
 describe('hostile text', () => {
   // Quadratic work would take minutes here; the limits leave room for a busy machine.
-  const million = 1_000_000;
+  const million = LONG ? 1_000_000 : 200_000;
   it.each([
     ['one word of one letter', 'a'.repeat(million)],
     [
@@ -162,7 +163,7 @@ describe('hostile text', () => {
   ])('%s', { timeout: 10_000 }, (_name, text) => {
     const { ids, cut, length } = tokenizer.encode(text);
     expect([ids.length, ids[0], ids[76], cut]).toEqual([77, 49406, 49407, true]);
-    expect(length).toBeGreaterThan(60_000);
+    expect(length).toBeGreaterThan(0.06 * million);
   });
 
   it('composes as Unicode does up to 256 accents in a row', () => {

@@ -8,9 +8,11 @@ import type { StepAsk, Stepped } from '../../../train/lab/machine/step.ts';
 import { allOps } from '../../../train/lab/texts.ts';
 import { browserThere } from '../../support/browser.ts';
 import { axeFaults, type Call, drawn, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
-import { LONG } from '../../support/long.ts';
+import { longRows } from '../../support/long.ts';
 
 const names = allOps.map(({ name }) => name);
+/** of the ops one of n, in the short form */
+const every = (n: number) => (name: string) => names.indexOf(name) % n === 0;
 const asks = names.map((op): Call => ['tryOp', { op, seed: 3 }]);
 /** values of an answer without what depends on the clock or the machine */
 const numbers = (answer: unknown) => {
@@ -37,7 +39,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     const { page, faults } = await visit(lab, '#/op');
     expect(await page.locator('.ops li').count()).toBe(names.length);
     const wrong: unknown[] = [];
-    for (const name of names) {
+    for (const name of longRows(names, every(5))) {
       const hash = `#/op/${name}`;
       await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
       await drawn(page, hash);
@@ -65,24 +67,23 @@ describe.runIf(browserThere)('the lab in a browser', () => {
 
   test("samples and gradients are Node's to the bit on the reference and on wasm with threads, and right on WebGPU", async () => {
     const { page } = await visit(lab, '');
-    const calls: readonly Call[] = [['open', 'cpu'], ...asks, ['open', 'wasm'], ...asks];
+    const shown = longRows(names, every(4));
+    const asked = (of: readonly string[]) => of.map((name) => asks[names.indexOf(name)]!);
+    const calls: readonly Call[] = [['open', 'cpu'], ...asked(shown), ['open', 'wasm'], ...asked(shown)];
     const [here, there] = [await inNode(lab, calls), await inWorker(page, calls)];
     expect(there[0]).toMatchObject({ value: { name: 'cpu' } });
-    const wasm = asks.length + 1;
+    const wasm = shown.length + 1;
     const cores = (await page.evaluate('navigator.hardwareConcurrency')) as number;
     const threads = cores > 1 ? `${cores} threads` : '1 thread';
     expect(there[wasm]).toMatchObject({ value: { device: `WASM SIMD, ${threads}` } });
-    for (const [i, name] of names.entries())
+    for (const [i, name] of shown.entries())
       for (const at of [1 + i, wasm + 1 + i]) expect(numbers(there[at]), name).toEqual(numbers(here[at]));
 
-    const some = LONG ? names : names.filter((_, i) => i % 9 === 0);
-    const [opened, ...gpu] = await inWorker(page, [
-      ['open', 'webgpu'],
-      ...some.map((name) => asks[names.indexOf(name)]!),
-    ]);
+    const some = longRows(shown, every(8));
+    const [opened, ...gpu] = await inWorker(page, [['open', 'webgpu'], ...asked(some)]);
     expect(opened).toMatchObject({ value: { name: 'webgpu' } });
     for (const [i, name] of some.entries()) {
-      const [got, want] = [numbers(gpu[i]), numbers(here[1 + names.indexOf(name)])];
+      const [got, want] = [numbers(gpu[i]), numbers(here[1 + shown.indexOf(name)])];
       for (const kind of ['results', 'gradients'] as const)
         for (const [k, x] of want[kind].entries()) {
           const largest = Math.max(1, ...(x?.values ?? []).filter(Number.isFinite).map(Math.abs));

@@ -208,19 +208,23 @@ describe('interrupted', () => {
     expect(await ended(slow.child)).toBe(130);
     expect(performance.now() - began).toBeLessThan(1000);
   });
-  it('through the command tsx, which kills what does not answer at once, it saves as well', {
-    timeout: 120_000,
-  }, async () => {
-    const tsx = path.join(import.meta.dirname, '../../../node_modules/.bin/tsx');
-    // To tsx alone, as `kill PID` does; and to all processes of the terminal, as Ctrl-C does.
-    for (const all of [false, true]) {
-      const { child, seen } = await started([tsx, script, 'busy', '300'], { detached: true });
-      await sleep(50);
-      process.kill(all ? -child.pid! : child.pid!, 'SIGINT');
-      expect(await ended(child)).toBe(130);
-      expect(seen.output).toBe('ready\nsaving\n');
-    }
-  });
+  it.runIf(LONG)(
+    'through the command tsx, which kills what does not answer at once, it saves as well',
+    {
+      timeout: 120_000,
+    },
+    async () => {
+      const tsx = path.join(import.meta.dirname, '../../../node_modules/.bin/tsx');
+      // To tsx alone, as `kill PID` does; and to all processes of the terminal, as Ctrl-C does.
+      for (const all of [false, true]) {
+        const { child, seen } = await started([tsx, script, 'busy', '300'], { detached: true });
+        await sleep(50);
+        process.kill(all ? -child.pid! : child.pid!, 'SIGINT');
+        expect(await ended(child)).toBe(130);
+        expect(seen.output).toBe('ready\nsaving\n');
+      }
+    },
+  );
   it('only what tsx adds to watch is taken out of the arguments', () => {
     const execArgv = [
       '--max-old-space-size=9',

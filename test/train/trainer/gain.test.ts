@@ -7,6 +7,7 @@ import { encodePng } from '../../../train/data/pictures/image-write.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { folder, rows, scratch } from '../../support/data-fixtures.ts';
+import { longTest } from '../../support/long.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
@@ -63,7 +64,7 @@ describe('ranks by gain', () => {
     expect(existsSync(join(out('whole'), 'report.html'))).toBe(true);
   });
 
-  test('stopped between two tests and resumed, it ends with the same bits', async () => {
+  longTest('stopped between two tests and resumed, it ends with the same bits', async () => {
     const stop = setInterval(() => {
       const file = join(out('stopped'), 'metrics.jsonl');
       if (!existsSync(file) || !readFileSync(file, 'utf8').includes('\n')) return;

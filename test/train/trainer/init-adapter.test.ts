@@ -13,6 +13,7 @@ import { placesOf } from '../../../train/model/model.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { folder, rows, scratch } from '../../support/data-fixtures.ts';
+import { longTest } from '../../support/long.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
@@ -108,7 +109,7 @@ describe('a run that begins from a file', () => {
     expect(readFileSync(png)).toEqual(readFileSync(join(at('still'), sample.file)));
   });
 
-  test('the untouched base that its report compares with is the base, not the file', async () => {
+  longTest('the untouched base that its report compares with is the base, not the file', async () => {
     const base = /untouched base on the validation grid: (\S+) \(reports exchanged: (\S+)\)/;
     const settings = ['--targets', FEW, '--lr', '0', '--steps', '1'];
     const [with_, without] = [

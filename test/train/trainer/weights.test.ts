@@ -84,20 +84,23 @@ describe('other ways to grow', () => {
 });
 
 describe('pictures while the run goes on', () => {
-  test('are those of a run that ends there, and change nothing else; the text encoder runs once per caption where it is frozen', async () => {
-    const same = '--test-every 5 --samples 1 --no-train-text-encoder --targets **.attn1.*';
-    expect((await start('watched', `${same} --steps 4 --sample-every 2`)).code).toBe(0);
-    expect((await start('unwatched', `${same} --steps 4`)).code).toBe(0);
-    expect((await start('ends there', `${same} --steps 2`)).code).toBe(0);
-    const samples = (name: string) => join(out(name), 'samples');
-    expect(readdirSync(samples('watched')).filter((f) => f.startsWith('step'))).toEqual(['step-000002-01.png']);
-    expect(readFileSync(join(samples('watched'), 'step-000002-01.png'))).toEqual(
-      readFileSync(join(samples('ends there'), '01-adapted.png')),
-    );
-    expect(log('watched')).toEqual(log('unwatched'));
-    expect(await adapterBits('watched')).toEqual(await adapterBits('unwatched'));
-    expect(readFileSync(join(out('watched'), 'report.html'), 'utf8')).toContain('encode texts');
-  });
+  longTest(
+    'are those of a run that ends there, and change nothing else; the text encoder runs once per caption where it is frozen',
+    async () => {
+      const same = '--test-every 5 --samples 1 --no-train-text-encoder --targets **.attn1.*';
+      expect((await start('watched', `${same} --steps 4 --sample-every 2`)).code).toBe(0);
+      expect((await start('unwatched', `${same} --steps 4`)).code).toBe(0);
+      expect((await start('ends there', `${same} --steps 2`)).code).toBe(0);
+      const samples = (name: string) => join(out(name), 'samples');
+      expect(readdirSync(samples('watched')).filter((f) => f.startsWith('step'))).toEqual(['step-000002-01.png']);
+      expect(readFileSync(join(samples('watched'), 'step-000002-01.png'))).toEqual(
+        readFileSync(join(samples('ends there'), '01-adapted.png')),
+      );
+      expect(log('watched')).toEqual(log('unwatched'));
+      expect(await adapterBits('watched')).toEqual(await adapterBits('unwatched'));
+      expect(readFileSync(join(out('watched'), 'report.html'), 'utf8')).toContain('encode texts');
+    },
+  );
 });
 
 describe('a scale other than 1', () => {
