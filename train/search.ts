@@ -165,7 +165,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
         await addToHistory(file, one);
         scored.push(one);
         const now = performance.now();
-        if (now - told < 1000 && scored.length < o.evaluations) continue;
+        if (now - told < 5000 && scored.length < o.evaluations) continue;
         told = now;
         const each = (now - began) / 1000 / (scored.length - before);
         io.stderr.write(`candidate ${scored.length} of ${o.evaluations}, best ${best(scored).loss.toFixed(5)}, ${duration(each * (o.evaluations - scored.length))} left\n`); // biome-ignore format: one line

@@ -2,7 +2,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import sharp from 'sharp';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
 import { openBackend } from '../../../core/index.ts';
 import { inceptionSpecUpTo } from '../../../models/inception/index.ts';
@@ -15,6 +15,7 @@ import { loadPicture, setFiles } from '../../../train/evaluate/pictures.ts';
 import { evaluateSets, main } from '../../../train/evaluate.ts';
 import type { PictureSet } from '../../../train/metrics/sets/metric.ts';
 import { type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../../../train/verify/golden.ts';
+import { duration } from '../../../train/words/format.ts';
 import { runCommand } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
 import { weightByFormula } from '../../support/inception-weights.ts';
@@ -112,6 +113,27 @@ describe('Inception from a file', () => {
     await writeSafetensors(file, new Map([['x', { dtype: 'F32', shape: [1], data: Float32Array.of(1) }]]), new Map(), {}); // biome-ignore format: one line
     const r = await runCommand(main, ['--real', at('real'), '--fake', at('fake'), '--inception', file, '--backend', 'cpu', '--out', at('none.html')]); // biome-ignore format: one line
     expect([r.code, r.stderr]).toEqual([1, expect.stringMatching(/empty\.safetensors.*Conv2d_1a_3x3\.conv\.weight/)]);
+  });
+});
+
+describe('10,000 pictures', () => {
+  test('the time that is left is told all along, and nothing is computed twice or lost when it is stopped', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    try {
+      const pictures = Array.from({ length: 10_000 }, (_, i) => ({ hash: `${i}` }));
+      let asked = 0;
+      const stop = new AbortController();
+      const slow = { items: 'pictures', id: 'slow', batch: 100, features: async (some: readonly { readonly hash: string }[]) => { vi.advanceTimersByTime(10_000); asked += some.length; if (asked === 4000) stop.abort(); return some.map(({ hash }) => Float32Array.of(Number(hash))); } }; // biome-ignore format: one line
+      const lines: string[] = [];
+      const how = { folder: at('slow'), say: (line: string) => void lines.push(line) };
+      await expect(featuresOf(pictures, slow, { ...how, signal: stop.signal })).rejects.toThrow();
+      expect([lines.length, lines[0], lines.at(-1)]).toEqual([40, `features of 100 of 10000 pictures, ${duration(990)} left`, `features of 4000 of 10000 pictures, ${duration(600)} left`]); // biome-ignore format: one line
+      const all = await featuresOf(pictures, slow, how);
+      expect([asked, all.length, all[0]![0], all[9999]![0]]).toEqual([10_000, 10_000, 0, 9999]);
+      expect(lines.at(-1)).toBe(`features of 6000 of 6000 pictures in ${duration(600)}`);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 
