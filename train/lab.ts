@@ -54,7 +54,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
 }
 
 async function built(o: Options, folder: string, io: Io): Promise<void> {
-  const { files, gzipped, weights } = await buildLab(folder, { onlyRuns: o.onlyRuns === true });
+  const { files, gzipped, weights } = await buildLab(folder, o.onlyRuns ? { only: ['runs'] } : {});
   if (o.onlyRuns) return;
   const kilobytes = (n: number): string => `${Math.round(n / 1000)} kB`;
   print(

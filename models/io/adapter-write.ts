@@ -30,6 +30,15 @@ export async function writeAdapter(
   options: AtomicOptions = {},
 ): Promise<void> {
   if (isFolderForm(form)) return writePeft(target, adapter, form === 'peft-flat', options);
+  const { tensors, metadata } = adapterContent(adapter, form);
+  await writeSafetensors(target, tensors, metadata, options);
+}
+
+/** What stands in such a file. @example streamSafetensors(tensors, metadata, write) // its bytes */
+export function adapterContent(
+  adapter: AdapterFile,
+  form: AdapterForm = 'diffusers',
+): { readonly tensors: ReadonlyMap<string, TensorOut>; readonly metadata: ReadonlyMap<string, string> } {
   const tensors = new Map<string, TensorOut>();
   for (const [modulePath, module] of adapter.modules) {
     const [down, up] = form === 'kohya' ? ['lora_down', 'lora_up'] : ['lora_A', 'lora_B'];
@@ -40,7 +49,7 @@ export async function writeAdapter(
     form === 'kohya' ? ['ss_network_module', 'networks.lora'] : ['format', 'pt'],
     [DIFFUSERS_KEY, diffusersMetadata(adapter, form)],
   ]);
-  await writeSafetensors(target, tensors, metadataWith(adapter, own), options);
+  return { tensors, metadata: metadataWith(adapter, own) };
 }
 
 /** Whether a form is a folder. */

@@ -21,12 +21,19 @@ export interface OpenedLab {
 }
 /**
  * Builds it, serves it, and starts a browser, with WebGPU in software.
- * @param runs a folder of runs: then only their page is built
+ * @param only the pages it is built for
+ * @param runs a folder of runs
  */
-export async function openLab(runs?: string): Promise<OpenedLab> {
-  const built = await buildLab(join(scratch, 'lab'), { onlyRuns: runs !== undefined });
+export async function openLab({
+  only,
+  runs,
+}: {
+  readonly only?: readonly string[];
+  readonly runs?: string;
+} = {}): Promise<OpenedLab> {
+  const built = await buildLab(join(scratch, 'lab'), only ? { only } : {});
   const { address, close } = await serveLab(built.folder, 0, runs);
-  const browser = await startBrowser({ webgpu: runs === undefined });
+  const browser = await startBrowser({ webgpu: only === undefined });
   return {
     built,
     address,

@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { FileError } from '../../models/io/error.ts';
 import { type RecordOptions, readFolder } from './layouts/index.ts';
-import { decodeNamed, type Picture, readImage } from './pictures/images.ts';
+import { decodeNamed, readImage } from './pictures/images.ts';
+import type { Picture } from './pictures/training-pixels.ts';
 import { type DataRecord, type RecordSet, settled } from './records.ts';
 
 /** Facts about a decoded image; `hash` is the SHA-256 of size and pixels, equal for equal pictures in any format. */

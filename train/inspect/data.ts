@@ -11,7 +11,7 @@ import { type Io, print } from '../cli/command.ts';
 import { type Dataset, loadDataset, pictureOf, usedBits } from '../data/dataset.ts';
 import { LAYOUTS } from '../data/layouts/index.ts';
 import { contactSheet, type Tile } from '../data/pictures/image-write.ts';
-import { trainingPixels } from '../data/pictures/images.ts';
+import { trainingPixels } from '../data/pictures/training-pixels.ts';
 import {
   acrossFolders,
   dataHash,

@@ -49,6 +49,11 @@ const withoutNode: Plugin = {
       contents: 'export const parseHTML = () => ({ document: globalThis.document });',
       loader: 'js',
     }));
+    onResolve({ filter: /^node:timers\/promises$/ }, ({ path: name }) => ({ path: name, namespace: 'timers' }));
+    onLoad({ filter: /.*/, namespace: 'timers' }, () => ({
+      contents: 'export const setImmediate = () => new Promise((done) => setTimeout(done));',
+      loader: 'js',
+    }));
     onResolve({ filter: /^node:/ }, ({ path: name }) => ({ path: name, namespace: 'node' }));
     onLoad({ filter: /.*/, namespace: 'node' }, () => ({ contents: 'module.exports = {};', loader: 'js' }));
   },
@@ -75,10 +80,11 @@ async function filesOf(folder: string): Promise<readonly string[]> {
 
 /**
  * Builds the lab into a folder that is empty, missing or of an earlier build.
- * @param onlyRuns without what only the other pages need
+ * @param only the pages it is for (default: all); what no page of these needs is left out
  * @throws FileError where the folder holds something else
  */
-export async function buildLab(folder: string, { onlyRuns = false } = {}): Promise<Built> {
+export async function buildLab(folder: string, { only }: { readonly only?: readonly string[] } = {}): Promise<Built> {
+  const needs = (...pages: readonly string[]): boolean => only === undefined || pages.some((p) => only.includes(p));
   if (existsSync(folder)) {
     const there = await readdir(folder);
     if (there.length > 0 && !there.includes(MARK))
@@ -102,14 +108,14 @@ export async function buildLab(folder: string, { onlyRuns = false } = {}): Promi
     logLevel: 'silent',
   });
   const put = (name: string, text: string) => writeFile(path.join(folder, name), text);
-  await put('index.html', pageOf(onlyRuns ? 'runs' : ''));
+  await put('index.html', pageOf(only?.join(' ') ?? ''));
   await put('lab.css', style);
   await put('report.js', reportScript);
-  if (!onlyRuns) {
+  if (needs('op')) {
     await put('ops/index.json', JSON.stringify(allOps.map(entryOf)));
     for (const op of allOps) await put(`ops/${op.name}.json`, JSON.stringify(await textOf(op)));
-    await writeBase(folder);
   }
+  if (needs('step', 'train')) await writeBase(folder);
   let [gzipped, weights] = [0, 0];
   const files = await filesOf(folder);
   for (const file of files) {

@@ -106,6 +106,8 @@ tr.sum th,tr.sum td{font-weight:650}.large{font-size:17px}
 .beside.many .chart svg{max-width:none;width:760px}.beside.many .wide svg{width:auto}.runname{font-weight:650;margin:0 0 4px}
 main:has(.beside.many){max-width:1900px}
 ${tipStyle}
+.card h2{font-size:17px;margin:0 0 4px}.card{border-top:1px solid var(--rule);padding:10px 0}.drop{border:1px dashed var(--muted);border-radius:6px;padding:10px 14px;margin:0 0 14px}input[type=number]{width:92px}
+.filmrow{flex-wrap:nowrap;overflow-x:auto;padding-bottom:6px}.filmrow .film{flex:0 0 auto;width:150px}
 footer{color:var(--muted);font-size:13px;padding-top:30px;padding-bottom:40px}
 @media(max-width:560px){header,main,footer{padding-left:16px;padding-right:16px}h1{font-size:24px}.cell{width:54px}input[type=range]{width:150px}}
 `;

@@ -1,13 +1,12 @@
 /** A base model made ready to run, with or without an adapter: what `generate` and the trainer start from. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { type Backend, CoreError, type Tree, tensor } from '../../core/index.ts';
+import { type Backend, CoreError, type Tree } from '../../core/index.ts';
 import { textEncoderSpec } from '../../models/clip/text-encoder.ts';
 import { checkAdapter } from '../../models/io/adapter-check.ts';
 import { combine, type Share, splitStrength } from '../../models/io/adapter-combine.ts';
-import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/io/adapter-file.ts';
+import { type AdapterFile, readAdapter } from '../../models/io/adapter-file.ts';
 import { type Base, openBase } from '../../models/io/base.ts';
-import { FileError, listed } from '../../models/io/error.ts';
 import { readTokenizer, type TokenizerFiles } from '../../models/io/tokenizer-files.ts';
 import { checkWeights, type Spec } from '../../models/io/weights.ts';
 import { PARTS, type Part } from '../../models/names.ts';
@@ -23,11 +22,10 @@ import {
 import { unetSpec } from '../../models/unet/index.ts';
 import { vaeSpec } from '../../models/vae/index.ts';
 import type { Param } from '../../nn/index.ts';
-import type { Adapter } from '../../selora/adapter.ts';
 import { attach } from '../../selora/attach.ts';
-import { inputsOf } from '../../selora/methods/low-rank.ts';
 import type { Place, Places } from '../../selora/methods/method.ts';
-import { fromModuleName, mapNetworks, type PerNetwork } from '../../selora/networks.ts';
+import { mapNetworks } from '../../selora/networks.ts';
+import { adaptersFromFile } from './adapters.ts';
 import { placeOfBase, SMALL_BASE } from './paths.ts';
 import type { LoadedAdapters, ModelPlaces, Pipeline } from './pipeline.ts';
 
@@ -115,41 +113,6 @@ export const linearsOf = (base: Base): ModelPlaces =>
 /** The tokenizer of a base; a single-file checkpoint has none of its own and means SD 1.5's, which ships here. */
 export const tokenizerOf = async (base: Base): Promise<TokenizerFiles> =>
   base.tokenizer ?? readTokenizer(path.join(SMALL_BASE, 'tokenizer'), base.configs.textEncoder, base.pad);
-
-/**
- * The adapters of a file as immutable trees by module path.
- * Where all modules have one scale it is kept; else each scale is multiplied into its B and the common scale is 1.
- * @throws FileError naming `file`: one line that lists modules that are no layer of the base, or of another size
- */
-export function adaptersFromFile(
-  { modules }: AdapterFile,
-  places: ModelPlaces,
-  { file = 'adapter', dtype = 'f32' }: { readonly file?: string; readonly dtype?: 'f32' | 'f64' } = {},
-): LoadedAdapters {
-  const scales = new Set([...modules.values()].map((m) => m.scale));
-  const scale = scales.size === 1 ? [...scales][0] : 1;
-  const found: PerNetwork<Map<string, Adapter>> = { unet: new Map(), text: new Map() };
-  const problems: string[] = [];
-  for (const [name, module] of modules) {
-    const [network, local] = fromModuleName(name) ?? [];
-    const place = network && local !== undefined && places[network].get(local);
-    if (!place) {
-      problems.push(`${name} is no linear layer and no convolution of the base`);
-    } else if (place[0] !== module.dOut || inputsOf(place) !== module.dIn) {
-      problems.push(`${name} maps ${module.dIn} → ${module.dOut}, the base's layer ${inputsOf(place)} → ${place[0]}`);
-    } else {
-      found[network].set(local, adapterOf(module, module.scale / scale, dtype));
-    }
-  }
-  if (modules.size === 0) problems.push('it adapts nothing');
-  if (problems.length > 0) throw new FileError(file, 'modules', listed(problems, 3));
-  return { unet: Object.fromEntries(found.unet), text: Object.fromEntries(found.text), scale };
-}
-
-function adapterOf({ A, B, rank, dIn, dOut }: AdapterModule, factor: number, dtype: 'f32' | 'f64'): Adapter {
-  const b = factor === 1 ? B : B.map((x) => x * factor);
-  return { A: tensor(A, [dIn, rank], dtype), B: tensor(b, [rank, dOut], dtype) };
-}
 
 /**
  * Reads adapters for a base, `FILE` or `FILE=0.7` each, and adds them up.

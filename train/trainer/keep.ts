@@ -11,7 +11,7 @@ import type { Metrics } from '../run/metrics.ts';
 import { bestTensors, stateTensors, unpadded } from '../run/tensors.ts';
 import type { Chosen } from '../step/ranks.ts';
 import type { Network } from '../step/state.ts';
-import { adapterFileOf } from './adapter-file.ts';
+import { adapterFileOf } from './adapter-form.ts';
 import type { Origin } from './origin.ts';
 import type { Standing } from './standing.ts';
 import type { Validated } from './validate.ts';

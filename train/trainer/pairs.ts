@@ -6,8 +6,8 @@ import { type CheckedRecord, loadDataset, pictureOf, usedBits } from '../data/da
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
 import type { Pair } from '../data/pair.ts';
 import { toModelPixels } from '../data/pictures/grey.ts';
-import { trainingPixels } from '../data/pictures/images.ts';
 import type { CropSize } from '../data/pictures/resample.ts';
+import { trainingPixels } from '../data/pictures/training-pixels.ts';
 import {
   acrossFolders,
   dataHash,

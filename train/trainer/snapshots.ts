@@ -3,12 +3,13 @@ import path from 'node:path';
 import type { Backend } from '../../core/index.ts';
 import type { RunConfig } from '../config/config.ts';
 import { encodePng } from '../data/pictures/image-write.ts';
-import { adaptersFromFile, type LoadedModel } from '../model/model.ts';
+import { adaptersFromFile } from '../model/adapters.ts';
+import type { LoadedModel } from '../model/model.ts';
 import { adaptedPipeline, createGenerator, type Generator, pictureOptions } from '../model/sample.ts';
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { HostModules } from '../run/tensors.ts';
-import { adapterFileOf } from './adapter-file.ts';
+import { adapterFileOf } from './adapter-form.ts';
 import type { RunPair } from './pairs.ts';
 
 /** Writes `samples/step-000400-01.png` and so on. Programs are compiled at the first call. */

@@ -8,14 +8,9 @@ import { randomOf, seedKey } from '../../../core/index.ts';
 import { printable } from '../../../models/io/error.ts';
 import { toGrey, toModelPixels } from '../../../train/data/pictures/grey.ts';
 import { contactSheet, encodePng, toBytes, wrapText, writePng } from '../../../train/data/pictures/image-write.ts';
-import {
-  decodeImage,
-  loadTrainingPixels,
-  type Picture,
-  readImage,
-  trainingPixels,
-} from '../../../train/data/pictures/images.ts';
+import { decodeImage, loadTrainingPixels, readImage } from '../../../train/data/pictures/images.ts';
 import { cleanPng, crc32 } from '../../../train/data/pictures/png-chunks.ts';
+import { type Picture, trainingPixels } from '../../../train/data/pictures/training-pixels.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'selora-images-'));

@@ -222,7 +222,7 @@ test('train --watch: the page stands beside the run and ends with it', async () 
 describe.runIf(browserThere)('the page', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
-    lab = await openLab(root);
+    lab = await openLab({ only: ['runs'], runs: root });
   }, 120_000);
   afterAll(() => lab?.close());
   const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 60_000 });

@@ -33,6 +33,8 @@ export interface BaseFile {
   readonly pairs: readonly { readonly text: string; readonly ids: readonly number[] }[];
   /** ids of no text */
   readonly empty: readonly number[];
+  /** of all that is read of the base */
+  readonly hash: string;
 }
 /** the part of the built-in pairs that is shown */
 export const HELD_OUT = 'test';
@@ -57,6 +59,7 @@ export interface Ready {
   /** grey, 0 to 1 */
   readonly films: readonly Float32Array[];
   readonly empty: Int32Array;
+  readonly hash: string;
 }
 
 /** Reads the base and encodes the held-out reports, as a run does before its loop. */
@@ -101,5 +104,6 @@ export async function readBase(read: ReadFile, backend: Backend, tell: Tell): Pr
     pairs,
     films: phantoms.map((p) => p.pixels),
     empty: Int32Array.from(told.empty),
+    hash: told.hash,
   };
 }

@@ -6,6 +6,7 @@ import { runLesson } from './lesson.ts';
 import * as op from './op.ts';
 import type { Tell } from './protocol.ts';
 import { stepLab } from './step.ts';
+import { trainLab } from './train.ts';
 
 /** What a person may choose; `auto`: a graphics card through WebGPU where there is one, else WASM. */
 export type Choice = 'auto' | Exclude<BackendName, 'gpujs'>;
@@ -48,6 +49,7 @@ export function labMachine(threads?: number, readFile = fetched) {
     opened ??= openBackend(choice, threads === undefined ? {} : { threads });
     return opened;
   };
+  const { ready, ...step } = stepLab(readFile, backend);
   return {
     /** Opens another backend and gives the last one back. @throws CoreError when it does not run here */
     async open(_: Tell, name: Choice): Promise<Opened> {
@@ -58,7 +60,8 @@ export function labMachine(threads?: number, readFile = fetched) {
       const made = await backend();
       return { name: made.name, device: made.device, notes: await missing(made.name) };
     },
-    ...stepLab(readFile, backend),
+    ...step,
+    ...trainLab(readFile, ready),
     tryOp: async (_: Tell, ask: op.Ask) => op.tryOp(await backend(), ask),
     nudge: async (_: Tell, ask: op.Ask, operand: number, element: number, steps: readonly number[]) =>
       op.nudge(await backend(), ask, operand, element, steps),

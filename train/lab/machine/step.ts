@@ -177,6 +177,8 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
   };
 
   return {
+    ready,
+
     async openBase(tell: Tell): Promise<Opening> {
       const { base } = await ready(tell);
       return {

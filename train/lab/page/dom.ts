@@ -111,6 +111,24 @@ export function errorPlace(): {
   return { errorLine, guarded };
 }
 
+/** Work done soon after it is asked for, with time between for everything else; never after `over`. */
+export function nowAndThen(work: () => Promise<unknown>, least: number, over: () => boolean): () => void {
+  let [waiting, last, cost] = [false, 0, 0];
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    const pause = Math.max(0, Math.max(least, 10 * cost) - (performance.now() - last));
+    setTimeout(async () => {
+      waiting = false;
+      if (over()) return;
+      const began = performance.now();
+      await work();
+      last = performance.now();
+      cost = last - began;
+    }, pause);
+  };
+}
+
 /** A number in few digits. */
 export function short(x: number): string {
   if (!Number.isFinite(x)) return Number.isNaN(x) ? 'NaN' : x > 0 ? '∞' : '−∞';

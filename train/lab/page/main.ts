@@ -9,9 +9,9 @@ import { addressOf, routeOf } from './route.ts';
 // the policy allows the page no code out of text, and zod shall not try
 Object.assign(globalThis, { __zod_globalConfig: { jitless: true } });
 
-/** A lab that was built for one page has no other. */
+/** A lab that was built for some pages has no other. */
 const { only } = document.body.dataset;
-const pages = only === undefined ? all : all.filter((p) => p.id === only);
+const pages = only === undefined ? all : all.filter((p) => only.split(' ').includes(p.id));
 
 const CHOICES: readonly (readonly [Choice, string])[] = [
   ['auto', 'automatic'],

@@ -7,5 +7,6 @@ import { op } from './op.ts';
 import type { Page } from './page.ts';
 import { runs } from './runs.ts';
 import { step } from './step.ts';
+import { train } from './train.ts';
 
-export const pages: readonly Page[] = [home, step, op, yours, runs, check, lesson];
+export const pages: readonly Page[] = [home, step, op, yours, train, runs, check, lesson];

@@ -27,7 +27,7 @@ export async function partsOf(
 ): Promise<readonly Part[]> {
   const run = printableDeep(record);
   const picture = async (file: string, alt: string): Promise<Markup> => html`<img src="${address(file)}" alt="${alt}">`;
-  const parts: Part[] = [{ id: 'head', title: '', markup: head(run, panels, []).markup }];
+  const parts: Part[] = panels === PANELS ? [{ id: 'head', title: '', markup: head(run, panels, []).markup }] : [];
   for (const { id, title, show } of panels) {
     const drawn = await show({ run, picture });
     if (drawn?.body === undefined) continue;

@@ -1,6 +1,6 @@
 /** Numbers as pictures: films in grey, values around zero in two colours, bars. */
 import type { Numbers } from '../machine/numbers.ts';
-import { h, short } from './dom.ts';
+import { type Child, h, short } from './dom.ts';
 
 /** A canvas of so many pixels, scaled up without smoothing. */
 function canvas(width: number, height: number, label: string, scale: number, paint: (data: Uint8ClampedArray) => void) {
@@ -13,15 +13,24 @@ function canvas(width: number, height: number, label: string, scale: number, pai
   return element;
 }
 
-/** A grey picture, values 0 to 1. */
-export const film = (values: ArrayLike<number>, side: number, label: string): HTMLElement =>
+/**
+ * A grey picture, values 0 to 1.
+ * @param lit places of pixels that are tinted
+ */
+export const film = (
+  values: ArrayLike<number>,
+  side: number,
+  label: string,
+  { lit = [], below = label }: { readonly lit?: readonly number[]; readonly below?: Child } = {},
+): HTMLElement =>
   h(
     'figure',
     { class: 'film' },
     canvas(side, side, label, 1, (data) => {
       for (let i = 0; i < values.length; i++) data.set([1, 1, 1].map((x) => x * 255 * values[i]!).concat(255), 4 * i);
+      for (const i of lit) data.set([90 + 0.6 * data[4 * i]!, 70 + 0.4 * data[4 * i + 1]!], 4 * i);
     }),
-    h('figcaption', {}, label),
+    h('figcaption', {}, below),
   );
 
 /** Below zero to one side of grey, above to the other; the ends told apart with every colour vision. */

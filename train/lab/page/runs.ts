@@ -1,5 +1,5 @@
 /** The folders of runs, live and side by side: what the report says of each, and where their settings differ. */
-import { errorPlace, h, set } from './dom.ts';
+import { errorPlace, h, nowAndThen, set } from './dom.ts';
 import type { Lab, Page } from './page.ts';
 import { remember } from './route.ts';
 import type { Entry, Followed } from './run-source.ts';
@@ -40,7 +40,7 @@ export const runs: Page = {
 
 async function showRuns(into: HTMLElement, asked: string | null, first: readonly Entry[], lab: Lab): Promise<void> {
   const { listRuns, followRun, pictureAt } = await import('./run-source.ts');
-  const { PARTS, partsOf, elementsOf, enliven } = await import('./panels.ts');
+  const { besides } = await import('./beside.ts');
   const { differences } = await import('../../run/canonical.ts');
   const { errorLine, guarded } = errorPlace();
   let list = first;
@@ -49,9 +49,7 @@ async function showRuns(into: HTMLElement, asked: string | null, first: readonly
   const lead = h('p', { class: 'lead', role: 'status' });
   const table = h('div', { class: 'tablewrap', tabindex: 0, role: 'region', 'aria-label': 'All runs' });
   const settings = h('div', {});
-  const parts = h('div', {});
-  /** what stands where, so that nothing is drawn twice */
-  const drawn = new Map<string, string>();
+  const side = besides();
 
   const drawList = (): void => {
     lead.textContent =
@@ -157,88 +155,17 @@ async function showRuns(into: HTMLElement, asked: string | null, first: readonly
     );
   };
 
-  /** A part of one run: replaced where it says something else, unless somebody is in it. */
-  const put = (cell: HTMLElement, key: string, markup: string, name?: string): void => {
-    if (drawn.get(key) === markup || cell.contains(document.activeElement)) return;
-    const open = [...cell.querySelectorAll('details')].map((d) => d.open);
-    set(cell, elementsOf(markup, name));
-    for (const [i, d] of cell.querySelectorAll('details').entries()) d.open = open[i] ?? false;
-    drawn.set(key, markup);
-  };
   const draw = async (): Promise<void> => {
-    const all = [...followed.values()];
-    const records = all.map((f) => f.run());
-    const made = await Promise.all(
-      records.map((run, i) => {
-        // beside others, those are what it is compared with
-        const others = records.flatMap((r, k) =>
-          k === i
-            ? []
-            : [{ label: r.name, validations: r.validations, results: r.results, method: `${r.method} (${r.name})` }],
-        );
-        return partsOf({ ...run, compared: [...run.compared, ...others] }, (file) => pictureAt(run.name, file));
-      }),
-    );
-    for (const id of PARTS) {
-      const found = made.map((list) => list.find((p) => p.id === id));
-      const title = found.find((p) => p)?.title;
-      let section = parts.querySelector<HTMLElement>(`[data-part="${id}"]`);
-      if (title === undefined) {
-        section?.remove();
-        continue;
-      }
-      if (!section) {
-        section = h(
-          'section',
-          { 'data-part': id },
-          title !== '' && h('h2', {}, title),
-          h('div', { class: `beside${all.length > 1 ? ' many' : ''}` }),
-        );
-        const later = PARTS.slice(PARTS.indexOf(id) + 1);
-        parts.insertBefore(
-          section,
-          [...parts.children].find((c) => later.includes((c as HTMLElement).dataset.part ?? '')) ?? null,
-        );
-      }
-      const row = section.querySelector('.beside')!;
-      for (const [i, { name }] of all.entries()) {
-        let cell = row.children[i] as HTMLElement | undefined;
-        if (!cell) {
-          cell = h('div', {});
-          row.append(cell);
-          set(
-            cell,
-            all.length > 1 && id !== 'head' && h('p', { class: 'runname' }, name),
-            h('div', { class: 'report' }),
-          );
-        }
-        put(
-          cell.querySelector<HTMLElement>('.report')!,
-          `${id} ${name}`,
-          found[i]?.markup ?? '<p class="muted">nothing of this</p>',
-          all.length > 1 ? name : undefined,
-        );
-      }
-    }
-    parts.dataset.steps = records.map((r) => r.metrics.at(-1)?.step ?? 0).join(',');
-    enliven();
+    const all = [...followed.values()].map((f) => ({ name: f.name, run: f.run() }));
+    await side.draw(all, (name, file) => pictureAt(name, file));
+    side.element.dataset.steps = all.map(({ run }) => run.metrics.at(-1)?.step ?? 0).join(',');
   };
 
-  // drawn when something came, with time between for everything else
-  let [waiting, last, cost] = [false, 0, 0];
-  const changed = (): void => {
-    if (waiting) return;
-    waiting = true;
-    const pause = Math.max(0, Math.max(DRAW_MS, 10 * cost) - (performance.now() - last));
-    setTimeout(async () => {
-      waiting = false;
-      if (left) return;
-      const began = performance.now();
-      await guarded(draw);
-      last = performance.now();
-      cost = last - began;
-    }, pause);
-  };
+  const changed = nowAndThen(
+    () => guarded(draw),
+    DRAW_MS,
+    () => left,
+  );
   const choose = async (): Promise<void> => {
     for (const [name, f] of followed)
       if (!shown.includes(name)) {
@@ -250,8 +177,7 @@ async function showRuns(into: HTMLElement, asked: string | null, first: readonly
     const order = shown.map((name) => [name, followed.get(name)!] as const);
     followed.clear();
     for (const [name, f] of order) followed.set(name, f);
-    drawn.clear();
-    set(parts);
+    side.clear();
     drawSettings();
     await draw();
   };
@@ -275,6 +201,6 @@ async function showRuns(into: HTMLElement, asked: string | null, first: readonly
     for (const f of followed.values()) f.stop();
   });
   drawList();
-  into.append(lead, table, errorLine, settings, parts);
+  into.append(lead, table, errorLine, settings, side.element);
   await guarded(choose);
 }

@@ -59,10 +59,8 @@ const HEART_REGIONS: Readonly<Record<string, Region>> = {
   'heart left': (u, v) => u > 0.385 && u < 0.43 && v > 0.18 && v < 0.34,
 };
 
-type Measure = (pixels: ArrayLike<number>) => (region: string) => number;
-
-/** Pixel lists of all regions, once per size; then a mean costs as much as the region is big. */
-function measureOf(size: number): Measure {
+/** The regions whose means are read, as places of pixels in a film of one size. @throws RangeError for one that is too small */
+export function filmRegions(size: number): ReadonlyMap<string, readonly number[]> {
   const lists = new Map<string, number[]>();
   const collect = (name: string, region: Region, coordinate: (u: number) => number) => {
     const list: number[] = [];
@@ -77,6 +75,14 @@ function measureOf(size: number): Measure {
     collect(`left ${name}`, region, (u) => u);
   }
   for (const [name, region] of Object.entries(HEART_REGIONS)) collect(name, region, (u) => u);
+  return lists;
+}
+
+type Measure = (pixels: ArrayLike<number>) => (region: string) => number;
+
+/** Pixel lists of all regions, once per size; then a mean costs as much as the region is big. */
+function measureOf(size: number): Measure {
+  const lists = filmRegions(size);
   return (pixels) => (region) => {
     const list = lists.get(region)!;
     return list.reduce((sum, at) => sum + pixels[at]!, 0) / list.length;

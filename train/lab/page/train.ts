@@ -1,0 +1,390 @@
+/** Training in the page: methods side by side, step by step, with pause and fork; films on the way; the adapter as a file. */
+import { toGrey } from '../../data/pictures/grey.ts';
+import type { DataAsk } from '../machine/data.ts';
+import type { TrainAsk } from '../machine/train.ts';
+import { choice, errorPlace, h, nowAndThen, set, short, slider } from './dom.ts';
+import type { Lab, Page } from './page.ts';
+import { film } from './pictures.ts';
+import { type Route, remember } from './route.ts';
+import type { PageRun } from './train-run.ts';
+
+/** steps between two films */
+const FILM_EVERY = 50;
+const DRAW_MS = 1000;
+const PAIRS = [40, 80, 160, 320];
+const LORA_RANK = 4;
+type Which = 'both' | 'selora' | 'lora';
+
+/** What the address says, within its bounds. */
+function stateOf({ state }: Route) {
+  const number = (name: string, least: number, most: number, otherwise: number): number => {
+    const x = Number(state.get(name) ?? otherwise);
+    return x >= least && x <= most ? x : otherwise;
+  };
+  const which = state.get('method');
+  return {
+    which: (which === 'selora' || which === 'lora' ? which : 'both') as Which,
+    pairs: PAIRS.find((n) => n === Number(state.get('pairs'))) ?? 80,
+    lambda: number('lambda', 1, 3, 1.1),
+    steps: Math.round(number('steps', 2, 5000, 300)),
+    testEvery: Math.round(number('every', 1, 1000, 20)),
+    report: Math.round(number('report', 0, 3, 0)),
+    regions: state.get('regions') === '1',
+  };
+}
+
+export const train: Page = {
+  id: 'train',
+  title: 'Train here',
+  about:
+    'From rank one to grown adapters, SeLoRA beside LoRA, on built-in phantoms or your own pictures; the file to take along.',
+  async show(into, route, lab) {
+    const s = stateOf(route);
+    const keep = (): void =>
+      remember('train', '', {
+        method: s.which === 'both' ? undefined : s.which,
+        pairs: s.pairs === 80 ? undefined : String(s.pairs),
+        lambda: s.lambda === 1.1 ? undefined : String(s.lambda),
+        steps: s.steps === 300 ? undefined : String(s.steps),
+        every: s.testEvery === 20 ? undefined : String(s.testEvery),
+        report: s.report === 0 ? undefined : String(s.report),
+        regions: s.regions ? '1' : undefined,
+      });
+    const { errorLine, guarded: shown } = errorPlace();
+    const status = h('p', { class: 'muted', role: 'status' });
+    lab.hear((news) => {
+      status.textContent = `${String(news)} …`;
+    });
+    const { pageRun } = await import('./train-run.ts');
+    const { trainCharts, together } = await import('./train-charts.ts');
+    const charts = trainCharts();
+    const overlay = h('div', { class: 'report' });
+    const cards = h('div', { class: 'cards' });
+    let runs: PageRun[] = [];
+    let data: Awaited<ReturnType<Lab['machine']['trainData']>> | undefined;
+    let own: DataAsk | undefined;
+    let lit: readonly number[] = [];
+    let [going, left] = [false, false];
+    lab.leaving(() => {
+      left = true;
+      going = false;
+    });
+    const guarded = async (work: () => Promise<void>): Promise<boolean> => {
+      const fine = await shown(work);
+      status.textContent = '';
+      return fine;
+    };
+
+    // what stands on the page of each run
+    const save = async (run: PageRun): Promise<void> => {
+      const bytes = await lab.machine.trainAdapter(run.id);
+      const address = URL.createObjectURL(
+        new Blob([bytes as Uint8Array<ArrayBuffer>], { type: 'application/octet-stream' }),
+      );
+      const name = `${run.name.replace(/[^\w.]+/g, '-')}-step${run.step()}.safetensors`;
+      h('a', { href: address, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    };
+    const fork = async (run: PageRun, lambda: number): Promise<void> => {
+      const begun = await lab.machine.trainFork(run.id, { lambda, testEvery: s.testEvery });
+      const name = `${run.name.split(',')[0]}, λ ${lambda} from step ${run.step()}`;
+      runs = [...runs, run.fork(begun, uniqueName(name))];
+      charts.clear();
+      drawCards();
+      await draw();
+    };
+    const drop = async (run: PageRun): Promise<void> => {
+      await lab.machine.trainDrop(run.id);
+      runs = runs.filter((r) => r !== run);
+      charts.clear();
+      drawCards();
+      await draw();
+    };
+    const uniqueName = (name: string): string => {
+      let [made, n] = [name, 2];
+      while (runs.some((r) => r.name === made)) made = `${name} (${n++})`;
+      return made;
+    };
+    const filmsOf = (run: PageRun): HTMLElement =>
+      h(
+        'div',
+        { class: 'films filmrow', tabindex: 0, role: 'region', 'aria-label': `Films of ${run.name}` },
+        run.films.map((f) => {
+          const words = f.reading === undefined ? '' : `: ${f.reading}`;
+          const verdict =
+            f.right !== undefined &&
+            h('span', { class: f.right ? 'right' : 'wrong' }, f.right ? ' ✓ as told' : ' ✗ not as told');
+          return film(toGrey(f.picture), data!.side, `step ${f.step}${words}`, {
+            lit: s.regions ? lit : [],
+            below: [`step ${f.step}${words}`, verdict],
+          });
+        }),
+      );
+    const drawCards = (): void => {
+      set(
+        cards,
+        runs.map((run) => {
+          const row = run.last();
+          let lambda = 1.3;
+          const said = row
+            ? `step ${row.step} of ${run.steps}, loss ${short(row.loss)}, total rank ${row.totalRank}, ${short(row.seconds / row.step)} s a step`
+            : `${run.steps} steps to go`;
+          return h(
+            'article',
+            {
+              class: 'card',
+              'data-name': run.name,
+              'data-step': run.step(),
+              'data-rank': row?.totalRank ?? '',
+              'data-loss': row?.loss ?? '',
+            },
+            h('h2', {}, run.name),
+            h('p', { class: 'muted' }, said),
+            h(
+              'div',
+              { class: 'bar' },
+              h('button', { type: 'button', onclick: () => void guarded(() => save(run)) }, 'Download the adapter'),
+              h('button', { type: 'button', onclick: () => void guarded(() => filmOf(run)) }, 'Draw a film'),
+              run.record().lambda !== undefined && [
+                slider(
+                  'other λ',
+                  { min: 1, max: 3, step: 0.05, value: lambda },
+                  (x) => x.toFixed(2),
+                  (x) => {
+                    lambda = x;
+                  },
+                ),
+                h('button', { type: 'button', onclick: () => void guarded(() => fork(run, lambda)) }, 'Fork'),
+              ],
+              h('button', { type: 'button', onclick: () => void guarded(() => drop(run)) }, 'Throw away'),
+            ),
+            run.films.length > 0 && filmsOf(run),
+          );
+        }),
+      );
+    };
+    const draw = async (): Promise<void> => {
+      set(overlay, runs.length > 0 ? together(runs) : '');
+      await charts.draw(runs.map((run) => ({ name: run.name, run: run.record() })));
+    };
+    const soon = nowAndThen(draw, DRAW_MS, () => left);
+    /** the numbers of a card alone, so that nobody loses the button under the pointer */
+    const tell = (run: PageRun): void => {
+      const card = [...cards.children].find((c) => (c as HTMLElement).dataset.name === run.name) as
+        | HTMLElement
+        | undefined;
+      const row = run.last();
+      if (!card || !row) return;
+      Object.assign(card.dataset, { step: row.step, rank: row.totalRank, loss: row.loss });
+      card.querySelector('p')!.textContent =
+        `step ${row.step} of ${run.steps}, loss ${short(row.loss)}, total rank ${row.totalRank}, ${short(row.seconds / row.step)} s a step`;
+    };
+    const filmOf = async (run: PageRun): Promise<void> => {
+      run.addFilm(await lab.machine.trainFilm(run.id, s.report));
+      drawCards();
+    };
+
+    // beginning, going on, pausing
+    const ready = async (): Promise<void> => {
+      data = await lab.machine.trainData(own ?? { kind: 'phantoms', pairs: s.pairs });
+      lit = own ? [] : (await lab.machine.trainRegions()).flatMap(([, places]) => places);
+      set(
+        reports,
+        choice(
+          'Films of',
+          data.shown.map(({ text }, i) => [String(i), text] as const),
+          String(Math.min(s.report, data.shown.length - 1)),
+          (value) => {
+            s.report = Number(value);
+            keep();
+          },
+        ),
+        film(data.shown[Math.min(s.report, data.shown.length - 1)]!.film, data.side, 'its own film'),
+      );
+    };
+    const begin = async (): Promise<void> => {
+      await pause();
+      keep();
+      if (!data) await ready();
+      for (const run of runs) await lab.machine.trainDrop(run.id);
+      runs = [];
+      charts.clear();
+      const settings = { lambda: s.lambda, testEvery: s.testEvery, steps: s.steps, lr: 3e-3, seed: 1 };
+      const kinds: readonly TrainAsk[] = [
+        { ...settings, method: 'selora', rank: 1 },
+        { ...settings, method: 'lora', rank: LORA_RANK },
+      ];
+      for (const ask of kinds.filter(({ method }) => s.which === 'both' || method === s.which)) {
+        const name = ask.method === 'selora' ? `SeLoRA λ ${s.lambda}` : `LoRA r = ${LORA_RANK}`;
+        runs.push(pageRun(await lab.machine.trainBegin(ask), name));
+      }
+      drawCards();
+      void loop();
+    };
+    let stepping: Promise<void> = Promise.resolve();
+    const loop = (): Promise<void> => {
+      if (going) return stepping;
+      going = true;
+      goOn.textContent = 'Pause';
+      goOn.disabled = false;
+      stepping = guarded(async () => {
+        for (let open = true; going && open; ) {
+          open = false;
+          for (const run of runs) {
+            if (!going) break;
+            if (run.step() >= run.steps) continue;
+            open = true;
+            run.add(await lab.machine.trainStep(run.id));
+            tell(run);
+            if (run.step() % FILM_EVERY === 0 || run.step() === run.steps) await filmOf(run);
+          }
+          soon();
+        }
+      }).then(() => {
+        going = false;
+        goOn.textContent = 'Go on';
+      });
+      return stepping;
+    };
+    const pause = async (): Promise<void> => {
+      going = false;
+      await stepping;
+    };
+    const goOn = h(
+      'button',
+      { type: 'button', disabled: true, onclick: () => void (going ? pause() : loop()) },
+      'Go on',
+    );
+    const reports = h('div', { class: 'bar' });
+
+    const take = async (files: readonly import('./own-pictures.ts').Placed[]): Promise<void> => {
+      const { readOwn } = await import('./own-pictures.ts');
+      await pause();
+      own = { kind: 'own', pictures: await readOwn(files) };
+      runs = [];
+      charts.clear();
+      set(overlay);
+      drawCards();
+      await ready();
+      dropZone.dataset.pairs = String(data!.pairs);
+      set(dropSaid, `${data!.pairs} pictures with their texts. They stay in this tab.`);
+    };
+    const dropSaid = h(
+      'p',
+      { class: 'muted' },
+      'A folder with metadata.csv (columns file_name and text) and its pictures: drop it here, or choose it. It stays in this tab.',
+    );
+    const folder = h('input', {
+      type: 'file',
+      webkitdirectory: true,
+      multiple: true,
+      'aria-label': 'Your own folder',
+      onchange: () =>
+        void guarded(async () => {
+          const { chosenFiles } = await import('./own-pictures.ts');
+          const files = chosenFiles(folder.files!);
+          // the same folder may be chosen again once its table is mended
+          folder.value = '';
+          await take(files);
+        }),
+    });
+    const dropZone = h(
+      'div',
+      {
+        class: 'drop',
+        ondragover: (event: DragEvent) => event.preventDefault(),
+        ondrop: (event: DragEvent) => {
+          event.preventDefault();
+          const items = event.dataTransfer!.items;
+          void guarded(async () => {
+            const { droppedFiles } = await import('./own-pictures.ts');
+            await take(await droppedFiles(items));
+          });
+        },
+      },
+      dropSaid,
+      folder,
+    );
+    const number = (label: string, name: 'steps' | 'testEvery', most: number): HTMLElement => {
+      const input = h('input', {
+        type: 'number',
+        min: 1,
+        max: most,
+        value: s[name],
+        onchange: () => {
+          const x = Math.round(Number(input.value));
+          if (x >= 1 && x <= most) s[name] = x;
+          input.value = String(s[name]);
+          keep();
+        },
+      });
+      return h('label', { class: 'field' }, h('span', {}, label), input);
+    };
+    const regions = h('input', {
+      type: 'checkbox',
+      checked: s.regions,
+      onchange: () => {
+        s.regions = regions.checked;
+        keep();
+        drawCards();
+      },
+    });
+
+    into.append(
+      h('h1', {}, 'Train here'),
+      h(
+        'p',
+        { class: 'lead' },
+        'The shipped base knows no film. Adapters begin with rank one, or with the rank of a LoRA, and learn what the reports say, by the code that trains.',
+      ),
+      h(
+        'div',
+        { class: 'bar' },
+        choice<Which>(
+          'Methods',
+          [
+            ['both', `SeLoRA beside LoRA r = ${LORA_RANK}`],
+            ['selora', 'SeLoRA'],
+            ['lora', `LoRA r = ${LORA_RANK}`],
+          ],
+          s.which,
+          (value) => {
+            s.which = value;
+            keep();
+          },
+        ),
+        choice(
+          'Phantoms',
+          PAIRS.map((n) => [String(n), `${Math.round(n * 0.8)} to train on`] as const),
+          String(s.pairs),
+          (value) => {
+            s.pairs = Number(value);
+            [data, own] = [undefined, undefined];
+            keep();
+          },
+        ),
+        slider(
+          'λ',
+          { min: 1, max: 3, step: 0.05, value: s.lambda },
+          (x) => x.toFixed(2),
+          (x) => {
+            s.lambda = x;
+            keep();
+          },
+        ),
+        number('steps', 'steps', 5000),
+        number('a test every', 'testEvery', 1000),
+        h('label', { class: 'field' }, regions, ' the detectors’ regions over films'),
+        h('button', { type: 'button', class: 'primary', onclick: () => void guarded(begin) }, 'Begin'),
+        goOn,
+      ),
+      dropZone,
+      status,
+      errorLine,
+      reports,
+      cards,
+      overlay,
+      charts.element,
+    );
+  },
+};
