@@ -21,9 +21,20 @@ import { vaeFactor } from './model/programs.ts';
 import { targetsOf } from './model/targets.ts';
 import { adamDefaults } from './optimise/optimizer.ts';
 import { ratesOf } from './optimise/rates.ts';
+import {
+  digestOf,
+  followedKeeper,
+  followedMetrics,
+  followedPage,
+  type Joined,
+  printTraffic,
+  saidOnce,
+  spread,
+  together,
+} from './parallel/index.ts';
 import { openMetrics } from './run/metrics.ts';
 import { type PhaseClock, phaseClock } from './run/phases.ts';
-import { unpadded } from './run/tensors.ts';
+import { stateTensors, unpadded } from './run/tensors.ts';
 import { batchSource } from './step/batches.ts';
 import { lookedAt } from './step/begin.ts';
 import { type TestedStep, testedStep } from './step/growth.ts';
@@ -42,14 +53,42 @@ import { startProgress } from './words/progress.ts';
 
 export async function main(args: readonly string[], io: Io): Promise<void> {
   const clock = phaseClock();
-  const given = parseArgs<Record<string, unknown>>(trainCommand(io), args);
-  const started = await start(given, clock, io);
+  const parallel = args.some((word) => word.startsWith('--data-parallel'));
+  const read = (own: Io) => {
+    const found = parseArgs<Record<string, unknown>>(trainCommand(own), args);
+    resolveStart(found);
+    return found;
+  };
+  const asked = parallel ? saidOnce(io, read) : read(io);
+  if (!asked) return;
+  const { dataParallel, ...given } = asked;
+  const words = ['npm run train', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' ');
+  if (dataParallel === undefined) return begin(given, words, clock, io);
+  await together(io, (own, joined) => begin(given, words, clock, own, joined));
+}
+
+async function begin(
+  given: Record<string, unknown>,
+  words: string,
+  clock: PhaseClock,
+  io: Io,
+  joined?: Joined,
+): Promise<void> {
+  const started = await start(given, clock, io, joined?.peers);
   if (!started) return;
-  const { run, backend } = started;
-  const page = resolveStart(given).watch ? watchRun(run.path) : undefined;
+  const { run, backend, config, origin, checkpoint } = started;
+  const page = resolveStart(given).watch && (joined?.peers.leads ?? true) ? watchRun(run.path) : undefined;
   try {
-    const typed = ['npm run train', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' ');
-    await train(started, run.resumed ? commandOf(started.config) : typed, clock, io);
+    joined?.watch.tell(run.path);
+    const { threads: _threads, ...settings } = config;
+    await joined?.peers.agree({
+      settings: JSON.stringify(settings),
+      backend: backend.name,
+      data: origin.data,
+      base: origin.base,
+      checkpoint: checkpoint ? checkpoint.info.step : 'none',
+    });
+    await train(started, run.resumed ? commandOf(config) : words, clock, io, joined);
   } catch (error) {
     await run.abandon();
     throw error;
@@ -61,8 +100,15 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   }
 }
 
-async function train(started: Started, command: string, clock: PhaseClock, io: Io): Promise<void> {
+async function train(
+  started: Started,
+  command: string,
+  clock: PhaseClock,
+  io: Io,
+  { peers }: Partial<Joined> = {},
+): Promise<void> {
   const { run, config: c, backend, base, data, side, steps, origin, initial, checkpoint } = started;
+  const leads = peers?.leads ?? true;
 
   // model
   const model = await clock.time('load model', () => loadBase(base, backend, { weights: c.weights }));
@@ -79,7 +125,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     `adapters on ${places.unet.size} of ${model.places.unet.size} layers of the U-Net and ${places.text.size} of ${model.places.text.size} of the text encoder (--targets ${c.targets})`,
   );
   const chosen = chosenOf(c, initial);
-  const programs = createSteps({
+  const own = createSteps({
     ...chosen,
     backend,
     configs: pipeline.configs,
@@ -88,6 +134,8 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     checkpointBlocks: c.checkpointBlocks,
     ...(c.checkFinite ? { check: 'finite' } : {}),
   });
+  const several = peers && peers.size > 1 ? peers : undefined;
+  const programs = several ? { ...own, ...spread(own, several, backend) } : own;
 
   // batches of every step; texts are encoded once where no adapter is on their encoder
   const empty = pipeline.tokenizer.encode('', c.captionChunks).ids;
@@ -97,7 +145,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   const latents = side / vaeFactor(pipeline.configs.vae);
   const latent = [latents, latents, pipeline.configs.vae.latent_channels] as const;
   const batches = batchSource(c, pipeline.schedule, training, latent, empty, steps, contexts);
-  const measure = validator(programs, frozen, batches, validation);
+  const measure = validator(programs, frozen, batches, validation, several);
   const validate = (state: State) => clock.time('validation', () => measure(state));
 
   // where the run stands
@@ -112,9 +160,14 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
           lookedAt({ ...chosen, seed: c.seed }, parameters, places, frozen, looked.flat()),
         );
   let now = standingOf(checkpoint, chosen, c.seed, places, backend, kept);
-  const metrics = await openMetrics(run, now.progress.step, checkpoint?.info.metrics);
-  const keep = keeper(run, c, chosen, places, base, origin, metrics, now.progress.step);
-  const save = () => clock.time('checkpoints', () => keep.save(now));
+  const metrics = leads ? await openMetrics(run, now.progress.step, checkpoint?.info.metrics) : followedMetrics;
+  const keep = leads ? keeper(run, c, chosen, places, base, origin, metrics, now.progress.step) : followedKeeper;
+  const save = () =>
+    clock.time('checkpoints', async () => {
+      // processes of unlike machines would part from each other unseen
+      if (several) await several.agree({ state: digestOf(await stateTensors(now.state)) });
+      await keep.save(now);
+    });
   if (!now.progress.baseline && validation.length > 0) {
     // what it begins from (--init-adapter, a start that moves) is not the untouched base
     const moved = initial ? `with ${c.initAdapter}` : begin?.moves && `with the start of ${chosen.method.name}`;
@@ -128,16 +181,18 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
     if (moved) print(io, `${moved}: ${(await validate(now.state)).loss.toFixed(5)}`);
   }
   const sources = { run, config: c, model, backend, data, encoded: { validation }, clock, command };
-  const page = livePage(sources, places, () => now.progress, steps);
+  const page = leads ? livePage(sources, places, () => now.progress, steps) : followedPage;
   const snapshot = snapshots({ run, config: c, model, backend, held: [...data.test, ...data.validation], side });
 
   // the loop
   const interrupt = onInterrupt();
+  peers?.askBy(() => interrupt.requested);
+  const stopping = () => several?.stopping ?? interrupt.requested;
   const display = startProgress(io.stderr, steps);
   const [began, before, first] = [performance.now(), now.progress.seconds, now.progress.step];
   const parts = { ...chosen, seed: c.seed, places, programs, frozen, backend };
   try {
-    for (let step = first + 1; step <= steps && !interrupt.requested; step++) {
+    for (let step = first + 1; step <= steps && !stopping(); step++) {
       const rates = ratesOf(c, step - 1, steps);
       const hyper = hyperOf(chosen.method, rates, c.seed, step, steps);
       const testing = chosen.method.growth?.due(c, step, steps) ?? false;
@@ -153,7 +208,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
         const r: Omit<TestedStep, 'decide'> & Partial<TestedStep> = testing
           ? await testedStep(parts, { ...now, ranks }, batch, extra, hyper, step, steps)
           : c.accumulate > 1
-            ? programs.accumulated(now.state, frozen, batch, hyper)
+            ? await programs.accumulated(now.state, frozen, batch, hyper)
             : programs.plain(now.state, frozen, batch[0]!, hyper);
         return { ...r, value: await readScalar(r.loss), gradNorm: await readScalar(r.norm) };
       });
@@ -180,7 +235,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       await metrics.write({ ...row, seconds, memory: process.memoryUsage.rss() });
       if (row.validation && !last) await page.offer();
       if (step % c.saveEvery === 0 || last) await save();
-      if (c.sampleEvery !== null && step % c.sampleEvery === 0 && !last) {
+      if (leads && c.sampleEvery !== null && step % c.sampleEvery === 0 && !last) {
         const adapters = await unpadded(chosen, now.state, after.ranks);
         await clock.time('sample pictures', () => snapshot(step, adapters));
       }
@@ -188,12 +243,13 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
       display.update({ step, steps, loss: result.value, stepsPerSecond, totalRank, memory: process.memoryUsage.rss() });
     }
     display.stop();
-    if (interrupt.requested && now.progress.step < steps) {
+    if (several) printTraffic(io, several, now.progress.step - first, (performance.now() - began) / 1000);
+    if (stopping() && now.progress.step < steps) {
       await save();
       await page.write();
       print(io, `report so far ${path.join(run.path, 'report.html')}`);
       print(io, `stopped after step ${now.progress.step} and saved; go on with: npm run train -- --resume ${run.path}`);
-      process.exitCode = interrupt.exitCode;
+      process.exitCode = interrupt.exitCode || 1;
       return await metrics.close();
     }
   } finally {
@@ -202,6 +258,7 @@ async function train(started: Started, command: string, clock: PhaseClock, io: I
   }
 
   // pictures, detectors, report
+  if (!leads) return;
   const adapters = await unpadded(chosen, now.state, now.progress.ranks);
   const end: Final = { name: 'last', step: now.progress.step, adapters };
   const final: Final = c.final === 'best' && now.best ? { name: 'best', ...now.best } : end;

@@ -20,6 +20,10 @@ export const startSchema = settings({
     help: 'go on with a run that was stopped, or with more --steps',
   }),
   preset: setting(z.enum(PRESET_NAMES).optional(), { group: 'Run', help: "the paper's runs, or the built-in one" }),
+  dataParallel: setting(z.enum(['mpi']).optional(), {
+    group: 'Memory and machine',
+    help: 'mpirun -n N npm run train -- --data-parallel mpi: N processes share every batch, with the bits of one with --accumulate N',
+  }),
   estimate: setting(z.boolean().default(false), {
     group: 'Memory and machine',
     help: 'predict memory and time, and stop',

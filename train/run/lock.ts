@@ -240,7 +240,7 @@ function namespaceOfProcesses(): string {
  * When a process was started, in the kernel's ticks since the boot `boot` (proc(5): field 22 of /proc/PID/stat).
  * 0 where the system does not tell; -1 for a process that ended and only waits for its parent.
  */
-async function startOf(pid: number): Promise<Pick<Identity, 'start' | 'boot'>> {
+export async function startOf(pid: number): Promise<Pick<Identity, 'start' | 'boot'>> {
   const read = (file: string) => readFile(file, 'latin1').catch(() => '');
   const [status, bootId] = await Promise.all([read(`/proc/${pid}/stat`), read('/proc/sys/kernel/random/boot_id')]);
   // The name before the last ")" is the program's own and may hold blanks and brackets.

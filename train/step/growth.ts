@@ -43,10 +43,17 @@ const roomOf = <P>(state: State<P>, least: PerNetwork<number>): PerNetwork<numbe
     least,
   );
 
+/** The passes over several micro-batches; those of several processes take time to come together. */
+export type Spread<P extends Params, X, S, H> = {
+  readonly [name in 'accumulated' | 'scores' | 'trialLoss']: (
+    ...args: Parameters<Steps<P, X, S, H>[name]>
+  ) => ReturnType<Steps<P, X, S, H>[name]> | Promise<Awaited<ReturnType<Steps<P, X, S, H>[name]>>>;
+};
+
 export type GrowthParts<P extends Params, X, S, H> = Chosen<P, X, S, H> & {
   readonly seed: number;
   readonly places: ModelPlaces;
-  readonly programs: Steps<P, X, S, H>;
+  readonly programs: Omit<Steps<P, X, S, H>, keyof Spread<P, X, S, H>> & Spread<P, X, S, H>;
   readonly frozen: Frozen;
   readonly backend: Backend;
 };
@@ -66,33 +73,46 @@ export async function testedStep<P extends Params, X, S, H>(
 ): Promise<TestedStep<P>> {
   const { method, settings, programs, frozen, backend } = parts;
   let { state } = before;
-  let done: { readonly loss: Tensor; readonly norm: Tensor } | undefined;
-  const update = (trials?: PerModule<X>) => {
-    const r =
-      batches.length > 1 || (trials && extra.length > 0)
-        ? programs.accumulated(state, frozen, batches, hyper, trials, extra)
-        : trials
-          ? programs.tested(state, frozen, batches[0]!, hyper, trials)
-          : programs.plain(state, frozen, batches[0]!, hyper);
-    state = r.state;
-    done = r;
-    return r as { readonly loss: Tensor; readonly norm: Tensor; readonly sums?: PerModule<S> };
+  type Done = { readonly loss: Tensor; readonly norm: Tensor; readonly sums?: PerModule<S> };
+  let updating: Promise<Done> | undefined;
+  // each pass begins when the one asked for before it is through: it sees the parameters that one left
+  let last: Promise<unknown> = Promise.resolve();
+  const inOrder = <T>(pass: () => T | Promise<T>): Promise<T> => {
+    const next = last.then(pass);
+    // whoever asked is told; the passes after it would fail by it too
+    next.catch(() => undefined);
+    last = next;
+    return next;
+  };
+  const update = (trials?: PerModule<X>): Promise<Done> => {
+    updating = inOrder(async () => {
+      const r =
+        batches.length > 1 || (trials && extra.length > 0)
+          ? await programs.accumulated(state, frozen, batches, hyper, trials, extra)
+          : trials
+            ? programs.tested(state, frozen, batches[0]!, hyper, trials)
+            : programs.plain(state, frozen, batches[0]!, hyper);
+      state = r.state;
+      return r;
+    });
+    return updating;
   };
   const all = [...batches, ...extra];
   const passes: Passes<X, H> = {
     batches: all.length,
     update(trials) {
-      const { sums } = update(trials);
-      return async () => programs.readSums(sums!);
+      const made = update(trials);
+      return async () => programs.readSums((await made).sums!);
     },
     measure(trials, range = [0, batches.length]) {
-      const sums = programs.scores(state, frozen, all.slice(...range), trials);
-      return () => programs.readSums(sums);
+      const sums = inOrder(() => programs.scores(state, frozen, all.slice(...range), trials));
+      return async () => programs.readSums(await sums);
     },
-    loss: (trials, range = [0, batches.length]) => programs.trialLoss(state, frozen, all.slice(...range), trials),
+    loss: (trials, range = [0, batches.length]) =>
+      inOrder(() => programs.trialLoss(state, frozen, all.slice(...range), trials)),
     look() {
-      const sums = programs.look(state);
-      return () => programs.readSums(sums);
+      const sums = inOrder(() => programs.look(state));
+      return async () => programs.readSums(await sums);
     },
   };
   const room = roomOf(before.state, capacityFor(before.ranks, parts));
@@ -116,12 +136,14 @@ export async function testedStep<P extends Params, X, S, H>(
     return { state: programs.install(roomy, install(after)), ranks, memories, decisions, padded };
   };
   if (!growth.before?.(settings)) {
-    if (!done) throw new Error(`${method.name}: a test that makes no update`);
-    return { state, ...(done as { readonly loss: Tensor; readonly norm: Tensor }), decide };
+    if (!updating) throw new Error(`${method.name}: a test that makes no update`);
+    const { loss, norm } = await updating;
+    await last;
+    return { state, loss, norm, decide };
   }
   const grown = await decide();
   state = grown.state;
   if (grown.padded) programs.trim();
-  const { loss, norm } = update();
+  const { loss, norm } = await update();
   return { state, loss, norm, decide: async () => ({ ...grown, state, padded: false }) };
 }

@@ -171,6 +171,8 @@ export function update<P extends Params, X, S, H>(
 }
 
 type Update<P> = { readonly state: State<P>; readonly loss: Tensor; readonly norm: Tensor };
+/** Means over micro-batches that only the measure of a test sees, and their share of all. */
+export type Extra<P> = { readonly mean: Tested<P>; readonly share: number };
 
 export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = unknown> {
   /** one update from one batch */
@@ -199,8 +201,20 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
     trials?: PerModule<X>,
     extra?: readonly Batch[],
   ) => Update<P> & { readonly sums?: PerModule<S> };
+  /** the update from means over micro-batches, however they came about; `accumulated` is this after its own passes */
+  readonly updated: (
+    s: State<P>,
+    own: Tested<P>,
+    hyper: Hyper,
+    trials?: PerModule<X>,
+    extra?: Extra<P>,
+  ) => Update<P> & { readonly sums?: PerModule<S> };
+  /** the scores of a test from means over micro-batches */
+  readonly sumsOf: (s: State<P>, mean: Tested<P>) => PerModule<S>;
   /** the scores of a test alone, without an update */
   readonly scores: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => PerModule<S>;
+  /** the mean loss of one micro-batch with candidates in place */
+  readonly trialPart: Compiled<[p: PerModule<P>, base: Frozen, batch: Batch, trials: PerModule<X>], Tensor>;
   /** the mean loss over batches with candidates in place */
   readonly trialLoss: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => Promise<number>;
   /** scores that need no gradient, of the modules as they are */
@@ -314,23 +328,25 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     }
     return total!;
   };
+  const updated: Steps<P, X, S, H>['updated'] = (s, own, hyper, trials, extra) => {
+    if (!trials) return { ...apply(s, own.g, hyper), loss: own.loss };
+    const p = paramsOf(s);
+    const sums = extra ? sumsOfBoth(p, own, extra.mean, tensor(extra.share, [], own.loss.dtype)) : sumsOf(p, own);
+    return { ...applyTested(s, own.g, hyper, trials), loss: own.loss, sums };
+  };
   return {
     plain,
     tested,
     part,
     testedPart,
+    trialPart: trialLosses,
+    updated,
+    sumsOf: (s, mean) => sumsOf(paramsOf(s), mean),
     accumulated(s, base, batches, hyper, trials, extra = []) {
-      if (!trials) {
-        const { loss, g } = over(batches, (b) => part(s, base, b));
-        return { ...apply(s, g, hyper), loss };
-      }
-      const test = (b: Batch) => testedPart(s, base, b, trials);
-      const own = over(batches, test);
+      const one = (b: Batch) => (trials ? testedPart(s, base, b, trials) : part(s, base, b));
+      const own = over(batches, one);
       const share = extra.length / (batches.length + extra.length);
-      const p = paramsOf(s);
-      const sums =
-        extra.length > 0 ? sumsOfBoth(p, own, over(extra, test), tensor(share, [], own.loss.dtype)) : sumsOf(p, own);
-      return { ...applyTested(s, own.g, hyper, trials), loss: own.loss, sums };
+      return updated(s, own, hyper, trials, extra.length > 0 ? { mean: over(extra, one), share } : undefined);
     },
     scores: (s, base, batches, trials) =>
       sumsOf(

@@ -7,11 +7,11 @@ import path from 'node:path';
 import { type Backend, openBackend } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
 import { FileError, systemCode } from '../../models/io/error.ts';
-import type { Json } from '../../models/io/json.ts';
+import { type Json, readJson } from '../../models/io/json.ts';
 import { type Io, print, UsageError } from '../cli/command.ts';
 import { configSchema, type RunConfig } from '../config/config.ts';
 import type { StartOptions } from '../config/invocation.ts';
-import { type Given, resolveConfig, resolveStart } from '../config/resolve.ts';
+import { type Given, isOpen, resolveConfig, resolveStart } from '../config/resolve.ts';
 import { CHANGEABLE, lengthOf, newLength, resumedConfig } from '../config/resume.ts';
 import { optionOf } from '../config/setting.ts';
 import { writeSplit } from '../data/split.ts';
@@ -20,8 +20,9 @@ import { openBaseAt } from '../model/model.ts';
 import { placeOfBase } from '../model/paths.ts';
 import { vaeFactor } from '../model/programs.ts';
 import { sideOf } from '../model/targets.ts';
+import { followedRun, type Peers } from '../parallel/index.ts';
 import { type Checkpoint, loadCheckpoint } from '../run/checkpoint.ts';
-import { changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
+import { CONFIG_FILE, changeConfig, createRun, openRun, type RunFolder, refuseTaken } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
 import { readComparison } from '../run/read.ts';
 import type { Initial } from '../step/ranks.ts';
@@ -64,13 +65,26 @@ async function withBackend<T>(c: RunConfig, io: Io, then: (backend: Backend) => 
   }
 }
 
-/** A new run or an old one; undefined when only the estimate was asked for. @throws one line; no folder was made then */
-export async function start(given: Given, clock: PhaseClock, io: Io): Promise<Started | undefined> {
+/**
+ * A new run or an old one; undefined when only the estimate was asked for. Of several processes the first makes or opens
+ * the folder, and settles what is left open; the others follow it.
+ * @throws one line; no folder was made then
+ */
+export async function start(given: Given, clock: PhaseClock, io: Io, peers?: Peers): Promise<Started | undefined> {
   const options = resolveStart(given);
   if (given.steps !== undefined && given.epochs !== undefined)
     throw new UsageError('--steps and --epochs exclude each other: updates, or passes over the training pairs');
-  if (options.resume !== undefined) return resumeRun(options.resume, given, clock, io);
-  return options.estimate ? estimateRun(given, io) : newRun(given, options, clock, io);
+  if (options.resume !== undefined) return resumeRun(options.resume, given, clock, io, peers);
+  const shared = peers && isOpen(given, 'accumulate') ? { ...given, accumulate: peers.size } : given;
+  return options.estimate ? estimateRun(shared, io) : newRun(shared, options, clock, io, peers);
+}
+
+/** @throws RangeError where there is no micro-batch for each process */
+function refuseIdle({ accumulate }: RunConfig, peers: Peers | undefined): void {
+  if (peers && accumulate < peers.size)
+    throw new RangeError(
+      `--accumulate ${accumulate}: ${counted(peers.size, 'process')} share the micro-batches of a step, expected at least ${peers.size}`,
+    );
 }
 
 async function estimateRun(given: Given, io: Io): Promise<undefined> {
@@ -84,9 +98,17 @@ async function estimateRun(given: Given, io: Io): Promise<undefined> {
   });
 }
 
-async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io: Io): Promise<Started> {
+async function newRun(
+  given: Given,
+  options: StartOptions,
+  clock: PhaseClock,
+  io: Io,
+  peers: Peers | undefined,
+): Promise<Started> {
   const first = resolveConfig(given);
-  if (options.out !== undefined) await refuseTaken(options.out, first);
+  refuseIdle(first, peers);
+  const follows = peers !== undefined && !peers.leads;
+  if (options.out !== undefined && !follows) await refuseTaken(options.out, first);
   await checkCompared(first);
   const found = await clock.time('read data', () => findData(first));
   const asked = withBatch(first, given, found.pairs.train, io);
@@ -94,12 +116,19 @@ async function newRun(given: Given, options: StartOptions, clock: PhaseClock, io
   const initial = await initialAdapter(asked, base);
   refuseUnfit(asked, base, initial);
   return withBackend(asked, io, async (backend) => {
+    type Place = { readonly config: RunConfig; readonly folder: string };
+    if (follows) {
+      const { config, folder } = await peers.share<Place>(undefined);
+      const run = followedRun(folder, false, config as unknown as Json);
+      return { run, ...(await madeFrom(config, found, base, clock)), backend, ...(initial ? { initial } : {}) };
+    }
     const config = (await settleRun(given, asked, base, backend, io, initial))!;
     const run = await makeFolder(options, config);
     if (run.note !== undefined) print(io, run.note);
     print(io, `run folder ${run.path}`);
     if (initial) print(io, initialLine(config, initial));
     try {
+      await peers?.share<Place>({ config, folder: run.path });
       if (found.split) await writeSplit(path.join(run.path, 'split.json'), found.split);
       return { run, ...(await madeFrom(config, found, base, clock)), backend, ...(initial ? { initial } : {}) };
     } catch (error) {
@@ -171,11 +200,25 @@ async function refuseGone(key: (typeof PLACES)[number], config: RunConfig): Prom
     throw new FileError(place, '', `no such file or folder; where it lies now is told by ${optionOf(key)}`);
 }
 
-async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io): Promise<Started> {
-  const { run, config: written } = await openRun(folder);
+/** The run as a process sees it that is not the first: the folder is the first one's to lock and to change. */
+async function followRun(folder: string): Promise<Awaited<ReturnType<typeof openRun>>> {
+  const config = await readJson(path.join(folder, CONFIG_FILE));
+  return { run: followedRun(folder, true, config), config };
+}
+
+async function resumeRun(
+  folder: string,
+  given: Given,
+  clock: PhaseClock,
+  io: Io,
+  peers: Peers | undefined,
+): Promise<Started> {
+  const follows = peers !== undefined && !peers.leads;
+  const { run, config: written } = await (follows ? followRun : openRun)(folder);
   try {
     const begun = resolveConfig(written as Given);
     const config = resumedConfig(begun, given);
+    refuseIdle(config, peers);
     await checkCompared(config);
     const checkpoint = await loadCheckpoint(run, undefined, {
       changeable: CHANGEABLE,
@@ -196,7 +239,7 @@ async function resumeRun(folder: string, given: Given, clock: PhaseClock, io: Io
     const note = checkpoint && refuseOtherBase(folder, checkpoint.info, made.origin);
     return await withBackend(config, io, async (backend) => {
       for (const line of [run.note, longer, note]) if (line !== undefined) print(io, line);
-      const changed = await changeConfig(run, config as unknown as Json);
+      const changed = follows ? run : await changeConfig(run, config as unknown as Json);
       return { run: changed, ...made, backend, ...(checkpoint ? { checkpoint } : {}), ...(initial ? { initial } : {}) };
     });
   } catch (error) {

@@ -1,8 +1,10 @@
 /** The validation loss: a fixed grid of noise and timesteps over held-out pairs, with their own reports and exchanged ones. */
 import { read } from '../../core/index.ts';
 import type { Encoded } from '../model/encode.ts';
+import { inTurns } from '../parallel/means.ts';
+import type { Peers } from '../parallel/peers.ts';
 import { type BatchSource, VALIDATION_GRID } from '../step/batches.ts';
-import { type Frozen, paramsOf, type State, type Steps } from '../step/step.ts';
+import { type Batch, type Frozen, paramsOf, type State, type Steps } from '../step/step.ts';
 import { meanWithError } from '../words/statistics.ts';
 
 /**
@@ -17,21 +19,25 @@ export type Validated = {
   readonly byTimestep?: { t: number; loss: number }[] | undefined;
 };
 
-/** Measures a state on the grid over these pairs. Cost: two passes over it. */
+/** Measures a state on the grid over these pairs; several processes take its batches in turns. Cost: two passes over it. */
 export function validator(
   programs: Pick<Steps, 'losses'>,
   frozen: Frozen,
   batches: BatchSource,
   pairs: readonly Encoded[],
+  peers?: Peers,
 ): (state: State) => Promise<Validated> {
   const grid = { loss: batches.validation(pairs, false), shuffled: batches.validation(pairs, true) };
   const measure = async (state: State, which: keyof typeof grid) => {
     const each: number[] = [];
     const t: number[] = [];
-    for (const b of grid[which]) {
-      each.push(...(await read(programs.losses(paramsOf(state), frozen, b))));
-      t.push(...(await read(b.t)));
-    }
+    const of = async (b: Batch) => read(programs.losses(paramsOf(state), frozen, b));
+    const all = grid[which];
+    if (peers) {
+      const widths = all.map((b) => b.t.shape[0]!);
+      for (const losses of await inTurns(widths, (i) => of(all[i]!), peers)) each.push(...losses);
+    } else for (const b of all) each.push(...(await of(b)));
+    for (const b of all) t.push(...(await read(b.t)));
     return { each, t, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
   };
   const perPicture = VALIDATION_GRID.length;

@@ -10,11 +10,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { errorLine, type Io } from '../../../train/cli/command.ts';
 import { encodePng } from '../../../train/data/pictures/image-write.ts';
-import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main } from '../../../train/train.ts';
 import { runCommand } from '../../support/commands.ts';
 import { BRIEF, compiled } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
+import { essence } from '../../support/essence.ts';
 import { longRows } from '../../support/long.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
@@ -57,24 +57,6 @@ async function trained(
   });
   await closed;
   return { code: child.exitCode ?? child.signalCode ?? '', output, errors };
-}
-
-/** Everything that must not depend on when the run was stopped: all files but those with times in them, and those without. */
-async function essence(folder: string) {
-  const rows = readFileSync(path.join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n');
-  const { tensors, info } = (await loadCheckpoint(folder, (line) => expect.unreachable(line)))!;
-  const { seconds: _s, metrics: _m, ...host } = info;
-  const files = Object.entries(filesOf(folder)).filter(
-    ([name]) => !/^(checkpoints|report|facts|metrics|.*\.svg$)/.test(name),
-  );
-  return {
-    files: Object.fromEntries(files),
-    rows: rows.map((row) => ({ ...JSON.parse(row), seconds: 0, memory: 0 })),
-    host,
-    tensors: [...tensors].map(
-      ([name, { shape, data }]) => `${name} ${shape} ${Buffer.from(data.buffer).toString('base64')}`,
-    ),
-  };
 }
 
 const unstopped = new Map<
