@@ -10,20 +10,22 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Option } from 'commander';
-import { command, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
+import { FileError } from '../models/io/error.ts';
+import { command, errorLine, type Io, parseArgs, print, runMain, UsageError, wholeNumber } from './cli/command.ts';
 import { commandOf } from './cli/flags.ts';
 import { compare, conclusions } from './experiment/compare.ts';
 import { type Experiment, type Run, readExperiment, runsOf } from './experiment/config.ts';
-import { costOfExperiment } from './experiment/foresee.ts';
+import { costTable } from './experiment/costs.ts';
+import { costOfExperiment, operationsOf } from './experiment/foresee.ts';
 import { kubernetesJob, logOf, type Start, slurmScript, startProcess, trainArguments } from './experiment/launch.ts';
 import { type State, stateOf, statesOf } from './experiment/state.ts';
-import { comparisonCsv, latex, markdown, runsCsv, tablesOf } from './experiment/tables.ts';
+import { comparisonCsv, gridCsv, gridTables, latex, markdown, runsCsv, tablesOf } from './experiment/tables.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
 import { counted, duration } from './words/format.ts';
 
 type Launcher = 'local' | 'slurm' | 'kubernetes';
 type Options = {
-  readonly config: string;
+  readonly config: readonly string[];
   readonly out?: string;
   readonly dryRun?: true;
   readonly report?: true;
@@ -44,7 +46,10 @@ const program = (io: Io) =>
     ],
     io,
   )
-    .requiredOption('--config <file>', 'the experiment: name, settings, methods, seeds (YAML)')
+    .requiredOption(
+      '--config <file...>',
+      'the experiment: name, settings, methods, seeds (YAML); of several, one after the other',
+    )
     .option('--out <dir>', 'folder of the experiment (default: experiments/<name>)')
     .option('--dry-run', 'list the runs, what each would be started with, what they would cost, and stop')
     .option('--report', 'make the report of what is there, and start nothing')
@@ -62,14 +67,17 @@ const program = (io: Io) =>
 async function report(e: Experiment, states: readonly State[], folder: string, io: Io): Promise<void> {
   await makeRunFolder(folder);
   const rows = compare(e, states);
-  const tables = tablesOf(e, rows);
+  const flops = await operationsOf(e, folder);
+  const grids = gridTables(e, rows);
+  const tables = [...tablesOf(e, rows), ...grids, costTable(e, states, flops)];
   const write = (name: string, text: string) => writeRunFile(path.join(folder, name), text);
   await write('runs.csv', runsCsv(states));
   await write('comparison.csv', comparisonCsv(rows));
   await write('tables.md', tables.map(markdown).join('\n'));
-  await write('tables.tex', tables.map(latex).join('\n'));
+  await write('tables.tex', `% \\usepackage{booktabs}\n${tables.map(latex).join('\n')}`);
   const { renderExperiment } = await import('./experiment/page.ts');
-  await write('report.html', await renderExperiment(e, states));
+  if (grids.length > 0) await write('grid.csv', gridCsv(e, rows));
+  await write('report.html', await renderExperiment(e, states, flops));
   for (const line of conclusions(e, rows)) print(io, line);
   const left = states.filter((s) => s.state !== 'done');
   for (const s of left)
@@ -105,7 +113,29 @@ async function runAll(runs: readonly Run[], start: Start, io: Io): Promise<numbe
 
 /** The command; `start` is how a run is started. */
 export async function experiment(args: readonly string[], io: Io, start: Start = startProcess): Promise<void> {
-  const o = parseArgs<Options>(program(io), args);
+  const { config: files, ...o } = parseArgs<Options>(program(io), args);
+  const alone = (['out', 'run'] as const).find((key) => o[key] !== undefined);
+  if (files.length > 1 && alone)
+    throw new UsageError(`--${alone}: belongs to one --config, and there are ${files.length}`);
+  const failed: string[] = [];
+  for (const config of files) {
+    if (files.length > 1) print(io, config);
+    try {
+      await one({ ...o, config }, io, start);
+    } catch (error) {
+      // the others may be right; Ctrl-C is for all
+      if (files.length === 1 || io.signal.aborted || !(error instanceof FileError || error instanceof UsageError))
+        throw error;
+      print(io, errorLine(error));
+      failed.push(config);
+    }
+  }
+  if (failed.length > 0) throw new UsageError(`${failed.join(', ')}: not done, see above`);
+}
+
+/** One file's experiment. */
+type OneOptions = Omit<Options, 'config'> & { readonly config: string };
+async function one(o: OneOptions, io: Io, start: Start): Promise<void> {
   const e = await readExperiment(o.config);
   const folder = o.out ?? path.join('experiments', e.name);
   const runs = runsOf(e, folder);
@@ -120,7 +150,7 @@ export async function experiment(args: readonly string[], io: Io, start: Start =
         io,
         `${run.number}: ${run.arm.name}, seed ${run.seed}, ${state}: ${commandOf({ ...run.arm.config, seed: run.seed })}`,
       );
-    for (const line of await costOfExperiment(e, states)) print(io, line);
+    for (const line of (await costOfExperiment(e, states)).lines) print(io, line);
     return;
   }
   if (o.report) return report(e, await statesOf(runs), folder, io);
@@ -140,7 +170,7 @@ export async function experiment(args: readonly string[], io: Io, start: Start =
 /** Writes what a cluster's scheduler takes, and hands it over where asked. */
 async function hand(
   e: Experiment,
-  o: Options,
+  o: OneOptions,
   launcher: Exclude<Launcher, 'local'>,
   runs: readonly Run[],
   folder: string,

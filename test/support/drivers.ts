@@ -99,6 +99,11 @@ export const DRIVERS = {
     'test/train/trainer/kills.test.ts',
     'interrupted, killed',
   ),
+  'experiment-kills': driver(
+    'SIGKILLs of an experiment, of its trainer or of both, each ending with the same tables',
+    [2, 40],
+    'test/train/experiment/kills.test.ts',
+  ),
   device: driver(
     'faults of a WebGPU device, twelve kinds at 25 of its calls',
     [12, 300],

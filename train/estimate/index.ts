@@ -9,7 +9,7 @@ import { sideOf, targetsOf } from '../model/targets.ts';
 import { chosenOf, type Initial, startRanks } from '../step/ranks.ts';
 import { bytes } from '../words/format.ts';
 import { costLines, costOf, reduce, runSeconds } from './cost.ts';
-import { estimateLines, isLeast, NOMINAL, type Speed, speedOf } from './lines.ts';
+import { estimateLines, isLeast, NOMINAL, OPERATIONS, type Speed, speedOf } from './lines.ts';
 import { type Budget, budgetOf, isLarge, refusal, type Settled, settle } from './settle.ts';
 
 /** Whether a backend tells what a program will take before it runs. */
@@ -45,8 +45,8 @@ function planned(
 }
 
 /**
- * What a run of these settings takes on this machine: seconds (undefined where only its data tell its length) and the
- * bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
+ * What a run of these settings takes on this machine: seconds and operations (undefined where only its data tell its
+ * length), and the bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
  * @throws RangeError when the run does not fit
  */
 export function foresee(
@@ -55,13 +55,17 @@ export function foresee(
   base: Base,
   backend: Backend,
   speed: Speed,
-): { readonly seconds: number | undefined; readonly bytes: number } {
+): { readonly seconds: number | undefined; readonly bytes: number; readonly flops: number | undefined } {
   refuseUnfit(asked, base);
   const budget = budgetOf(backend);
   const { settled, config } = planned(options, asked, base, backend, budget);
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);
-  return { seconds: runSeconds(config, costOf(settled, speed)), bytes: settled.estimate.processBytes };
+  return {
+    seconds: runSeconds(config, costOf(settled, speed)),
+    bytes: settled.estimate.processBytes,
+    flops: runSeconds(config, costOf(settled, OPERATIONS)),
+  };
 }
 
 /**

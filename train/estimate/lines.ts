@@ -24,6 +24,9 @@ export const isLeast = (s: Speed): boolean => s.share === LEAST.share;
 /** A machine to settle proportions by: the same command gives the same settings on all. */
 export const NOMINAL: Speed = { ...FITTED, rate: 1e11 };
 
+/** One operation a second: what a time by it counts are the multiplications and additions of products and convolutions. */
+export const OPERATIONS: Speed = { rate: 1, share: 1, convShare: 1, half: 0 };
+
 /** How fast this machine is now. */
 export const speedOf = async (backend: Backend): Promise<Speed> => ({
   ...(backend.name === 'wasm' ? FITTED : LEAST),

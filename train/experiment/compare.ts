@@ -1,5 +1,6 @@
 /** Means over seeds, differences paired by seed, and what may be concluded from them. */
 import { deviation, mean } from 'd3-array';
+import type { RunRecord } from '../run/record.ts';
 import { counted, number } from '../words/format.ts';
 import { spearman, studentFactor } from '../words/statistics.ts';
 import type { Experiment } from './config.ts';
@@ -104,6 +105,35 @@ export function conclusions(e: Experiment, rows: readonly Row[]): readonly strin
         ...all,
         `Each interval is that of one comparison. Among ${intervals} of them about ${number(intervals * 0.05, 2)} would miss 0 by chance alone.`,
       ];
+}
+
+/**
+ * What a method's ranks are used for: totals of what was granted and of the participation ratio of what it changed (means
+ * over seeds), and Spearman's correlation of the two over the modules.
+ */
+export function rankUse(
+  states: readonly State[],
+  arm: string,
+): { readonly granted: number; readonly used: number; readonly correlation: number } | undefined {
+  const runs = states.flatMap((s) =>
+    s.state === 'done' && s.run.arm.name === arm && s.record.modules.some((m) => m.used !== undefined)
+      ? [s.record]
+      : [],
+  );
+  if (runs.length === 0) return undefined;
+  const total = (of: (m: RunRecord['modules'][number]) => number) =>
+    mean(runs, (run) => run.modules.reduce((n, m) => n + of(m), 0))!;
+  const each = runs.map((run) =>
+    spearman(
+      run.modules.map((m) => m.rank),
+      run.modules.map((m) => m.used ?? 0),
+    ),
+  );
+  return {
+    granted: total((m) => m.rank),
+    used: total((m) => m.used ?? 0),
+    correlation: mean(each.filter(Number.isFinite)) ?? Number.NaN,
+  };
 }
 
 /** Spearman's correlation of a method's ranks between seeds, over the modules: its mean over all pairs of seeds. */

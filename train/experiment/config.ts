@@ -8,7 +8,8 @@ import type { RunConfig, Settings } from '../config/config.ts';
 import { configSchema } from '../config/config.ts';
 import { type Given, resolveConfig } from '../config/resolve.ts';
 
-const value = z.union([z.string().max(10_000), z.number(), z.boolean(), z.null(), z.array(z.string().max(1000))]);
+const single = z.union([z.string().max(10_000), z.number(), z.boolean(), z.null()]);
+const value = z.union([single, z.array(z.string().max(1000))]);
 const given = z.record(z.string(), value).default({});
 const name = z
   .string()
@@ -23,22 +24,38 @@ const experimentSchema = z.strictObject({
   /** settings of `npm run train` that all runs share, by the names of `config.json` or of the command line */
   settings: given,
   methods: z
-    .array(z.strictObject({ name, settings: given }))
+    .array(
+      z.strictObject({
+        name,
+        settings: given,
+        /** settings with several values each: the method becomes one for every combination, with a table of its own */
+        grid: z.record(z.string(), z.array(single).min(1).max(20)).default({}),
+      }),
+    )
     .min(1)
     .max(100),
   seeds: z.array(z.int().min(0).max(Number.MAX_SAFE_INTEGER)).min(1).max(1000),
   /** the method that the others are compared with; the first unless told */
   against: z.string().optional(),
+  /** pairs of the training part, for a plan where the data are not on this machine */
+  trainingPairs: z.int().min(1).max(1e9).optional(),
 });
 
 /** One method of an experiment and its settings, complete but for the seed. */
-export type Arm = { readonly name: string; readonly given: Given; readonly config: RunConfig };
+export type Arm = {
+  readonly name: string;
+  readonly given: Given;
+  readonly config: RunConfig;
+  /** of a grid: the method it varies, and its own values by the names of the file */
+  readonly cell?: { readonly of: string; readonly at: Readonly<Record<string, string>> };
+};
 /** An experiment as it will be run. */
 export type Experiment = {
   readonly name: string;
   readonly arms: readonly Arm[];
   readonly seeds: readonly number[];
   readonly against: string;
+  readonly trainingPairs?: number;
 };
 
 /** `--test-every`, `test-every` and `testEvery` are one setting. */
@@ -58,6 +75,30 @@ function settingsOf(given: Settings, at: string): Given {
   );
 }
 
+type Method = z.output<typeof experimentSchema>['methods'][number];
+type Variant = { readonly name: string; readonly settings: Settings; readonly cell?: Arm['cell'] };
+/** Most methods after all grids are laid out. */
+const MOST = 100;
+
+/** Every combination of a grid's values, the last setting varying first; the method itself where it has none. */
+function variantsOf({ name: of, settings, grid }: Method): readonly Variant[] {
+  const keys = Object.keys(grid);
+  if (keys.length === 0) return [{ name: of, settings: settings as Settings }];
+  const twice = keys.find((key) => Object.keys(settings).some((other) => keyOf(other) === keyOf(key)));
+  if (twice !== undefined) throw new RangeError(`methods (${of}): ${twice} stands in settings and in grid`);
+  const count = keys.reduce((n, key) => n * grid[key]!.length, 1);
+  if (count > MOST) throw new RangeError(`methods (${of}): grid: ${count} combinations, expected at most ${MOST}`);
+  const all = keys.reduce<readonly Readonly<Record<string, z.output<typeof single>>>[]>(
+    (rows, key) => rows.flatMap((row) => grid[key]!.map((v) => ({ ...row, [key]: v }))),
+    [{}],
+  );
+  return all.map((values) => {
+    const at = Object.fromEntries(Object.entries(values).map(([key, v]) => [key, String(v)]));
+    const words = Object.entries(at).map(([key, v]) => `${key}=${v}`);
+    return { name: `${of}: ${words.join(', ')}`, settings: { ...settings, ...values } as Settings, cell: { of, at } };
+  });
+}
+
 /**
  * An experiment from the text of its file.
  * @throws RangeError in one line: the field, what it is, what was expected
@@ -71,7 +112,10 @@ export function parseExperiment(text: string): Experiment {
     const { path: where, message } = found.error.issues[0]!;
     throw new RangeError(`${where.map(String).join('.') || 'the file'}: ${message}`);
   }
-  const { methods, seeds, ...e } = found.data;
+  const { methods: given, seeds, ...e } = found.data;
+  const methods = given.flatMap((m, i) => variantsOf(m).map((variant) => ({ ...variant, i })));
+  if (methods.length > MOST)
+    throw new RangeError(`methods: ${methods.length} with their grids, expected at most ${MOST}`);
   const repeated = <T>(all: readonly T[]) => all.find((x, i) => all.indexOf(x) !== i);
   const twice = repeated(methods.map((m) => slugOf(m.name))) ?? repeated(seeds);
   if (twice !== undefined)
@@ -79,16 +123,17 @@ export function parseExperiment(text: string): Experiment {
   const against = e.against ?? methods[0]!.name;
   if (!methods.some((m) => m.name === against)) throw new RangeError(`against: there is no method ${against}`);
   const shared = settingsOf(e.settings, 'settings');
-  const arms = methods.map((m, i): Arm => {
+  const arms = methods.map(({ i, ...m }): Arm => {
     const all = { ...shared, ...settingsOf(m.settings, `methods.${i}.settings`) };
     try {
-      return { name: m.name, given: all, config: resolveConfig(all) };
+      return { name: m.name, given: all, config: resolveConfig(all), ...(m.cell ? { cell: m.cell } : {}) };
     } catch (error) {
       if (error instanceof RangeError) throw new RangeError(`methods.${i} (${m.name}): ${error.message}`);
       throw error;
     }
   });
-  return { name: e.name, arms, seeds, against };
+  const { trainingPairs } = e;
+  return { name: e.name, arms, seeds, against, ...(trainingPairs === undefined ? {} : { trainingPairs }) };
 }
 
 /** Most bytes of an experiment's file. */

@@ -1,5 +1,5 @@
 /** What is compared between runs: one row each, read from a run's own records. */
-import { max } from 'd3-array';
+import { max, mean } from 'd3-array';
 import { obedienceOf, ownRow } from '../metrics/obedience.ts';
 import { shownValidation } from '../report/answer.ts';
 import { bestValidation, type RunRecord, trainedParameters } from '../run/record.ts';
@@ -60,6 +60,11 @@ export const MEASURES: readonly Measure[] = [
       run.modules.every((m) => m.used === undefined) ? undefined : run.modules.reduce((n, m) => n + (m.used ?? 0), 0),
   },
   { id: 'seconds', label: 'seconds', of: (run) => run.seconds },
+  {
+    id: 'memory-mean',
+    label: 'memory on average, MiB',
+    of: (run) => finite((mean(run.metrics, (m) => m.memory) ?? Number.NaN) / 2 ** 20),
+  },
   {
     id: 'memory',
     label: 'memory at most, MiB',

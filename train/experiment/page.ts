@@ -4,7 +4,7 @@ import { group, mean } from 'd3-array';
 import { printableDeep } from '../../models/io/error.ts';
 import { series } from '../report/charts/colors.ts';
 import { drawRankMaps } from '../report/charts/heatmap.ts';
-import { lineChart } from '../report/charts/line-chart.ts';
+import { lineChart, thin } from '../report/charts/line-chart.ts';
 import { layout } from '../report/charts/modules.ts';
 import { pictureOf } from '../report/embed.ts';
 import { framed } from '../report/frame.ts';
@@ -12,10 +12,11 @@ import { html, type Markup } from '../report/html.ts';
 import { beside, chart, parts, tableFrame } from '../report/panel.ts';
 import type { RunRecord } from '../run/record.ts';
 import { counted, duration, number } from '../words/format.ts';
-import { compare, conclusions, rankAgreement } from './compare.ts';
+import { compare, conclusions, rankAgreement, rankUse } from './compare.ts';
 import type { Arm, Experiment } from './config.ts';
+import { costTable, type Flops, memoryOverTime } from './costs.ts';
 import type { State } from './state.ts';
-import { type Table, tablesOf } from './tables.ts';
+import { gridTables, type Table, tablesOf } from './tables.ts';
 
 /** the finished runs of a method */
 const finished = (states: readonly State[], arm: Arm): readonly RunRecord[] =>
@@ -50,22 +51,53 @@ function curves(e: Experiment, states: readonly State[]): string | undefined {
   });
 }
 
-/** Where the ranks of a method went: means over its seeds. */
+/** Where the ranks of a method went: the mean over its seeds, and each seed's own maps beside it (figures 3 and 4). */
 function ranks(arm: Arm, states: readonly State[]): Markup | undefined {
-  const runs = finished(states, arm);
+  const runs = finished(states, arm).filter((r) => r.modules.length > 0);
+  if (runs.length === 0) return undefined;
   const modules = group(
     runs.flatMap((r) => r.modules),
     (m) => m.path,
   );
-  if (modules.size === 0) return undefined;
-  const maps = drawRankMaps(
-    layout([...modules].map(([p, rows]) => [p, rows.reduce((n, m) => n + m.rank, 0) / runs.length] as const)),
-  );
+  const average = [...modules].map(([p, rows]) => [p, rows.reduce((n, m) => n + m.rank, 0) / runs.length] as const);
+  const maps = drawRankMaps(layout(average));
+  const seeds = runs.map((r) => ({
+    seed: String(r.settings.seed),
+    maps: drawRankMaps(layout(r.modules.map((m) => [m.path, m.rank] as const))),
+  }));
   const agreement = rankAgreement(states, arm.name);
-  return html`<h3>${arm.name}</h3>${
+  const use = rankUse(states, arm.name);
+  const sentences = [
     agreement &&
-    html`<p class="lead">Rank correlation between seeds (Spearman over the modules, mean of ${counted(agreement.pairs, 'pair')}): ${number(agreement.mean, 2)}.</p>`
-  }${beside(chart(maps.unet), chart(maps.text))}`;
+      `Rank correlation between seeds (Spearman over the modules, mean of ${counted(agreement.pairs, 'pair')}): ${number(agreement.mean, 2)}.`,
+    use &&
+      `Of ${number(use.granted, 4)} ranks granted, ${number(use.used, 4)} are used (participation ratio of what changed); over the modules the two correlate by ${number(use.correlation, 2)} (Spearman).`,
+  ].filter((text) => text !== undefined);
+  const own =
+    seeds.length > 1
+      ? html`<details><summary>Each seed’s ranks</summary>${seeds.map(
+          ({ seed, maps: m }) => html`<h4>Seed ${seed}</h4>${beside(chart(m.unet), chart(m.text))}`,
+        )}</details>`
+      : undefined;
+  return html`<h3>${arm.name}</h3>${sentences.length > 0 && html`<p class="lead">${sentences.join(' ')}</p>`}${beside(
+    chart(maps.unet),
+    chart(maps.text),
+  )}${own}`;
+}
+
+/** The process's memory over the steps, a line for each method (figures 11 and 12). */
+function memory(e: Experiment, states: readonly State[]): string | undefined {
+  const lines = e.arms.flatMap((arm, i) => {
+    const points = memoryOverTime(arm, states);
+    return points.length === 0
+      ? []
+      : [{ name: arm.name, color: series[i % series.length]!, points: thin(points, 400) }];
+  });
+  return lineChart(lines, {
+    title: 'Memory while training: mean over seeds',
+    description: "The process's resident memory after every step, a line for each method.",
+    y: 'MiB',
+  });
 }
 
 /** Seconds by phase and method: means over seeds. */
@@ -116,7 +148,11 @@ const missingLine = (s: State): string =>
   `${s.run.arm.name}, seed ${s.run.seed}: ${s.state === 'unfinished' ? s.why : s.state}`;
 
 /** The whole page. Reads the pictures of run folders, writes nothing. */
-export async function renderExperiment(e: Experiment, found: readonly State[]): Promise<string> {
+export async function renderExperiment(
+  e: Experiment,
+  found: readonly State[],
+  flops: Flops = new Map(),
+): Promise<string> {
   const states = found.map(
     (s): State => (s.state === 'done' ? { ...s, record: { ...printableDeep(s.record), folder: s.record.folder } } : s),
   );
@@ -129,16 +165,19 @@ export async function renderExperiment(e: Experiment, found: readonly State[]): 
     {
       id: 'tables',
       title: 'Tables',
-      body: parts(
-        tablesOf(e, rows)
-          .filter((t) => t.rows.length > 0)
-          .map(table),
-      ),
+      body: parts([...tablesOf(e, rows), ...gridTables(e, rows)].filter((t) => t.rows.length > 0).map(table)),
     },
     { id: 'curves', title: 'How they learned', body: chart(curves(e, states)) },
     { id: 'ranks', title: 'Where the ranks went', body: parts(e.arms.map((arm) => ranks(arm, states))) },
     { id: 'pictures', title: 'Pictures', body: shown },
-    { id: 'time', title: 'Time', body: done > 0 ? table(phases(e, states)) : undefined },
+    {
+      id: 'time',
+      title: 'Time and memory',
+      body:
+        done > 0
+          ? parts([table(costTable(e, states, flops)), chart(memory(e, states)), table(phases(e, states))])
+          : undefined,
+    },
   ].filter((s) => s.body !== undefined);
   const content = html`<header>
 <p class="eyebrow">Experiment · ${e.name}</p>

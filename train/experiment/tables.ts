@@ -40,6 +40,28 @@ export function tablesOf(e: Experiment, rows: readonly Compared[]): readonly Tab
   ];
 }
 
+/**
+ * The paper's table 3, with any settings in place of its λ: a row for every combination of a grid's values, a column for
+ * every measure that judges, and what was trained.
+ */
+export function gridTables(e: Experiment, rows: readonly Compared[]): readonly Table[] {
+  const names = [...new Set(e.arms.flatMap(({ cell }) => cell?.of ?? []))];
+  const shown = rows.filter(({ measure }) => measure.better || measure.id === 'rank' || measure.id === 'parameters');
+  return names.map((of) => {
+    const arms = e.arms.filter(({ cell }) => cell?.of === of);
+    const keys = Object.keys(arms[0]!.cell!.at);
+    const arrow = { lower: ' ↓', higher: ' ↑' } as const;
+    return {
+      title: `${of}, by ${keys.join(' × ')} (the paper’s table 3)`,
+      head: [...keys, ...shown.map(({ measure: m }) => `${m.label}${m.better ? arrow[m.better] : ''}`)],
+      rows: arms.map(({ name, cell }) => [
+        ...keys.map((key) => cell!.at[key]!),
+        ...shown.map(({ cells }) => saySummary(cells.find((c) => c.arm === name)?.summary)),
+      ]),
+    };
+  });
+}
+
 const line = (cells: readonly string[]) => `| ${cells.map((c) => c.replace(/[\\|]/g, '\\$&')).join(' | ')} |`;
 export const markdown = ({ title, head, rows }: Table): string =>
   [`### ${title}`, '', line(head), line(head.map(() => '---')), ...rows.map(line), ''].join('\n');
@@ -51,9 +73,18 @@ const TEX: Readonly<Record<string, string>> = {
   '±': '$\\pm$',
   '–': '--',
   '−': '$-$',
+  '×': '$\\times$',
+  '↓': '$\\downarrow$',
+  '↑': '$\\uparrow$',
+  λ: '$\\lambda$',
+  '¹': '$^{1}$',
+  '²': '$^{2}$',
+  '’': "'",
+  // thousands apart, without a break
+  '\u202f': '\\,',
 };
-const tex = (text: string) => text.replace(/[\\~^±–−&%$#_{}]/g, (c) => TEX[c] ?? `\\${c}`);
-/** A table of the `booktabs` package. */
+const tex = (text: string) => text.replace(/[\\~^±–−×↓↑λ¹²’\u202f&%$#_{}]/g, (c) => TEX[c] ?? `\\${c}`);
+/** A table of the `booktabs` package: no rule but its own, text escaped, nothing that pdflatex does not know. */
 export const latex = ({ title, head, rows }: Table): string =>
   [
     '\\begin{table}',
@@ -81,6 +112,23 @@ export const runsCsv = (states: readonly State[]): string =>
       s.run.folder,
     ]),
   ]);
+/** Every combination of every grid with its means, in full precision. */
+export const gridCsv = (e: Experiment, rows: readonly Compared[]): string => {
+  const cells = e.arms.filter((arm) => arm.cell);
+  const keys = [...new Set(cells.flatMap(({ cell }) => Object.keys(cell!.at)))];
+  return stringify([
+    ['method', ...keys, 'n', ...rows.flatMap(({ measure: { id } }) => [id, `${id} sd`])],
+    ...cells.map(({ name, cell }) => {
+      const of = rows.map((row) => row.cells.find((c) => c.arm === name)?.summary);
+      return [
+        cell!.of,
+        ...keys.map((key) => cell!.at[key]),
+        Math.max(0, ...of.map((s) => s?.n ?? 0)),
+        ...of.flatMap((s) => [s?.mean, s?.sd]),
+      ];
+    }),
+  ]);
+};
 /** Means, standard deviations, differences and intervals in full precision. */
 export const comparisonCsv = (rows: readonly Compared[]): string =>
   stringify([

@@ -7,12 +7,22 @@ import {
   differenceOf,
   type Row,
   rankAgreement,
+  rankUse,
   summaryOf,
 } from '../../../train/experiment/compare.ts';
 import { type Experiment, parseExperiment, runsOf } from '../../../train/experiment/config.ts';
+import { costTable, memoryOverTime, stepSecondsOf, testShareOf } from '../../../train/experiment/costs.ts';
 import type { Measure } from '../../../train/experiment/measures.ts';
 import type { State } from '../../../train/experiment/state.ts';
-import { comparisonCsv, latex, markdown, runsCsv, tablesOf } from '../../../train/experiment/tables.ts';
+import {
+  comparisonCsv,
+  gridCsv,
+  gridTables,
+  latex,
+  markdown,
+  runsCsv,
+  tablesOf,
+} from '../../../train/experiment/tables.ts';
 import { parseRecord, type RunRecord } from '../../../train/run/record.ts';
 import { rng } from '../../support/gradcheck.ts';
 
@@ -87,6 +97,99 @@ describe('numbers', () => {
     expect(of([one, two])).toEqual({ mean: 0.8, pairs: 1 });
     expect(of([one, less])!.mean).toBeCloseTo(0.8, 12);
     expect(of([one])).toBeUndefined();
+  });
+});
+
+describe('a grid', () => {
+  const grid = parseExperiment(`
+name: g
+settings: { steps: 4 }
+methods:
+  - { name: S, settings: { method: selora }, grid: { lambda: [1, 1.1], test-every: [2, 4], gain-a: [0, 2.236] } }
+  - { name: L, settings: { method: lora } }
+seeds: [1, 2]
+`);
+  test('is one method for each combination, the last setting varying first', () => {
+    expect(grid.arms).toHaveLength(9);
+    expect(grid.arms.slice(0, 3).map(({ config: c }) => [c.lambda, c.testEvery, c.gainA])).toEqual([
+      [1, 2, 0],
+      [1, 2, 2.236],
+      [1, 4, 0],
+    ]);
+    expect(grid.arms[1]!.name).toBe('S: lambda=1, test-every=2, gain-a=2.236');
+    expect(grid.arms[8]!.cell).toBeUndefined();
+    expect(new Set(runsOf(grid, 'x').map((r) => r.folder)).size).toBe(18);
+  });
+  test('has a table with a row for each and a file in full precision; what is missing stays empty', () => {
+    const all = runsOf(grid, 'x').map((r): State => {
+      const value = (r.arm.config.lambda as number) + (r.arm.config.testEvery as number) + r.seed / 10;
+      return r.number % 9 === 7 ? { run: r, state: 'not begun' } : { run: r, state: 'done', record: run([value]) };
+    });
+    const rows = compare(grid, all);
+    const [table, ...more] = gridTables(grid, rows);
+    expect(more).toEqual([]);
+    expect(table!.head.slice(0, 4)).toEqual(['lambda', 'test-every', 'gain-a', 'validation loss ↓']);
+    expect(table!.rows).toHaveLength(8);
+    expect(table!.rows[0]!.slice(0, 4)).toEqual(['1', '2', '0', '3.15 ± 0.071 (n = 2)']);
+    expect(table!.rows[7]!.slice(0, 4)).toEqual(['1.1', '4', '2.236', '–']);
+    const lines = gridCsv(grid, rows).trim().split('\n');
+    expect(lines[0]).toMatch(/^method,lambda,test-every,gain-a,n,loss,loss sd,/);
+    expect(lines).toHaveLength(9);
+    const cells = lines[1]!.split(',');
+    expect(cells.slice(0, 5)).toEqual(['S', '1', '2', '0', '2']);
+    expect(Number(cells[5])).toBeCloseTo(3.15, 12);
+    expect(gridTables(e, compare(e, states([1], [1])))).toEqual([]);
+    expect(latex(table!)).toContain('validation loss $\\downarrow$');
+  });
+});
+
+describe('what it costs', () => {
+  /** 12 steps of 2 s, every fourth one with a test of 5 s; a validation of 30 s after step 6 is in the time of step 7 */
+  const record = parseRecord({
+    name: 'r',
+    metrics: Array.from({ length: 12 }, (_, i) => ({
+      step: i + 1,
+      loss: 1,
+      seconds: 2 * (i + 1) + 3 * Math.floor((i + 1) / 4) + (i + 1 > 6 ? 30 : 0),
+      memory: (100 + i) * 2 ** 20,
+    })),
+    validations: [{ step: 6, loss: 1 }],
+    expansions: [4, 8, 12].map((step) => ({ step, module: 'm', expanded: false, rankAfter: 1 })),
+    modules: [],
+    seconds: 3725,
+  });
+  test('a test is measured in steps, beside equation 6', () => {
+    const s = stepSecondsOf(record)!;
+    expect(s).toEqual({ plain: 2, tested: 5, tests: 3, steps: 12 });
+    // three tests of one and a half more steps each, in twelve steps; by the paper one more step every four
+    expect(testShareOf(s, 4)).toEqual({ measured: 0.375, predicted: 0.25 });
+    expect(testShareOf(stepSecondsOf({ ...record, expansions: [] })!, 4)).toBeUndefined();
+    expect(stepSecondsOf({ ...record, metrics: [] })).toBeUndefined();
+  });
+  test('is a row for each method: memory, time, tests, operations', () => {
+    const all: State[] = runsOf(e, 'x').map((r) => ({ run: r, state: 'done', record }));
+    const { rows } = costTable(e, all, new Map([['grown', 2.5e12]]));
+    expect(rows[1]).toEqual(
+      ['grown', '105.5', '1:02:05', '2000', '5000', '37.5%', '50%', '2.5'].map((c) =>
+        c.replace(/(\d)(\d{3})$/, '$1\u202f$2'),
+      ),
+    );
+    expect(rows[0]!.at(-1)).toBe('–');
+    expect(memoryOverTime(e.arms[0]!, all)).toEqual(
+      Array.from({ length: 12 }, (_, i) => ({ step: i + 1, value: 100 + i })),
+    );
+    expect(costTable(e, []).rows[0]!.slice(1, 4)).toEqual(['–', '–', '–']);
+  });
+  test('granted ranks beside used ones', () => {
+    const used = { ...run([1]), modules: run([1]).modules.map((m, i) => ({ ...m, used: [0.5, 0.4, 2, 3][i]! })) };
+    const all: State[] = runsOf(e, 'x').map((r) => ({ run: r, state: 'done', record: used }));
+    // ranks 1 2 3 4 beside 2 1 3 4
+    expect(rankUse(all, 'LoRA')).toEqual({
+      granted: 10,
+      used: expect.closeTo(5.9, 12),
+      correlation: expect.closeTo(0.8, 12),
+    });
+    expect(rankUse(states([1], [1]), 'LoRA')).toBeUndefined();
   });
 });
 
