@@ -144,7 +144,7 @@ async function train(
   const contexts = places.text.size === 0 ? await clock.time('encode texts', fixed) : undefined;
   const latents = side / vaeFactor(pipeline.configs.vae);
   const latent = [latents, latents, pipeline.configs.vae.latent_channels] as const;
-  const batches = batchSource(c, pipeline.schedule, training, latent, empty, steps, contexts);
+  const batches = batchSource(c, pipeline.schedule, training, latent, empty, steps, contexts, several !== undefined);
   const measure = validator(programs, frozen, batches, validation, several);
   const validate = (state: State) => clock.time('validation', () => measure(state));
 

@@ -59,6 +59,23 @@ function bucketOrder(c: RunConfig, pairs: readonly Encoded[]): (step: number) =>
   };
 }
 
+/** A list whose items are made when they are first asked for: of many micro-batches a process may need one. */
+function whenAsked<T>(count: number, make: (i: number) => T): T[] {
+  const list = new Array<T>(count);
+  for (let i = 0; i < count; i++)
+    Object.defineProperty(list, i, {
+      configurable: true,
+      enumerable: true,
+      get: () => {
+        const value = make(i);
+        Object.defineProperty(list, i, { value, enumerable: true });
+        return value;
+      },
+    });
+  return list;
+}
+
+/** @param shared among processes: a micro-batch is made when it is asked for */
 export function batchSource(
   c: RunConfig,
   schedule: Schedule,
@@ -67,6 +84,7 @@ export function batchSource(
   empty: Int32Array,
   steps: number,
   contexts?: Contexts,
+  shared = false,
 ): BatchSource {
   const ch = latent[2];
   const prediction = schedule.config.prediction_type;
@@ -176,7 +194,8 @@ export function batchSource(
       const t = stratified ? timestepAt((b + randomOf(subkey(one, 'layer')).uniform()) / c.batch, step) : drawn;
       return { pair, ids, t, key: subkey(one, 'noise'), weight: weights[t]!, sample: true };
     });
-    return Array.from({ length: c.accumulate }, (_, m) => make(items.slice(m * size, (m + 1) * size)));
+    const one = (m: number) => make(items.slice(m * size, (m + 1) * size));
+    return shared ? whenAsked(c.accumulate, one) : Array.from({ length: c.accumulate }, (_, m) => one(m));
   };
   const stratified = c.fiTimesteps === 'stratified';
   return {

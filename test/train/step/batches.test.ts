@@ -52,6 +52,18 @@ const latents = ({ x, t, target }: Host): number[] =>
 const many = async (s: ReturnType<typeof source>, steps: number, from = 0): Promise<Host[]> =>
   Promise.all(Array.from({ length: steps }, (_, k) => host(s.training(from + k)[0]!)));
 
+test('micro-batches that are shared are made when they are asked for, and are the same', async () => {
+  const c = { ...resolveConfig({ data: 'x', batch: 4 }), accumulate: 4, fiBatches: 2 };
+  const of = (shared: boolean) => batchSource(c, schedule, pairs(10), LATENT, EMPTY, 10, undefined, shared);
+  const [made, asked] = [of(false), of(true)];
+  const list = asked.training(3);
+  expect(list).toHaveLength(4);
+  const third = list[2]!;
+  expect(list[2]).toBe(third);
+  expect(await Promise.all(list.map(host))).toEqual(await Promise.all(made.training(3).map(host)));
+  expect(await Promise.all(asked.extra(3).map(host))).toEqual(await Promise.all(made.extra(3).map(host)));
+});
+
 describe('--noise-offset', () => {
   /** latents [2, 2, 2] of two channels whose means are 0 and 3 */
   const two = [2, 2, 2] as const;
