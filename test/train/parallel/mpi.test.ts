@@ -73,7 +73,7 @@ const own = (output: string): readonly string[] =>
     .replace(/-{60,}\n[\s\S]*?-{60,}\n?/g, '')
     .split('\n')
     .filter((text) => text !== '');
-const failures = (output: string): readonly string[] => own(output).filter((text) => !/^(step|backend) /.test(text));
+const failures = (output: string): readonly string[] => own(output).filter((text) => !/^(step|backend|run folder) /.test(text));
 
 const references = new Map<number, ReturnType<typeof made>>();
 async function made(n: number) {
