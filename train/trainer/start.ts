@@ -83,7 +83,7 @@ export async function start(given: Given, clock: PhaseClock, io: Io, peers?: Pee
 function refuseIdle({ accumulate }: RunConfig, peers: Peers | undefined): void {
   if (peers && accumulate < peers.size)
     throw new RangeError(
-      `--accumulate ${accumulate}: ${counted(peers.size, 'process', 'processes')} share the micro-batches of a step, expected at least ${peers.size}`,
+      `--accumulate ${accumulate}: ${peers.size} processes share the micro-batches of a step, expected at least ${peers.size}`,
     );
 }
 
