@@ -86,7 +86,7 @@ describe('settings', () => {
   });
   test('every setting can be given on the command line, and nothing else', () => {
     const options = trainCommand(io).options.map((o) => o.attributeName());
-    const own = ['out', 'name', 'resume', 'preset', 'estimate', 'memory', 'watch'];
+    const own = ['dataParallel', 'out', 'name', 'resume', 'preset', 'estimate', 'memory', 'watch'];
     expect(Object.keys(startSchema.shape).sort()).toEqual([...own].sort());
     expect(options.filter((o) => !own.includes(o)).sort()).toEqual(Object.keys(configSchema.shape).sort());
   });

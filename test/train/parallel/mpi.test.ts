@@ -145,8 +145,8 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
     ]);
     const odd = await mpirun(5, [...settings, '--out', fresh()]);
     expect([odd.code, failures(odd.output)]).toEqual([1, ['--accumulate: must divide the batch of 12']]);
-    const unknown = await mpirun(2, [...settings, '--ranks', '3']);
-    expect([unknown.code, failures(unknown.output)]).toEqual([1, [expect.stringMatching(/^unknown option '--ranks'/)]]);
+    const unknown = await mpirun(2, [...settings, '--colour', '3']);
+    expect([unknown.code, failures(unknown.output)]).toEqual([1, [expect.stringMatching(/^unknown option '--colour'/)]]);
   });
 
   test.runIf(LONG)('a process with another base ends all of them', async () => {
