@@ -73,7 +73,8 @@ const own = (output: string): readonly string[] =>
     .replace(/-{60,}\n[\s\S]*?-{60,}\n?/g, '')
     .split('\n')
     .filter((text) => text !== '');
-const failures = (output: string): readonly string[] => own(output).filter((text) => !/^(step|backend|run folder) /.test(text));
+const failures = (output: string): readonly string[] =>
+  own(output).filter((text) => !/^(step|backend|run folder) /.test(text));
 
 const references = new Map<number, ReturnType<typeof made>>();
 async function made(n: number) {
@@ -109,7 +110,7 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
         [1, 3],
         [0, 3],
       ],
-      ([, n]) => n === 2,
+      () => false,
     ),
   )('process %i of %i is killed: one line, and the checkpoint goes on to the same bits', async (rank, n) => {
     const want = await reference(n!);
@@ -146,7 +147,10 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
     const odd = await mpirun(5, [...settings, '--out', fresh()]);
     expect([odd.code, failures(odd.output)]).toEqual([1, ['--accumulate: must divide the batch of 12']]);
     const unknown = await mpirun(2, [...settings, '--colour', '3']);
-    expect([unknown.code, failures(unknown.output)]).toEqual([1, [expect.stringMatching(/^unknown option '--colour'/)]]);
+    expect([unknown.code, failures(unknown.output)]).toEqual([
+      1,
+      [expect.stringMatching(/^unknown option '--colour'/)],
+    ]);
   });
 
   test.runIf(LONG)('a process with another base ends all of them', async () => {
