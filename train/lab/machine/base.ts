@@ -15,6 +15,7 @@ import { phantomAt } from '../../data/made/phantoms.ts';
 import { toModelPixels } from '../../data/pictures/grey.ts';
 import { type Encoded, encodePairs } from '../../model/encode.ts';
 import type { ModelPlaces } from '../../model/pipeline.ts';
+import { vaeFactor } from '../../model/programs.ts';
 import type { Frozen } from '../../step/state.ts';
 import type { Tell } from './protocol.ts';
 
@@ -106,4 +107,10 @@ export async function readBase(read: ReadFile, backend: Backend, tell: Tell): Pr
     empty: Int32Array.from(told.empty),
     hash: told.hash,
   };
+}
+
+/** Size of a latent, [h, w, c]. */
+export function latentOf({ side, configs }: Ready): readonly [number, number, number] {
+  const along = side / vaeFactor(configs.vae);
+  return [along, along, configs.vae.latent_channels];
 }

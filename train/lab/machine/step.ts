@@ -2,50 +2,22 @@
  * One training step of the shipped base, by the code that trains: what goes in, what comes out, the test of every module,
  * and of one module what each sample adds to its scores, and what a drawn column was expected to.
  */
-import {
-  type Backend,
-  CoreError,
-  capture,
-  compile,
-  concat,
-  evaluate,
-  fold,
-  key,
-  mapTree,
-  mean,
-  mul,
-  normal,
-  read,
-  readScalar,
-  sum,
-  type Tensor,
-  type Tree,
-  tensor,
-  unsqueeze,
-  valueAndGrad,
-  vmap,
-  zeros,
-} from '../../../core/index.ts';
-import { idsTensor, textContext } from '../../../models/clip/text-encoder.ts';
-import { addNoise, alphaBar, predictionCoefficients, trainingTarget } from '../../../models/schedulers/index.ts';
-import { type Adapter, hostKey } from '../../../selora/adapter.ts';
+import { type Backend, CoreError, evaluate, mapTree, mul, read, readScalar, type Tensor } from '../../../core/index.ts';
+import type { Adapter } from '../../../selora/adapter.ts';
 import type { Decision, RankSums } from '../../../selora/fisher.ts';
-import { drawCandidates } from '../../../selora/growth.ts';
 import { inputsOf, totalRankOf } from '../../../selora/methods/low-rank.ts';
 import type { Method, Settings } from '../../../selora/methods/method.ts';
 import { selora } from '../../../selora/methods/selora.ts';
-import { fromModuleName, moduleName, type Network, networks } from '../../../selora/networks.ts';
-import { toGrey } from '../../data/pictures/grey.ts';
-import { decodeProgram, denoiseProgram, vaeFactor } from '../../model/programs.ts';
+import { moduleName, networks } from '../../../selora/networks.ts';
 import { adamDefaults } from '../../optimise/optimizer.ts';
 import { ratesOf } from '../../optimise/rates.ts';
 import { batchSource } from '../../step/batches.ts';
-import { sampleLosses } from '../../step/gradients.ts';
 import { testedStep } from '../../step/growth.ts';
-import { capacityFor, startState } from '../../step/ranks.ts';
+import { startState } from '../../step/ranks.ts';
 import { type Batch, createSteps, hyperOf, paramsOf, type Ranks, type State } from '../../step/step.ts';
-import { type ReadFile, type Ready, readBase } from './base.ts';
-import { type Numbers, numbersOf } from './numbers.ts';
+import { latentOf, type ReadFile, type Ready, readBase } from './base.ts';
+import { type Looked, lookAt, type Showing, showingOf } from './look.ts';
+import { type Module, testOf } from './module-test.ts';
 import type { Tell } from './protocol.ts';
 
 /** updates of the run this step is one of */
@@ -62,21 +34,6 @@ export interface Opening {
   readonly lambda: number;
   readonly gainA: number;
 }
-/** A sample on its way through the model. */
-export interface Looked {
-  /** [h, w, c] each */
-  readonly latent: Numbers;
-  readonly noise: Numbers;
-  readonly noisy: Numbers;
-  readonly prediction: Numbers;
-  readonly target: Numbers;
-  /** what the model takes the picture for, decoded; grey */
-  readonly picture: Float32Array;
-  /** the picture through the autoencoder alone; grey */
-  readonly autoencoded: Float32Array;
-  readonly loss: number;
-  readonly predicts: string;
-}
 /** What a step with a test gave. */
 export interface Stepped {
   readonly step: number;
@@ -88,19 +45,6 @@ export interface Stepped {
   readonly ranks: number;
   readonly ms: number;
 }
-/** A module's test in its parts. */
-export interface Module {
-  readonly name: string;
-  /** the candidate column */
-  readonly column: Numbers;
-  /** the squares of each sample: of the entries that are there, of the candidate's row */
-  readonly samples: readonly { readonly original: number; readonly candidate: number }[];
-  /** mean over the samples of what the candidate's row has on average over all columns that could be drawn */
-  readonly expected: number;
-  /** the module's last value and the derivative of the loss by it, of the first sample: rows × columns */
-  readonly activation: Numbers;
-  readonly cotangent: Numbers;
-}
 /** The sliders of the page. */
 export interface StepAsk {
   readonly lambda: number;
@@ -110,11 +54,6 @@ export interface StepAsk {
 }
 
 type Steps = ReturnType<typeof createSteps<Adapter, unknown, RankSums<Tensor>, RankSums<ArrayLike<number>>>>;
-/** What shows a sample; compiled once, as a slider asks for it again and again. */
-type Showing = {
-  readonly denoise: ReturnType<typeof denoiseProgram>;
-  readonly decode: ReturnType<typeof decodeProgram>;
-};
 type Standing = {
   readonly state: State<Adapter>;
   readonly ranks: Ranks;
@@ -156,11 +95,6 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
     }
     return made!;
   };
-  /** [h, w, c] */
-  const latentOf = (base: Ready): readonly [number, number, number] => {
-    const side = base.side / vaeFactor(base.configs.vae);
-    return [side, side, base.configs.vae.latent_channels];
-  };
   /** the batches of a run on these pairs */
   const sourceOf = (base: Ready) => {
     const batch = Math.min(base.run.batch, base.pairs.length);
@@ -201,45 +135,8 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
     /** A held-out report at a timestep through the untouched base. */
     async look(tell: Tell, report: number, t: number, seed: number): Promise<Looked> {
       const { backend, base } = await ready(tell);
-      const pair = base.pairs[report];
-      if (!pair) throw new CoreError(`there is no report ${report}`);
-      const latent = latentOf(base);
-      const shape = [1, ...latent];
-      showing ??= {
-        denoise: denoiseProgram(backend, base.configs.unet),
-        decode: decodeProgram(backend, base.configs.vae),
-      };
-      const { denoise, decode } = showing;
-      const drawn = evaluate(normal(fold(key(seed), report), shape), backend);
-      const noise = (await read(drawn)) as Float32Array;
-      const z = pair.mean;
-      const noisy = addNoise(base.schedule, z, noise, [t]) as Float32Array;
-      const target = trainingTarget(base.schedule, z, noise, [t]) as Float32Array;
-      const context = textContext(base.frozen.text, base.configs.textEncoder, idsTensor([pair.ids], 1));
-      const predicted = denoise(base.frozen.unet, tensor(noisy, shape), tensor([t]), evaluate(context, backend));
-      const prediction = (await read(predicted)) as Float32Array;
-      const predicts = base.schedule.config.prediction_type;
-      const signal = alphaBar(base.schedule, t);
-      const { x0 } = predictionCoefficients(predicts, Math.sqrt(signal), Math.sqrt(1 - signal));
-      const clean = noisy.map((x, i) => x0[0] * prediction[i]! + x0[1] * x);
-      const grey = async (values: Float32Array) => toGrey(await read(decode(base.vae, tensor(values, shape))));
-      const as = (values: ArrayLike<number>): Numbers => ({
-        shape: latent,
-        dtype: 'f32',
-        values: Array.from(values),
-      });
-      const loss = prediction.reduce((s, x, i) => s + (x - target[i]!) ** 2, 0) / prediction.length;
-      return {
-        latent: as(z),
-        noise: as(noise),
-        noisy: as(noisy),
-        prediction: as(prediction),
-        target: as(target),
-        picture: await grey(clean),
-        autoencoded: await grey(z),
-        loss,
-        predicts,
-      };
+      showing ??= showingOf(base, backend);
+      return lookAt(base, backend, showing, report, t, seed);
     },
 
     /** The adapters as a run begins with them. */
@@ -306,100 +203,17 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
     async module(tell: Tell, ask: StepAsk, name: string): Promise<Module> {
       const { backend, base } = await ready(tell);
       if (!last) throw new CoreError('make a step first');
-      const { batch, before, step } = last;
-      const [network, path] = (fromModuleName(name) ?? []) as [Network, string];
-      const place = network && base.places[network].get(path);
-      if (!place) throw new CoreError(`there is no module ${name}`);
       const settings = settingsOf(base, ask);
-      const room = capacityFor(before.ranks, { method: selora as never, settings });
-      const drawn = drawCandidates({ gainA: ask.gainA }, {
-        step,
-        key: hostKey(base.run.seed),
-        places: base.places,
-        ranks: before.ranks,
-        room,
-      } as never);
-
-      tell('the squares of each sample');
-      // the step's own backward pass, with nothing added up over samples
-      const bySample = {
-        samples: ({ A, B }: Adapter) => ({ a: sum(mul(A, A), 1), b: sum(mul(B, B), 2) }),
-        scores: (_: Adapter, kept: unknown) => kept,
-      };
-      const growth = { ...selora.growth, measure: () => bySample };
-      const steps = stepsOf(base, backend, 'by sample', settings, { ...selora, growth });
-      const sums = steps.scores(before.state, base.frozen, [batch], drawn.candidates) as unknown as {
-        [n in Network]: { [path: string]: { a: Tensor; b: Tensor } };
-      };
-      const { a, b } = sums[network][path]!;
-      const [squaresA, squaresB] = [await read(a), await read(b)];
-      const [count, width] = a.shape as [number, number];
-      const rank = before.ranks[network][path]!;
-      const samples = Array.from({ length: count }, (_, i) => {
-        let original = 0;
-        for (let r = 0; r < rank; r++) original += squaresA[i * width + r]! + squaresB[i * width + r]!;
-        return { original, candidate: squaresB[i * width + rank]! };
+      return testOf(name, {
+        ...last,
+        ...ask,
+        base,
+        backend,
+        settings,
+        loss: lossOf(base, settings),
+        bySample: (method) => stepsOf(base, backend, 'by sample', settings, method),
+        tell,
       });
-
-      tell('the expectation over all columns');
-      // [A | I], [B ; D] with D = 0: the gradient by D is what every column's row of B is a combination of
-      const p = paramsOf(before.state)[network][path]!;
-      const [dIn, dOut] = [inputsOf(place), p.B.shape[1]!];
-      const identity = tensor(
-        Float32Array.from({ length: dIn * dIn }, (_, i) => (i % (dIn + 1) === 0 ? 1 : 0)),
-        [dIn, dIn],
-      );
-      const loss = lossOf(base, settings);
-      const params = paramsOf(before.state);
-      const withD = (D: Tensor) => ({
-        ...params,
-        [network]: { ...params[network], [path]: { A: concat([p.A, identity], 1), B: concat([p.B, D], 0) } },
-      });
-      const one = (D: Tensor, sample: Tree<Tensor>): Tensor => {
-        const alone = mapTree((x: Tensor) => unsqueeze(x, 0), sample) as unknown as Batch;
-        return sum(sampleLosses(loss as never, withD(D) as never, base.frozen, alone));
-      };
-      const whole = compile(
-        (D: Tensor, samples: Tree<Tensor>) => {
-          const each = vmap(
-            ((d: Tensor, x: Tree<Tensor>) => valueAndGrad(((v: Tensor) => one(v, x)) as never)(d as never)) as never,
-            [null, 0] as never,
-          ) as unknown as (d: Tensor, x: Tree<Tensor>) => [Tensor, Tensor];
-          const [, g] = each(D, samples);
-          return mean(sum(mul(g, g), [1, 2]));
-        },
-        { backend, name: 'expectation' },
-      );
-      const squared = await readScalar(whole(evaluate(zeros([dIn, dOut]), backend), batch as never));
-      whole.trim();
-      // K is uniform in ±√(6/((1 + a²)·d_in)): its entries have the variance 2/((1 + a²)·d_in)
-      const expected = (2 / ((1 + ask.gainA ** 2) * dIn)) * squared;
-
-      tell('its value and the derivative by it');
-      const net = network === 'unet' ? base.frozen.unet : base.frozen.text;
-      const lossAt = (tree: Tree<Tensor>): Tensor => {
-        const frozen = network === 'unet' ? { ...base.frozen, unet: tree } : { ...base.frozen, text: tree };
-        return mean(sampleLosses(loss as never, params as never, frozen as never, batch));
-      };
-      const found = capture(lossAt as never, [path])(net as never);
-      const seen = evaluate([found.intermediates[path]!, found.cotangents[path]!], backend);
-      const [activation, cotangent] = await Promise.all(seen.map((x) => firstSample(x, count)));
-      return {
-        name,
-        column: (await numbersOf([drawn.candidates[network][path]!.K], backend))[0]!,
-        samples,
-        expected,
-        activation: activation!,
-        cotangent: cotangent!,
-      };
     },
   };
-}
-
-/** The part of the first sample as a matrix: tokens or pixels by channels. */
-async function firstSample(x: Tensor, samples: number): Promise<Numbers> {
-  const all = await read(x);
-  const values = Array.from(all.subarray(0, all.length / samples), Number);
-  const columns = x.shape.at(-1)!;
-  return { shape: [values.length / columns, columns], dtype: x.dtype, values };
 }

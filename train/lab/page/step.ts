@@ -1,22 +1,11 @@
 /** One training step of the shipped base: what goes in, the losses, the test of every module, and one module in its parts. */
-import type { Module, Opening, StepAsk, Stepped } from '../machine/step.ts';
+import type { Opening, StepAsk, Stepped } from '../machine/step.ts';
 import { choice, errorPlace, h, set, short, slider } from './dom.ts';
 import type { Page } from './page.ts';
-import { bar, channels, film, heat } from './pictures.ts';
+import { bar, channels, film } from './pictures.ts';
 import { remember } from './route.ts';
-
-const region = (label: string, ...children: readonly (HTMLElement | string)[]): HTMLElement =>
-  h('div', { class: 'tablewrap', tabindex: 0, role: 'region', 'aria-label': label }, ...children);
-const head = (...names: readonly string[]): HTMLElement =>
-  h(
-    'thead',
-    {},
-    h(
-      'tr',
-      {},
-      names.map((n) => h('th', { scope: 'col' }, n)),
-    ),
-  );
+import { modulesTable, moduleTest } from './step-module.ts';
+import { head, region } from './tables.ts';
 
 export const step: Page = {
   id: 'step',
@@ -84,142 +73,18 @@ export const step: Page = {
     const losses = h('div', {});
     const modules = h('div', {});
     const one = h('div', {});
-    const grows = (ratio: number): boolean => ratio > lambda;
     const drawModules = (): void => {
-      if (!stepped) return;
-      const { decisions } = stepped;
-      const largest = Math.max(...decisions.map((d) => Math.sqrt(d.fiOriginal)), 1e-30);
-      const grown = decisions.filter((d) => grows(d.ratio)).length;
-      set(
-        modules,
-        h('h2', {}, 'The test of every module'),
-        h(
-          'p',
-          { 'data-grown': grown },
-          `At λ = ${lambda}, ${grown} of ${decisions.length} modules would grow. The bars are the size of each module’s gradient, √FI. Pick one to see its test in parts.`,
-        ),
-        region(
-          'All modules',
-          h(
-            'table',
-            { class: 'modules' },
-            head('module', '√FI', 'ratio', 'grows'),
-            h(
-              'tbody',
-              {},
-              [...decisions]
-                .sort((a, b) => b.ratio - a.ratio)
-                .map((d) =>
-                  h(
-                    'tr',
-                    { class: d.module === picked ? 'picked' : '' },
-                    h(
-                      'th',
-                      { scope: 'row' },
-                      h('button', { type: 'button', class: 'link', onclick: () => void pick(d.module) }, d.module),
-                    ),
-                    h('td', {}, bar(Math.sqrt(d.fiOriginal) / largest, short(Math.sqrt(d.fiOriginal)))),
-                    h('td', { class: 'n' }, short(d.ratio)),
-                    h('td', { class: grows(d.ratio) ? 'right' : 'muted' }, grows(d.ratio) ? 'yes' : 'no'),
-                  ),
-                ),
-            ),
-          ),
-        ),
-      );
-    };
-    const drawModule = (m: Module): void => {
-      const d = stepped!.decisions.find(({ module }) => module === m.name)!;
-      const mean = (of: (s: Module['samples'][number]) => number): number =>
-        m.samples.reduce((n, s) => n + of(s), 0) / m.samples.length;
-      const [original, candidate] = [mean((s) => s.original), mean((s) => s.candidate)];
-      const most = Math.max(...m.samples.map((s) => s.candidate), 1e-30);
-      const ratio = original > 0 ? 1 + candidate / original : candidate > 0 ? Number.POSITIVE_INFINITY : 1;
-      const expected = original > 0 ? 1 + m.expected / original : Number.POSITIVE_INFINITY;
-      set(
-        one,
-        h('h2', {}, `Test of ${m.name}`),
-        h(
-          'p',
-          {},
-          'A column K is drawn and put beside A, with a row of zeros in B. Nothing changes in the model; only the gradient of that row tells whether it would have something to do.',
-        ),
-        h(
-          'div',
-          { class: 'films' },
-          heat(m.column.values, 1, m.column.values.length, `K, ${m.column.values.length} numbers`),
-          heat(
-            m.activation.values,
-            m.activation.shape[0]!,
-            m.activation.shape[1]!,
-            `value of the module, first sample, ${m.activation.shape.join(' × ')}`,
-          ),
-          heat(
-            m.cotangent.values,
-            m.cotangent.shape[0]!,
-            m.cotangent.shape[1]!,
-            `derivative of the loss by it, ${m.cotangent.shape.join(' × ')}`,
-          ),
-        ),
-        h('h3', {}, 'Which report asked for this rank'),
-        region(
-          'Squares of each sample',
-          h(
-            'table',
-            {},
-            head('report', 't', 'loss', 'squares of A and B', 'squares of the new row'),
-            h(
-              'tbody',
-              {},
-              m.samples.map((s, i) => {
-                const { report: text, t: at, loss } = stepped!.samples[i]!;
-                return h(
-                  'tr',
-                  {},
-                  h('th', { scope: 'row' }, text),
-                  h('td', { class: 'n' }, at),
-                  h('td', { class: 'n' }, short(loss)),
-                  h('td', { class: 'n' }, short(s.original)),
-                  h('td', {}, bar(s.candidate / most, short(s.candidate))),
-                );
-              }),
-              h(
-                'tr',
-                { class: 'sum' },
-                h('th', { scope: 'row' }, 'mean'),
-                h('td', {}),
-                h('td', {}),
-                h('td', { class: 'n' }, short(original)),
-                h('td', {}, short(candidate)),
-              ),
-            ),
-          ),
-        ),
-        h(
-          'p',
-          {
-            class: 'large',
-            'data-original': original,
-            'data-candidate': candidate,
-            'data-expected': m.expected,
-            'data-ratio': ratio,
-            'data-step-ratio': d.ratio,
-          },
-          `ratio = 1 + ${short(candidate)} / ${short(original)} = ${short(ratio)} ${grows(ratio) ? '>' : '≤'} λ = ${lambda}: it ${grows(ratio) ? 'grows' : 'stays'}.`,
-        ),
-        h(
-          'p',
-          {},
-          `Over all columns that could have been drawn the ratio is ${short(expected)} on average: Var K · mean ‖G‖² has the place of the drawn squares, G being a sample’s gradient by the whole product A·B. `,
-          h('span', { class: 'muted' }, `This draw was ${short(candidate / m.expected)} times that.`),
-        ),
-      );
+      if (stepped)
+        set(
+          modules,
+          modulesTable(stepped.decisions, lambda, picked, (name) => void pick(name)),
+        );
     };
     const pick = async (name: string): Promise<void> => {
       picked = name;
       keep();
       drawModules();
-      await guarded(async () => drawModule(await lab.machine.module(ask(), name)));
+      await guarded(async () => void moduleTest(one, await lab.machine.module(ask(), name), stepped!, lambda));
       one.scrollIntoView({ block: 'start' });
     };
     const make = async (): Promise<void> => {
@@ -356,7 +221,7 @@ export const step: Page = {
     if (picked) {
       await make();
       const name = picked;
-      await guarded(async () => drawModule(await lab.machine.module(ask(), name)));
+      await guarded(async () => void moduleTest(one, await lab.machine.module(ask(), name), stepped!, lambda));
     }
   },
 };
