@@ -3,6 +3,7 @@ import type { Ask, Tried } from '../machine/op.ts';
 import type { OpText } from '../texts.ts';
 import { type Cells, cells } from './cells.ts';
 import { code, errorPlace, h, set, short, slider } from './dom.ts';
+import { nudgeTable } from './op-nudge.ts';
 import type { Lab } from './page.ts';
 import { type Route, remember } from './route.ts';
 
@@ -172,44 +173,9 @@ export async function liveOp(text: OpText, route: Route, lab: Lab): Promise<HTML
     const element = operand === picked.operand ? picked.element : 0;
     const steps = [10 ** width, ...STEPS.filter((step) => step !== 10 ** width)];
     const found = await lab.machine.nudge(ask(), operand, element, steps);
-    const { byStep } = found;
-    const row = (name: string, value: number, how: string) =>
-      h(
-        'tr',
-        {},
-        h('th', { scope: 'row' }, name),
-        h('td', { class: 'n' }, value.toPrecision(10)),
-        h('td', { class: 'n' }, how),
-      );
-    const off = (x: number): string => `off by ${short(Math.abs(x - found.rule))}`;
-    set(
-      table,
-      h(
-        'table',
-        {},
-        h('caption', {}, `d(Σ g·y) / d${letters(operand)}, element ${element}`),
-        h(
-          'thead',
-          {},
-          h(
-            'tr',
-            {},
-            ['', 'value', 'against the rule'].map((c) => h('th', { scope: 'col' }, c || 'how')),
-          ),
-        ),
-        h(
-          'tbody',
-          {},
-          row('the rule, f64', found.rule, ''),
-          found.onBackend === undefined ? '' : row(`the rule on ${tried.ran}`, found.onBackend, off(found.onBackend)),
-          byStep
-            .toSorted((a, b) => b.h - a.h)
-            .map(({ h: step, difference }) => row(`difference, h = ${short(step)}`, difference, off(difference))),
-        ),
-      ),
-    );
+    set(table, nudgeTable(found, `d${letters(operand)}`, element, tried.ran));
     table.dataset.rule = String(found.rule);
-    table.dataset.difference = String(byStep[0]!.difference);
+    table.dataset.difference = String(found.byStep[0]!.difference);
   };
 
   const graph = h('div', {});

@@ -1,11 +1,10 @@
-/** Training in the page: methods side by side, step by step, with pause and fork; films on the way; the adapter as a file. */
-import { toGrey } from '../../data/pictures/grey.ts';
 import type { DataAsk } from '../machine/data.ts';
 import type { TrainAsk } from '../machine/train.ts';
-import { choice, errorPlace, h, nowAndThen, set, short, slider } from './dom.ts';
+import { choice, errorPlace, h, nowAndThen, set, slider } from './dom.ts';
 import type { Lab, Page } from './page.ts';
 import { film } from './pictures.ts';
 import { type Route, remember } from './route.ts';
+import { runCards } from './train-cards.ts';
 import type { PageRun } from './train-run.ts';
 
 /** steps between two films */
@@ -59,7 +58,6 @@ export const train: Page = {
     const { trainCharts, together } = await import('./train-charts.ts');
     const charts = trainCharts();
     const overlay = h('div', { class: 'report' });
-    const cards = h('div', { class: 'cards' });
     let runs: PageRun[] = [];
     let data: Awaited<ReturnType<Lab['machine']['trainData']>> | undefined;
     let own: DataAsk | undefined;
@@ -105,80 +103,18 @@ export const train: Page = {
       while (runs.some((r) => r.name === made)) made = `${name} (${n++})`;
       return made;
     };
-    const filmsOf = (run: PageRun): HTMLElement =>
-      h(
-        'div',
-        { class: 'films filmrow', tabindex: 0, role: 'region', 'aria-label': `Films of ${run.name}` },
-        run.films.map((f) => {
-          const words = f.reading === undefined ? '' : `: ${f.reading}`;
-          const verdict =
-            f.right !== undefined &&
-            h('span', { class: f.right ? 'right' : 'wrong' }, f.right ? ' ✓ as told' : ' ✗ not as told');
-          return film(toGrey(f.picture), data!.side, `step ${f.step}${words}`, {
-            lit: s.regions ? lit : [],
-            below: [`step ${f.step}${words}`, verdict],
-          });
-        }),
-      );
-    const drawCards = (): void => {
-      set(
-        cards,
-        runs.map((run) => {
-          const row = run.last();
-          let lambda = 1.3;
-          const said = row
-            ? `step ${row.step} of ${run.steps}, loss ${short(row.loss)}, total rank ${row.totalRank}, ${short(row.seconds / row.step)} s a step`
-            : `${run.steps} steps to go`;
-          return h(
-            'article',
-            {
-              class: 'card',
-              'data-name': run.name,
-              'data-step': run.step(),
-              'data-rank': row?.totalRank ?? '',
-              'data-loss': row?.loss ?? '',
-            },
-            h('h2', {}, run.name),
-            h('p', { class: 'muted' }, said),
-            h(
-              'div',
-              { class: 'bar' },
-              h('button', { type: 'button', onclick: () => void guarded(() => save(run)) }, 'Download the adapter'),
-              h('button', { type: 'button', onclick: () => void guarded(() => filmOf(run)) }, 'Draw a film'),
-              run.record().lambda !== undefined && [
-                slider(
-                  'other λ',
-                  { min: 1, max: 3, step: 0.05, value: lambda },
-                  (x) => x.toFixed(2),
-                  (x) => {
-                    lambda = x;
-                  },
-                ),
-                h('button', { type: 'button', onclick: () => void guarded(() => fork(run, lambda)) }, 'Fork'),
-              ],
-              h('button', { type: 'button', onclick: () => void guarded(() => drop(run)) }, 'Throw away'),
-            ),
-            run.films.length > 0 && filmsOf(run),
-          );
-        }),
-      );
-    };
+    const cards = runCards({
+      save: (run) => void guarded(() => save(run)),
+      film: (run) => void guarded(() => filmOf(run)),
+      fork: (run, lambda) => void guarded(() => fork(run, lambda)),
+      drop: (run) => void guarded(() => drop(run)),
+    });
+    const drawCards = (): void => cards.draw(runs, data?.side ?? 0, s.regions ? lit : []);
     const draw = async (): Promise<void> => {
       set(overlay, runs.length > 0 ? together(runs) : '');
       await charts.draw(runs.map((run) => ({ name: run.name, run: run.record() })));
     };
     const soon = nowAndThen(draw, DRAW_MS, () => left);
-    /** the numbers of a card alone, so that nobody loses the button under the pointer */
-    const tell = (run: PageRun): void => {
-      const card = [...cards.children].find((c) => (c as HTMLElement).dataset.name === run.name) as
-        | HTMLElement
-        | undefined;
-      const row = run.last();
-      if (!card || !row) return;
-      Object.assign(card.dataset, { step: row.step, rank: row.totalRank, loss: row.loss });
-      card.querySelector('p')!.textContent =
-        `step ${row.step} of ${run.steps}, loss ${short(row.loss)}, total rank ${row.totalRank}, ${short(row.seconds / row.step)} s a step`;
-    };
     const filmOf = async (run: PageRun): Promise<void> => {
       run.addFilm(await lab.machine.trainFilm(run.id, s.report));
       drawCards();
@@ -235,7 +171,7 @@ export const train: Page = {
             if (run.step() >= run.steps) continue;
             open = true;
             run.add(await lab.machine.trainStep(run.id));
-            tell(run);
+            cards.tell(run);
             if (run.step() % FILM_EVERY === 0 || run.step() === run.steps) await filmOf(run);
           }
           soon();
@@ -382,7 +318,7 @@ export const train: Page = {
       status,
       errorLine,
       reports,
-      cards,
+      cards.element,
       overlay,
       charts.element,
     );
