@@ -3,8 +3,9 @@
  * asserted: times are those of the machine and of what else runs on it.
  *
  *   npx tsx test/lab-tour.ts --runs runs --out train/lab/pictures
+ *   npx tsx test/lab-tour.ts --only train,op
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -20,10 +21,12 @@ const { values: o } = parseArgs({
   options: {
     runs: { type: 'string', default: 'runs' },
     out: { type: 'string', default: 'train/lab/pictures' },
+    only: { type: 'string' },
     site: { type: 'string', default: 'lab' },
   },
 });
 const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
+const wanted = (name: string): boolean => o.only === undefined || o.only.split(',').includes(name);
 const STEPS = 4;
 const LONG = 300_000;
 
@@ -35,12 +38,28 @@ async function visit(browser: Browser, address: string): Promise<Page> {
   return page;
 }
 /** Few colours are enough, and make small files. */
-async function keep(page: Page, name: string, dark = false): Promise<void> {
-  if (dark) await page.emulateMedia({ colorScheme: 'dark' });
+async function keep(page: Page, name: string): Promise<void> {
   const shot = await page.screenshot();
   const small = await sharp(shot).png({ palette: true, colours: 96, effort: 10, compressionLevel: 9 }).toBuffer();
   writeFileSync(join(o.out, `${name}.png`), small);
   console.log(`${name}.png: ${Math.round(small.length / 1000)} kB`);
+}
+
+/** Resident memory of the largest renderer of this browser, as Linux tells it. */
+function memoryOfPages(): string {
+  const of = (pid: string, file: string): string => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  const sizes = readdirSync('/proc')
+    .filter(
+      (pid) => of(pid, 'cmdline').includes('--type=renderer') && of(pid, 'cmdline').includes(resolve('node_modules')),
+    )
+    .map((pid) => Number(/VmRSS:\s+(\d+) kB/.exec(of(pid, 'status'))?.[1] ?? 0));
+  return sizes.length === 0 ? 'not told' : `${Math.round(Math.max(...sizes) / 1024)} MiB`;
 }
 
 mkdirSync(o.out, { recursive: true });
@@ -49,17 +68,35 @@ console.log(`page ${Math.round(built.gzipped / 1000)} kB gzipped, weights ${Math
 const { address, close } = await serveLab(built.folder, 0, resolve(o.runs));
 const browser = await startBrowser();
 try {
+  if (o.only === undefined) await measure();
+  const still: readonly (readonly [name: string, place: string])[] = [
+    ['op', '#/op/softmax'],
+    ['function', '#/function/logistic?stage=3'],
+    ['check', '#/check/own-op'],
+    ['runs', '#/runs'],
+  ];
+  for (const [name, place] of still) {
+    if (!wanted(name)) continue;
+    const at = await visit(browser, `${address}${place}`);
+    await at.waitForTimeout(500);
+    if (name === 'runs') await at.evaluate(`document.querySelector('[data-part=ranks]')?.scrollIntoView()`);
+    await keep(at, name);
+    await at.close();
+  }
+  if (wanted('train')) await trained();
+} finally {
+  await browser.close();
+  await close();
+}
+
+/** How long, how large, how fast; the picture of a step on the way. */
+async function measure(): Promise<void> {
   const began = performance.now();
   const step = await visit(browser, `${address}#/step?report=1`);
   await step.getByRole('button', { name: 'Make the step' }).click();
   await step.waitForSelector('[data-step="1"]');
   console.log(`opened to the first finished step: ${((performance.now() - began) / 1000).toFixed(1)} s`);
-  const bytes = await step
-    .evaluate('performance.measureUserAgentSpecificMemory().then((m) => m.bytes)')
-    .catch(() => undefined);
-  console.log(
-    `live memory of page and worker after it: ${bytes === undefined ? 'not told' : `${Math.round(Number(bytes) / 1e6)} MB`}`,
-  );
+  console.log(`resident memory of the page's process after it, Chromium's own included: ${memoryOfPages()}`);
   await step.evaluate('scrollTo(0, 130)');
   await keep(step, 'step');
   await step.close();
@@ -93,28 +130,13 @@ try {
       .join(', ')} on ${cpus().length} cores`,
   );
   await calm.close();
+}
 
-  const still: readonly (readonly [name: string, place: string, dark?: boolean])[] = [
-    ['op', '#/op/softmax'],
-    ['function', '#/function/logistic?stage=3'],
-    ['check', '#/check/own-op'],
-    ['lesson', '#/lesson/expansion', true],
-    ['runs', '#/runs'],
-  ];
-  for (const [name, place, dark] of still) {
-    const at = await visit(browser, `${address}${place}`);
-    await at.waitForTimeout(500);
-    if (name === 'runs') await at.evaluate(`document.querySelector('[data-part=ranks]')?.scrollIntoView()`);
-    await keep(at, name, dark);
-    await at.close();
-  }
+async function trained(): Promise<void> {
   const train = await visit(browser, `${address}#/train?steps=12&every=4&pairs=40&regions=1`);
   await train.getByRole('button', { name: 'Begin' }).click();
-  await train.waitForFunction(`document.querySelectorAll('.filmrow canvas').length === 2`);
+  await train.locator('.filmrow canvas').nth(1).waitFor({ timeout: LONG });
   await train.waitForTimeout(2500);
   await train.evaluate(`document.querySelector('.card').scrollIntoView()`);
   await keep(train, 'train');
-} finally {
-  await browser.close();
-  await close();
 }
