@@ -69,6 +69,7 @@ export const dylora: MethodOf<typeof settings, P> = {
     if (c.method !== 'dylora' || c.rank % c.dyUnit === 0) return undefined;
     return { path: 'dyUnit', message: `is ${c.dyUnit}, expected a divisor of --rank ${c.rank}` };
   },
+  nested: true,
   leastRank: () => 1,
   ranks: lowRank.ranks,
   label: (c) => `DyLoRA r=${c.rank}`,

@@ -234,6 +234,8 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
   label?(c: C): string | undefined;
   /** what the header of an adapter says */
   facts(c: C): Facts;
+  /** true: the first ranks of a trained module are an adapter of their own; else fewer ranks are those of an SVD */
+  readonly nested?: true;
 
   /** the least rank a module may have: 1, or 0 where some begin with none */
   leastRank(c: C): 0 | 1;

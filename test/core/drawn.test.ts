@@ -17,7 +17,7 @@ import {
   tensor,
   vmap,
 } from '../../core/index.ts';
-import { type DType, isFloat } from '../../core/ir/dtype.ts';
+import { type DType, entriesOf, isFloat, isPacked } from '../../core/ir/dtype.ts';
 import type { Attrs, Op, OperandSample, Sample } from '../../core/ir/tensor.ts';
 import { apply, cpu, picker, rng, values } from '../support/gradcheck.ts';
 import { longRows } from '../support/long.ts';
@@ -134,8 +134,10 @@ test.each(kinds)('%s: a mapped call is a loop', async (kind, draw, takes) => {
       const list = kind.startsWith('±') && isReal(operands[i]!) ? [] : values({ ...operands[i]!, shape }, random);
       const size = shape.reduce((a, b) => a * b, 1);
       return tensor(
-        list.length === size
-          ? list
+        list.length === entriesOf(x.dtype, size)
+          ? isPacked(x.dtype)
+            ? Uint32Array.from(list)
+            : list
           : Array.from({ length: size }, () => SPECIAL[Math.floor(random() * SPECIAL.length)]!),
         shape,
         x.dtype,

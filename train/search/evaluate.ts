@@ -1,6 +1,7 @@
 /** The loss of a candidate on the run's own validation grid, and on as many test pairs; one program for all candidates. */
 import { type Backend, place, read, tensor } from '../../core/index.ts';
 import type { Base } from '../../models/io/base.ts';
+import { lora } from '../../selora/methods/lora.ts';
 import { fromModuleName } from '../../selora/networks.ts';
 import type { Candidate } from '../../selora/search.ts';
 import { type Io, print } from '../cli/command.ts';
@@ -54,7 +55,7 @@ export async function evaluator(o: {
   readonly io: Io;
 }): Promise<Evaluator> {
   const { backend, base, offers } = o;
-  const c: RunConfig = { ...o.config, method: 'lora', scale: 1, initAdapter: null };
+  const c: RunConfig = { ...o.config, method: lora.name, scale: 1, initAdapter: null };
   const found = await findData(c);
   const checkpoint = await loadCheckpoint(o.run);
   if (checkpoint) refuseOtherData(o.run, checkpoint.info, found.hash);

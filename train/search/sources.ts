@@ -4,6 +4,7 @@ import { type AdapterFile, type AdapterModule, readAdapter } from '../../models/
 import { resizeModule } from '../../models/io/adapter-resize.ts';
 import { type RunFacts, runOf } from '../../models/io/adapter-run.ts';
 import { FileError } from '../../models/io/error.ts';
+import { methodNames, methodOf } from '../../selora/methods/registry.ts';
 import type { Candidate, SearchSpace } from '../../selora/search.ts';
 
 /** One run's adapter. */
@@ -32,6 +33,8 @@ export async function sourceOf(folder: string): Promise<Source> {
   return { name: folder, adapter, facts };
 }
 
+const isNested = (method: string): boolean => methodNames.includes(method) && methodOf(method).nested === true;
+
 /**
  * A module at a lower rank: its first ranks where the method trains any number of them to stand alone (DyLoRA), else the
  * nearest change of that rank.
@@ -56,7 +59,7 @@ export function offersOf(sources: readonly Source[], ranks: readonly number[]): 
       const module = adapter.modules.get(name);
       if (module === undefined) return [];
       const own = [...new Set(ranks.map((rank) => Math.min(rank, module.rank)))];
-      return own.map((rank) => ({ source, rank, module: atRank(module, rank, facts.method === 'dylora') }));
+      return own.map((rank) => ({ source, rank, module: atRank(module, rank, isNested(facts.method)) }));
     }),
   ]);
   const space = choices.map((all) => all.map((c) => (c === undefined ? 0 : c.rank * (c.module.dIn + c.module.dOut))));

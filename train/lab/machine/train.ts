@@ -24,10 +24,11 @@ import { adapterFileOf } from '../../trainer/adapter-form.ts';
 import type { ReadFile, Ready } from './base.ts';
 import { type Data, type DataAsk, makeData, readTokenizer } from './data.ts';
 import type { Tell } from './protocol.ts';
+import type { Side } from './sides.ts';
 
 /** What a person may set; all else is as a default run has it. */
 export interface TrainAsk {
-  readonly method: 'selora' | 'lora';
+  readonly method: Side;
   readonly rank: number;
   readonly lambda: number;
   readonly testEvery: number;

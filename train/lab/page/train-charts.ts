@@ -26,5 +26,7 @@ export function together(runs: readonly PageRun[]): DocumentFragment {
     y: 'loss (mean squared error)',
     log: true,
   });
-  return elementsOf(svg === undefined ? '' : `<div class="chart">${svg}</div>`);
+  return elementsOf(
+    svg === undefined ? '' : `<div class="chart" tabindex="0" role="region" aria-label="Loss of all runs">${svg}</div>`,
+  );
 }

@@ -1,6 +1,7 @@
 /** A run of page “Train here” as the page keeps it: its rows, its films, and the record that panels draw. */
 import { parseRecord, type RunRecord } from '../../run/record.ts';
 import { rowLog } from '../../run/row-log.ts';
+import { GROWING } from '../machine/sides.ts';
 import type { Begun, Film, TrainRow } from '../machine/train.ts';
 
 export interface PageRun {
@@ -32,8 +33,8 @@ export function pageRun(
   const plain = parseRecord({
     name,
     method: settings.method,
-    lambda: settings.method === 'selora' ? settings.lambda : undefined,
-    testEvery: settings.method === 'selora' ? settings.testEvery : undefined,
+    lambda: settings.method === GROWING ? settings.lambda : undefined,
+    testEvery: settings.method === GROWING ? settings.testEvery : undefined,
     settings: settings as never,
   });
   const add = (row: TrainRow): void => {

@@ -1,4 +1,5 @@
 import type { DataAsk } from '../machine/data.ts';
+import { FIXED, GROWING, type Side } from '../machine/sides.ts';
 import type { TrainAsk } from '../machine/train.ts';
 import { choice, errorPlace, h, nowAndThen, set, slider } from './dom.ts';
 import type { Lab, Page } from './page.ts';
@@ -12,7 +13,7 @@ const FILM_EVERY = 50;
 const DRAW_MS = 1000;
 const PAIRS = [40, 80, 160, 320];
 const LORA_RANK = 4;
-type Which = 'both' | 'selora' | 'lora';
+type Which = 'both' | Side;
 
 /** What the address says, within its bounds. */
 function stateOf({ state }: Route) {
@@ -22,7 +23,7 @@ function stateOf({ state }: Route) {
   };
   const which = state.get('method');
   return {
-    which: (which === 'selora' || which === 'lora' ? which : 'both') as Which,
+    which: (which === GROWING || which === FIXED ? which : 'both') as Which,
     pairs: PAIRS.find((n) => n === Number(state.get('pairs'))) ?? 80,
     lambda: number('lambda', 1, 3, 1.1),
     steps: Math.round(number('steps', 2, 5000, 300)),
@@ -147,11 +148,11 @@ export const train: Page = {
       charts.clear();
       const settings = { lambda: s.lambda, testEvery: s.testEvery, steps: s.steps, lr: 3e-3, seed: 1 };
       const kinds: readonly TrainAsk[] = [
-        { ...settings, method: 'selora', rank: 1 },
-        { ...settings, method: 'lora', rank: LORA_RANK },
+        { ...settings, method: GROWING, rank: 1 },
+        { ...settings, method: FIXED, rank: LORA_RANK },
       ];
       for (const ask of kinds.filter(({ method }) => s.which === 'both' || method === s.which)) {
-        const name = ask.method === 'selora' ? `SeLoRA λ ${s.lambda}` : `LoRA r = ${LORA_RANK}`;
+        const name = ask.method === GROWING ? `SeLoRA λ ${s.lambda}` : `LoRA r = ${LORA_RANK}`;
         runs.push(pageRun(await lab.machine.trainBegin(ask), name));
       }
       drawCards();
@@ -280,8 +281,8 @@ export const train: Page = {
           'Methods',
           [
             ['both', `SeLoRA beside LoRA r = ${LORA_RANK}`],
-            ['selora', 'SeLoRA'],
-            ['lora', `LoRA r = ${LORA_RANK}`],
+            [GROWING, 'SeLoRA'],
+            [FIXED, `LoRA r = ${LORA_RANK}`],
           ],
           s.which,
           (value) => {
