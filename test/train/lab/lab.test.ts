@@ -331,7 +331,8 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.close();
   }, 300_000);
 
-  test.each(['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor', '#/lesson/expansion'])(
+  const pages = ['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor', '#/lesson/expansion', '#/train'];
+  test.each(longRows(pages, (hash) => ['', '#/op/softmax', '#/function/xor', '#/train'].includes(hash)))(
     '%s: axe-core finds nothing, light and dark; nothing sticks out on a phone',
     async (hash) => {
       const { page } = await visit(lab, hash);

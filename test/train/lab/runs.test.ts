@@ -20,6 +20,7 @@ import { readRun } from '../../../train/run/read.ts';
 import type { RunRecord } from '../../../train/run/record.ts';
 import { browserThere } from '../../support/browser.ts';
 import { axeFaults, drawn, type OpenedLab, openLab, visit } from '../../support/lab.ts';
+import { longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
 import { folderWithPicture, simulatedRun } from '../../support/report-fixture.ts';
 import { scratch } from '../../support/scratch.ts';
@@ -191,33 +192,37 @@ test('what opens an address, where there is a desktop', () => {
   expect(openCommand('http://a', 'win32', {})![0]).toBe('cmd');
 });
 
-test('train --watch: the page stands beside the run and ends with it', async () => {
-  await prepare();
-  const run = spawn(
-    process.execPath,
-    ['--import', 'tsx', 'train/train.ts', '--watch', ...settingsOf('watched', '--steps 1000000')],
-    { cwd: join(import.meta.dirname, '../../..'), stdio: ['ignore', 'pipe', 'ignore'] },
-  );
-  const over = new Promise((done) => run.on('close', done));
-  let said = '';
-  run.stdout.on('data', (text) => {
-    said += text;
-  });
-  const place = () => /open (http:\/\/127\.0\.0\.1:\d+\/)#\/runs\?show=watched /.exec(said)?.[1];
-  const soon = <T>(what: () => T) => expect.poll(what, { timeout: 120_000, interval: 200 });
-  await soon(place).toBeDefined();
-  const told = async () => {
-    const answer = await fetch(`${place()}runs/watched/record.json`);
-    const { record } = answer.ok ? ((await answer.json()) as { record: RunRecord }) : {};
-    return [record?.name, record?.method, record?.metrics[1]?.step];
-  };
-  await soon(told).toEqual(['watched', 'selora', 2]);
-  expect(await (await fetch(place()!)).text()).toContain('data-only="runs"');
-  run.kill('SIGINT');
-  expect(await over).toBe(130);
-  await expect(fetch(place()!)).rejects.toThrow();
-  expect(JSON.parse(readFileSync(join(out('watched'), 'config.json'), 'utf8'))).not.toHaveProperty('watch');
-}, 300_000);
+longTest(
+  'train --watch: the page stands beside the run and ends with it',
+  async () => {
+    await prepare();
+    const run = spawn(
+      process.execPath,
+      ['--import', 'tsx', 'train/train.ts', '--watch', ...settingsOf('watched', '--steps 1000000')],
+      { cwd: join(import.meta.dirname, '../../..'), stdio: ['ignore', 'pipe', 'ignore'] },
+    );
+    const over = new Promise((done) => run.on('close', done));
+    let said = '';
+    run.stdout.on('data', (text) => {
+      said += text;
+    });
+    const place = () => /open (http:\/\/127\.0\.0\.1:\d+\/)#\/runs\?show=watched /.exec(said)?.[1];
+    const soon = <T>(what: () => T) => expect.poll(what, { timeout: 120_000, interval: 200 });
+    await soon(place).toBeDefined();
+    const told = async () => {
+      const answer = await fetch(`${place()}runs/watched/record.json`);
+      const { record } = answer.ok ? ((await answer.json()) as { record: RunRecord }) : {};
+      return [record?.name, record?.method, record?.metrics[1]?.step];
+    };
+    await soon(told).toEqual(['watched', 'selora', 2]);
+    expect(await (await fetch(place()!)).text()).toContain('data-only="runs"');
+    run.kill('SIGINT');
+    expect(await over).toBe(130);
+    await expect(fetch(place()!)).rejects.toThrow();
+    expect(JSON.parse(readFileSync(join(out('watched'), 'config.json'), 'utf8'))).not.toHaveProperty('watch');
+  },
+  300_000,
+);
 
 describe.runIf(browserThere)('the page', () => {
   let lab: OpenedLab;
@@ -260,29 +265,32 @@ describe.runIf(browserThere)('the page', () => {
     await page.close();
   });
 
-  test('two beside each other: where their settings differ, each compared with the other, a link to both', async () => {
-    const { page, faults } = await visit(lab, '#/runs?show=first');
-    await page.getByLabel('show methods/second').check();
-    await soon(() => page.evaluate('location.hash')).toBe('#/runs?show=first,methods%252Fsecond');
-    await soon(() => page.locator('[data-part=loss] .report').count()).toBe(2);
-    const table = page.getByRole('region', { name: 'Settings that differ' });
-    expect(await table.locator('tbody tr').allTextContents()).toEqual(['lambda1.11.3', 'methodseloralora']);
-    expect(await page.locator('[data-part=loss] svg').first().textContent()).toContain('methods/second');
-    const link = (await page.evaluate('location.hash')) as string;
-    await page.evaluate(`location.hash = '#/runs?show=methods%252Fsecond'`);
-    await drawn(page, '#/runs?show=methods%252Fsecond');
-    expect(await page.locator('[data-part=loss] .report').count()).toBe(1);
-    await page.evaluate(`location.hash = ${JSON.stringify(link)}`);
-    await drawn(page, link);
-    expect(await page.locator('[data-part=loss] .report').count()).toBe(2);
-    expect(await axeFaults(page)).toEqual([]);
-    await page.emulateMedia({ colorScheme: 'dark' });
-    expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
-    await page.setViewportSize({ width: 390, height: 844 });
-    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
-    expect(faults).toEqual([]);
-    await page.close();
-  });
+  longTest(
+    'two beside each other: where their settings differ, each compared with the other, a link to both',
+    async () => {
+      const { page, faults } = await visit(lab, '#/runs?show=first');
+      await page.getByLabel('show methods/second').check();
+      await soon(() => page.evaluate('location.hash')).toBe('#/runs?show=first,methods%252Fsecond');
+      await soon(() => page.locator('[data-part=loss] .report').count()).toBe(2);
+      const table = page.getByRole('region', { name: 'Settings that differ' });
+      expect(await table.locator('tbody tr').allTextContents()).toEqual(['lambda1.11.3', 'methodseloralora']);
+      expect(await page.locator('[data-part=loss] svg').first().textContent()).toContain('methods/second');
+      const link = (await page.evaluate('location.hash')) as string;
+      await page.evaluate(`location.hash = '#/runs?show=methods%252Fsecond'`);
+      await drawn(page, '#/runs?show=methods%252Fsecond');
+      expect(await page.locator('[data-part=loss] .report').count()).toBe(1);
+      await page.evaluate(`location.hash = ${JSON.stringify(link)}`);
+      await drawn(page, link);
+      expect(await page.locator('[data-part=loss] .report').count()).toBe(2);
+      expect(await axeFaults(page)).toEqual([]);
+      await page.emulateMedia({ colorScheme: 'dark' });
+      expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
+      await page.setViewportSize({ width: 390, height: 844 });
+      expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+      expect(faults).toEqual([]);
+      await page.close();
+    },
+  );
 
   test('a name that is no run, and a host without runs, are told in a line', async () => {
     const { page } = await visit(lab, '#/runs?show=nothing');

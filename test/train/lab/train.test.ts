@@ -10,7 +10,7 @@ import { main as train } from '../../../train/train.ts';
 import { browserThere } from '../../support/browser.ts';
 import { runCommand } from '../../support/commands.ts';
 import { axeFaults, type Call, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
-import { longTest } from '../../support/long.ts';
+import { LONG } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const STEPS = 4;
@@ -19,7 +19,7 @@ const PAIRS = 20;
 const at = (...names: readonly string[]): string => join(scratch, ...names);
 const answerOf = <T>(said: readonly unknown[], i: number): T => (said[i] as { value: T }).value;
 
-describe.runIf(browserThere)('training in the page', () => {
+describe.runIf(browserThere && LONG)('training in the page', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
     lab = await openLab({ only: ['train'] });
@@ -75,106 +75,98 @@ describe.runIf(browserThere)('training in the page', () => {
     expect(readFileSync(at('films', png!))).toEqual(Buffer.from(await encodePng(film, 128)));
   }, 600_000);
 
-  longTest(
-    'methods side by side, pause and fork, a film, a download; nothing is sent',
-    async () => {
-      const { page, faults } = await visit(lab, '#/train?pairs=40&steps=4&every=2&regions=1');
-      const sent: string[] = [];
-      page.on('request', (r) =>
-        sent.push(`${r.method()} ${r.url().replace(lab.address, '')} ${r.postData() ?? ''}`.trim()),
-      );
-      await page.getByRole('button', { name: 'Begin' }).click();
-      const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 240_000 });
-      const steps = () =>
-        page
-          .locator('.card')
-          .evaluateAll((cards) => cards.map((c) => (c as { dataset?: { step?: string } }).dataset?.step));
-      await soon(steps).toEqual(['1', '1']);
-      await page.getByRole('button', { name: 'Pause' }).click();
-      await soon(() => page.getByRole('button', { name: 'Go on' }).count()).toBe(1);
-      const paused = await steps();
-      await page.getByRole('button', { name: 'Fork' }).click();
-      await soon(steps).toEqual([...paused, paused[0]]);
-      await page.getByRole('button', { name: 'Go on' }).click();
-      await soon(steps).toEqual(['4', '4', '4']);
-      await soon(() => page.locator('.filmrow canvas').count()).toBe(3);
-      expect(await page.locator('.filmrow figcaption').first().textContent()).toMatch(/^step 4: .* (✓|✗)/);
-      const told = (name: string) =>
-        page
-          .locator('.card')
-          .evaluateAll(
-            (cards, key) => cards.map((c) => Number((c as { dataset?: Record<string, string> }).dataset?.[key])),
-            name,
-          );
-      // LoRA's ranks are fixed; a larger λ grows less
-      const [grown, fixed, forked] = await told('rank');
-      expect(fixed).toBe(137 * 4);
-      expect(forked).toBeLessThanOrEqual(grown!);
-      const [loss, , other] = await told('loss');
-      expect(loss).toBeGreaterThan(0);
-      expect(other).toBeGreaterThan(0);
-      await soon(() => page.locator('[data-part=ranks] .report').count()).toBe(3);
+  test('methods side by side, pause and fork, a film, a download; nothing is sent', async () => {
+    const { page, faults } = await visit(lab, '#/train?pairs=40&steps=4&every=2&regions=1');
+    const sent: string[] = [];
+    page.on('request', (r) =>
+      sent.push(`${r.method()} ${r.url().replace(lab.address, '')} ${r.postData() ?? ''}`.trim()),
+    );
+    await page.getByRole('button', { name: 'Begin' }).click();
+    const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 240_000 });
+    const steps = () =>
+      page
+        .locator('.card')
+        .evaluateAll((cards) => cards.map((c) => (c as { dataset?: { step?: string } }).dataset?.step));
+    await soon(steps).toEqual(['1', '1']);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await soon(() => page.getByRole('button', { name: 'Go on' }).count()).toBe(1);
+    const paused = await steps();
+    await page.getByRole('button', { name: 'Fork' }).click();
+    await soon(steps).toEqual([...paused, paused[0]]);
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await soon(steps).toEqual(['4', '4', '4']);
+    await soon(() => page.locator('.filmrow canvas').count()).toBe(3);
+    expect(await page.locator('.filmrow figcaption').first().textContent()).toMatch(/^step 4: .* (✓|✗)/);
+    const told = (name: string) =>
+      page
+        .locator('.card')
+        .evaluateAll(
+          (cards, key) => cards.map((c) => Number((c as { dataset?: Record<string, string> }).dataset?.[key])),
+          name,
+        );
+    // LoRA's ranks are fixed; a larger λ grows less
+    const [grown, fixed, forked] = await told('rank');
+    expect(fixed).toBe(137 * 4);
+    expect(forked).toBeLessThanOrEqual(grown!);
+    const [loss, , other] = await told('loss');
+    expect(loss).toBeGreaterThan(0);
+    expect(other).toBeGreaterThan(0);
+    await soon(() => page.locator('[data-part=ranks] .report').count()).toBe(3);
 
-      const [download] = await Promise.all([
-        page.waitForEvent('download'),
-        page.getByRole('button', { name: 'Download the adapter' }).first().click(),
-      ]);
-      await download.saveAs(at('downloaded.safetensors'));
-      expect((await readAdapter(at('downloaded.safetensors'))).modules.size).toBe(137);
-      expect(download.suggestedFilename()).toBe('SeLoRA-1.1-step4.safetensors');
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('button', { name: 'Download the adapter' }).first().click(),
+    ]);
+    await download.saveAs(at('downloaded.safetensors'));
+    expect((await readAdapter(at('downloaded.safetensors'))).modules.size).toBe(137);
+    expect(download.suggestedFilename()).toBe('SeLoRA-1.1-step4.safetensors');
 
-      expect(await axeFaults(page)).toEqual([]);
-      await page.emulateMedia({ colorScheme: 'dark' });
-      expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
-      await page.setViewportSize({ width: 390, height: 844 });
-      expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
-      // all that was asked for: files of the lab itself
-      for (const line of sent) expect(line).toMatch(/^GET (base\/[\w.]+|[\w-]+\.js|blob:.*)$/);
-      expect(sent.some((line) => line.startsWith('GET base/unet'))).toBe(true);
-      expect(faults).toEqual([]);
-      await page.close();
-    },
-    600_000,
-  );
+    expect(await axeFaults(page)).toEqual([]);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+    // all that was asked for: files of the lab itself
+    for (const line of sent) expect(line).toMatch(/^GET (base\/[\w.]+|[\w-]+\.js|blob:.*)$/);
+    expect(sent.some((line) => line.startsWith('GET base/unet'))).toBe(true);
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 600_000);
 
-  longTest(
-    'one’s own folder: pictures that stay in the tab, and what is wrong with a table in a line',
-    async () => {
-      const folder = at('own');
-      mkdirSync(folder);
-      const rows = Array.from({ length: 9 }, (_, i) => `${i}.png,"a film, number ${i}"`);
-      for (let i = 0; i < 9; i++) {
-        const grey = Float32Array.from({ length: 40 * 40 * 3 }, (_, k) => Math.sin(i + Math.floor(k / 3) * 0.05));
-        writeFileSync(join(folder, `${i}.png`), await encodePng(grey, 40));
-      }
-      const { page, faults } = await visit(lab, '#/train?method=selora&steps=2');
-      const sent: string[] = [];
-      page.on('request', (r) => sent.push(r.url()));
-      const choose = async (table: string): Promise<void> => {
-        writeFileSync(join(folder, 'metadata.csv'), table);
-        await page.getByLabel('Your own folder').setInputFiles(folder);
-      };
-      const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 240_000 });
-      const error = () =>
-        page
-          .locator('.error:not([hidden])')
-          .textContent({ timeout: 2000 })
-          .catch(() => '');
-      await choose('file_name,text\nnone.png,a film\n');
-      await soon(error).toBe('metadata.csv: row 1: there is no picture none.png');
-      await choose('name,words\n0.png,a film\n');
-      await soon(error).toBe('metadata.csv: no column for the pictures: expected file_name');
-      writeFileSync(join(folder, 'broken.png'), 'no picture');
-      await choose('file_name,text\nbroken.png,a film\n');
-      await soon(error).toContain('broken.png: this browser cannot decode it');
-      await choose(`file_name,text\n${rows.join('\n')}\n`);
-      await soon(() => page.locator('.drop').getAttribute('data-pairs')).toBe('9');
-      await page.getByRole('button', { name: 'Begin' }).click();
-      await soon(() => page.locator('.filmrow figcaption').allTextContents()).toEqual(['step 2']);
-      expect(sent.filter((url) => !url.startsWith(`${lab.address}base/`) && !/\.js$/.test(url))).toEqual([]);
-      expect(faults).toEqual([]);
-      await page.close();
-    },
-    600_000,
-  );
+  test('one’s own folder: pictures that stay in the tab, and what is wrong with a table in a line', async () => {
+    const folder = at('own');
+    mkdirSync(folder);
+    const rows = Array.from({ length: 9 }, (_, i) => `${i}.png,"a film, number ${i}"`);
+    for (let i = 0; i < 9; i++) {
+      const grey = Float32Array.from({ length: 40 * 40 * 3 }, (_, k) => Math.sin(i + Math.floor(k / 3) * 0.05));
+      writeFileSync(join(folder, `${i}.png`), await encodePng(grey, 40));
+    }
+    const { page, faults } = await visit(lab, '#/train?method=selora&steps=2');
+    const sent: string[] = [];
+    page.on('request', (r) => sent.push(r.url()));
+    const choose = async (table: string): Promise<void> => {
+      writeFileSync(join(folder, 'metadata.csv'), table);
+      await page.getByLabel('Your own folder').setInputFiles(folder);
+    };
+    const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 240_000 });
+    const error = () =>
+      page
+        .locator('.error:not([hidden])')
+        .textContent({ timeout: 2000 })
+        .catch(() => '');
+    await choose('file_name,text\nnone.png,a film\n');
+    await soon(error).toBe('metadata.csv: row 1: there is no picture none.png');
+    await choose('name,words\n0.png,a film\n');
+    await soon(error).toBe('metadata.csv: no column for the pictures: expected file_name');
+    writeFileSync(join(folder, 'broken.png'), 'no picture');
+    await choose('file_name,text\nbroken.png,a film\n');
+    await soon(error).toContain('broken.png: this browser cannot decode it');
+    await choose(`file_name,text\n${rows.join('\n')}\n`);
+    await soon(() => page.locator('.drop').getAttribute('data-pairs')).toBe('9');
+    await page.getByRole('button', { name: 'Begin' }).click();
+    await soon(() => page.locator('.filmrow figcaption').allTextContents()).toEqual(['step 2']);
+    expect(sent.filter((url) => !url.startsWith(`${lab.address}base/`) && !/\.js$/.test(url))).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 600_000);
 });
