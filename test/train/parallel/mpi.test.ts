@@ -30,7 +30,8 @@ const settings = [
   ...['--backend', 'wasm', '--threads', '1'],
 ];
 const program = [...BRIEF, script];
-const MPIRUN = ['--oversubscribe', '--allow-run-as-root'];
+// who waits gives the core away: other tests run beside these
+const MPIRUN = ['--oversubscribe', '--allow-run-as-root', '--mca', 'mpi_yield_when_idle', '1'];
 const MPI = ['--data-parallel', 'mpi'];
 
 type Ended = { readonly code: number | null; readonly output: string; readonly seconds: number };
@@ -107,7 +108,6 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
     longRows(
       [
         [1, 2],
-        [1, 3],
         [0, 3],
       ],
       () => false,
