@@ -21,7 +21,7 @@ const out = at('out');
 const config = at('two.yaml');
 const text = `
 name: two
-settings: { base: ${JSON.stringify(base)}, pairs: 20, batch: 2, steps: 3, backend: wasm, threads: 1, samples: 1, sampleSteps: 1, obedience: 0, validation-pairs: 2 }
+settings: { base: ${JSON.stringify(base)}, resolution: 32, pairs: 20, batch: 2, steps: 3, backend: wasm, threads: 1, samples: 1, sampleSteps: 1, obedience: 0, validation-pairs: 2 }
 methods:
   - { name: LoRA r=2, settings: { method: lora, rank: 2 } }
   - { name: SeLoRA, settings: { --test-every: 2, lambda: 1 } }
@@ -318,7 +318,9 @@ describe('a file that is wrong', () => {
     expect(stdout).toMatch(/^SeLoRA: about .* a run, 2 runs to go$/m);
   });
   test('data that are not here yet: the plan counts with what the file says', async () => {
-    const epochs = text.replace('pairs: 20,', 'data: nowhere, resolution: 16,').replace('steps: 3', 'epochs: 2');
+    const epochs = text
+      .replace('resolution: 32, pairs: 20,', 'data: nowhere, resolution: 16,')
+      .replace('steps: 3', 'epochs: 2');
     writeFileSync(at('epochs.yaml'), epochs);
     const without = await runCommand(experiment, ['--config', at('epochs.yaml'), '--dry-run']);
     expect([without.code, without.stderr]).toEqual([1, expect.stringMatching(/^nowhere: /)]);

@@ -20,7 +20,7 @@ const at = (name: string) => path.join(scratch, name);
 const config = at('killed.yaml');
 const text = `
 name: killed
-settings: { base: ${JSON.stringify(at('base'))}, pairs: 20, batch: 2, steps: 8, save-every: 1, validate-every: 4, validation-pairs: 2, samples: 0, obedience: 0, targets: "**.to_q", train-text-encoder: false, lr: 1e-2, backend: wasm, threads: 1 }
+settings: { base: ${JSON.stringify(at('base'))}, pairs: 20, batch: 2, steps: 8, save-every: 1, validate-every: 4, validation-pairs: 2, samples: 0, obedience: 0, targets: "**.to_q", train-text-encoder: false, lr: 1e-2, backend: wasm, threads: 1, resolution: 32 }
 methods:
   - { name: LoRA, settings: { method: lora, rank: 2 } }
   - { name: SeLoRA, settings: { test-every: 2, lambda: 1 } }

@@ -83,7 +83,7 @@ runs('an array of six runs', () => {
       config,
       `
 name: six
-settings: { base: ${JSON.stringify(at('base'))}, pairs: 20, batch: 2, steps: 6, save-every: 1, backend: wasm, threads: 1, samples: 0, obedience: 0, validation-pairs: 2, test-every: 2 }
+settings: { base: ${JSON.stringify(at('base'))}, resolution: 32, pairs: 20, batch: 2, steps: 6, save-every: 1, backend: wasm, threads: 1, samples: 0, obedience: 0, validation-pairs: 2, test-every: 2 }
 methods:
   - { name: LoRA, settings: { method: lora, rank: 2 } }
   - { name: SeLoRA, settings: { lambda: 1 } }

@@ -24,7 +24,20 @@ const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 4;
 const settings = [
-  ...['--base', base, '--pairs', '20', '--batch', '12', '--steps', String(STEPS), '--test-every', '2'],
+  ...[
+    '--base',
+    base,
+    '--resolution',
+    '32',
+    '--pairs',
+    '20',
+    '--batch',
+    '12',
+    '--steps',
+    String(STEPS),
+    '--test-every',
+    '2',
+  ],
   ...['--validate-every', '3', '--save-every', '1', '--samples', '0', '--obedience', '0', '--validation-pairs', '2'],
   ...['--targets', '**.to_q', '--no-train-text-encoder', '--criterion', 'fi-snr', '--lr', '1e-2'],
   ...['--backend', 'wasm', '--threads', '1'],
