@@ -61,7 +61,6 @@ type ColumnStrip = Func<'void'>;
 /** (a, rows, b, c, cStride, alpha) */
 type ScoreStrip = Func<'void'>;
 interface Strips {
-  readonly tile: Tile;
   /** C[rows·tiles, columns] += A·B with A row-major; strides in bytes */
   readonly rows: RowStrip;
   /** C[keys·tiles, columns] += Aᵀ·B with A[k, keys·tiles] row-major, C packed */
@@ -174,7 +173,6 @@ const stripsOf = (m: Assembler, tile: Tile): Strips => {
   if (tile === NARROW) {
     const [scaled, plain] = [scoreStrip(m, true), scoreStrip(m, false)];
     return {
-      tile,
       rows,
       columns,
       scores: ({ a, b, c, stride, alpha, ...x }) =>
@@ -183,7 +181,6 @@ const stripsOf = (m: Assembler, tile: Tile): Strips => {
   }
   const scores = rowStrip(m, tile, true);
   return {
-    tile,
     rows,
     columns,
     scores: ({ a, d, b, c, stride, alpha, ...x }) =>
