@@ -2,13 +2,12 @@
 import { dtypes, type StoredDType } from '../../ir/dtype.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
 import { forEach, word } from './copies.ts';
-import { ceilDiv, createParams, type Kernel, range } from './kernel.ts';
+import { ceilDiv, createParams, type Kernel, type Params, range } from './kernel.ts';
 import { printCoordinates } from './printWgsl.ts';
 import type { AdapterClass } from './target.ts';
 
-/** y = x as f32 in row-major order, exact (subnormal halves are normal in f32). Two bytes in, four out. */
-export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
-  const p = createParams();
+/** `at`: where element i of a view, in row-major order, lies. */
+export const elementAt = (x: View, p: Params): string => {
   const axes = x.shape.flatMap((n, a) => (n === 1 ? [] : [a]));
   const coordinates = printCoordinates(
     'i',
@@ -17,8 +16,14 @@ export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
     p,
   );
   const at = [p.word(x.offset), ...axes.map((a, i) => `c${i} * ${p.word(x.strides[a]!)}`)].join(' + ');
-  const body = `${coordinates}
-    let at = ${at};
+  return `${coordinates}
+    let at = ${at};`;
+};
+
+/** y = x as f32 in row-major order, exact (subnormal halves are normal in f32). Two bytes in, four out. */
+export const fromHalfKernel = (x: View, adapter: AdapterClass): Kernel => {
+  const p = createParams();
+  const body = `${elementAt(x, p)}
     let half = (x[at / 2u] >> (16u * (at & 1u))) & 0xffffu;
     let exponent = (half >> 10u) & 31u; let fraction = half & 1023u;
     let normal = ((exponent + select(112u, 224u, exponent == 31u)) << 23u) | (fraction << 13u);

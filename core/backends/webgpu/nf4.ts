@@ -2,8 +2,8 @@
 import { NF4_DECADES, NF4_HEAD, NF4_LEVELS, NF4_WORDS } from '../../ir/nf4.ts';
 import { sizeOf, type View } from '../../ir/view.ts';
 import { forEach, word } from './copies.ts';
+import { elementAt } from './half.ts';
 import { createParams, type Kernel } from './kernel.ts';
-import { printCoordinates } from './printWgsl.ts';
 import type { AdapterClass } from './target.ts';
 
 const list = (values: readonly number[]): string =>
@@ -12,16 +12,7 @@ const list = (values: readonly number[]): string =>
 /** y = x as f32 in row-major order. Half a byte in, four out. */
 export const fromNf4Kernel = (x: View, adapter: AdapterClass): Kernel => {
   const p = createParams();
-  const axes = x.shape.flatMap((n, a) => (n === 1 ? [] : [a]));
-  const coordinates = printCoordinates(
-    'i',
-    axes.map((_, i) => `c${i}`),
-    axes.map((a) => x.shape[a]!),
-    p,
-  );
-  const at = [p.word(x.offset), ...axes.map((a, i) => `c${i} * ${p.word(x.strides[a]!)}`)].join(' + ');
-  const body = `${coordinates}
-    let at = ${at};
+  const body = `${elementAt(x, p)}
     let first = (at >> 14u) * ${NF4_WORDS}u; let inside = at & 16383u; let block = inside >> 6u;
     let code = (x[first + ${NF4_HEAD}u + (inside >> 3u)] >> (4u * (inside & 7u))) & 15u;
     let place = i32((x[first + 2u + (block >> 2u)] >> (8u * (block & 3u))) & 255u) - 127;
