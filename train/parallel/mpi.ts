@@ -59,12 +59,13 @@ export async function openMpi(): Promise<Transport> {
   }
   const world = lib.symbol('ompi_mpi_comm_world', 'char');
   const byte = lib.symbol('ompi_mpi_byte', 'char');
-  const call =
-    (name: string, parameters: string) =>
-    (...args: readonly unknown[]): void => {
-      const code = lib.func(`int ${name}(${parameters})`)(...args) as number;
+  const call = (name: string, parameters: string) => {
+    const f = lib.func(`int ${name}(${parameters})`);
+    return (...args: readonly unknown[]): void => {
+      const code = f(...args) as number;
       if (code !== 0) throw new UsageError(`--data-parallel mpi: ${name} ended with ${code}`);
     };
+  };
   const transfer = 'void *, int, void *, void *, int, void *, void *, void *';
   const [swap, gather] = [call('MPI_Ialltoall', transfer), call('MPI_Iallgather', transfer)];
   const test = call('MPI_Test', 'void *, _Out_ int *, void *');
