@@ -210,7 +210,8 @@ async function train(
           : c.accumulate > 1
             ? await programs.accumulated(now.state, frozen, batch, hyper)
             : programs.plain(now.state, frozen, batch[0]!, hyper);
-        return { ...r, value: await readScalar(r.loss), gradNorm: await readScalar(r.norm) };
+        const [value, gradNorm] = await Promise.all([readScalar(r.loss), readScalar(r.norm)]);
+        return { ...r, value, gradNorm };
       });
       const result = await taken.catch(told);
       if (!Number.isFinite(result.value)) await keep.refuse(step, result.value, result.state);
@@ -223,8 +224,8 @@ async function train(
 
       const totalRank = totalRankOf(after.ranks);
       const row: Record<string, unknown> & { step: number } = { step, loss: result.value, lr: rates.unet, totalRank };
-      // NaN is no JSON; the loss of the next step tells what came of it
-      if (!Number.isNaN(result.gradNorm)) row.gradNorm = result.gradNorm;
+      // NaN and ∞ are no JSON; the loss of the next step tells what came of them
+      if (Number.isFinite(result.gradNorm)) row.gradNorm = result.gradNorm;
       if (grown) row.tests = grown.decisions;
       const last = step === steps;
       if (validation.length > 0 && (step % c.validateEvery === 0 || last)) {

@@ -19,6 +19,8 @@ export interface BatchSource {
   readonly extra: (step: number) => Batch[];
   /** the fixed noise/timestep grid over validation pairs; `shuffled` gives each picture its neighbour's report */
   readonly validation: (pairs: readonly Encoded[], shuffled: boolean) => Batch[];
+  /** its timesteps, the same for every picture */
+  readonly grid: readonly number[];
 }
 
 /** thousandths of the schedule; the last one is where only the words can tell */
@@ -198,6 +200,7 @@ export function batchSource(
     return shared ? whenAsked(c.accumulate, one) : Array.from({ length: c.accumulate }, (_, m) => one(m));
   };
   const stratified = c.fiTimesteps === 'stratified';
+  const grid = VALIDATION_GRID.map((t) => Math.min(last, Math.round((t / 1000) * (last + 1))));
   return {
     training: (step, testing = false) =>
       drawBatch(step, subkey(subkey(root, 'step'), step), (b) => pairOf(step, b), testing && stratified),
@@ -206,12 +209,13 @@ export function batchSource(
         const key = subkey(subkey(subkey(root, 'scores'), step), k);
         return drawBatch(step, key, scored(key), stratified);
       }).flat(),
+    grid,
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>
-        VALIDATION_GRID.map((t, k) => ({
+        grid.map((t, k) => ({
           pair,
           ids: shuffled ? set[(i + 1) % set.length]!.ids : pair.ids,
-          t: Math.min(last, Math.round((t / 1000) * (last + 1))),
+          t,
           key: subkey(subkey(subkey(root, 'validation'), pair.id), k),
           weight: 1,
           sample: false,

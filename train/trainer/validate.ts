@@ -3,7 +3,7 @@ import { read } from '../../core/index.ts';
 import type { Encoded } from '../model/encode.ts';
 import { inTurns } from '../parallel/means.ts';
 import type { Peers } from '../parallel/peers.ts';
-import { type BatchSource, VALIDATION_GRID } from '../step/batches.ts';
+import type { BatchSource } from '../step/batches.ts';
 import { type Batch, type Frozen, paramsOf, type State, type Steps } from '../step/step.ts';
 import { meanWithError } from '../words/statistics.ts';
 
@@ -30,17 +30,15 @@ export function validator(
   const grid = { loss: batches.validation(pairs, false), shuffled: batches.validation(pairs, true) };
   const measure = async (state: State, which: keyof typeof grid) => {
     const each: number[] = [];
-    const t: number[] = [];
     const of = async (b: Batch) => read(programs.losses(paramsOf(state), frozen, b));
     const all = grid[which];
     if (peers) {
       const widths = all.map((b) => b.t.shape[0]!);
       for (const losses of await inTurns(widths, (i) => of(all[i]!), peers)) each.push(...losses);
     } else for (const b of all) each.push(...(await of(b)));
-    for (const b of all) t.push(...(await read(b.t)));
-    return { each, t, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
+    return { each, mean: each.length === 0 ? Number.NaN : each.reduce((sum, l) => sum + l, 0) / each.length };
   };
-  const perPicture = VALIDATION_GRID.length;
+  const perPicture = batches.grid.length;
   return async (state) => {
     const [own, other] = [await measure(state, 'loss'), await measure(state, 'shuffled')];
     const gaps = pairs.map((_, i) => {
@@ -50,7 +48,7 @@ export function validator(
     });
     const { error } = meanWithError(gaps);
     // the grid of a picture follows that of the one before
-    const byTimestep = own.t.slice(0, perPicture).map((t, k) => {
+    const byTimestep = batches.grid.map((t, k) => {
       const at = own.each.filter((_, i) => i % perPicture === k);
       return { t, loss: at.reduce((sum, l) => sum + l, 0) / at.length };
     });
@@ -58,7 +56,7 @@ export function validator(
       loss: own.mean,
       shuffled: other.mean,
       ...(Number.isFinite(error) ? { gapError: error } : {}),
-      ...(byTimestep.length > 0 ? { byTimestep } : {}),
+      ...(own.each.length > 0 ? { byTimestep } : {}),
     };
   };
 }

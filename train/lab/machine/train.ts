@@ -231,7 +231,7 @@ export function trainLab(
         result = rest;
       }
       run.step = step;
-      const [loss, gradNorm] = [await readScalar(result.loss), await readScalar(result.norm)];
+      const [loss, gradNorm] = await Promise.all([readScalar(result.loss), readScalar(result.norm)]);
       run.seconds += (performance.now() - began) / 1000;
       const row = { step, loss, lr: rates.unet, gradNorm, totalRank: totalRankOf(run.now.ranks), seconds: run.seconds };
       return tests ? { ...row, tests } : row;
