@@ -18,6 +18,8 @@ import { type Experiment, type Run, readExperiment, runsOf } from './experiment/
 import { costTable } from './experiment/costs.ts';
 import { costOfExperiment, operationsOf } from './experiment/foresee.ts';
 import { kubernetesJob, logOf, type Start, slurmScript, startProcess, trainArguments } from './experiment/launch.ts';
+import { MEASURES } from './experiment/measures.ts';
+import { checkScores, scoreMeasures, scoresOf } from './experiment/scores.ts';
 import { type State, stateOf, statesOf } from './experiment/state.ts';
 import { comparisonCsv, gridCsv, gridTables, latex, markdown, runsCsv, tablesOf } from './experiment/tables.ts';
 import { makeRunFolder, writeRunFile } from './run/atomic.ts';
@@ -63,21 +65,27 @@ const program = (io: Io) =>
     )
     .option('--submit', 'with a cluster: hand the file over (sbatch, kubectl apply)');
 
+const saying = (io: Io) => ({ say: (line: string) => void io.stderr.write(`${line}\n`), signal: io.signal });
+
 /** Every file of the report, from what the folders hold. */
 async function report(e: Experiment, states: readonly State[], folder: string, io: Io): Promise<void> {
   await makeRunFolder(folder);
-  const rows = compare(e, states);
+  const scored = e.scores && (await scoresOf(e.scores, states, folder, e.arms[0]!.config.backend, saying(io)));
+  // those of pictures stand with what judges, before what counts
+  const [judging, counting] = [MEASURES.filter((m) => m.better), MEASURES.filter((m) => !m.better)];
+  const measures = [...judging, ...scoreMeasures(e.scores, scored ?? new Map()), ...counting];
+  const rows = compare(e, states, measures);
   const flops = await operationsOf(e, folder);
   const grids = gridTables(e, rows);
   const tables = [...tablesOf(e, rows), ...grids, costTable(e, states, flops)];
   const write = (name: string, text: string) => writeRunFile(path.join(folder, name), text);
-  await write('runs.csv', runsCsv(states));
+  await write('runs.csv', runsCsv(states, measures));
   await write('comparison.csv', comparisonCsv(rows));
   await write('tables.md', tables.map(markdown).join('\n'));
   await write('tables.tex', `% \\usepackage{booktabs}\n${tables.map(latex).join('\n')}`);
   const { renderExperiment } = await import('./experiment/page.ts');
   if (grids.length > 0) await write('grid.csv', gridCsv(e, rows));
-  await write('report.html', await renderExperiment(e, states, flops));
+  await write('report.html', await renderExperiment(e, states, flops, measures));
   for (const line of conclusions(e, rows)) print(io, line);
   const left = states.filter((s) => s.state !== 'done');
   for (const s of left)
@@ -139,6 +147,8 @@ async function one(o: OneOptions, io: Io, start: Start): Promise<void> {
   const e = await readExperiment(o.config);
   const folder = o.out ?? path.join('experiments', e.name);
   const runs = runsOf(e, folder);
+  // what is wrong with them is told before days of training
+  if (e.scores && !o.dryRun && !o.report && o.run === undefined) await checkScores(e.scores, e.arms[0]!.config.backend);
   if (o.dryRun) {
     print(
       io,

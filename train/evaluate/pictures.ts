@@ -25,6 +25,8 @@ export interface SetFiles {
   readonly files: readonly string[];
   /** whether the folder is a run's */
   readonly run: boolean;
+  /** of a run: the real pictures of its reports */
+  readonly real: readonly string[];
   /** of a run: real ones through the autoencoder */
   readonly autoencoder: readonly string[];
 }
@@ -54,7 +56,8 @@ export async function setFiles(folder: string, least: number): Promise<SetFiles>
       .map((name) => path.join(at, name));
   const files = matching(run ? /^\d+-adapted(-\d+)?\.png$/ : PICTURE);
   if (files.length < least) throw new FileError(at, '', `${files.length} pictures, expected ${least} or more`);
-  return { files, run, autoencoder: run ? matching(/^\d+-autoencoder\.png$/) : [] };
+  const of = (label: string) => (run ? matching(new RegExp(`^\\d+-${label}\\.png$`)) : []);
+  return { files, run, real: of('real'), autoencoder: of('autoencoder') };
 }
 
 /** One picture as bytes; 16 bits are cut to 8, grey is repeated. @throws FileError naming the file */

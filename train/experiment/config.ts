@@ -7,6 +7,7 @@ import { asFileError, FileError } from '../../models/io/error.ts';
 import type { RunConfig, Settings } from '../config/config.ts';
 import { configSchema } from '../config/config.ts';
 import { type Given, resolveConfig } from '../config/resolve.ts';
+import { type ScoresSpec, scoresSchema } from './scores.ts';
 
 const single = z.union([z.string().max(10_000), z.number(), z.boolean(), z.null()]);
 const value = z.union([single, z.array(z.string().max(1000))]);
@@ -39,6 +40,8 @@ const experimentSchema = z.strictObject({
   against: z.string().optional(),
   /** pairs of the training part, for a plan where the data are not on this machine */
   trainingPairs: z.int().min(1).max(1e9).optional(),
+  /** networks that judge the pictures which runs drew for held-out reports (`samples` of them), as `npm run evaluate` does */
+  scores: scoresSchema.optional(),
 });
 
 /** One method of an experiment and its settings, complete but for the seed. */
@@ -56,6 +59,7 @@ export type Experiment = {
   readonly seeds: readonly number[];
   readonly against: string;
   readonly trainingPairs?: number;
+  readonly scores?: ScoresSpec;
 };
 
 /** `--test-every`, `test-every` and `testEvery` are one setting. */
@@ -132,8 +136,15 @@ export function parseExperiment(text: string): Experiment {
       throw error;
     }
   });
-  const { trainingPairs } = e;
-  return { name: e.name, arms, seeds, against, ...(trainingPairs === undefined ? {} : { trainingPairs }) };
+  const { trainingPairs, scores } = e;
+  return {
+    name: e.name,
+    arms,
+    seeds,
+    against,
+    ...(trainingPairs === undefined ? {} : { trainingPairs }),
+    ...(scores === undefined ? {} : { scores }),
+  };
 }
 
 /** Most bytes of an experiment's file. */

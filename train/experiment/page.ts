@@ -15,6 +15,7 @@ import { counted, duration, number } from '../words/format.ts';
 import { compare, conclusions, rankAgreement, rankUse } from './compare.ts';
 import type { Arm, Experiment } from './config.ts';
 import { costTable, type Flops, memoryOverTime } from './costs.ts';
+import { MEASURES, type Measure } from './measures.ts';
 import type { State } from './state.ts';
 import { gridTables, type Table, tablesOf } from './tables.ts';
 
@@ -116,6 +117,9 @@ function phases(e: Experiment, states: readonly State[]): Table {
   };
 }
 
+/** Most reports whose pictures the page holds: the paper's protocol draws a thousand. */
+const SHOWN = 12;
+
 /** The same reports from the same noise by every method: of the first seed that all of them have finished. */
 async function pictures(e: Experiment, states: readonly State[]): Promise<Markup | undefined> {
   const seed = e.seeds.find((s) => e.arms.every((arm) => finished(states, arm).some((r) => r.settings.seed === s)));
@@ -127,7 +131,8 @@ async function pictures(e: Experiment, states: readonly State[]): Promise<Markup
     return html`<figure>${image}<figcaption><span class="label">${label}</span></figcaption></figure>`;
   };
   const cards: Markup[] = [];
-  for (const sample of first!.run.samples) {
+  const all = first!.run.samples;
+  for (const sample of all.slice(0, SHOWN)) {
     const strip: Markup[] = [];
     for (const p of sample.pictures)
       if (p.label !== 'adapted') strip.push(await figure(first!.run, p.file, p.label, `${p.label}: ${sample.report}`));
@@ -141,7 +146,7 @@ async function pictures(e: Experiment, states: readonly State[]): Promise<Markup
   }
   return cards.length === 0
     ? undefined
-    : html`<p class="lead">Held-out reports of the runs with seed ${String(seed)}, not chosen; base and methods start from the same noise.</p>${cards}`;
+    : html`<p class="lead">Held-out reports of the runs with seed ${String(seed)}, not chosen; base and methods start from the same noise${all.length > SHOWN ? `; the first ${SHOWN} of ${all.length}` : ''}.</p>${cards}`;
 }
 
 const missingLine = (s: State): string =>
@@ -152,11 +157,12 @@ export async function renderExperiment(
   e: Experiment,
   found: readonly State[],
   flops: Flops = new Map(),
+  measures: readonly Measure[] = MEASURES,
 ): Promise<string> {
   const states = found.map(
     (s): State => (s.state === 'done' ? { ...s, record: { ...printableDeep(s.record), folder: s.record.folder } } : s),
   );
-  const rows = compare(e, states);
+  const rows = compare(e, states, measures);
   const done = states.filter((s) => s.state === 'done').length;
   const missing = states.filter((s) => s.state !== 'done').map(missingLine);
   const said = conclusions(e, rows);

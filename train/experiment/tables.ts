@@ -3,7 +3,7 @@ import { stringify } from 'csv-stringify/sync';
 import type { Row as Compared } from './compare.ts';
 import { sayDifference, saySummary } from './compare.ts';
 import type { Experiment } from './config.ts';
-import { MEASURES } from './measures.ts';
+import { MEASURES, type Measure } from './measures.ts';
 import type { State } from './state.ts';
 
 /** Text cells under a heading each; the first column names its row. */
@@ -101,14 +101,14 @@ export const latex = ({ title, head, rows }: Table): string =>
   ].join('\n');
 
 /** One row per run with every measure in full precision. */
-export const runsCsv = (states: readonly State[]): string =>
+export const runsCsv = (states: readonly State[], measures: readonly Measure[] = MEASURES): string =>
   stringify([
-    ['method', 'seed', 'state', ...MEASURES.map((m) => m.id), 'folder'],
+    ['method', 'seed', 'state', ...measures.map((m) => m.id), 'folder'],
     ...states.map((s) => [
       s.run.arm.name,
       s.run.seed,
       s.state,
-      ...MEASURES.map((m) => (s.state === 'done' ? m.of(s.record) : undefined)),
+      ...measures.map((m) => (s.state === 'done' ? m.of(s.record) : undefined)),
       s.run.folder,
     ]),
   ]);

@@ -17,7 +17,7 @@ import { adaptedPipeline, createGenerator, pictureOptions } from '../model/sampl
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
-import { resultFile, SAMPLES_FILE } from '../run/read.ts';
+import { resultFile, SAMPLES_FILE, SHOWN } from '../run/read.ts';
 import type { Sample } from '../run/record.ts';
 import type { HostModules } from '../run/tensors.ts';
 import { textRankMaps } from '../words/progress.ts';
@@ -110,7 +110,7 @@ async function writePictures(f: Finish, drawn: Drawn): Promise<void> {
     samples.push({ report: pair.text, split: f.data.test.includes(pair) ? 'test' : 'validation', pictures });
   }
   await writeRunFile(path.join(f.run.path, SAMPLES_FILE), `${JSON.stringify(samples, null, 1)}\n`);
-  const tiles = shown.flatMap((p, i) => [
+  const tiles = shown.slice(0, SHOWN).flatMap((p, i) => [
     { pixels: drawn.real[i]!, caption: `real: ${p.text}` },
     { pixels: drawn.base[i]!, caption: 'base' },
     { pixels: adapted![i]!, caption: 'adapted' },

@@ -10,9 +10,13 @@ import { featuresOf } from '../../../train/evaluate/cache.ts';
 import { clipEmbedders, clipPixels, textItem } from '../../../train/evaluate/clip.ts';
 import { loadPicture } from '../../../train/evaluate/pictures.ts';
 import { main } from '../../../train/evaluate.ts';
+import { parseExperiment, runsOf } from '../../../train/experiment/config.ts';
+import { scoresOf } from '../../../train/experiment/scores.ts';
+import type { State } from '../../../train/experiment/state.ts';
 import { cosine } from '../../../train/metrics/measures/clip-score.ts';
 import { agreement, otherTexts } from '../../../train/metrics/sets/agreement.ts';
 import type { PictureSet } from '../../../train/metrics/sets/metric.ts';
+import { parseRecord } from '../../../train/run/record.ts';
 import { type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../../../train/verify/golden.ts';
 import { runCommand } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
@@ -191,6 +195,18 @@ describe('the command', () => {
     expect(r.code, r.stderr).toBe(0);
     expect(r.stdout).toContain('CLIP score stands without that of real pictures, whose texts were not found');
     expect(r.stdout).toMatch(/^100·cosine +\S+/m);
+  });
+  test('and in an experiment, as the mean that torchmetrics prints', async () => {
+    const [run] = runsOf(parseExperiment('{ name: e, methods: [{ name: one }], seeds: [1] }'), 'x');
+    const done: State = { run: run!, state: 'done', record: parseRecord({ name: 'r', folder: at('a-run') }) };
+    const scores = await scoresOf({ clip: at('clip'), dims: [2048] }, [done], at('out'), 'wasm', { say: () => undefined, signal: new AbortController().signal }); // biome-ignore format: one line
+    const clip = await clipEmbedders(at('clip'), backend);
+    const loaded = await Promise.all([1, 2, 3, 4].map((i) => loadPicture(path.join(at('drawn'), `${i}.png`))));
+    const seen = await featuresOf(loaded, clip.pictures, how(undefined));
+    const own = await featuresOf(texts.slice(0, 4).map(textItem), clip.texts, how(undefined));
+    const mean = seen.reduce((sum, v, i) => sum + Math.max(0, 100 * cosine(v, own[i]!)) / 4, 0);
+    expect(scores.get(at('a-run'))!.get('clip')).toBeCloseTo(mean, 9);
+    expect(mean).toBeGreaterThan(0);
   });
   test.each([
     ['no texts', {}, ['--fake', at('bare')], 'bare: data: no known layout here'],

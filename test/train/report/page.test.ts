@@ -261,3 +261,19 @@ test('what was read off a picture stands below it, and not below those from othe
     'adapted, seed 2001',
   ]);
 });
+
+test('of a run that drew hundreds of reports the page holds the first 48, and says where the others are', async () => {
+  const samples = Array.from({ length: 60 }, (_, i) => ({
+    report: `report ${i + 1}`,
+    split: 'test',
+    pictures: [{ label: 'adapted', file: `samples/${i + 1}.png` }],
+  }));
+  const settings = { sampler: 'ddim', sampleSteps: 20, guidance: 3 };
+  const { html: source } = await render({ name: 'a', method: 'selora', settings, samples });
+  const page = parse(source);
+  const shown = all(page, '.sample blockquote').map((node) => node.textContent!.trim());
+  expect([shown.length, shown[0], shown.at(-1)]).toEqual([48, 'report 1', 'report 48']);
+  expect(all(page, '#pictures .lead')[0]!.textContent).toContain(
+    'The first 48 held-out reports of 60, the others are in samples/, not chosen',
+  );
+});

@@ -1,6 +1,7 @@
 /** Held-out reports with their pictures: real | autoencoder only | base | adapted, and what the detectors read. */
 import { METRICS } from '../../metrics/index.ts';
 import type { Reading } from '../../metrics/metric.ts';
+import { SHOWN } from '../../run/read.ts';
 import type { RunRecord, Sample } from '../../run/record.ts';
 import { counted } from '../../words/format.ts';
 import { html, type Markup } from '../html.ts';
@@ -47,14 +48,16 @@ function verdict(p: Sample['pictures'][number]): Markup | undefined {
 function note({ settings, samples }: RunRecord): string {
   const { sampler, sampleSteps, guidance } = settings;
   if ([sampler, sampleSteps, guidance].includes(undefined as never)) return '';
-  return `The first ${samples.length} held-out reports, not chosen; base and the first adapted picture start from the same noise; with its seed and these settings npm run generate draws a picture again: ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
+  const few = samples.length > SHOWN ? ` of ${samples.length}, the others are in samples/` : '';
+  return `The first ${Math.min(SHOWN, samples.length)} held-out reports${few}, not chosen; base and the first adapted picture start from the same noise; with its seed and these settings npm run generate draws a picture again: ${sampler}, ${sampleSteps} steps, guidance ${guidance}.`;
 }
 
 export const pictures = definePanel<readonly Shown[]>({
   id: 'pictures',
   title: 'Pictures',
   data: samplesOf,
-  async draw(samples, page) {
+  async draw(all, page) {
+    const samples = all.slice(0, SHOWN);
     const splits = [...new Set(samples.map((x) => x.split))].join(', ');
     const held = samples.every((x) => x.split !== 'train') ? ', none of them trained on' : '';
     const cards: Markup[] = [];
