@@ -22,8 +22,8 @@ const parentOf: ModuleOf = (path) => path.split('.').slice(0, -1).join('.') || p
 /**
  * `capture(f, ['layer1', 'hidden'])(...args)` → { value, intermediates, cotangents }: a path is that of a `mark`, or of a
  * module: then it is the last value computed for the parameters below that path of the arguments (`layer1.weight`,
- * `layer1.bias`). Without paths: all marks. Values inside `checkpoint` are not seen. Cost: one trace, and a pullback for
- * each path, of which a program computes what they share once.
+ * `layer1.bias`). Without paths: all marks. Values inside `checkpoint` are not seen. `named`: values that f
+ * itself names while it is traced. Cost: one trace and one pullback.
  * @throws CoreError when nothing has that path, naming the paths there are
  * @example const { intermediates, cotangents } = evaluate(capture(loss, ['hidden'])(params, x), backend)
  */
@@ -31,6 +31,7 @@ export function capture<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor
   f: (...args: A) => Y,
   paths?: readonly string[],
   moduleOf: ModuleOf = parentOf,
+  named: ReadonlyMap<string, Tensor> = new Map(),
 ): (...args: A) => Captured<Y> {
   return (...args) => {
     const labels = new Map<Tensor, string>();
@@ -62,7 +63,7 @@ export function capture<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor
         return computes(node.op) && (module === path || module?.startsWith(`${path}.`));
       });
     const found = (paths ?? [...marks.keys()]).map((path) => {
-      const t = marks.get(path) ?? last(path);
+      const t = named.get(path) ?? marks.get(path) ?? last(path);
       if (t) return [path, t] as const;
       const known = [...marks.keys(), ...new Set(modules.values())];
       throw new CoreError(`capture: nothing has the path ${path}; there are ${known.join(', ') || 'none'}`);
@@ -70,8 +71,8 @@ export function capture<A extends readonly Tree<Tensor>[], Y extends Tree<Tensor
     const [only, ...more] = results;
     const scalar = only !== undefined && more.length === 0 && only.shape.length === 0;
     const values = found.map(([, t]) => t);
-    // one at a time: a pullback stops at what it is asked about, and one of these may stand before another
-    const back = scalar ? values.map((t) => pullback([only], [ones([], only.dtype)], [t])[0]) : [];
+    // one of these may stand before another
+    const back = scalar ? pullback([only], [ones([], only.dtype)], values, true) : [];
     const cotangents = back.map((g, i) => [found[i]![0], g ?? zeros(values[i]!.shape, values[i]!.dtype)] as const);
     return { value, intermediates: Object.fromEntries(found), cotangents: Object.fromEntries(cotangents) };
   };

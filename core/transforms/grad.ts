@@ -10,9 +10,13 @@ import { add } from '../ops/math.ts';
 type Ct = Tensor | undefined;
 
 /** The nodes below `ys` that depend on one of `xs`, inputs first, and all their results with the `xs` themselves. */
-function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): { order: Tensor[]; hot: ReadonlySet<Tensor> } {
+function dependents(
+  ys: readonly Tensor[],
+  xs: readonly Tensor[],
+  through: boolean,
+): { order: Tensor[]; hot: ReadonlySet<Tensor> } {
   const hot = new Set<Tensor>(xs);
-  const sources = new Set<Tensor>(xs.map(head));
+  const sources = new Set<Tensor>(through ? [] : xs.map(head));
   const order: Tensor[] = [];
   for (const node of topo(ys)) {
     if (sources.has(node) || !node.inputs.some((x) => hot.has(x))) continue;
@@ -24,10 +28,11 @@ function dependents(ys: readonly Tensor[], xs: readonly Tensor[]): { order: Tens
 }
 
 /**
- * Cotangents of `xs` from cotangents of `ys`: every node asks its record's vjp, contributions are added.
+ * Cotangents of `xs` from cotangents of `ys`: every node asks its record's vjp, contributions are added. It stops at each of
+ * `xs`; `through`: it goes on, so that one that stands before another has what comes through that one too.
  * Cost: one visit per node; builds the backward graph, computes nothing.
  */
-export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly Tensor[]): Ct[] {
+export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly Tensor[], through = false): Ct[] {
   const total = new Map<Tensor, Tensor>();
   const give = (t: Tensor, g: Ct) => {
     if (g) total.set(t, total.has(t) ? add(total.get(t)!, g) : g);
@@ -40,7 +45,7 @@ export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly
       throw shapeError('pullback', [y, ct], `the cotangent of result ${i} must have its shape and be of floats`);
     give(y, ct);
   }
-  const { order, hot } = dependents(ys, xs);
+  const { order, hot } = dependents(ys, xs, through);
   for (const node of order.reverse()) {
     const gs = node.outs.map((o) => total.get(o));
     if (gs.every((g) => g === undefined)) continue;

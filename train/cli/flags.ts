@@ -46,7 +46,8 @@ export function wordsOf(field: z.ZodType): string {
   return `${about.help}${notes.length > 0 ? ` (${notes.join('; ')})` : ''}`;
 }
 
-function optionFor(key: string, field: z.ZodType): Option {
+/** A setting as an option of a command. */
+export function optionFor(key: string, field: z.ZodType): Option {
   const [about, kind] = [aboutOf(field), kindOf(field)];
   const option = new Option(flagsOf(key, field, about), wordsOf(field)).helpGroup(`${about.group}:`);
   if (kind.type === 'number') return option.argParser(about.auto ? numberOrAuto : number);

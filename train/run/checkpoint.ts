@@ -135,6 +135,17 @@ export async function loadCheckpoint(
   return undefined;
 }
 
+/** The steps a folder has checkpoints of, newest first. */
+export const checkpointSteps = async (folder: string): Promise<readonly number[]> =>
+  (await list(path.join(folder, CHECKPOINT_FOLDER))).map(({ step }) => step);
+
+/** The checkpoint of one step. @throws FileError where it is not there or damaged */
+export async function checkpointAt(folder: string, step: number): Promise<Checkpoint> {
+  const found = (await list(path.join(folder, CHECKPOINT_FOLDER))).find((c) => c.step === step);
+  if (!found) throw new FileError(folder, CHECKPOINT_FOLDER, `there is none of step ${step}`);
+  return readCheckpoint(found.file, step);
+}
+
 const without = (config: Json, keys: readonly string[]): Json =>
   typeof config !== 'object' || config === null || Array.isArray(config)
     ? config

@@ -20,6 +20,7 @@ import {
 } from '../../core/index.ts';
 import { textContext } from '../../models/clip/text-encoder.ts';
 import type { TextEncoderConfig, UNetConfig } from '../../models/config.ts';
+import type { Tap } from '../../models/tap.ts';
 import { unet } from '../../models/unet/index.ts';
 import { updateModules } from '../../selora/attach.ts';
 import {
@@ -42,6 +43,8 @@ export interface LossOptions<P extends Params, X = unknown, S = unknown, H = unk
   /** the method's own, by name */
   readonly settings: Settings;
   readonly checkpointBlocks: boolean;
+  /** sees the results of the U-Net's submodules while a program is traced; only without `checkpointBlocks` */
+  readonly tap?: Tap;
 }
 
 /** How the method changes its ranks. @throws RangeError for one that does not */
@@ -66,7 +69,7 @@ function held<P extends Params, X, S, H>(method: StepMethod<P, X, S, H>, p: P, s
 
 /** per-sample losses [b]: weight·mean (prediction − target)² */
 export function sampleLosses<P extends Params, X, S, H>(
-  { configs, method, settings, checkpointBlocks }: LossOptions<P, X, S, H>,
+  { configs, method, settings, checkpointBlocks, tap }: LossOptions<P, X, S, H>,
   params: PerModule<P>,
   base: Frozen,
   batch: Batch,
@@ -75,7 +78,8 @@ export function sampleLosses<P extends Params, X, S, H>(
     updateModules(net, of, (module, p) => method.attach(module, held(method, p, settings), settings));
   const context = batch.context ?? textContext(attached(base.text, params.text), configs.text, batch.ids);
   const net = attached(base.unet, params.unet);
-  const d = sub(unet(net, configs.unet, batch.x, batch.t, context, { checkpointBlocks }), batch.target);
+  const options = { checkpointBlocks, ...(tap ? { tap } : {}) };
+  const d = sub(unet(net, configs.unet, batch.x, batch.t, context, options), batch.target);
   return mul(mean(mul(d, d), [1, 2, 3]), batch.weight);
 }
 
