@@ -14,7 +14,6 @@ import { main as train } from '../../train/train.ts';
 import { clean, expectNoRun, expectRefused, fitting, trainArgs } from '../support/bad-commands.ts';
 import { type BadCase, badInputs, materialised } from '../support/bad-inputs.ts';
 import { type Outcome, runCommand, runProcess, writeCalmBase } from '../support/commands.ts';
-import { compiled } from '../support/compiled.ts';
 import { LONG } from '../support/long.ts';
 import { all, parse } from '../support/report-dom.ts';
 
@@ -157,12 +156,11 @@ const SAMPLE = [
   'csv-ok-long-text',
 ];
 
-describe.runIf(corpus !== undefined)('a sample of the corpus as processes', async () => {
-  const program = await compiled(path.join(import.meta.dirname, '../../train/inspect.ts'));
+describe.runIf(corpus !== undefined)('a sample of the corpus as processes', () => {
   it.each((corpus?.cases ?? []).filter(({ id }) => SAMPLE.includes(id)).map((c) => [c.id, c.expect, c] as const))(
     '%s: %s',
     async (id, _expect, bad) => {
-      const outcome = await runProcess('inspect', [pathOf(id), ...tokenizerOf(bad)], [program]);
+      const outcome = await runProcess('inspect', [pathOf(id), ...tokenizerOf(bad)]);
       expect(outcome.signal).toBe(null);
       judge(bad, outcome, 0);
     },

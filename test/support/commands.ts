@@ -34,13 +34,18 @@ export async function runCommand(
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** `npx tsx train/NAME.ts …` as a process of its own, or another program of node's. */
+/** What node is given for the command `npm run NAME`. */
+export const programOf = (name: string): readonly string[] => [
+  path.join(ROOT, 'train/cli/start.mjs'),
+  path.join(ROOT, `train/${name}.ts`),
+];
+
+/** `npm run NAME -- …` as a process of its own. */
 export function runProcess(
   name: string,
   args: readonly string[],
-  program: readonly string[] = ['--import', 'tsx', `train/${name}.ts`],
 ): Promise<Outcome & { readonly signal: string | null }> {
-  const child = spawn(process.execPath, [...program, ...args], {
+  const child = spawn(process.execPath, [...programOf(name), ...args], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
   });

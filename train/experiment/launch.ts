@@ -28,14 +28,9 @@ export const startProcess: Start = async (args, log, signal) => {
   const to = openSync(log, 'a', 0o600);
   try {
     return await new Promise((resolve, reject) => {
-      const child = spawn(
-        process.execPath,
-        [
-          ...['--import', here('../cli/start.mjs'), '--import', import.meta.resolve('tsx')],
-          ...[here('../train.ts'), ...args],
-        ],
-        { stdio: ['ignore', to, to] },
-      );
+      const child = spawn(process.execPath, [here('../cli/start.mjs'), here('../train.ts'), ...args], {
+        stdio: ['ignore', to, to],
+      });
       const stop = () => child.kill('SIGINT');
       signal.addEventListener('abort', stop, { once: true });
       child.once('error', reject);

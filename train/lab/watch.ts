@@ -4,12 +4,13 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { unwatched } from '../cli/supervise.ts';
 
-const LAB = fileURLToPath(new URL('../lab.ts', import.meta.url));
+const here = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
 /** Starts it for the folder of a run; the address is printed where the run's own lines are. */
 export function watchRun(folder: string): { readonly end: () => Promise<void> } {
   const { dir, base } = path.parse(path.resolve(folder));
-  const child = fork(LAB, ['--only-runs', '--port', '0', '--runs', dir, '--show', base, '--browser'], {
+  const lab = [here('../lab.ts'), '--only-runs', '--port', '0', '--runs', dir, '--show', base, '--browser'];
+  const child = fork(here('../cli/start.mjs'), lab, {
     execArgv: [...unwatched(process.execArgv)],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });

@@ -1,4 +1,4 @@
-/** What is told before the loader of TypeScript runs, through the commands as package.json names them. */
+/** What is told before a command is loaded, through the commands as package.json names them. */
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,8 +14,7 @@ const commands = Object.entries(scripts).filter(([, line]) => line.includes(' tr
 
 it('every command is started so', () => {
   expect(commands.length).toBeGreaterThan(10);
-  for (const [name, line] of commands)
-    expect(line, name).toBe(`node --import ./train/cli/start.mjs --import tsx train/${name}.ts`);
+  for (const [name, line] of commands) expect(line, name).toBe(`node train/cli/start.mjs train/${name}.ts`);
 });
 
 describe.skipIf(process.platform === 'win32')('where few files may be open', () => {
@@ -29,14 +28,8 @@ describe.skipIf(process.platform === 'win32')('where few files may be open', () 
 
 it.each(['18.20.4', '20.15.1'])('Node %s: one line', async (version) => {
   const old = `Object.defineProperty(process, 'versions', { value: { node: '${version}' } })`;
-  const args = [
-    '--import',
-    `data:text/javascript,${encodeURIComponent(old)}`,
-    '--import',
-    './train/cli/start.mjs',
-    '-e',
-    '',
-  ];
+  const before = ['--import', `data:text/javascript,${encodeURIComponent(old)}`];
+  const args = [...before, 'train/cli/start.mjs', 'train/inspect.ts'];
   const { code, stderr } = await promisify(execFile)(process.execPath, args, { cwd: root }).catch((error) => error);
   expect(stderr).toBe(`Node ${version} is too old: 20.16 or later is needed\n`);
   expect(code).toBe(1);

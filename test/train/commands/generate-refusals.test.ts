@@ -10,8 +10,7 @@ import { main } from '../../../train/generate.ts';
 import { adaptersFromFile } from '../../../train/model/adapters.ts';
 import { linearsOf } from '../../../train/model/model.ts';
 import { wavyAdapter } from '../../support/adapters.ts';
-import { runCommand, writeCalmBase } from '../../support/commands.ts';
-import { compiled } from '../../support/compiled.ts';
+import { programOf, runCommand, writeCalmBase } from '../../support/commands.ts';
 
 // other processes may have all cores
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
@@ -31,8 +30,7 @@ const draw = (out: string, ...more: readonly string[]) =>
     ...['--base', base, '--backend', 'cpu', '--steps', '2', '--out', at(out)],
     ...(more.some((m) => m.startsWith('--prompt')) ? more : ['--prompt', 'the cat', ...more]),
   ]);
-describe('refusals in one line', async () => {
-  const program = await compiled(path.join(import.meta.dirname, '../../../train/generate.ts'));
+describe('refusals in one line', () => {
   it('does not write over other pictures unless told to', async () => {
     await draw('full');
     expect(await draw('full')).toMatchObject({ code: 0 });
@@ -98,7 +96,7 @@ describe('refusals in one line', async () => {
 
   it('ends on Ctrl-C with exit code 130 and no pictures', async () => {
     const args = ['--base', base, '--backend', 'cpu', '--prompt', 'the cat', '--steps', '500', '--out', at('stopped')];
-    const child = spawn(process.execPath, [program, ...args]);
+    const child = spawn(process.execPath, [...programOf('generate'), ...args]);
     let [stderr, stopped] = ['', false];
     child.stderr.on('data', (chunk) => {
       stderr += String(chunk);

@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { writeCalmBase } from '../../support/commands.ts';
-import { BRIEF, compiled } from '../../support/compiled.ts';
+import { programOf, writeCalmBase } from '../../support/commands.ts';
+import { BRIEF } from '../../support/compiled.ts';
 import { casesOf, patience } from '../../support/drivers.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
@@ -27,7 +27,6 @@ function addressesOf(args: readonly string[]): readonly string[] {
 
 const hasStrace = there('strace', spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0, 'install it');
 describe.runIf(hasStrace)('no connection to any address', () => {
-  const scripts = new Map<string, string>();
   const commandLines: readonly (readonly [command: string, args: string])[] = [
     [
       'train',
@@ -44,15 +43,11 @@ describe.runIf(hasStrace)('no connection to any address', () => {
     ['verify', '--help'],
   ];
   const tried = commandLines.slice(0, casesOf('network'));
-  beforeAll(async () => {
-    await writeCalmBase(at('base'));
-    for (const [name] of tried)
-      if (!scripts.has(name)) scripts.set(name, await compiled(path.join(root, `train/${name}.ts`)));
-  }, 120_000);
+  beforeAll(() => writeCalmBase(at('base')), 120_000);
   it('by any command', { timeout: patience('network', 240_000) }, () => {
     // the first one writes what the others read
     for (const [name, args] of tried)
-      expect(addressesOf([...BRIEF, scripts.get(name)!, ...words(args)]), `${name} ${args}`).toEqual([]);
+      expect(addressesOf([...BRIEF, ...programOf(name), ...words(args)]), `${name} ${args}`).toEqual([]);
   });
   it.each([
     ['a connection', `require('net').connect(9, '127.0.0.1').on('error', () => 0)`],

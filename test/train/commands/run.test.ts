@@ -1,5 +1,4 @@
 /** What all commands share: one line per failure, exit codes, options, and an end of the process. */
-import path from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { CoreError } from '../../../core/index.ts';
@@ -19,7 +18,6 @@ import { main as generate } from '../../../train/generate.ts';
 import { main as inspect } from '../../../train/inspect.ts';
 import { main as merge } from '../../../train/merge.ts';
 import { runCommand, runProcess } from '../../support/commands.ts';
-import { compiledAll } from '../../support/compiled.ts';
 
 // other processes may have all cores
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
@@ -99,12 +97,8 @@ describe('options', () => {
   });
 });
 
-describe('every command', async () => {
+describe('every command', () => {
   const commands = { generate, merge, inspect, explain };
-  // one of them as a person starts it; the loader of TypeScript takes longer than all the rest
-  const bundled = ['generate', 'merge', 'explain'];
-  const scripts = await compiledAll(bundled.map((name) => path.join(import.meta.dirname, `../../../train/${name}.ts`)));
-  const programs = new Map(bundled.map((name, i) => [name, [scripts[i]!]]));
   it.each(Object.entries(commands))('%s --help shows examples and exits with 0', async (name, main) => {
     const { code, stdout, stderr } = await runCommand(main, ['--help']);
     expect([code, stderr]).toEqual([0, '']);
@@ -117,7 +111,7 @@ describe('every command', async () => {
     ['inspect', ['no\u0007where'], 'no\\u{7}where: no such file'],
     ['explain', ['dto'], 'unknown op "dto"; did you mean dot, '],
   ] as const)('%s as a process: one line on stderr, exit code 1, no stack', async (name, args, words) => {
-    const { code, stderr, signal } = await runProcess(name, args, programs.get(name));
+    const { code, stderr, signal } = await runProcess(name, args);
     expect([code, signal]).toEqual([1, null]);
     expect(stderr.split('\n')).toHaveLength(2);
     expect(stderr).toContain(words);

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
-import { writeCalmBase } from '../../support/commands.ts';
+import { programOf, writeCalmBase } from '../../support/commands.ts';
 import { casesOf, patience, seedOf, soaks } from '../../support/drivers.ts';
 import { LONG } from '../../support/long.ts';
 import { scratchFolder } from '../../support/run-state.ts';
@@ -29,11 +29,11 @@ seeds: [1]
 
 /** The command, in a process group of its own. */
 function begun(out: string) {
-  const child = spawn(
-    process.execPath,
-    ['--import', './train/cli/start.mjs', '--import', 'tsx', 'train/experiment.ts', '--config', config, '--out', out],
-    { cwd: root, detached: true, stdio: ['ignore', 'ignore', 'pipe'] },
-  );
+  const child = spawn(process.execPath, [...programOf('experiment'), '--config', config, '--out', out], {
+    cwd: root,
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   let errors = '';
   child.stderr.on('data', (chunk) => {
     errors += String(chunk);

@@ -19,6 +19,7 @@ import { renderReport } from '../../../train/report/page.ts';
 import { readRun } from '../../../train/run/read.ts';
 import type { RunRecord } from '../../../train/run/record.ts';
 import { browserThere } from '../../support/browser.ts';
+import { programOf } from '../../support/commands.ts';
 import { axeFaults, drawn, type OpenedLab, openLab, visit } from '../../support/lab.ts';
 import { longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
@@ -198,7 +199,7 @@ longTest(
     await prepare();
     const run = spawn(
       process.execPath,
-      ['--import', 'tsx', 'train/train.ts', '--watch', ...settingsOf('watched', '--steps 1000000')],
+      [...programOf('train'), '--watch', ...settingsOf('watched', '--steps 1000000')],
       { cwd: join(import.meta.dirname, '../../..'), stdio: ['ignore', 'pipe', 'ignore'] },
     );
     const over = new Promise((done) => run.on('close', done));

@@ -8,8 +8,8 @@ import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
-import { writeCalmBase } from '../../support/commands.ts';
-import { BRIEF, compiled } from '../../support/compiled.ts';
+import { programOf, writeCalmBase } from '../../support/commands.ts';
+import { BRIEF } from '../../support/compiled.ts';
 import { essence } from '../../support/essence.ts';
 import { LONG, longRows } from '../../support/long.ts';
 import { scratchFolder } from '../../support/run-state.ts';
@@ -19,7 +19,6 @@ vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 });
 
 const scratch = scratchFolder();
 const hasMpi = there('OpenMPI', spawnSync('mpirun', ['--version']).error === undefined, 'install openmpi-bin');
-const script = await compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
 const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 4;
@@ -42,7 +41,7 @@ const settings = [
   ...['--targets', '**.to_q', '--no-train-text-encoder', '--criterion', 'fi-snr', '--lr', '1e-2'],
   ...['--backend', 'wasm', '--threads', '1'],
 ];
-const program = [...BRIEF, script];
+const program = [...BRIEF, ...programOf('train')];
 // who waits gives the core away: other tests run beside these
 const MPIRUN = ['--oversubscribe', '--allow-run-as-root', '--mca', 'mpi_yield_when_idle', '1'];
 const MPI = ['--data-parallel', 'mpi'];

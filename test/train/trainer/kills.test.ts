@@ -11,8 +11,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { errorLine, type Io } from '../../../train/cli/command.ts';
 import { encodePng } from '../../../train/data/pictures/image-write.ts';
 import { main } from '../../../train/train.ts';
-import { runCommand } from '../../support/commands.ts';
-import { BRIEF, compiled } from '../../support/compiled.ts';
+import { programOf, runCommand } from '../../support/commands.ts';
+import { BRIEF } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 import { essence } from '../../support/essence.ts';
 import { longRows } from '../../support/long.ts';
@@ -20,7 +20,6 @@ import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
 const scratch = scratchFolder();
-const script = await compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
 const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 7;
@@ -30,8 +29,14 @@ const settings = (backend: string) =>
   );
 /** the loops of `cpu` are JavaScript, and worth optimising */
 const node = (backend: string) => (backend === 'wasm' ? BRIEF : []);
-const create = (folder: string, backend: string) => [...node(backend), script, ...settings(backend), '--out', folder];
-const resume = (folder: string, backend: string) => [...node(backend), script, '--resume', folder];
+const create = (folder: string, backend: string) => [
+  ...node(backend),
+  ...programOf('train'),
+  ...settings(backend),
+  '--out',
+  folder,
+];
+const resume = (folder: string, backend: string) => [...node(backend), ...programOf('train'), '--resume', folder];
 
 beforeAll(() => writeTinyBase(base));
 

@@ -7,16 +7,15 @@ import { cpSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, expect, test, vi } from 'vitest';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
-import { writeCalmBase } from '../../support/commands.ts';
-import { compiled } from '../../support/compiled.ts';
+import { programOf, writeCalmBase } from '../../support/commands.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
 
 const scratch = scratchFolder();
-const script = await compiled(path.join(import.meta.dirname, '../../../train/train.ts'));
 /** its configuration names the base by a relative path: the trainer runs where that leads to one */
-const train = (...args: string[]) => execFileSync(process.execPath, [script, ...args], { cwd: scratch, stdio: 'pipe' });
+const train = (...args: string[]) =>
+  execFileSync(process.execPath, [...programOf('train'), ...args], { cwd: scratch, stdio: 'pipe' });
 beforeAll(() => writeCalmBase(path.join(scratch, 'base')));
 
 const SETTINGS =
