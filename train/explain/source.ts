@@ -78,9 +78,13 @@ function docOf(ts: Ts, node: Node, file: SourceFile): string {
     .trim();
 }
 
-/** All top-level variables and functions of a file by name. */
+const declared = new WeakMap<SourceFile, ReadonlyMap<string, Node>>();
+/** All top-level variables and functions of a file by name, found once. */
 function declarations(ts: Ts, file: SourceFile): ReadonlyMap<string, Node> {
+  const known = declared.get(file);
+  if (known) return known;
   const found = new Map<string, Node>();
+  declared.set(file, found);
   for (const statement of file.statements) {
     if (ts.isFunctionDeclaration(statement) && statement.name) found.set(statement.name.text, statement);
     if (ts.isVariableStatement(statement))
