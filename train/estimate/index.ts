@@ -45,8 +45,8 @@ function planned(
 }
 
 /**
- * What a run of these settings takes on this machine: seconds and operations (undefined where only its data tell its
- * length), and the bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
+ * What a run of these settings takes on this machine: seconds (by `speed`, without it undefined) and operations (undefined
+ * where only its data tell its length), and the bytes of its process. Reads configurations and headers, no weights. Cost: planning its programs, seconds.
  * @throws RangeError when the run does not fit
  */
 export function foresee(
@@ -54,7 +54,7 @@ export function foresee(
   asked: RunConfig,
   base: Base,
   backend: Backend,
-  speed: Speed,
+  speed: Speed | undefined,
 ): { readonly seconds: number | undefined; readonly bytes: number; readonly flops: number | undefined } {
   refuseUnfit(asked, base);
   const budget = budgetOf(backend);
@@ -62,7 +62,7 @@ export function foresee(
   const problem = refusal(settled, budget);
   if (problem !== undefined) throw new RangeError(problem);
   return {
-    seconds: runSeconds(config, costOf(settled, speed)),
+    seconds: speed && runSeconds(config, costOf(settled, speed)),
     bytes: settled.estimate.processBytes,
     flops: runSeconds(config, costOf(settled, OPERATIONS)),
   };

@@ -29,17 +29,18 @@ async function withSteps(c: RunConfig, known: number | undefined): Promise<RunCo
   return { ...c, steps: lengthOf(c, pairs), epochs: null };
 }
 
-/** A backend, and how fast it is now; only where it makes plans. */
+/** A backend, and how fast it is now. */
 type Machine = { readonly backend: Backend; readonly speed: Speed | undefined };
 
 /** In words, and the operations of a run of each method that a plan could be made for. */
 export type Foreseen = { readonly lines: readonly string[]; readonly flops: Flops };
 
 /**
- * A line for each method, and one for all runs that are not done.
+ * A line for each method, and one for all runs that are not done; `timed`: with seconds, for which the machine's speed is
+ * measured, so that it should be idle.
  * @throws FileError where base or data are not there
  */
-export async function costOfExperiment(e: Experiment, states: readonly State[]): Promise<Foreseen> {
+export async function costOfExperiment(e: Experiment, states: readonly State[], timed = true): Promise<Foreseen> {
   // opened and measured once, so that methods are told apart by their work alone
   const machines = new Map<string, Machine>();
   const machineOf = async ({ backend: name, threads }: RunConfig): Promise<Machine> => {
@@ -47,7 +48,7 @@ export async function costOfExperiment(e: Experiment, states: readonly State[]):
     const known = machines.get(key);
     if (known) return known;
     const backend = await openBackend(name, threads === null ? {} : { threads });
-    const made = { backend, speed: hasPlans(backend) ? await speedOf(backend) : undefined };
+    const made = { backend, speed: timed && hasPlans(backend) ? await speedOf(backend) : undefined };
     machines.set(key, made);
     return made;
   };
@@ -57,7 +58,7 @@ export async function costOfExperiment(e: Experiment, states: readonly State[]):
   try {
     for (const arm of e.arms) {
       const { backend, speed } = await machineOf(arm.config);
-      if (!speed) {
+      if (!hasPlans(backend)) {
         lines.push(`${arm.name}: no plan, they are made for wasm and webgpu, not for ${backend.name}`);
         continue;
       }
@@ -98,7 +99,7 @@ export async function operationsOf(e: Experiment, folder: string): Promise<Flops
   const known: Record<string, number | null> = { ...kept };
   const missing = e.arms.filter((arm) => known[keyOf(arm)] === undefined);
   if (missing.length > 0) {
-    const made = await costOfExperiment({ ...e, arms: missing }, []).catch((error) => {
+    const made = await costOfExperiment({ ...e, arms: missing }, [], false).catch((error) => {
       // the base or the data may lie on another machine
       if (error instanceof FileError || error instanceof CoreError) return undefined;
       throw error;
