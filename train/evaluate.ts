@@ -22,6 +22,7 @@ import {
 import { featuresOf } from './evaluate/cache.ts';
 import { type Clip, clipEmbedders, textItem } from './evaluate/clip.ts';
 import { type Extractor, inceptionExtractor, thumbnails } from './evaluate/features.ts';
+import { judges, LEAST_TOLD, type Told } from './evaluate/judge.ts';
 import { evaluationPage } from './evaluate/page.ts';
 import { greyOf, type Loaded, loadPicture, type SetFiles, setFiles } from './evaluate/pictures.ts';
 import { textsOf } from './evaluate/texts.ts';
@@ -36,6 +37,7 @@ type Options = BackendOptions & {
   readonly inception?: string;
   readonly dims: string;
   readonly clip?: string;
+  readonly judge?: true;
   readonly cache?: string;
   readonly seed: number;
   readonly out: string;
@@ -53,6 +55,7 @@ const program = (io: Io) =>
         '--real films --fake runs/first',
         '--real films --fake drawn --inception inception.safetensors --dims 64',
         '--real films --fake runs/first --clip clip-vit-base-patch32',
+        '--real films --fake runs/first --judge',
       ],
       io,
     )
@@ -67,6 +70,10 @@ const program = (io: Io) =>
         '--clip <dir>',
         "CLIP as transformers' CLIPModel: config.json, safetensors, tokenizer, preprocessor_config.json; scores how pictures go with their texts (a run's reports, or a folder's captions, as train reads them)",
       )
+      .option(
+        '--judge',
+        'a small network learns from pictures which words stand in their reports: from real ones to read fakes, from fakes to read real ones',
+      )
       .option('--cache <dir>', 'keeps features by content there, for the next time')
       .option('--seed <n>', 'of resamples and drawn pairs', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1)
       .option('--out <file>', 'the page', 'evaluation.html'),
@@ -79,7 +86,7 @@ async function textPairs(
   texts: readonly (string | undefined)[],
   how: Parameters<typeof featuresOf>[2],
 ): Promise<TextPairs> {
-  const pairs = pictures.flatMap((picture, i) => (texts[i] === undefined ? [] : [{ picture, text: texts[i] }]));
+  const pairs = toldOf(pictures, texts);
   const seen = await featuresOf(
     pairs.map((p) => p.picture),
     clip.pictures,
@@ -97,6 +104,10 @@ async function textPairs(
     cut: pairs.filter((p) => clip.cut(p.text)).length,
   };
 }
+
+/** Pictures that have a text, with it. */
+const toldOf = (pictures: readonly Loaded[], texts: readonly (string | undefined)[]): readonly Told[] =>
+  pictures.flatMap((picture, i) => (texts[i] === undefined ? [] : [{ picture, text: texts[i] }]));
 
 /** Texts of real pictures, or a line that says why there are none. */
 async function realTexts(
@@ -145,8 +156,21 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
   const o = parseArgs<Options>(program(io), args);
   const [real, fake] = [await setFiles(o.real, LEAST), await setFiles(o.fake, LEAST)];
   // a set without texts is told before anything is computed; real pictures may do without
+  const said = o.judge ? { real: await textsOf(o.real, real) } : undefined;
   const texts =
-    o.clip === undefined ? undefined : { fake: await textsOf(o.fake, fake), ...(await realTexts(o.real, real)) };
+    o.clip === undefined && !o.judge
+      ? undefined
+      : { fake: await textsOf(o.fake, fake), ...(said ?? (await realTexts(o.real, real))) };
+  for (const [name, all] of said && texts
+    ? ([
+        ['real', said.real],
+        ['fake', texts.fake],
+      ] as const)
+    : []) {
+    const told = all.filter((text) => text !== undefined).length;
+    if (told < LEAST_TOLD)
+      throw new FileError(o[name], 'texts', `${told} pictures have one, expected ${LEAST_TOLD} or more for --judge`);
+  }
   const read = async (files: readonly string[]) => {
     const out: Loaded[] = [];
     for (const file of files) {
@@ -155,7 +179,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     }
     return out;
   };
-  const backend = o.inception === undefined && o.clip === undefined ? undefined : await openChosen(o);
+  const backend = o.inception === undefined && o.clip === undefined && !o.judge ? undefined : await openChosen(o);
   try {
     const extractor =
       o.inception === undefined
@@ -181,10 +205,19 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
       real: await set('real', pictures.real, texts?.real),
       fake: await set('fake', pictures.fake, texts?.fake),
       ...(pictures.auto.length > 0 ? { autoencoder: await set('autoencoder', pictures.auto) } : {}),
+      ...(said && texts
+        ? {
+            judged: await judges(toldOf(pictures.real, said.real), toldOf(pictures.fake, texts.fake), {
+              ...how,
+              backend: backend!,
+              key: hostKey(o.seed),
+            }),
+          }
+        : {}),
       key: hostKey(o.seed),
     };
     const { results, cautions } = evaluateSets(sets, extractor);
-    if (texts?.note) cautions.push(texts.note);
+    if (texts && 'note' in texts && texts.note) cautions.push(texts.note);
     const name = (folder: string) => path.basename(path.resolve(folder));
     const page = await evaluationPage({
       real: { name: name(o.real), pictures: pictures.real },

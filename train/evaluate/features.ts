@@ -42,6 +42,19 @@ export interface Extractor extends Embedder<Loaded> {
 /** Side of a thumbnail. */
 const THUMB = 8;
 
+/** Means of grey in side×side cells, in 0 … 1. */
+export function cells({ width, height, data }: Loaded, side: number): Float32Array {
+  const [sum, count] = [new Float32Array(side * side), new Float32Array(side * side)];
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const cell = Math.floor((y * side) / height) * side + Math.floor((x * side) / width);
+      const at = (y * width + x) * 3;
+      sum[cell]! += (data[at]! + data[at + 1]! + data[at + 2]!) / 765;
+      count[cell]!++;
+    }
+  return sum.map((s, i) => (count[i] === 0 ? 0 : s / count[i]!));
+}
+
 /** 8×8 means of grey, in 0 … 1: layout and brightness, no detail. What serves where no weights are given. */
 export const thumbnails: Extractor = {
   name: `thumbnails of ${THUMB}×${THUMB} grey`,
@@ -50,18 +63,7 @@ export const thumbnails: Extractor = {
   id: `thumbnails-${THUMB}`,
   dims: THUMB * THUMB,
   batch: 1,
-  features: async (pictures) =>
-    pictures.map(({ width, height, data }) => {
-      const [sum, count] = [new Float32Array(THUMB * THUMB), new Float32Array(THUMB * THUMB)];
-      for (let y = 0; y < height; y++)
-        for (let x = 0; x < width; x++) {
-          const cell = Math.floor((y * THUMB) / height) * THUMB + Math.floor((x * THUMB) / width);
-          const at = (y * width + x) * 3;
-          sum[cell]! += (data[at]! + data[at + 1]! + data[at + 2]!) / 765;
-          count[cell]!++;
-        }
-      return sum.map((s, i) => (count[i] === 0 ? 0 : s / count[i]!));
-    }),
+  features: async (pictures) => pictures.map((p) => cells(p, THUMB)),
 };
 
 /**

@@ -24,12 +24,32 @@ export interface PictureSet {
   readonly pairs?: TextPairs;
 }
 
+/** Scores of a set by each judge, one row a picture, a number a word: higher, more likely in its report. */
+export type WordScores = readonly (readonly number[])[];
+/** What the judges say. */
+export interface Judged {
+  /** what they were asked */
+  readonly words: readonly string[];
+  /** learned from one half of the real pictures; read the other half, and the fakes */
+  readonly ofReal: { readonly real: WordScores; readonly fake: WordScores };
+  /** learned from the fakes; reads that other half */
+  readonly ofFake: WordScores;
+  /** learned from as many real pictures as there are fakes, at most half of them; reads the same */
+  readonly ofFewReal: WordScores;
+  /** which words stand in which reports: of the half that is read, and of the fakes */
+  readonly truth: { readonly real: readonly (readonly boolean[])[]; readonly fake: readonly (readonly boolean[])[] };
+  /** pictures learned from, by judge */
+  readonly learned: { readonly real: number; readonly fake: number; readonly few: number };
+}
+
 /** What a metric may look at. */
 export interface Sets {
   readonly real: PictureSet;
   readonly fake: PictureSet;
   /** real pictures through the autoencoder alone, where a run has them */
   readonly autoencoder?: PictureSet;
+  /** what trained judges read, where they were asked for */
+  readonly judged?: Judged;
   /** of all random draws */
   readonly key: HostKey;
 }
