@@ -11,8 +11,6 @@ import { rowLog } from './row-log.ts';
 import { readRows } from './rows.ts';
 
 export const FACTS_FILE = 'facts.json';
-/** Most reports whose pictures a page or a sheet holds; a run that is scored by its pictures draws hundreds. */
-export const SHOWN = 48;
 export const SAMPLES_FILE = 'samples/samples.json';
 /** A metric's result, beside the settings. */
 export const resultFile = (metric: string): string => `${metric}.json`;

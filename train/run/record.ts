@@ -21,6 +21,8 @@ export const count = z.int().nonnegative();
 /** A label with a value that is already text: `{ label: 'backend', value: 'wasm, 2 threads' }`. */
 export const fact = z.strictObject({ label: z.string(), value: z.string(), note: z.string().optional() });
 
+/** Most reports whose pictures a page or a sheet holds; a run that is scored by its pictures draws hundreds. */
+export const SHOWN = 48;
 /** A picture in the run's folder, by a name the run gave it. */
 export const pictureFile = z.string().regex(/^samples\/[\w.-]+\.png$/, 'expected samples/NAME.png');
 

@@ -17,8 +17,9 @@ import { adaptedPipeline, createGenerator, pictureOptions } from '../model/sampl
 import { makeRunFolder, writeRunFile } from '../run/atomic.ts';
 import type { RunFolder } from '../run/folder.ts';
 import type { PhaseClock } from '../run/phases.ts';
-import { resultFile, SAMPLES_FILE, SHOWN } from '../run/read.ts';
+import { resultFile, SAMPLES_FILE } from '../run/read.ts';
 import type { Sample } from '../run/record.ts';
+import { SHOWN } from '../run/record.ts';
 import type { HostModules } from '../run/tensors.ts';
 import { textRankMaps } from '../words/progress.ts';
 import { parameters, writeLycoris, writeMerged } from './adapter-file.ts';

@@ -1,8 +1,7 @@
 /** Held-out reports with their pictures: real | autoencoder only | base | adapted, and what the detectors read. */
 import { METRICS } from '../../metrics/index.ts';
 import type { Reading } from '../../metrics/metric.ts';
-import { SHOWN } from '../../run/read.ts';
-import type { RunRecord, Sample } from '../../run/record.ts';
+import { type RunRecord, type Sample, SHOWN } from '../../run/record.ts';
 import { counted } from '../../words/format.ts';
 import { html, type Markup } from '../html.ts';
 import { definePanel } from '../panel.ts';
