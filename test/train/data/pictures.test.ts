@@ -130,6 +130,14 @@ describe('phantoms', () => {
     expect([singles(train).size, singles(heldOut).size]).toEqual([34, 34]);
   });
 
+  it('have words before a film is drawn', () => {
+    const [one, small] = [2 ** 20, 8].map((side) => phantomAt(1, 'words', 0, side));
+    expect([one!.report, one!.findings]).toEqual([small!.report, small!.findings]);
+    // no memory holds one of that size
+    expect(() => one!.pixels).toThrow(RangeError);
+    expect(small!.pixels).toBe(small!.pixels);
+  });
+
   // The rates measured with a separate PyTorch-side experiment on 1,000 phantoms, less four standard errors.
   longTest('are read back by the detectors at the known rates', { timeout: 240_000 }, () => {
     const read = filmReader(128);

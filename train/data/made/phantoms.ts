@@ -187,15 +187,19 @@ function reportOf(key: SeedKey, findings: readonly Finding[], wording: Wording):
 }
 
 /**
- * The phantom of a key.
+ * The phantom of a key; its film is drawn when it is first asked for.
  * @example phantom(subkey(seedKey(1), 0)).report // 'Small left pleural effusion. Heart size is normal.'
  */
 export function phantom(key: SeedKey, size = 128, wording: Wording = 'any'): Phantom {
   const findings = drawFindings(randomOf(subkey(key, 'findings')));
+  let film: Grey | undefined;
   return {
     findings,
     report: reportOf(subkey(key, 'report'), findings, wording),
-    pixels: drawFilm(randomOf(subkey(key, 'film')), findings, size),
+    get pixels() {
+      film ??= drawFilm(randomOf(subkey(key, 'film')), findings, size);
+      return film;
+    },
   };
 }
 
