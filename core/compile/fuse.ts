@@ -14,70 +14,68 @@ const expands = (t: Tensor): boolean => sizeOf(t.shape) > sizeOf(t.inputs[0]!.sh
 /** No cluster is longer, so that kernels stay small however deep a graph is; real ones have some dozens of steps. */
 const MAX_STEPS = 512;
 
-/** A consumer, and whether the value is repeated on the way to it. */
-type Use = { readonly node: Tensor; readonly expanded: boolean };
-const computesInside = ({ node, expanded }: Use): boolean =>
-  !expanded && (kindOf(node) === 'elementwise' || kindOf(node) === 'reduce');
 const isRead = (x: Tensor): boolean => kindOf(x) !== 'fill';
+
+/** The stored values that a value ends in: none where it must exist itself, or ends in more than are asked for. */
+type Ends = readonly Tensor[] | undefined;
+const MOST_ENDS = 3;
+const both = (a: Ends, b: Ends): Ends => {
+  if (a === b || !a || !b) return a && b;
+  const all = [...a, ...b.filter((x) => !a.includes(x))];
+  // most values end where the others do: lists are shared, never changed
+  return all.length === a.length ? a : all.length > MOST_ENDS ? undefined : all;
+};
+
+/** what lies below layout ops */
+const through = (t: Tensor): Tensor => (kindOf(t) === 'layout' ? through(t.inputs[0]!) : t);
+const sumOf = (xs: readonly Tensor[], of: (x: Tensor) => number): number => {
+  let sum = 0;
+  for (const x of xs) sum += of(x);
+  return sum;
+};
 
 /** Rule 2 and 3: which elementwise nodes are computed inside their consumers. */
 export function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
-  const consumers = new Map<Tensor, Use[]>();
-  const outputs = new Set(graph.outputs);
-  for (const node of graph.order)
-    for (const x of node.inputs) (consumers.get(x) ?? consumers.set(x, []).get(x)!).push({ node, expanded: false });
-  /** consumers beyond layout ops; undefined when the value itself must exist */
-  const reached = (t: Tensor): Use[] | undefined => {
-    if (outputs.has(t)) return undefined;
-    const out: Use[] = [];
-    for (const c of consumers.get(t) ?? []) {
-      if (kindOf(c.node) === 'layout') {
-        const beyond = reached(c.node);
-        if (!beyond) return undefined;
-        for (const b of beyond) out.push({ node: b.node, expanded: b.expanded || expands(c.node) });
-      } else out.push(c);
-    }
-    return out;
-  };
   const inlined = new Set<Tensor>();
-  /** the stored values each node ends in */
-  const roots = new Map<Tensor, ReadonlySet<Tensor>>();
-  const endsOf = (uses: readonly Use[]): ReadonlySet<Tensor> =>
-    uses.length === 1 ? roots.get(uses[0]!.node)! : new Set(uses.flatMap((u) => [...roots.get(u.node)!]));
-  for (const node of [...graph.order].reverse()) {
+  /** of what later nodes make of a value; a program's results must exist */
+  const ends = new Map<Tensor, Ends>();
+  for (const t of graph.outputs) ends.set(t, undefined);
+  for (let i = graph.order.length - 1; i >= 0; i--) {
+    const node = graph.order[i]!;
     const kind = kindOf(node);
-    if (kind !== 'elementwise') {
-      roots.set(node, new Set([node]));
-      continue;
+    const own = ends.get(node);
+    /** where its operands end */
+    let below: Ends;
+    if (kind === 'layout') below = expands(node) ? undefined : own;
+    else if (kind === 'reduce') below = [node];
+    else if (kind === 'elementwise') {
+      const joins = own && (own.length === 1 || (isCheap(node) && node.inputs.filter(isRead).length <= 1));
+      if (joins) inlined.add(node);
+      below = joins ? own : [node];
     }
-    const uses = reached(node);
-    // most values have one consumer and end where it ends: sets are shared, never changed
-    const ends = uses && uses.length > 0 && uses.every(computesInside) ? endsOf(uses) : undefined;
-    const joins =
-      ends !== undefined &&
-      (ends.size === 1 || (ends.size <= 3 && isCheap(node) && node.inputs.filter(isRead).length <= 1));
-    if (joins) inlined.add(node);
-    roots.set(node, joins ? ends : new Set([node]));
+    for (const x of node.inputs) ends.set(x, ends.has(x) ? both(ends.get(x), below) : below);
   }
   // rule 3: what each value would read and compute if it were inlined
   const loads = new Map<Tensor, number>();
   const lengths = new Map<Tensor, number>();
-  const through = (t: Tensor): Tensor => (kindOf(t) === 'layout' ? through(t.inputs[0]!) : t);
   const loadsOf = (x: Tensor): number => (kindOf(x) === 'fill' ? 0 : inlined.has(x) ? (loads.get(x) ?? 1) : 1);
   const stepsOf = (x: Tensor): number => (inlined.has(x) ? (lengths.get(x) ?? 1) : 1);
+  const storeLargest = (sources: readonly Tensor[], of: (x: Tensor) => number): boolean => {
+    const largest = sources.filter((x) => inlined.has(x)).sort((a, b) => of(b) - of(a))[0];
+    return largest !== undefined && inlined.delete(largest);
+  };
   for (const node of graph.order) {
     const kind = kindOf(node);
     if (kind !== 'elementwise' && kind !== 'reduce') continue;
-    const sources = [...new Set(node.inputs.map(through))];
-    const sum = (of: (x: Tensor) => number) => sources.reduce((n, x) => n + of(x), 0);
-    const storeLargest = (of: (x: Tensor) => number): boolean => {
-      const largest = sources.filter((x) => inlined.has(x)).sort((a, b) => of(b) - of(a))[0];
-      return largest !== undefined && inlined.delete(largest);
-    };
-    while (sum(loadsOf) > maxLoads && storeLargest(loadsOf));
-    while (sum(stepsOf) >= MAX_STEPS && storeLargest(stepsOf));
-    loads.set(node, Math.max(1, sum(loadsOf)));
-    lengths.set(node, 1 + sum(stepsOf));
+    const sources: Tensor[] = [];
+    for (const x of node.inputs) {
+      const source = through(x);
+      if (!sources.includes(source)) sources.push(source);
+    }
+    while (sumOf(sources, loadsOf) > maxLoads && storeLargest(sources, loadsOf));
+    while (sumOf(sources, stepsOf) >= MAX_STEPS && storeLargest(sources, stepsOf));
+    loads.set(node, Math.max(1, sumOf(sources, loadsOf)));
+    lengths.set(node, 1 + sumOf(sources, stepsOf));
   }
   return inlined;
 }

@@ -13,7 +13,7 @@
 import { bytesOf, type DType, isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { head, type Op, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { contiguousView, isWhole, sizeOf, type View } from '../ir/view.ts';
+import { contiguousView, isWhole, same, sizeOf, type View } from '../ir/view.ts';
 import type { Graph } from './backend.ts';
 import { chooseInlined, formOf, kindOf } from './fuse.ts';
 import type { Cluster, ClusterInput, ScalarStep } from './scalar.ts';
@@ -76,6 +76,35 @@ const readOf = ({ buffer, view }: Operand): ClusterInput => ({
   offset: view.offset,
 });
 
+/** The scalar program of a cluster while it grows: no step, and no operand, stands in it twice. */
+class Draft {
+  readonly steps: ScalarStep[] = [];
+  readonly loads: Operand[] = [];
+  /** the step of each load */
+  private readonly loaded: number[] = [];
+  private readonly made = new Map<Tensor | string, number>();
+  /** the step that a key stands for already */
+  known(key: Tensor | string): number | undefined {
+    return this.made.get(key);
+  }
+  /** the step a key stands for, a new one where it is not known */
+  step(key: Tensor | string, step: ScalarStep): number {
+    const known = this.made.get(key);
+    if (known !== undefined) return known;
+    const at = this.steps.push(step) - 1;
+    this.made.set(key, at);
+    return at;
+  }
+  load(o: Operand): number {
+    for (const [i, l] of this.loads.entries())
+      if (l.buffer === o.buffer && l.view.offset === o.view.offset && same(l.view.strides, o.view.strides))
+        return this.loaded[i]!;
+    const at = this.steps.push({ kind: 'load', input: this.loads.push(o) - 1, dtype: o.buffer.dtype }) - 1;
+    this.loaded.push(at);
+    return at;
+  }
+}
+
 export function lower(graph: Graph, options: LowerOptions): Lowered {
   const inlined = chooseInlined(graph, options.maxLoads);
   const kernels: Kernel[] = [];
@@ -84,7 +113,8 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const stored = new Map<Tensor, Operand>();
   const copies = new Map<string, Buffer>();
   /** results somebody reads */
-  const read = new Set<Tensor>([...graph.outputs, ...graph.order.flatMap((node) => node.inputs)]);
+  const read = new Set(graph.outputs);
+  for (const node of graph.order) for (const x of node.inputs) read.add(x);
 
   const inputs = graph.inputs.map((t) => {
     const buffer = newBuffer(t.dtype, sizeOf(t.shape));
@@ -156,57 +186,44 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     return outputs.map((buffer, i) => buffer && { buffer, view: contiguousView(node.outs[i]!.shape) });
   };
 
+  /** the step of a draft whose value is x, read through the layout ops of `path` (first applied first) */
+  const emit = (draft: Draft, x: Tensor, path: readonly Tensor[], isRoot: boolean): number => {
+    const there = isRoot ? undefined : stored.get(x);
+    if (there) return draft.load(path.reduce(applyLayout, there));
+    const f = x.op.kind === 'primitive' ? x.op.form : undefined;
+    if (f?.kind === 'layout') return emit(draft, x.inputs[0]!, [x, ...path], false);
+    if (f?.kind === 'fill') {
+      const fill = f.at(x.attrs as never);
+      if ('value' in fill)
+        return draft.step(`const ${numberText(fill.value)} ${x.dtype}`, { kind: 'const', ...fill, dtype: x.dtype });
+      if (path.length === 0)
+        return draft.step(`iota ${fill.axis} ${x.dtype}`, { kind: 'iota', ...fill, dtype: x.dtype });
+    }
+    if (f?.kind === 'elementwise' && (isRoot || inlined.has(x))) {
+      const key = path.length === 0 ? x : `${x.id} ${path.map((p) => p.id)}`;
+      const known = draft.known(key);
+      if (known !== undefined) return known;
+      const args: number[] = [];
+      for (const y of x.inputs) args.push(emit(draft, y, path, false));
+      const call = { kind: 'call', fn: x.op.name, args, dtype: x.dtype } as const;
+      return draft.step(key, f.converts ? { ...call, converts: true } : call);
+    }
+    return draft.load(path.reduce(applyLayout, resolve(x)));
+  };
   /** one cluster that computes t (an elementwise, fill or reduce node) into a new buffer */
   const storeCluster = (t: Tensor): Buffer => {
-    const reduce = kindOf(t) === 'reduce' ? t : undefined;
-    const space = reduce ? reduce.inputs[0]!.shape : t.shape;
-    const steps: ScalarStep[] = [];
-    const loads: Operand[] = [];
-    const memo = new Map<string, number>();
-    const push = (key: string, step: ScalarStep): number => {
-      const known = memo.get(key);
-      if (known !== undefined) return known;
-      memo.set(key, steps.push(step) - 1);
-      return steps.length - 1;
-    };
-    const load = (o: Operand): number => {
-      const key = `load ${o.buffer.id} ${o.view.offset} ${o.view.strides}`;
-      const known = memo.get(key);
-      if (known !== undefined) return known;
-      return push(key, { kind: 'load', input: loads.push(o) - 1, dtype: o.buffer.dtype });
-    };
-    /** the step whose value is x, read through the layout ops of `path` (first applied first) */
-    const emit = (x: Tensor, path: readonly Tensor[], isRoot: boolean): number => {
-      if (!isRoot && stored.has(x)) return load(path.reduce(applyLayout, stored.get(x)!));
-      if (kindOf(x) === 'layout') return emit(x.inputs[0]!, [x, ...path], false);
-      const f = x.op.kind === 'primitive' ? x.op.form : undefined;
-      if (f?.kind === 'fill') {
-        const fill = f.at(x.attrs as never);
-        if ('value' in fill)
-          return push(`const ${numberText(fill.value)} ${x.dtype}`, { kind: 'const', ...fill, dtype: x.dtype });
-        if (path.length === 0) return push(`iota ${fill.axis} ${x.dtype}`, { kind: 'iota', ...fill, dtype: x.dtype });
-      }
-      if (f?.kind === 'elementwise' && (isRoot || inlined.has(x))) {
-        const key = `${x.id} ${path.map((p) => p.id)}`;
-        const known = memo.get(key);
-        if (known !== undefined) return known;
-        const args = x.inputs.map((y) => emit(y, path, false));
-        const call = { kind: 'call', fn: x.op.name, args, dtype: x.dtype } as const;
-        return push(key, f.converts ? { ...call, converts: true } : call);
-      }
-      return load(path.reduce(applyLayout, resolve(x)));
-    };
-    const result = reduce ? emit(reduce.inputs[0]!, [], false) : emit(t, [], true);
     const f = formOf(t);
+    const draft = new Draft();
+    const result = f.kind === 'reduce' ? emit(draft, t.inputs[0]!, [], false) : emit(draft, t, [], true);
     const cluster: Cluster = {
-      shape: space,
-      inputs: loads.map(readOf),
-      steps,
+      shape: f.kind === 'reduce' ? t.inputs[0]!.shape : t.shape,
+      inputs: draft.loads.map(readOf),
+      steps: draft.steps,
       outputs: [result],
-      ...(reduce && f.kind === 'reduce' ? { reduce: { op: f.combine, axes: f.axes(reduce.attrs as never) } } : {}),
+      ...(f.kind === 'reduce' ? { reduce: { op: f.combine, axes: f.axes(t.attrs as never) } } : {}),
     };
     const buffer = newBuffer(t.dtype, sizeOf(t.shape));
-    kernels.push({ kind: 'cluster', node: t, cluster, inputs: loads, outputs: [buffer] });
+    kernels.push({ kind: 'cluster', node: t, cluster, inputs: draft.loads, outputs: [buffer] });
     return buffer;
   };
 

@@ -4,7 +4,7 @@
  * else reads is never stored. Reductions stay as they are. Adam's three results of a leaf become one kernel, and so do the
  * derivatives of a gated activation.
  */
-import { isWhole, sizeOf } from '../ir/view.ts';
+import { isWhole, same, sizeOf } from '../ir/view.ts';
 import { type Buffer, type ClusterKernel, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
 import type { ScalarStep } from './scalar.ts';
 
@@ -17,9 +17,6 @@ export interface MergeOptions {
 const WINDOW = 24;
 /** scalar steps of a merged cluster at most: what its points need at once should stay in registers */
 const MAX_STEPS = 48;
-
-const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
-  a.length === b.length && a.every((n, i) => n === b[i]);
 
 /** the scalar programs of two clusters over the same points, one after the other */
 function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
@@ -38,7 +35,7 @@ function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
         k < first.inputs.length &&
         operands[k]!.buffer === operand.buffer &&
         x.offset === input.offset &&
-        sameShape(x.strides, input.strides),
+        same(x.strides, input.strides),
     );
     const loaded = steps.findIndex((s) => s.kind === 'load' && s.input === known);
     if (known >= 0 && loaded >= 0) return loaded;
@@ -79,7 +76,9 @@ function store(k: ClusterKernel, kept: (b: Buffer) => boolean): ClusterKernel {
 export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions): Lowered {
   const results = new Set(program.outputs);
   const readers = new Map<Buffer, number>();
-  for (const k of program.kernels) for (const b of new Set(readsOf(k))) readers.set(b, (readers.get(b) ?? 0) + 1);
+  for (const { inputs } of program.kernels)
+    for (const [i, { buffer }] of inputs.entries())
+      if (inputs.findIndex((o) => o.buffer === buffer) === i) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
   /** with holes where a cluster went down to a later partner */
   const merged: (Kernel | undefined)[] = [];
   /** where each buffer is written in `merged`; program inputs nowhere */
@@ -92,30 +91,33 @@ export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions):
   const partner = (
     k: ClusterKernel,
   ): { readonly at: number; readonly down: boolean; readonly whole: ClusterKernel } | undefined => {
-    const { shape } = k.cluster;
-    const latest = Math.max(-1, ...readsOf(k).map((b) => writtenAt.get(b) ?? -1));
-    /** what kernels behind `at` read */
-    const read = new Set<Buffer>();
+    let latest = -1;
+    for (const { buffer } of k.inputs) latest = Math.max(latest, writtenAt.get(buffer) ?? -1);
     for (let at = merged.length - 1; at >= Math.max(0, merged.length - WINDOW); at--) {
       const g = merged[at];
-      if (!g) continue;
+      if (g?.kind !== 'cluster' || g.cluster.reduce || !same(g.cluster.shape, k.cluster.shape)) continue;
       const down = at < latest;
-      const joins = g.kind === 'cluster' && !g.cluster.reduce && sameShape(g.cluster.shape, shape);
-      const found = joins && !(down && g.outputs.some((b) => read.has(b))) ? pair(g, k) : undefined;
-      if (found) return { at, down, whole: found };
-      for (const b of readsOf(g)) read.add(b);
+      const whole = down && isRead(g.outputs, at) ? undefined : pair(g, k);
+      if (whole) return { at, down, whole };
     }
     return undefined;
+  };
+  /** does a kernel behind `at` read one of them? */
+  const isRead = (buffers: readonly Buffer[], at: number): boolean => {
+    for (let i = at + 1; i < merged.length; i++)
+      if (merged[i]?.inputs.some((o) => buffers.includes(o.buffer))) return true;
+    return false;
   };
   /** two clusters over the same points as one, where that saves a load and fits */
   const pair = (g: ClusterKernel, k: ClusterKernel): ClusterKernel | undefined => {
     /** reads, at every point, the element of that point */
     const points = (owner: ClusterKernel, b: Buffer): boolean =>
       owner.inputs.every((o) => o.buffer !== b || isWhole(o.view));
-    const [reads, others] = [readsOf(k), readsOf(g)];
-    const made = new Set(reads.filter((b) => g.outputs.includes(b)));
-    if (![...made].every((b) => points(k, b))) return undefined;
-    if (made.size === 0 && !reads.some((b) => others.includes(b) && points(k, b) && points(g, b))) return undefined;
+    const reads = readsOf(k);
+    const made = reads.filter((b, i) => g.outputs.includes(b) && reads.indexOf(b) === i);
+    if (!made.every((b) => points(k, b))) return undefined;
+    const shares = (b: Buffer) => g.inputs.some((o) => o.buffer === b) && points(k, b) && points(g, b);
+    if (made.length === 0 && !reads.some(shares)) return undefined;
     const whole = join(g, k);
     if (whole.inputs.length > maxLoads || whole.cluster.steps.length > MAX_STEPS) return undefined;
     const count = (by: number): void => {

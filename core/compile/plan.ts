@@ -1,6 +1,6 @@
 /** Liveness and memory: when each buffer is needed, and where it lies in a shared workspace. */
 import { isWhole, sizeOf } from '../ir/view.ts';
-import { type Buffer, bytesOfBuffer, type Kernel, type Lowered, readsOf, writesOf } from './lower.ts';
+import { type Buffer, bytesOfBuffer, type Kernel, type Lowered, writesOf } from './lower.ts';
 
 export interface Span {
   readonly buffer: Buffer;
@@ -16,8 +16,8 @@ export function spans(p: Lowered): Span[] {
   const open = new Map<Buffer, { start: number; end: number }>();
   for (const [i, k] of p.kernels.entries()) {
     for (const b of writesOf(k)) if (!fixed.has(b)) open.set(b, { start: i, end: i });
-    for (const b of readsOf(k)) {
-      const s = open.get(b);
+    for (const { buffer } of k.inputs) {
+      const s = open.get(buffer);
       if (s) s.end = i;
     }
   }
@@ -32,7 +32,7 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
   const lastRead = new Map<Buffer, number>();
   const written = new Map<Buffer, number>();
   for (const [i, k] of p.kernels.entries()) {
-    for (const b of readsOf(k)) lastRead.set(b, i);
+    for (const { buffer } of k.inputs) lastRead.set(buffer, i);
     for (const b of writesOf(k)) written.set(b, i);
   }
   const sameOrder = (k: Kernel, input: Buffer): boolean =>
@@ -50,9 +50,10 @@ export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buff
     else free.set(kind, [input]);
   }
   const reuse = new Map<Buffer, Buffer>();
-  // outputs in the order they are written, so that an early one does not take what a better match needs in place
+  // so that an early one does not take what a better match needs in place
+  const inOrder = [...p.outputs].sort((a, b) => (written.get(a) ?? 0) - (written.get(b) ?? 0));
   for (const inPlaceOnly of [true, false])
-    for (const output of [...p.outputs].sort((a, b) => (written.get(a) ?? 0) - (written.get(b) ?? 0))) {
+    for (const output of inOrder) {
       if (reuse.has(output)) continue;
       const at = written.get(output)!;
       const alike = free.get(kindOf(output)) ?? [];

@@ -3,7 +3,8 @@
  * and leaves out what no result needs (DCE). Reads records' fields only; names no op.
  */
 
-import { type Composite, head, type Op, rebind, type Tensor, topo } from '../ir/tensor.ts';
+import { type Composite, head, type Op, rename, type Tensor, topo } from '../ir/tensor.ts';
+import { isNode } from '../ir/tree.ts';
 import { full } from '../ops/fill.ts';
 
 const isComposite = (op: Op): boolean => op.kind === 'composite';
@@ -12,16 +13,33 @@ const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.ki
 /** single identities vanish; those with several operands (barriers) stay until lowering, or CSE would undo them */
 const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'identity';
 
-/** numbers JSON would lose: infinities, NaN, −0 */
-const exact = (_key: string, x: unknown): unknown =>
-  typeof x === 'number' && (!Number.isFinite(x) || Object.is(x, -0)) ? `${Object.is(x, -0) ? '-0' : x}` : x;
-
-/** attributes as text; most ops have none */
-const textOf = (attrs: object): string => (Object.keys(attrs).length === 0 ? '' : JSON.stringify(attrs, exact));
+/** 32 bits of plain values and records and arrays of them, mixed into other bits; anything else counts as nothing */
+function hash(bits: number, x: unknown): number {
+  let all = bits;
+  if (typeof x === 'number') all = Math.imul(all ^ x ^ (x * 1048573), 0x9e3779b1) ^ (all >>> 15);
+  else if (typeof x === 'string') for (let i = 0; i < x.length; i++) all = hash(all, x.charCodeAt(i));
+  else if (Array.isArray(x)) for (let i = 0; i < x.length; i++) all = hash(all, x[i]);
+  else if (isNode(x)) for (const value of Object.values(x)) all = hash(all, value);
+  return all;
+}
+/** equal to the bit: −0 is not 0, NaN is NaN; what is no plain value, record or array only equals itself */
+function alike(a: unknown, b: unknown): boolean {
+  if (Object.is(a, b)) return true;
+  if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((x, i) => alike(x, b[i]));
+  if (!isNode(a) || !isNode(b) || Array.isArray(b)) return false;
+  const [xs, ys] = [Object.entries(a), Object.entries(b)];
+  return xs.length === ys.length && xs.every(([key, x], i) => key === ys[i]![0] && alike(x, ys[i]![1]));
+}
+const sameRecipe = (a: Tensor, op: Op, inputs: readonly Tensor[], attrs: object): boolean =>
+  a.op === op &&
+  a.inputs.length === inputs.length &&
+  inputs.every((x, i) => x === a.inputs[i]) &&
+  alike(a.attrs, attrs);
 
 export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => boolean): Tensor[] {
   const env = new Map<Tensor, Tensor>();
-  const made = new Map<string, Tensor>();
+  /** nodes that may be merged with later ones, by a hash of their recipe */
+  const made = new Map<number, Tensor[]>();
   /** nodes already in their final form */
   const done = new Set<Tensor>();
 
@@ -53,15 +71,18 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
     }
     if (isIdentity(node)) {
       if (inputs.length === 1) return inputs;
-      const outs = rebind(node, inputs);
+      const outs = rename(node, inputs);
       done.add(outs[0]!);
       return outs;
     }
-    const key = `${node.op.name}|${textOf(node.attrs)}|${inputs.map((x) => `${x.id}.${x.index}`).join()}`;
-    const known = made.get(key);
+    let key = hash(hash(0, node.op.name), node.attrs);
+    for (const x of inputs) key = hash(key, x.id);
+    const candidates = made.get(key);
+    const known = candidates?.find((t) => sameRecipe(t, node.op, inputs, node.attrs));
     if (known) return known.outs;
-    const outs = inputs.every((x, i) => x === node.inputs[i]) ? node.outs : rebind(node, inputs);
-    made.set(key, outs[0]!);
+    const outs = inputs.every((x, i) => x === node.inputs[i]) ? node.outs : rename(node, inputs);
+    if (candidates) candidates.push(outs[0]!);
+    else made.set(key, [outs[0]!]);
     done.add(head(outs[0]!));
     return outs;
   };

@@ -15,9 +15,9 @@ import {
   type Shape,
   type Tensor,
 } from '../ir/tensor.ts';
-import { gcd, sizeOf } from '../ir/view.ts';
+import { gcd, same, sizeOf } from '../ir/view.ts';
 import { fold, unfold } from '../ops/batching.ts';
-import { reshape, same } from '../ops/layout.ts';
+import { reshape } from '../ops/layout.ts';
 import { add, mul, rsqrt, sigmoid, sub } from '../ops/math.ts';
 import { mean, sum } from '../ops/reduce.ts';
 

@@ -220,9 +220,9 @@ export function bindAll<A extends Attrs>(
   inputs: readonly Tensor[],
   attrs: A,
 ): readonly Tensor[] {
-  const stored = inputs.find((x) => isStored(x.dtype));
-  if (stored && !takesStored(op))
-    throw shapeError(op.name, inputs, `${stored.dtype} is for storage: use cast(x, 'f32')`);
+  for (const { dtype } of inputs)
+    if (isStored(dtype) && !takesStored(op))
+      throw shapeError(op.name, inputs, `${dtype} is for storage: use cast(x, 'f32')`);
   const spec = op.shape(inputs, attrs);
   const specs = (Array.isArray(spec) ? spec : [spec]) as readonly OutSpec[];
   for (const { shape } of specs) checkShape(op.name, inputs, shape);
@@ -241,20 +241,31 @@ export const head = (t: Tensor): Tensor => t.outs[0]!;
 
 /** All nodes (heads) below `roots`, inputs first. Iterative: graphs are deep. */
 export function topo(roots: readonly Tensor[]): Tensor[] {
-  const seen = new Set<Tensor>();
+  const seen = new Map<number, Tensor>();
   const stack = roots.map(head);
   while (stack.length > 0) {
     const t = stack.pop()!;
-    if (seen.has(t)) continue;
-    seen.add(t);
-    for (const x of t.inputs) if (!seen.has(head(x))) stack.push(head(x));
+    if (seen.has(t.id)) continue;
+    seen.set(t.id, t);
+    for (const x of t.inputs) {
+      const below = x.outs[0]!;
+      if (!seen.has(below.id)) stack.push(below);
+    }
   }
-  return [...seen].sort((a, b) => a.id - b.id);
+  // numbers alone are sorted many times as fast as nodes by a comparison
+  return Array.from(Float64Array.from(seen.keys()).sort(), (id) => seen.get(id)!);
 }
 
 /** Re-applies the op of a node to other inputs. */
 export const rebind = (node: Tensor, inputs: readonly Tensor[]): readonly Tensor[] =>
   bindAll(node.op as Primitive, inputs, node.attrs);
+
+/** The same for inputs with the shapes and dtypes of the old ones: results have theirs, and no rule is asked. */
+export function rename({ op, attrs, outs }: Tensor, inputs: readonly Tensor[]): readonly Tensor[] {
+  const renamed: Tensor[] = [];
+  for (const o of outs) renamed.push(new Node(op, inputs, attrs, o, renamed, o.index));
+  return renamed;
+}
 
 /**
  * Copies the graph below `roots`, replacing tensors by `env` (which is extended on the way).

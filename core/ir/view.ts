@@ -6,7 +6,17 @@ export interface View {
   readonly offset: number;
 }
 
-export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+export function sizeOf(shape: readonly number[]): number {
+  let size = 1;
+  for (const n of shape) size *= n;
+  return size;
+}
+/** equal numbers in equal places */
+export function same(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
 
 /** The coordinates of a row-major number: `coordinatesOf(5, [2, 3])` → [1, 2]. */
 export function coordinatesOf(at: number, shape: readonly number[]): number[] {

@@ -6,10 +6,9 @@ import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { axesOf, axisOf } from '../ir/rules.ts';
 import { bind, type Primitive, type Shape, type Tensor } from '../ir/tensor.ts';
-import { expandView, flipView, permuteView, reshapeView, sizeOf, type View } from '../ir/view.ts';
+import { expandView, flipView, permuteView, reshapeView, same, sizeOf, type View } from '../ir/view.ts';
 import { sumKeep } from './reduce.ts';
 
-export const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
 const identity = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 /** the reference of every view: the backend applies `form.view`, so this only runs when a copy is needed */
 export const copy: Primitive<object>['cpu'] = ([x], _attrs, [y]) =>
@@ -54,6 +53,7 @@ export const reshapeOp: Primitive<ReshapeAttrs> = {
  * @throws ShapeError when the number of elements would change. Cost: none.
  */
 export function reshape(x: Tensor, shape: Shape): Tensor {
+  if (same(x.shape, shape)) return x;
   const hole = shape.indexOf(-1);
   const rest = shape.reduce((p, n) => (n === -1 ? p : p * n), 1);
   if (hole >= 0 && rest === 0)
@@ -173,6 +173,7 @@ export const expandTo = (x: Tensor, shape: Shape): Tensor =>
   same(x.shape, shape) ? x : bind(expandOp, [x], { shape });
 /** `broadcastTo(x[3], [2,3])` → [2,3]: numpy broadcasting of one operand, new axes in front, then size-1 axes repeat. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  if (same(x.shape, shape)) return x;
   const lead = shape.length - x.shape.length;
   if (lead < 0) throw shapeError('broadcastTo', [x], `cannot become [${shape.join(', ')}]: it has fewer axes`);
   return expandTo(reshape(x, [...new Array<number>(lead).fill(1), ...x.shape]), shape);

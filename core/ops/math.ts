@@ -8,6 +8,7 @@
 import { type Described, shapeError } from '../ir/errors.ts';
 import { checkLiteral } from '../ir/rules.ts';
 import { bind, type Shape, type Tensor } from '../ir/tensor.ts';
+import { same } from '../ir/view.ts';
 import { type ElementwiseName, table } from './elementwise.ts';
 import { full } from './fill.ts';
 import { broadcastTo } from './layout.ts';
@@ -16,6 +17,8 @@ export type Operand = Tensor | number;
 
 /** the shape operands broadcast to. @throws ShapeError when axes are neither equal nor 1 */
 export function broadcastShape(op: string, xs: readonly Described[]): Shape {
+  const [first] = xs;
+  if (first && xs.every((x) => same(x.shape, first.shape))) return first.shape;
   const rank = Math.max(...xs.map((x) => x.shape.length));
   return Array.from({ length: rank }, (_, i) => {
     let n = 1;

@@ -6,8 +6,8 @@ import { shapeError } from '../ir/errors.ts';
 import { flatten } from '../ir/flatten.ts';
 import { axesOf, checkLiteral, checkWhole } from '../ir/rules.ts';
 import { bind, type Primitive, type Tensor } from '../ir/tensor.ts';
-import { sliceView, type View } from '../ir/view.ts';
-import { copy, same } from './layout.ts';
+import { same, sliceView, type View } from '../ir/view.ts';
+import { copy } from './layout.ts';
 
 export interface SliceAttrs {
   readonly start: readonly number[];

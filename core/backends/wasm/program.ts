@@ -3,19 +3,16 @@
  * is one walk over them; where the workspace or an input has moved, only its addresses are written anew.
  */
 import type { Executable, Graph, KernelReport } from '../../compile/backend.ts';
-import { type Buffer, bytesOfBuffer, type Kernel, readsOf } from '../../compile/lower.ts';
+import { type Buffer, bytesOfBuffer, readsOf } from '../../compile/lower.ts';
 import { arena } from '../../compile/plan.ts';
 import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
-import { byteOffset } from '../../ir/dtype.ts';
-import { CoreError } from '../../ir/errors.ts';
-import type { Op, Tensor } from '../../ir/tensor.ts';
-import { contiguousView, type View } from '../../ir/view.ts';
-import { clusterPlan } from './cluster/index.ts';
-import { type Address, install, type KernelCommand, link, type Placed, type Plan } from './kernel.ts';
+import type { Tensor } from '../../ir/tensor.ts';
+import { type Address, install, type KernelCommand, link } from './kernel.ts';
 import { kernels } from './kernels.ts';
-import type { Machine, Program } from './machine/machine.ts';
+import type { Program } from './machine/machine.ts';
 import { ALIGN, isOutside, type Memory, type WasmStorage } from './machine/memory.ts';
+import { planner } from './plans.ts';
 
 /** most buffers one cluster reads, and writes */
 const [MAX_LOADS, MAX_OUTPUTS] = [16, 8];
@@ -58,8 +55,8 @@ export class WasmProgram implements Executable<WasmStorage> {
     for (const [b, offset] of offsets) address.set(b, { base: WORKSPACE, offset });
     for (const [i, b] of [...inputs, ...this.results].entries()) address.set(b, { base: 1 + i, offset: 0 });
     for (const [b, over] of reuse) address.set(b, address.get(over)!);
-    const given = new Set(inputs);
-    const plans = this.lowered.kernels.map((k) => planOf(memory.machine, k, given));
+    const planOf = planner(memory.machine, inputs);
+    const plans = this.lowered.kernels.map(planOf);
     const scratch: Address = { base: WORKSPACE, offset: bytes };
     const commands = this.lowered.kernels.map((k, i) => {
       // a result that nobody reads is no base of any command
@@ -147,27 +144,3 @@ export class WasmProgram implements Executable<WasmStorage> {
     this.places.clear();
   }
 }
-
-/** The plan of a kernel, its bases: what it reads, what it writes, the workspace. */
-function planOf(machine: Machine, k: Kernel, given: ReadonlySet<Buffer>): Plan {
-  if (k.kind === 'cluster') return clusterPlan(k.cluster);
-  const place = (base: number, { dtype }: Buffer, view: View, outside: boolean): Placed => ({
-    at: { base, offset: byteOffset(dtype, view.offset) },
-    view,
-    dtype,
-    outside,
-  });
-  const inputs = k.inputs.map(({ buffer, view }, i) =>
-    place(i, buffer, view, given.has(buffer) && isOutside(buffer.dtype)),
-  );
-  const outputs = k.outputs.map(
-    (b, i) => b && place(inputs.length + i, b, contiguousView(k.node.outs[i]!.shape), false),
-  );
-  const workspace = { base: inputs.length + outputs.length, offset: 0 };
-  return kernelOf(k.node.op).plan({ machine, attrs: k.node.attrs, inputs, outputs, workspace });
-}
-const kernelOf = (op: Op) => {
-  const kernel = kernels.get(op.name);
-  if (!kernel) throw new CoreError(`wasm has no kernel for ${op.name}`);
-  return kernel;
-};

@@ -18,6 +18,7 @@ const TOWER = [
   'conv',
   'move',
   'kernels.ts',
+  'plans.ts',
   'program.ts',
   'index.ts',
 ];

@@ -90,29 +90,6 @@ export const walkAxis = (a: Axis, scale: number): WalkAxis => ({
   strides: { ...Object.fromEntries(a.strides.map((s, i) => [`x${i}`, s * scale * 4])), y: a.out * scale * 4 },
 });
 
-/** Plans by what they depend on: the leaves of a model are few in kind, and a new program repeats most of an old one's. */
-const plans = new Map<string, KernelCommand>();
-const MOST_PLANS = 4096;
-const commandOf = (cluster: Cluster, view: OutputView | undefined): KernelCommand => {
-  const steps = cluster.steps.map((s) =>
-    s.kind === 'load'
-      ? s.input
-      : s.kind === 'const'
-        ? `c${Object.is(s.value, -0) ? '-0' : s.value}${s.dtype}`
-        : s.kind === 'iota'
-          ? `i${s.axis}${s.dtype}`
-          : `${s.fn}${s.dtype}(${s.args})`,
-  );
-  const inputs = cluster.inputs.map((x) => `${x.dtype}${x.offset}:${x.strides}`);
-  const key = `${cluster.shape}|${inputs.join(';')}|${steps.join(' ')}|${cluster.outputs}|${view ? `${view.offset}:${view.strides}` : ''}`;
-  const known = plans.get(key);
-  if (known) return known;
-  if (plans.size >= MOST_PLANS) plans.clear();
-  const made = makeCommand(cluster, view);
-  plans.set(key, made);
-  return made;
-};
-
 /**
  * Commands that write `outputs[o][i] = steps[cluster.outputs[o]]` at every point. Results are row-major, or lie as `view`
  * says.
@@ -123,7 +100,7 @@ export const mapCommands = (
   outputs: readonly Word[],
   view?: OutputView,
 ): readonly KernelCommand[] =>
-  cluster.shape.includes(0) ? [] : [link(commandOf(cluster, view), [...inputs, ...outputs])];
+  cluster.shape.includes(0) ? [] : [link(makeCommand(cluster, view), [...inputs, ...outputs])];
 
 /** with the inputs, then the outputs, as bases */
 const makeCommand = (cluster: Cluster, view: OutputView | undefined): KernelCommand => {
