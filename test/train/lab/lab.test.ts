@@ -8,7 +8,7 @@ import type { StepAsk, Stepped } from '../../../train/lab/machine/step.ts';
 import { allOps } from '../../../train/lab/texts.ts';
 import { browserThere } from '../../support/browser.ts';
 import { axeFaults, type Call, drawn, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
-import { longRows } from '../../support/long.ts';
+import { longRows, longTest } from '../../support/long.ts';
 
 const names = allOps.map(({ name }) => name);
 /** of the ops one of n, in the short form */
@@ -39,7 +39,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     const { page, faults } = await visit(lab, '#/op');
     expect(await page.locator('.ops li').count()).toBe(names.length);
     const wrong: unknown[] = [];
-    for (const name of longRows(names, every(5))) {
+    for (const name of longRows(names, every(10))) {
       const hash = `#/op/${name}`;
       await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
       await drawn(page, hash);
@@ -67,7 +67,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
 
   test("samples and gradients are Node's to the bit on the reference and on wasm with threads, and right on WebGPU", async () => {
     const { page } = await visit(lab, '');
-    const shown = longRows(names, every(4));
+    const shown = longRows(names, every(8));
     const asked = (of: readonly string[]) => of.map((name) => asks[names.indexOf(name)]!);
     const calls: readonly Call[] = [['open', 'cpu'], ...asked(shown), ['open', 'wasm'], ...asked(shown)];
     const [here, there] = [await inNode(lab, calls), await inWorker(page, calls)];
@@ -79,7 +79,7 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     for (const [i, name] of shown.entries())
       for (const at of [1 + i, wasm + 1 + i]) expect(numbers(there[at]), name).toEqual(numbers(here[at]));
 
-    const some = longRows(shown, every(8));
+    const some = longRows(shown, every(16));
     const [opened, ...gpu] = await inWorker(page, [['open', 'webgpu'], ...asked(some)]);
     expect(opened).toMatchObject({ value: { name: 'webgpu' } });
     for (const [i, name] of some.entries()) {
@@ -255,10 +255,12 @@ describe.runIf(browserThere)('the lab in a browser', () => {
   test("each lesson holds in the page, with Node's numbers", async () => {
     const { page, faults } = await visit(lab, '#/lesson');
     expect(await page.locator('.pages li').count()).toBe(lessons.length);
-    const calls: readonly Call[] = [['open', 'wasm'], ...lessons.map(({ source }): Call => ['runLesson', source])];
+    // each third, in the short form
+    const shown = longRows(lessons, (lesson) => lessons.indexOf(lesson) % 3 === 0);
+    const calls: readonly Call[] = [['open', 'wasm'], ...shown.map(({ source }): Call => ['runLesson', source])];
     const here = await inNode(lab, calls);
     expect(await inWorker(page, calls)).toEqual([expect.anything(), ...here.slice(1)]);
-    for (const { id } of lessons) {
+    for (const { id } of shown) {
       await page.evaluate(`location.hash = '#/lesson/${id}'`);
       await drawn(page, `#/lesson/${id}`);
       expect(await page.locator('.error:not([hidden])').allTextContents(), id).toEqual([]);
@@ -275,24 +277,28 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.close();
   });
 
-  test("a step's losses and Fisher sums are Node's to the bit", async () => {
-    const { page } = await visit(lab, '');
-    const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
-    const calls: readonly Call[] = [
-      ['open', 'wasm'],
-      ['step', ask],
-    ];
-    const here = await inNode(lab, calls);
-    const there = await inWorker(page, [...calls, ['module', ask, 'unet.nothing']]);
-    const [got, want] = [there, here].map((said) => (said[1] as { value: Stepped }).value) as [Stepped, Stepped];
-    expect(want.decisions.length).toBe(137);
-    expect({ ...got, ms: 0 }).toEqual({ ...want, ms: 0 });
-    // one is drawn for every module that passes
-    expect(got.ranks).toBe(137 + got.decisions.filter(({ expanded }) => expanded).length);
+  longTest(
+    "a step's losses and Fisher sums are Node's to the bit",
+    async () => {
+      const { page } = await visit(lab, '');
+      const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
+      const calls: readonly Call[] = [
+        ['open', 'wasm'],
+        ['step', ask],
+      ];
+      const here = await inNode(lab, calls);
+      const there = await inWorker(page, [...calls, ['module', ask, 'unet.nothing']]);
+      const [got, want] = [there, here].map((said) => (said[1] as { value: Stepped }).value) as [Stepped, Stepped];
+      expect(want.decisions.length).toBe(137);
+      expect({ ...got, ms: 0 }).toEqual({ ...want, ms: 0 });
+      // one is drawn for every module that passes
+      expect(got.ranks).toBe(137 + got.decisions.filter(({ expanded }) => expanded).length);
 
-    expect(there[2]).toEqual({ error: 'there is no module unet.nothing' });
-    await page.close();
-  }, 300_000);
+      expect(there[2]).toEqual({ error: 'there is no module unet.nothing' });
+      await page.close();
+    },
+    300_000,
+  );
 
   test('a step on its page: a link leads to the sample, λ decides anew, a module is looked into', async () => {
     const { page, faults } = await visit(lab, '#/step?report=2&t=900');

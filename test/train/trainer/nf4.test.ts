@@ -15,6 +15,7 @@ import { main as inspect } from '../../../train/inspect.ts';
 import { loadBase, specsOf } from '../../../train/model/model.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand } from '../../support/commands.ts';
+import { longTest } from '../../support/long.ts';
 import { adapterBits, base, log, out, prepare, start } from '../../support/small-runs.ts';
 import { sizeOf } from '../../support/tiny-base.ts';
 
@@ -90,7 +91,7 @@ describe('a run', () => {
     const seen = await runCommand(inspect, [join(out('nf4'), 'adapter.safetensors')]);
     expect([seen.code, seen.code === 0 ? '' : seen.stderr]).toEqual([0, '']);
   });
-  test('grows ranks by the same tests', async () => {
+  longTest('grows ranks by the same tests', async () => {
     expect((await start('grown', '--weights nf4 --samples 0 --lambda 1')).code).toBe(0);
     expect(log('grown').flatMap((r) => r.tests ?? []).some((t) => t.expanded)).toBe(true); // biome-ignore format: one line
   });
