@@ -1,19 +1,15 @@
 /**
- * The lab, page by page, as a visitor sees it: writes a picture of each, and prints what was measured on the way. Nothing is
- * asserted: times are those of the machine and of what else runs on it.
+ * The lab, page by page, as a visitor sees it: writes a picture of each. What is measured of it: lab-measure.ts.
  *
  *   npx tsx test/lab-tour.ts --runs runs --out train/lab/pictures
  *   npx tsx test/lab-tour.ts --only train,op
  */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { buildLab } from '../train/lab/build.ts';
-import { labMachine } from '../train/lab/machine/machine.ts';
-import type { StepAsk } from '../train/lab/machine/step.ts';
 import { serveLab } from '../train/lab/serve.ts';
 import { startBrowser } from './support/browser.ts';
 
@@ -25,9 +21,7 @@ const { values: o } = parseArgs({
     site: { type: 'string', default: 'lab' },
   },
 });
-const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
 const wanted = (name: string): boolean => o.only === undefined || o.only.split(',').includes(name);
-const STEPS = 4;
 const LONG = 300_000;
 
 async function visit(browser: Browser, address: string): Promise<Page> {
@@ -45,31 +39,15 @@ async function keep(page: Page, name: string): Promise<void> {
   console.log(`${name}.png: ${Math.round(small.length / 1000)} kB`);
 }
 
-/** Resident memory of the largest renderer of this browser, as Linux tells it. */
-function memoryOfPages(): string {
-  const of = (pid: string, file: string): string => {
-    try {
-      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
-    } catch {
-      return '';
-    }
-  };
-  const sizes = readdirSync('/proc')
-    .filter(
-      (pid) => of(pid, 'cmdline').includes('--type=renderer') && of(pid, 'cmdline').includes(resolve('node_modules')),
-    )
-    .map((pid) => Number(/VmRSS:\s+(\d+) kB/.exec(of(pid, 'status'))?.[1] ?? 0));
-  return sizes.length === 0 ? 'not told' : `${Math.round(Math.max(...sizes) / 1024)} MiB`;
-}
-
 mkdirSync(o.out, { recursive: true });
 const built = await buildLab(resolve(o.site));
-console.log(`page ${Math.round(built.gzipped / 1000)} kB gzipped, weights ${Math.round(built.weights / 1000)} kB`);
 const { address, close } = await serveLab(built.folder, 0, resolve(o.runs));
 const browser = await startBrowser();
 try {
-  if (o.only === undefined) await measure();
+  if (wanted('step')) await stepped();
   const still: readonly (readonly [name: string, place: string])[] = [
+    ['start', '#/'],
+    ['lessons', '#/lesson/expansion'],
     ['op', '#/op/softmax'],
     ['function', '#/function/logistic?stage=3'],
     ['check', '#/check/own-op'],
@@ -89,47 +67,18 @@ try {
   await close();
 }
 
-/** How long, how large, how fast; the picture of a step on the way. */
-async function measure(): Promise<void> {
-  const began = performance.now();
+/** An update of the shipped base, with a block of it opened. */
+async function stepped(): Promise<void> {
   const step = await visit(browser, `${address}#/step?report=1`);
   await step.getByRole('button', { name: 'Make the step' }).click();
   await step.waitForSelector('[data-step="1"]');
-  console.log(`opened to the first finished step: ${((performance.now() - began) / 1000).toFixed(1)} s`);
-  console.log(`resident memory of the page's process after it, Chromium's own included: ${memoryOfPages()}`);
   await step.evaluate('scrollTo(0, 130)');
   await keep(step, 'step');
+  await step.locator('[data-block="unet.up_blocks.2"]').click();
+  await step.waitForSelector('[data-value^="unet.up_blocks.2"]');
+  await step.evaluate(`document.querySelector('.unet').previousElementSibling.previousElementSibling.scrollIntoView()`);
+  await keep(step, 'inside');
   await step.close();
-
-  // steps of page and Node in turns, so that both see the same machine
-  const calm = await visit(browser, `${address}#/lesson`);
-  await calm.evaluate(`globalThis.call = (() => {
-    const worker = new Worker('machine.js', { type: 'module' });
-    return (name, ...args) => new Promise((done) => {
-      worker.onmessage = ({ data }) => 'told' in data || done(data.value);
-      worker.postMessage({ id: 0, call: name, args });
-    });
-  })()`);
-  await calm.evaluate(`call('open', 'wasm')`);
-  const machine = labMachine(cpus().length, async (name) => readFileSync(join(built.folder, name)));
-  await machine.open(() => undefined, 'wasm');
-  const times: { page: number[]; node: number[] } = { page: [], node: [] };
-  for (let i = 0; i < STEPS; i++) {
-    times.page.push(((await calm.evaluate(`call('step', ${JSON.stringify(ask)})`)) as { ms: number }).ms);
-    times.node.push((await machine.step(() => undefined, ask)).ms);
-  }
-  await machine.open(() => undefined, 'cpu');
-  const [page, node] = [Math.min(...times.page), Math.min(...times.node)];
-  const list = (ms: readonly number[]) => ms.map((x) => Math.round(x)).join(', ');
-  console.log(
-    `a step with a test, ms: page ${list(times.page)}; Node ${list(times.node)}; least ${(page / node).toFixed(2)}`,
-  );
-  console.log(
-    `load of the machine: ${loadavg()
-      .map((x) => x.toFixed(1))
-      .join(', ')} on ${cpus().length} cores`,
-  );
-  await calm.close();
 }
 
 async function trained(): Promise<void> {

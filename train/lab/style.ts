@@ -14,6 +14,8 @@ const variables = (theme: Theme): string =>
     `--bad:${theme === 'light' ? '#ad4a00' : series[1]!.dark}`,
     // behind cells that are lit up, and behind the one that is picked
     `--fed:${theme === 'light' ? oklch(0.9, 0.07, 240) : oklch(0.4, 0.09, 250)}`,
+    // what is lit by its gradient
+    `--lamp:${theme === 'light' ? oklch(0.86, 0.14, 85) : oklch(0.45, 0.1, 70)}`,
     `--picked:${theme === 'light' ? oklch(0.9, 0.09, 80) : oklch(0.42, 0.08, 70)}`,
   ].join(';');
 /** what charts, made in light colours, need in the dark */
@@ -98,6 +100,15 @@ textarea{width:100%;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"De
 button.link{border:0;background:none;color:var(--accent);padding:2px 0;min-height:24px;text-align:left;font:12px/1.4 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 .modules{font-size:13px}.modules tr.picked th{box-shadow:inset 3px 0 var(--accent);padding-left:8px}.tablewrap:has(.modules){max-height:32em;overflow:auto}
 tr.sum th,tr.sum td{font-weight:650}.large{font-size:17px}
+.unet{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,3fr) minmax(0,5fr);gap:7px 0;max-width:680px;margin:14px 0}
+.unit{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 10px;width:100%;min-height:44px;align-items:center;text-align:left;font-size:14px;color:var(--ink);background:var(--paper);border:1px solid var(--rule);border-radius:6px;padding:6px 12px}
+.unet.on .unit{background:color-mix(in oklab,var(--lamp) calc(var(--lit)*100%),var(--paper))}
+@media(prefers-reduced-motion:no-preference){.unit{transition:background .5s var(--after)}}
+.unit[aria-pressed=true]{border-color:var(--accent);box-shadow:0 0 0 1px var(--accent)}
+.unit.mid{grid-column:1/-1;justify-self:center;width:60%}
+.across{align-self:center;border-top:1px dashed var(--muted);color:var(--muted);font-size:12px;text-align:center;min-width:0;height:1px}
+.across{position:relative}.across:empty{border:0}.across:not(:empty)::after{content:'';position:absolute;right:0;top:-4.5px;border:4px solid transparent;border-left:6px solid var(--muted);border-right:0}.across span{display:inline-block;position:relative;top:-1.5em;white-space:nowrap}
+.films>div{display:grid;gap:14px;max-width:100%}.histogram{display:block;max-width:100%;border-bottom:1px solid var(--rule)}.histogram rect{fill:var(--accent)}.ends{display:flex;justify-content:space-between;font-size:12px;color:var(--muted)}
 .lesson{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:20px}.found{list-style:none;margin:0;padding:0}.found li{border-top:1px solid var(--rule);padding:6px 0;font-size:14px}
 @media(max-width:800px){.lesson{grid-template-columns:minmax(0,1fr)}}
 @scope(.report){${panelStyle}}

@@ -36,8 +36,10 @@ export interface Source {
 
 /** Which step, after which checkpoint; 0: before any. */
 async function chosenStep(run: string, asked: number | undefined, steps: number): Promise<number> {
-  const kept = [...(await checkpointSteps(run)), 0];
-  if (asked === undefined) return (kept.find((step) => step < steps) ?? kept[0]!) + 1;
+  const saved = await checkpointSteps(run);
+  const kept = [...saved, 0];
+  // of the run's own steps the last; where only its end is kept, the one that would follow
+  if (asked === undefined) return (saved.find((step) => step < steps) ?? kept[0]!) + 1;
   if (kept.includes(asked - 1)) return asked;
   throw new UsageError(
     `--step ${asked}: this run can be stopped before ${kept.map((step) => step + 1).join(', ')}: there its checkpoints are`,

@@ -1,4 +1,7 @@
 /** The lab in a real browser: each page loads, numbers are Node's, the keyboard, a phone, axe-core. One browser for all of it. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { examples } from '../../../train/lab/machine/examples.ts';
 import type { LeafReport, Ran } from '../../../train/lab/machine/function.ts';
@@ -6,9 +9,15 @@ import { lessons } from '../../../train/lab/machine/lessons.ts';
 import type { Tried } from '../../../train/lab/machine/op.ts';
 import type { StepAsk, Stepped } from '../../../train/lab/machine/step.ts';
 import { allOps } from '../../../train/lab/texts.ts';
+import { openTrace } from '../../../train/trace/format.ts';
+import { main as trace } from '../../../train/trace.ts';
 import { browserThere } from '../../support/browser.ts';
+import { runCommand } from '../../support/commands.ts';
+import { dropFiles } from '../../support/dropped.ts';
 import { axeFaults, type Call, drawn, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
 import { longRows, longTest } from '../../support/long.ts';
+import { scratch } from '../../support/scratch.ts';
+import { log, out, prepare, start } from '../../support/small-runs.ts';
 
 const names = allOps.map(({ name }) => name);
 /** of the ops one of n, in the short form */
@@ -20,14 +29,22 @@ const numbers = (answer: unknown) => {
   return { operands, results, gradients };
 };
 
+/** the step that is recorded before the tests, on its page */
+const RECORDED = '#/step?trace=one%2Ftrace-step-1.safetensors';
+
 /** what is worked out in the page may take a while beside other work */
 const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 30_000 });
 
 describe.runIf(browserThere)('the lab in a browser', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
-    lab = await openLab();
-  }, 240_000);
+    // a run of one step on a tiny base, and its step recorded
+    await prepare();
+    const run = await start('one', '--steps 1 --save-every 1 --obedience 0 --samples 0 --validation-pairs 1');
+    expect(run.code, run.stderr).toBe(0);
+    expect((await runCommand(trace, [out('one'), '--step', '1'])).stderr).toBe('');
+    lab = await openLab({ runs: join(scratch, 'runs') });
+  }, 400_000);
   afterAll(() => lab?.close());
 
   test('weighs at most 1 MB gzipped', () => {
@@ -321,7 +338,15 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.getByLabel('λ').focus();
     await page.keyboard.press('End');
     await soon(grown).toBeLessThan(at);
-    await page.locator('.modules button').first().click();
+    // the blocks are lit by the modules of the test; one is opened, and its kernels are there
+    const sizes = (await page.locator('.unit').evaluateAll(sizesOf)).filter((x) => x > 0);
+    expect(sizes.length).toBe(9);
+    await page.locator('[data-block="unet.mid_block"]').press('Enter');
+    await page.waitForSelector('[data-value="unet.mid_block"]', { timeout: 120_000 });
+    expect(Number(await page.locator('[data-cotangent]').getAttribute('data-cotangent'))).toBeGreaterThan(0);
+    expect(Number(await page.locator('[data-kernels]').getAttribute('data-kernels'))).toBeGreaterThan(100);
+    expect(await page.evaluate('location.hash')).toContain('block=unet.mid_block');
+    await page.locator('[aria-label="All modules"] button').first().click();
     await page.waitForSelector('[data-ratio]', { timeout: 120_000 });
     const told = async (name: string) => Number(await page.locator('[data-ratio]').getAttribute(`data-${name}`));
     // what the samples add up to is what the step's own backward pass measured
@@ -337,6 +362,60 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     await page.close();
   }, 300_000);
 
+  test('a recorded step: by a link, by its file and dropped, with the numbers of its run', async () => {
+    const file = join(out('one'), 'trace-step-1.safetensors');
+    const data = readFileSync(file);
+    const whole = { name: file, size: data.length, slice: async (a: number, b: number) => data.subarray(a, b) };
+    const recorded = await openTrace(whole);
+    const { page, faults } = await visit(lab, `${RECORDED}&block=unet.mid_block`);
+    const [row] = log('one') as unknown as [{ loss: number; gradNorm: number }];
+    const told = async (name: string) => Number(await page.locator('[data-trace]').getAttribute(`data-${name}`));
+    expect([await told('trace'), await told('loss'), await told('norm')]).toEqual([1, row.loss, row.gradNorm]);
+    const sizes = await page.locator('.unit').evaluateAll(sizesOf);
+    expect(sizes.length).toBe(recorded.trace.blocks.length);
+    expect(Math.hypot(...sizes) / row.gradNorm).toBeCloseTo(1, 5);
+
+    const shown = async (): Promise<readonly unknown[]> => {
+      const at = page.locator('[data-value]');
+      return [await at.getAttribute('data-value'), Number(await at.getAttribute('data-first'))];
+    };
+    const first = async (module: string) => [module, (await recorded.read('value', module)).values[0]];
+    await soon(shown).toEqual(await first('unet.mid_block'));
+    await page.locator('[data-block="unet.up_blocks.0"]').press('Enter');
+    await soon(shown).toEqual(await first('unet.up_blocks.0'));
+    expect(await page.evaluate('location.hash')).toBe(`${RECORDED}&block=unet.up_blocks.0`);
+    const own = recorded.trace.kernels.filter((k) => k.module.startsWith('unet.up_blocks.0.'));
+    const count = own.reduce((n, k) => n + k.count, 0);
+    expect(Number(await page.locator('[data-kernels]').getAttribute('data-kernels'))).toBe(count);
+    await page.locator('[aria-label^="Text of conv "]').first().click();
+    await soon(() => page.locator('a[href="#/op/conv"]').count()).toBe(1);
+    expect(await page.locator('.code').first().textContent()).toMatch(/^\(func/);
+    await page.locator('[aria-label^="Text of elementwise"]').first().click();
+    await soon(() => page.locator('.code').textContent()).toMatch(/^v0 = /);
+    expect(await axeFaults(page)).toEqual([]);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+
+    // out of a person's file, which is no trace at first
+    const other = join(scratch, 'other.safetensors');
+    writeFileSync(other, data.subarray(0, data.length - 4));
+    const choose = page.getByLabel('File of a recorded step');
+    await choose.setInputFiles(other);
+    const error = page.locator('.error:not([hidden])');
+    await soon(() => error.textContent()).toMatch(/^other\.safetensors: .* past the end of the file/);
+    writeFileSync(other, data);
+    await choose.setInputFiles(other);
+    await soon(() => page.locator('h1').textContent()).toBe('Recorded: other.safetensors');
+    expect(await told('loss')).toBe(row.loss);
+    writeFileSync(join(scratch, 'dropped.safetensors'), data);
+    await dropFiles(page, page.locator('.drop'), [join(scratch, 'dropped.safetensors')]);
+    await soon(() => page.locator('h1').textContent()).toBe('Recorded: dropped.safetensors');
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 120_000);
+
   const pages = ['', '#/op', '#/op/softmax', '#/function/xor', '#/check/xor', '#/lesson/expansion', '#/train'];
   test.each(longRows(pages, (hash) => ['', '#/op/softmax', '#/function/xor', '#/train'].includes(hash)))(
     '%s: axe-core finds nothing, light and dark; nothing sticks out on a phone',
@@ -351,23 +430,41 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     },
   );
 
-  test('the keyboard reaches every control', async () => {
-    const { page } = await visit(lab, '#/op/dot');
-    const wanted = (await page.evaluate(`(() => {
-      const all = document.querySelectorAll('a[href], button, select, input, summary, [tabindex="0"]');
-      return [...all].filter((e) => e.tabIndex >= 0 && e.checkVisibility()).length;
-    })()`)) as number;
-    await page.evaluate('globalThis.seen = new Set()');
-    for (let i = 0; i < wanted + 5; i++) {
-      await page.keyboard.press('Tab');
-      await page.evaluate('seen.add(document.activeElement)');
-    }
-    await page.evaluate('seen.delete(document.body)');
-    expect(await page.evaluate('seen.size')).toBe(wanted);
-    // arrows inside a tensor
-    await page.locator('[aria-label="a[0, 0, 0]"]').focus();
-    await page.keyboard.press('ArrowDown');
-    expect(await page.evaluate('document.activeElement.ariaLabel')).toBe('a[0, 1, 0]');
-    await page.close();
-  });
+  test.each(['#/op/dot', '#/train', '#/runs?show=one', `${RECORDED}&block=unet.conv_in`])(
+    '%s: the keyboard reaches every control',
+    async (hash) => {
+      const { page } = await visit(lab, hash);
+      // panels of a run come after the page
+      if (hash.startsWith('#/runs')) await page.waitForSelector('[data-part="head"]');
+      expect(await unreached(page)).toEqual([]);
+      if (hash === '#/op/dot') {
+        // arrows inside a tensor
+        await page.locator('[aria-label="a[0, 0, 0]"]').focus();
+        await page.keyboard.press('ArrowDown');
+        expect(await page.evaluate('document.activeElement.ariaLabel')).toBe('a[0, 1, 0]');
+      }
+      await page.close();
+    },
+  );
 });
+
+/** Controls that no press of Tab comes to, from the page's first to its last. One that was drawn anew counts by its words. */
+async function unreached(page: Page): Promise<readonly string[]> {
+  const wanted = (await page.evaluate(`(() => {
+    const all = document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]');
+    globalThis.wanted = [...all].filter((e) => e.tabIndex >= 0 && !e.disabled && e.checkVisibility());
+    globalThis.words = (e) => e.outerHTML.slice(0, 160);
+    globalThis.seen = new Set();
+    return wanted.length;
+  })()`)) as number;
+  expect(wanted).toBeGreaterThan(10);
+  for (let i = 0; i < wanted + 5; i++) {
+    await page.keyboard.press('Tab');
+    await page.evaluate('seen.add(document.activeElement).add(words(document.activeElement))');
+  }
+  const left = 'wanted.filter((e) => !seen.has(e) && (e.isConnected || !seen.has(words(e)))).map(words)';
+  return (await page.evaluate(left)) as string[];
+}
+/** Sizes of gradients as the blocks of the drawing carry them. */
+const sizesOf = (units: readonly unknown[]): number[] =>
+  units.map((u) => Number((u as { dataset: Record<string, string> }).dataset.size));

@@ -79,6 +79,10 @@ beforeAll(async () => {
   rmSync(at('linked', 'samples'), { recursive: true });
   symlinkSync(join(scratch, 'elsewhere', 'run', 'samples'), at('linked', 'samples'));
   mkdirSync(at('no-run'));
+  writeFileSync(at('first', 'trace-step-10.safetensors'), 'ten');
+  writeFileSync(at('first', 'trace-step-9.safetensors'), 'nine');
+  writeFileSync(at('first', 'trace.safetensors'), 'other');
+  symlinkSync(join(scratch, 'secret.txt'), at('first', 'trace-step-3.safetensors'));
 });
 
 describe('the server', () => {
@@ -93,6 +97,9 @@ describe('the server', () => {
 
   test('lists the runs below the folder, links left out', async () => {
     const list = (await (await get('index.json')).json()) as { name: string; method: string; step: number }[];
+    expect(list.find(({ name }) => name === 'first')).toMatchObject({
+      traces: ['trace-step-9.safetensors', 'trace-step-10.safetensors'],
+    });
     expect(list.map(({ name, method, step }) => [name, method, step]).sort()).toEqual([
       ['first', 'selora', 240],
       ['linked', 'selora', 240],
@@ -113,6 +120,8 @@ describe('the server', () => {
   });
 
   test('hands out pictures of a run, and nothing else of it or beside it', async () => {
+    const recorded = await get('first/trace-step-9.safetensors');
+    expect([recorded.status, await recorded.text()]).toEqual([200, 'nine']);
     const picture = await get('first/samples/here.png');
     expect([picture.status, picture.headers.get('content-type')]).toEqual([200, 'image/png']);
     expect(picture.headers.get('content-security-policy')).toBe("default-src 'none'");
@@ -129,6 +138,10 @@ describe('the server', () => {
       '%E0%A4%A/record.json',
       'first/rows?from=-1',
       'first/rows?from=x',
+      'first/trace-step-2.safetensors',
+      'first/trace-step-2.safetensors/x',
+      'first/trace-step-3.safetensors',
+      'first/trace.safetensors',
       '',
     ])
       expect((await get(name)).status, name).toBe(404);

@@ -9,6 +9,7 @@ import type { Begun, Film, TrainAsk, TrainRow } from '../../../train/lab/machine
 import { main as train } from '../../../train/train.ts';
 import { browserThere } from '../../support/browser.ts';
 import { runCommand } from '../../support/commands.ts';
+import { dropFiles } from '../../support/dropped.ts';
 import { axeFaults, type Call, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
 import { LONG } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
@@ -161,7 +162,11 @@ describe.runIf(browserThere && LONG)('training in the page', () => {
     writeFileSync(join(folder, 'broken.png'), 'no picture');
     await choose('file_name,text\nbroken.png,a film\n');
     await soon(error).toContain('broken.png: this browser cannot decode it');
-    await choose(`file_name,text\n${rows.join('\n')}\n`);
+    await choose(`file_name,text\n${rows.slice(1).join('\n')}\n`);
+    await soon(() => page.locator('.drop').getAttribute('data-pairs')).toBe('8');
+    // the same folder, dragged out of a file manager
+    writeFileSync(join(folder, 'metadata.csv'), `file_name,text\n${rows.join('\n')}\n`);
+    await dropFiles(page, page.locator('.drop'), [folder]);
     await soon(() => page.locator('.drop').getAttribute('data-pairs')).toBe('9');
     await page.getByRole('button', { name: 'Begin' }).click();
     await soon(() => page.locator('.filmrow figcaption').allTextContents()).toEqual(['step 2']);

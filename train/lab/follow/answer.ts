@@ -1,11 +1,14 @@
-/** What the server says of runs: their list, the record of one, its rows as they come, its pictures. */
+/** What the server says of runs: their list, the record of one, its rows as they come, its pictures and recorded steps. */
+import { createReadStream } from 'node:fs';
 import { lstat, readFile, realpath } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { printable } from '../../../models/io/error.ts';
 import { METRICS_FILE } from '../../run/metrics.ts';
 import { FACTS_FILE, readRun, SAMPLES_FILE } from '../../run/read.ts';
 import { pictureFile } from '../../run/record.ts';
+import { TRACE_FILE } from '../../trace/format.ts';
 import { bytesOf, findRuns, runFolder, wholeLines, withFile } from './find.ts';
 
 /** How often a run's files are looked at. */
@@ -94,8 +97,8 @@ async function follow(folder: string, from: number, response: ServerResponse): P
 }
 
 /**
- * Answers `runs/index.json`, `runs/NAME/record.json`, `runs/NAME/rows?from=BYTES` and `runs/NAME/samples/FILE.png`, NAME
- * as one part of the address (`/` as %2F).
+ * Answers `runs/index.json`, `runs/NAME/record.json`, `runs/NAME/rows?from=BYTES`, `runs/NAME/samples/FILE.png` and
+ * `runs/NAME/trace-step-N.safetensors`, NAME as one part of the address (`/` as %2F).
  */
 export async function answerRuns(
   root: string,
@@ -121,6 +124,14 @@ export async function answerRuns(
       if (!/^\d{1,15}$/.test(String(from))) return none();
       response.writeHead(200, { ...headers, 'content-type': 'text/event-stream; charset=utf-8' });
       return await follow(folder, Number(from), response);
+    }
+    if (parts.length === 2 && TRACE_FILE.test(what)) {
+      const recorded = path.join(folder, what);
+      const info = await lstat(recorded).catch(() => undefined);
+      if (!info?.isFile()) return none();
+      response.writeHead(200, { ...headers, 'content-type': 'application/octet-stream', 'content-length': info.size });
+      if (request.method === 'HEAD') return void response.end();
+      return await pipeline(createReadStream(recorded), response);
     }
     const bytes = parts.length === 3 && what === 'samples' ? await picture(folder, `samples/${file}`) : undefined;
     return bytes ? send(200, 'image/png', bytes) : none();

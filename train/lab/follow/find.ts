@@ -5,6 +5,7 @@ import { FileError } from '../../../models/io/error.ts';
 import { readJson } from '../../../models/io/json.ts';
 import { CONFIG_FILE } from '../../run/folder.ts';
 import { METRICS_FILE } from '../../run/metrics.ts';
+import { TRACE_FILE } from '../../trace/format.ts';
 
 /** A run in the list. */
 export interface RunEntry {
@@ -15,6 +16,8 @@ export interface RunEntry {
   readonly step: number;
   /** when its last row was written, in ms since 1970 */
   readonly changed: number;
+  /** names of its recorded steps */
+  readonly traces: readonly string[];
 }
 
 /** Folders of an experiment lie one below that of runs. */
@@ -88,6 +91,14 @@ async function lastStep(file: string): Promise<number> {
   return step ? Number(step[1]) : 0;
 }
 
+/** Recorded steps in the folder of a run, by their step. */
+async function tracesIn(folder: string): Promise<readonly string[]> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  const step = (name: string): number => Number(/\d+/.exec(name)![0]);
+  const names = entries.flatMap((e) => (e.isFile() && TRACE_FILE.test(e.name) ? [e.name] : []));
+  return names.sort((a, b) => step(a) - step(b));
+}
+
 /** All runs below a root, the one that was last written to first. One whose files cannot be read is left out. */
 export async function findRuns(root: string): Promise<readonly RunEntry[]> {
   const entries: RunEntry[] = [];
@@ -98,7 +109,8 @@ export async function findRuns(root: string): Promise<readonly RunEntry[]> {
       if (!((await isFile(config)) && (await isFile(rows)))) continue;
       const settings = (await readJson(config, MB)) as { readonly method?: unknown };
       const { mtimeMs } = await lstat(rows);
-      entries.push({ name, method: String(settings.method ?? ''), step: await lastStep(rows), changed: mtimeMs });
+      const method = String(settings.method ?? '');
+      entries.push({ name, method, step: await lastStep(rows), changed: mtimeMs, traces: await tracesIn(folder) });
     } catch (error) {
       if (!(error instanceof FileError) && (error as NodeJS.ErrnoException).code === undefined) throw error;
     }

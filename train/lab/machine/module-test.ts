@@ -65,20 +65,31 @@ export interface Made {
   readonly tell: Tell;
 }
 
-/** @throws CoreError for a name that is no module's */
-export async function testOf(name: string, o: Made): Promise<Module> {
-  const { base, backend, batch, before, step, gainA, settings, loss, tell } = o;
-  const [network, path] = (fromModuleName(name) ?? []) as [Network, string];
-  const place = network && base.places[network].get(path);
-  if (!place) throw new CoreError(`there is no module ${name}`);
+/** The columns that a step's test puts into every module. */
+export function candidatesOf({
+  base,
+  before,
+  step,
+  gainA,
+  settings,
+}: Pick<Made, 'base' | 'before' | 'step' | 'gainA' | 'settings'>) {
   const room = capacityFor(before.ranks, { method: selora as never, settings });
-  const drawn = drawCandidates({ gainA }, {
+  return drawCandidates({ gainA }, {
     step,
     key: hostKey(base.run.seed),
     places: base.places,
     ranks: before.ranks,
     room,
   } as never);
+}
+
+/** @throws CoreError for a name that is no module's */
+export async function testOf(name: string, o: Made): Promise<Module> {
+  const { base, backend, batch, before, gainA, loss, tell } = o;
+  const [network, path] = (fromModuleName(name) ?? []) as [Network, string];
+  const place = network && base.places[network].get(path);
+  if (!place) throw new CoreError(`there is no module ${name}`);
+  const drawn = candidatesOf(o);
 
   tell('the squares of each sample');
   // the step's own backward pass, with nothing added up over samples

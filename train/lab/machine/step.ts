@@ -15,9 +15,12 @@ import { batchSource } from '../../step/batches.ts';
 import { testedStep } from '../../step/growth.ts';
 import { startState } from '../../step/ranks.ts';
 import { type Batch, createSteps, hyperOf, paramsOf, type Ranks, type State } from '../../step/step.ts';
+import { type Block, blocksOf } from '../../trace/blocks.ts';
+import { kernelsOf } from '../../trace/kernels.ts';
 import { latentOf, type ReadFile, type Ready, readBase } from './base.ts';
+import { type Inner, type InnerValue, innerOf, innerValue, type Within } from './inside.ts';
 import { type Looked, lookAt, type Showing, showingOf } from './look.ts';
-import { type Module, testOf } from './module-test.ts';
+import { candidatesOf, type Module, testOf } from './module-test.ts';
 import type { Tell } from './protocol.ts';
 
 /** updates of the run this step is one of */
@@ -43,6 +46,8 @@ export interface Stepped {
   readonly norm: number;
   readonly decisions: readonly Decision[];
   readonly ranks: number;
+  /** of the model, as they are drawn */
+  readonly blocks: readonly Block[];
   readonly ms: number;
 }
 /** The sliders of the page. */
@@ -66,6 +71,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
   let standing: { readonly backend: Backend; readonly now: Standing; readonly made: number } | undefined;
   let last: { readonly batch: Batch; readonly before: Standing; readonly step: number } | undefined;
   let showing: Showing | undefined;
+  let within: Within | undefined;
   const programs = new Map<string, Steps>();
 
   async function ready(tell: Tell): Promise<{ backend: Backend; base: Ready }> {
@@ -75,6 +81,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
       standing = undefined;
       last = undefined;
       showing = undefined;
+      within = undefined;
       programs.clear();
     }
     return { backend, base: await opened.ready };
@@ -144,6 +151,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
       const { backend, base } = await ready(tell);
       standing = { backend, now: begin(base, backend, ask), made: 0 };
       last = undefined;
+      within = undefined;
     },
 
     /** The next update of the run, with a test of every module in its backward pass. */
@@ -182,6 +190,7 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
       };
       standing = { backend, now: { state, ranks, memories }, made: step };
       last = { batch, before: { ...before, state: kept }, step };
+      within = undefined;
       const t = Array.from(await read(batch.t));
       const ids = Array.from(await read(batch.ids));
       const length = ids.length / t.length;
@@ -195,8 +204,36 @@ export function stepLab(readFile: ReadFile, backendNow: () => Promise<Backend>) 
         norm: await readScalar(tested.norm),
         decisions,
         ranks: totalRankOf(ranks),
+        blocks: blocksOf(base.configs.unet),
         ms: performance.now() - start,
       };
+    },
+
+    /** What is inside the last step: its kernels, and the modules whose values may be asked for. */
+    async inside(tell: Tell, ask: StepAsk): Promise<Inner> {
+      const { backend, base } = await ready(tell);
+      if (!last) throw new CoreError('make a step first');
+      const settings = settingsOf(base, ask);
+      const { before, batch, step } = last;
+      const hyper = hyperOf(selora as never, ratesOf(base.run, step - 1, STEPS), base.run.seed, step, STEPS);
+      const { candidates } = candidatesOf({ ...last, base, settings, gainA: ask.gainA });
+      const { tested } = stepsOf(base, backend, `step ${ask.fisher}`, settings);
+      within ??= await innerOf({
+        backend,
+        base,
+        loss: lossOf(base, settings),
+        params: paramsOf(before.state),
+        batch,
+        kernels: () => kernelsOf(tested, before.state, base.frozen, batch, hyper, candidates as never),
+        tell,
+      });
+      return within.told;
+    },
+
+    /** Value and cotangent of a module in the first sample of the last step. */
+    async insideValue(_: Tell, name: string): Promise<InnerValue> {
+      if (!within) throw new CoreError('look inside the step first');
+      return innerValue(within, name);
     },
 
     /** The test of one module in the last step, sample by sample. */

@@ -13,7 +13,7 @@ const TABLE = 'metadata.csv';
 const MOST = 2000;
 
 /** Everything below what was dropped. */
-export async function droppedFiles(items: DataTransferItemList): Promise<readonly Placed[]> {
+export async function droppedFiles(entries: readonly FileSystemEntry[]): Promise<readonly Placed[]> {
   const found: Placed[] = [];
   const look = async (entry: FileSystemEntry): Promise<void> => {
     if (entry.isFile) {
@@ -28,14 +28,12 @@ export async function droppedFiles(items: DataTransferItemList): Promise<readonl
       for (const each of entries) await look(each);
     }
   };
-  // the list is emptied once the event is over
-  const entries = [...items].flatMap((item) => item.webkitGetAsEntry() ?? []);
   for (const entry of entries) await look(entry);
   return found;
 }
 /** Everything of a folder that was chosen. */
-export const chosenFiles = (files: FileList): readonly Placed[] =>
-  [...files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+export const chosenFiles = (files: readonly File[]): readonly Placed[] =>
+  files.map((file) => ({ path: file.webkitRelativePath || file.name, file }));
 
 /** @throws Error naming the line of the table that cannot be used */
 export async function readOwn(files: readonly Placed[]): Promise<readonly OwnPicture[]> {

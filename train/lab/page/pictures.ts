@@ -1,6 +1,6 @@
 /** Numbers as pictures: films in grey, values around zero in two colours, bars. */
 import type { Numbers } from '../machine/numbers.ts';
-import { type Child, h, short } from './dom.ts';
+import { type Child, h, short, svg } from './dom.ts';
 
 /** A canvas of so many pixels, scaled up without smoothing. */
 function canvas(width: number, height: number, label: string, scale: number, paint: (data: Uint8ClampedArray) => void) {
@@ -40,8 +40,9 @@ function signed(x: number): readonly [number, number, number] {
   return [0, 1, 2].map((i) => 240 + (end[i]! - 240) * size) as [number, number, number];
 }
 /** A matrix with colours from −largest to largest. */
-export function heat(values: readonly number[], rows: number, columns: number, label: string, most = 260): HTMLElement {
-  const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-30);
+export function heat(values: ArrayLike<number>, rows: number, columns: number, label: string, most = 260): HTMLElement {
+  let largest = 1e-30;
+  for (let i = 0; i < values.length; i++) largest = Math.max(largest, Math.abs(values[i]!));
   const scale = Math.max(0.25, Math.min(8, most / Math.max(rows, columns)));
   return h(
     'figure',
@@ -59,6 +60,84 @@ export function channels({ values, shape }: Numbers, label: string): HTMLElement
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < count; c++) for (let x = 0; x < columns; x++) wide.push(values[(r * columns + x) * count + c]!);
   return heat(wide, rows, columns * count, label, 256);
+}
+/** channels of a picture that are shown at most */
+const MOST_CHANNELS = 64;
+/** A value [h, w, c]: its channels as tiles, all with the same colours. */
+function tiles({ shape, values }: { readonly shape: readonly number[]; readonly values: Float32Array }, label: string) {
+  const [rows, columns, count] = shape as [number, number, number];
+  const shown = Math.min(count, MOST_CHANNELS);
+  const across = Math.ceil(Math.sqrt(shown));
+  const down = Math.ceil(shown / across);
+  const largest = values.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-30);
+  const [width, height] = [across * (columns + 1) - 1, down * (rows + 1) - 1];
+  const scale = Math.max(0.25, Math.min(8, 270 / Math.max(width, height)));
+  const words = `${label}, ${rows} × ${columns}, ${shown < count ? `${shown} of ` : ''}${count} channels`;
+  const picture = canvas(width, height, `${words}, from −${short(largest)} to ${short(largest)}`, scale, (data) => {
+    for (let c = 0; c < shown; c++)
+      for (let y = 0; y < rows; y++)
+        for (let x = 0; x < columns; x++) {
+          const [top, left] = [Math.floor(c / across) * (rows + 1) + y, (c % across) * (columns + 1) + x];
+          data.set([...signed(values[(y * columns + x) * count + c]! / largest), 255], 4 * (top * width + left));
+        }
+  });
+  const range = h('span', { class: 'muted' }, `±${short(largest)}`);
+  return h('figure', { class: 'film' }, picture, h('figcaption', {}, words, h('br', {}), range));
+}
+/** A tensor by its shape: channels of a picture as tiles, rows of numbers as a matrix. */
+export function tensorPicture(
+  tensor: { readonly shape: readonly number[]; readonly values: Float32Array },
+  label: string,
+): HTMLElement {
+  if (tensor.shape.length === 3 && tensor.shape[0]! > 1) return tiles(tensor, label);
+  const columns = tensor.shape.at(-1) ?? 1;
+  const rows = tensor.values.length / columns;
+  return heat(tensor.values, rows, columns, `${label}, ${rows} × ${columns}`, 270);
+}
+
+const BINS = 40;
+/** How often numbers of each size occur. */
+export function histogram(values: Float32Array, label: string): HTMLElement {
+  let [least, most, sum, squares] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0];
+  for (const x of values) {
+    if (!Number.isFinite(x)) continue;
+    least = Math.min(least, x);
+    most = Math.max(most, x);
+    sum += x;
+    squares += x * x;
+  }
+  const counts = new Array<number>(BINS).fill(0);
+  const size = (most - least) / BINS || 1;
+  for (const x of values) if (Number.isFinite(x)) counts[Math.min(BINS - 1, Math.floor((x - least) / size))]!++;
+  const highest = Math.max(1, ...counts);
+  const [width, height] = [240, 90];
+  const bars = counts.map((n, i) => {
+    const tall = (n / highest) * height;
+    return svg('rect', { x: (i * width) / BINS, y: height - tall, width: width / BINS - 1, height: tall });
+  });
+  const mean = sum / values.length;
+  const deviation = Math.sqrt(Math.max(0, squares / values.length - mean * mean));
+  const words = `mean ${short(mean)}, deviation ${short(deviation)}`;
+  const drawn = svg(
+    'svg',
+    {
+      class: 'histogram',
+      viewBox: `0 0 ${width} ${height}`,
+      width,
+      height,
+      role: 'img',
+      'aria-label': `${label}: ${words}`,
+    },
+    bars,
+  );
+  const ends = h('span', { class: 'ends' }, h('span', {}, short(least)), h('span', {}, short(most)));
+  return h(
+    'figure',
+    { class: 'film' },
+    drawn,
+    ends,
+    h('figcaption', {}, label, h('br', {}), h('span', { class: 'muted' }, words)),
+  );
 }
 /** A bar of a share between 0 and 1, with its number beside it. */
 export const bar = (share: number, text: string): HTMLElement => {

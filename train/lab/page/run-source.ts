@@ -10,6 +10,8 @@ const entrySchema = z.object({
   method: z.string(),
   step: z.int().min(0),
   changed: z.number(),
+  /** files of recorded steps */
+  traces: z.array(z.string().min(1)).optional(),
 });
 export type Entry = z.output<typeof entrySchema>;
 

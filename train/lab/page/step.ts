@@ -1,11 +1,13 @@
 /** One training step of the shipped base: what goes in, the losses, the test of every module, and one module in its parts. */
 import type { Opening, StepAsk, Stepped } from '../machine/step.ts';
 import { choice, errorPlace, h, set, short, slider } from './dom.ts';
-import type { Page } from './page.ts';
-import { bar, channels, film } from './pictures.ts';
+import type { Inside, Place } from './inside.ts';
+import { insideView } from './inside-view.ts';
+import { lossesTable } from './losses.ts';
+import type { Lab, Page } from './page.ts';
+import { channels, film } from './pictures.ts';
 import { remember } from './route.ts';
 import { modulesTable, moduleTest } from './step-module.ts';
-import { head, region } from './tables.ts';
 
 export const step: Page = {
   id: 'step',
@@ -14,6 +16,8 @@ export const step: Page = {
     'A held-out report through the shipped base: noise, prediction, losses; then one update, with a test of every module.',
   async show(into, route, lab) {
     const { state } = route;
+    const trace = state.get('trace');
+    if (trace !== null) return showRecorded(into, trace, placeOf(state));
     const status = h('p', { class: 'muted', role: 'status' });
     const { errorLine, guarded: shown } = errorPlace();
     lab.hear((news) => {
@@ -34,6 +38,7 @@ export const step: Page = {
     let gainA = Number(state.get('a') ?? opened.gainA);
     let fisher: StepAsk['fisher'] = state.get('fisher') === 'batch' ? 'batch' : 'per-sample';
     let picked = state.get('module') ?? '';
+    let place = placeOf(state);
     const keep = (): void =>
       remember('step', '', {
         report: report === 0 ? undefined : String(report),
@@ -42,6 +47,8 @@ export const step: Page = {
         a: gainA === opened.gainA ? undefined : String(gainA),
         fisher: fisher === 'per-sample' ? undefined : fisher,
         module: picked || undefined,
+        block: place.block || undefined,
+        value: place.value || undefined,
       });
     const ask = (): StepAsk => ({ lambda, gainA, fisher });
 
@@ -71,6 +78,7 @@ export const step: Page = {
     // one update with a test
     let stepped: Stepped | undefined;
     const losses = h('div', {});
+    const inner = h('div', {});
     const modules = h('div', {});
     const one = h('div', {});
     const drawModules = (): void => {
@@ -90,7 +98,8 @@ export const step: Page = {
     const make = async (): Promise<void> => {
       keep();
       await guarded(async () => {
-        stepped = await lab.machine.step(ask());
+        const asked = ask();
+        stepped = await lab.machine.step(asked);
         set(
           losses,
           h(
@@ -98,37 +107,31 @@ export const step: Page = {
             { 'data-step': stepped.step },
             `Step ${stepped.step}: mean loss ${short(stepped.loss)}, gradient norm ${short(stepped.norm)}, total rank ${stepped.ranks} after it, ${short(stepped.ms / 1000)} s.`,
           ),
-          region(
-            'Loss of each sample',
-            h(
-              'table',
-              {},
-              head('report', 't', 'loss'),
-              h(
-                'tbody',
-                {},
-                stepped.samples.map((s) =>
-                  h(
-                    'tr',
-                    {},
-                    h('th', { scope: 'row' }, s.report),
-                    h('td', { class: 'n' }, s.t),
-                    h('td', {}, bar(s.loss / Math.max(...stepped!.samples.map((x) => x.loss)), short(s.loss))),
-                  ),
-                ),
-              ),
-            ),
-          ),
+          lossesTable(stepped.samples),
         );
         set(one);
         drawModules();
+        const moved = (next: Place): void => {
+          place = next;
+          keep();
+        };
+        set(
+          inner,
+          await insideView(
+            insideOfStep(lab, stepped, asked, () => set(status)),
+            place,
+            moved,
+          ),
+        );
       });
     };
     const again = async (): Promise<void> => {
       await guarded(async () => {
         await lab.machine.restart(ask());
         stepped = undefined;
-        for (const part of [losses, modules, one]) set(part);
+        place = { block: '', value: '' };
+        keep();
+        for (const part of [losses, inner, modules, one]) set(part);
       });
     };
 
@@ -137,7 +140,7 @@ export const step: Page = {
       h(
         'p',
         { class: 'lead' },
-        `The shipped base with adapters on ${opened.modules.length} modules, by the code that trains. It never saw a film: that is what the steps are for.`,
+        `The shipped base with adapters on ${opened.modules.length} modules, by the code that trains. It never saw a film: that is what the steps are for. A recorded step of any other model is opened below.`,
       ),
       h('h2', {}, 'A report, its film, its noise'),
       h(
@@ -214,14 +217,77 @@ export const step: Page = {
       status,
       errorLine,
       losses,
+      inner,
       modules,
       one,
+      await recordedSection('A recorded step', into),
     );
     await guarded(look);
+    if (picked || place.block) await make();
     if (picked) {
-      await make();
       const name = picked;
       await guarded(async () => void moduleTest(one, await lab.machine.module(ask(), name), stepped!, lambda));
     }
   },
 };
+
+const placeOf = (state: URLSearchParams): Place => ({
+  block: state.get('block') ?? '',
+  value: state.get('value') ?? '',
+});
+
+/** The step that was made on this page, looked into when it is first asked; `looked`: that is over. */
+function insideOfStep(lab: Lab, stepped: Stepped, asked: StepAsk, looked: () => void): Inside {
+  let found: ReturnType<typeof lab.machine.inside> | undefined;
+  const inner = () => {
+    found ??= lab.machine.inside(asked).finally(looked);
+    return found;
+  };
+  return {
+    blocks: stepped.blocks,
+    modules: stepped.decisions.map((d) => ({ path: d.module, gradient: Math.sqrt(d.fiOriginal) })),
+    size: 'gradient √FI',
+    backend: lab.opened().name,
+    kernels: async () => (await inner()).kernels,
+    values: async () => (await inner()).values,
+    read: async (module) => {
+      await inner();
+      return lab.machine.insideValue(module);
+    },
+  };
+}
+
+/** Where a recorded step is opened: a file, or one of the server's runs. */
+async function recordedSection(title: string, into: HTMLElement): Promise<HTMLElement> {
+  const { filePlace, recordedSteps } = await import('./trace-file.ts');
+  const { errorLine, guarded } = errorPlace();
+  const place = filePlace((file) => void guarded(() => showFile(into, file)));
+  return h('section', {}, h('h2', {}, title), place, errorLine, await recordedSteps());
+}
+
+/** The page with a recorded step on it, its way back, and a place for another. */
+async function recordedPage(into: HTMLElement, title: string, view: HTMLElement): Promise<void> {
+  set(
+    into,
+    h('div', { class: 'bar' }, h('a', { href: '#/step?again' }, '← a step made here')),
+    h('h1', {}, `Recorded: ${title}`),
+    view,
+    await recordedSection('Another recorded step', into),
+  );
+}
+/** One that the server of this page has; its address says which. */
+async function showRecorded(into: HTMLElement, trace: string, place: Place): Promise<void> {
+  const { fetchTrace } = await import('./trace-file.ts');
+  const { traceView } = await import('./trace-view.ts');
+  const moved = ({ block, value }: Place): void =>
+    remember('step', '', { trace, block: block || undefined, value: value || undefined });
+  await recordedPage(into, trace, await traceView(await fetchTrace(trace), place, moved));
+}
+/** One out of a person's file, which no address can lead to. */
+async function showFile(into: HTMLElement, file: File): Promise<void> {
+  const { openFile } = await import('./trace-file.ts');
+  const { traceView } = await import('./trace-view.ts');
+  const view = await traceView(await openFile(file, file.name), { block: '', value: '' }, () => undefined);
+  await recordedPage(into, file.name, view);
+  scrollTo(0, 0);
+}

@@ -1,37 +1,19 @@
+/** Page “Train here”: whole runs in this tab, by the code that trains, on phantoms or one's own pictures. */
 import type { DataAsk } from '../machine/data.ts';
-import { FIXED, GROWING, type Side } from '../machine/sides.ts';
+import { FIXED, GROWING } from '../machine/sides.ts';
 import type { TrainAsk } from '../machine/train.ts';
-import { choice, errorPlace, h, nowAndThen, set, slider } from './dom.ts';
+import { choice, errorPlace, h, nowAndThen, set } from './dom.ts';
 import type { Lab, Page } from './page.ts';
 import { film } from './pictures.ts';
-import { type Route, remember } from './route.ts';
 import { runCards } from './train-cards.ts';
+import { dropPlace } from './train-drop.ts';
 import type { PageRun } from './train-run.ts';
+import { trainSettings } from './train-settings.ts';
+import { LORA_RANK, rememberState, stateOf } from './train-state.ts';
 
 /** steps between two films */
 const FILM_EVERY = 50;
 const DRAW_MS = 1000;
-const PAIRS = [40, 80, 160, 320];
-const LORA_RANK = 4;
-type Which = 'both' | Side;
-
-/** What the address says, within its bounds. */
-function stateOf({ state }: Route) {
-  const number = (name: string, least: number, most: number, otherwise: number): number => {
-    const x = Number(state.get(name) ?? otherwise);
-    return x >= least && x <= most ? x : otherwise;
-  };
-  const which = state.get('method');
-  return {
-    which: (which === GROWING || which === FIXED ? which : 'both') as Which,
-    pairs: PAIRS.find((n) => n === Number(state.get('pairs'))) ?? 80,
-    lambda: number('lambda', 1, 3, 1.1),
-    steps: Math.round(number('steps', 2, 5000, 300)),
-    testEvery: Math.round(number('every', 1, 1000, 20)),
-    report: Math.round(number('report', 0, 3, 0)),
-    regions: state.get('regions') === '1',
-  };
-}
 
 export const train: Page = {
   id: 'train',
@@ -40,16 +22,7 @@ export const train: Page = {
     'From rank one to grown adapters, SeLoRA beside LoRA, on built-in phantoms or your own pictures; the file to take along.',
   async show(into, route, lab) {
     const s = stateOf(route);
-    const keep = (): void =>
-      remember('train', '', {
-        method: s.which === 'both' ? undefined : s.which,
-        pairs: s.pairs === 80 ? undefined : String(s.pairs),
-        lambda: s.lambda === 1.1 ? undefined : String(s.lambda),
-        steps: s.steps === 300 ? undefined : String(s.steps),
-        every: s.testEvery === 20 ? undefined : String(s.testEvery),
-        report: s.report === 0 ? undefined : String(s.report),
-        regions: s.regions ? '1' : undefined,
-      });
+    const keep = (): void => rememberState(s);
     const { errorLine, guarded: shown } = errorPlace();
     const status = h('p', { class: 'muted', role: 'status' });
     lab.hear((news) => {
@@ -203,70 +176,9 @@ export const train: Page = {
       set(overlay);
       drawCards();
       await ready();
-      dropZone.dataset.pairs = String(data!.pairs);
-      set(dropSaid, `${data!.pairs} pictures with their texts. They stay in this tab.`);
+      dropZone.tell(data!.pairs);
     };
-    const dropSaid = h(
-      'p',
-      { class: 'muted' },
-      'A folder with metadata.csv (columns file_name and text) and its pictures: drop it here, or choose it. It stays in this tab.',
-    );
-    const folder = h('input', {
-      type: 'file',
-      webkitdirectory: true,
-      multiple: true,
-      'aria-label': 'Your own folder',
-      onchange: () =>
-        void guarded(async () => {
-          const { chosenFiles } = await import('./own-pictures.ts');
-          const files = chosenFiles(folder.files!);
-          // the same folder may be chosen again once its table is mended
-          folder.value = '';
-          await take(files);
-        }),
-    });
-    const dropZone = h(
-      'div',
-      {
-        class: 'drop',
-        ondragover: (event: DragEvent) => event.preventDefault(),
-        ondrop: (event: DragEvent) => {
-          event.preventDefault();
-          const items = event.dataTransfer!.items;
-          void guarded(async () => {
-            const { droppedFiles } = await import('./own-pictures.ts');
-            await take(await droppedFiles(items));
-          });
-        },
-      },
-      dropSaid,
-      folder,
-    );
-    const number = (label: string, name: 'steps' | 'testEvery', most: number): HTMLElement => {
-      const input = h('input', {
-        type: 'number',
-        min: 1,
-        max: most,
-        value: s[name],
-        onchange: () => {
-          const x = Math.round(Number(input.value));
-          if (x >= 1 && x <= most) s[name] = x;
-          input.value = String(s[name]);
-          keep();
-        },
-      });
-      return h('label', { class: 'field' }, h('span', {}, label), input);
-    };
-    const regions = h('input', {
-      type: 'checkbox',
-      checked: s.regions,
-      onchange: () => {
-        s.regions = regions.checked;
-        keep();
-        drawCards();
-      },
-    });
-
+    const dropZone = dropPlace((files) => guarded(async () => take(await files())));
     into.append(
       h('h1', {}, 'Train here'),
       h(
@@ -277,45 +189,17 @@ export const train: Page = {
       h(
         'div',
         { class: 'bar' },
-        choice<Which>(
-          'Methods',
-          [
-            ['both', `SeLoRA beside LoRA r = ${LORA_RANK}`],
-            [GROWING, 'SeLoRA'],
-            [FIXED, `LoRA r = ${LORA_RANK}`],
-          ],
-          s.which,
-          (value) => {
-            s.which = value;
-            keep();
-          },
-        ),
-        choice(
-          'Phantoms',
-          PAIRS.map((n) => [String(n), `${Math.round(n * 0.8)} to train on`] as const),
-          String(s.pairs),
-          (value) => {
-            s.pairs = Number(value);
+        trainSettings(s, {
+          changed: keep,
+          phantoms: () => {
             [data, own] = [undefined, undefined];
-            keep();
           },
-        ),
-        slider(
-          'λ',
-          { min: 1, max: 3, step: 0.05, value: s.lambda },
-          (x) => x.toFixed(2),
-          (x) => {
-            s.lambda = x;
-            keep();
-          },
-        ),
-        number('steps', 'steps', 5000),
-        number('a test every', 'testEvery', 1000),
-        h('label', { class: 'field' }, regions, ' the detectors’ regions over films'),
+          regions: () => drawCards(),
+        }),
         h('button', { type: 'button', class: 'primary', onclick: () => void guarded(begin) }, 'Begin'),
         goOn,
       ),
-      dropZone,
+      dropZone.element,
       status,
       errorLine,
       reports,

@@ -1,0 +1,117 @@
+/**
+ * What the lab weighs, how long it takes and what it holds, each beside its goal. Nothing is asserted: times are those of
+ * the machine and of what else runs on it, and only the ratio of page and Node is taken in turns.
+ *
+ *   npm run lab:measure
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { cpus, loadavg } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Page } from 'playwright-core';
+import { buildLab } from '../train/lab/build.ts';
+import { labMachine } from '../train/lab/machine/machine.ts';
+import type { StepAsk } from '../train/lab/machine/step.ts';
+import { serveLab } from '../train/lab/serve.ts';
+import { startBrowser } from './support/browser.ts';
+
+const { values: o } = parseArgs({
+  options: {
+    site: { type: 'string', default: 'lab' },
+    steps: { type: 'string', default: '8' },
+  },
+});
+const GOALS = { seconds: 10, gzipped: 1e6, bytes: 250e6, ratio: 1.3 };
+const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
+const LONG = 600_000;
+
+/** A line: what, how much, and whether that is within its goal. */
+const tell = (what: string, value: number, goal: number, words: (x: number) => string): void =>
+  console.log(
+    `${what.padEnd(52)} ${words(value).padStart(9)}   goal ${words(goal)}${value <= goal ? '' : '   ABOVE IT'}`,
+  );
+const kilobytes = (n: number): string => `${Math.round(n / 1000)} kB`;
+const megabytes = (n: number): string => `${Math.round(n / 1e6)} MB`;
+
+/** Resident memory of the largest renderer of this browser, as Linux tells it. */
+function residentOfPages(): string {
+  const of = (pid: string, file: string): string => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  const sizes = readdirSync('/proc')
+    .filter(
+      (pid) => of(pid, 'cmdline').includes('--type=renderer') && of(pid, 'cmdline').includes(resolve('node_modules')),
+    )
+    .map((pid) => Number(/VmRSS:\s+(\d+) kB/.exec(of(pid, 'status'))?.[1] ?? 0));
+  return sizes.length === 0 ? 'not told' : `${Math.round(Math.max(...sizes) / 1024)} MiB`;
+}
+
+/** Bytes that the page and its workers hold, as the browser counts them; after its collector ran. */
+const liveBytes = (page: Page): Promise<number> =>
+  page.evaluate('performance.measureUserAgentSpecificMemory().then(({ bytes }) => bytes)');
+
+const built = await buildLab(resolve(o.site));
+tell('page, gzipped, beside its weights', built.gzipped, GOALS.gzipped, kilobytes);
+const { address, close } = await serveLab(built.folder, 0);
+const browser = await startBrowser();
+try {
+  await opening();
+  await steps();
+  const load = loadavg().map((x) => x.toFixed(1));
+  console.log(`load of the machine: ${load.join(', ')} on ${cpus().length} cores`);
+} finally {
+  await browser.close();
+  await close();
+}
+
+/** From nothing to the first finished step, in a browser that has seen none of it, and what is held then. */
+async function opening(): Promise<void> {
+  const page = await browser.newPage({ reducedMotion: 'reduce' });
+  page.setDefaultTimeout(LONG);
+  const began = performance.now();
+  await page.goto(`${address}#/step`);
+  await page.getByRole('button', { name: 'Make the step' }).click();
+  await page.waitForSelector('[data-step="1"]');
+  tell(
+    'opened to the first finished step',
+    (performance.now() - began) / 1000,
+    GOALS.seconds,
+    (s) => `${s.toFixed(1)} s`,
+  );
+  tell('live memory of page and workers after it', await liveBytes(page), GOALS.bytes, megabytes);
+  console.log(`resident memory of its process, Chromium's own included: ${residentOfPages()}`);
+  await page.close();
+}
+
+/** Steps of page and Node in turns, so that both see the same machine. */
+async function steps(): Promise<void> {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(LONG);
+  await page.goto(`${address}#/lesson`);
+  await page.waitForSelector('body[data-ready]');
+  await page.evaluate(`globalThis.call = (() => {
+    const worker = new Worker('machine.js', { type: 'module' });
+    return (name, ...args) => new Promise((done) => {
+      worker.onmessage = ({ data }) => 'told' in data || done(data.value);
+      worker.postMessage({ id: 0, call: name, args });
+    });
+  })()`);
+  await page.evaluate(`call('open', 'wasm')`);
+  const machine = labMachine(cpus().length, async (name) => readFileSync(join(built.folder, name)));
+  await machine.open(() => undefined, 'wasm');
+  const times: { page: number[]; node: number[] } = { page: [], node: [] };
+  for (let i = 0; i < Number(o.steps); i++) {
+    times.page.push(((await page.evaluate(`call('step', ${JSON.stringify(ask)})`)) as { ms: number }).ms);
+    times.node.push((await machine.step(() => undefined, ask)).ms);
+  }
+  await machine.open(() => undefined, 'cpu');
+  const list = (ms: readonly number[]) => ms.map((x) => Math.round(x)).join(', ');
+  console.log(`a step with a test on wasm, ms: page ${list(times.page)}; Node ${list(times.node)}`);
+  const ratio = Math.min(...times.page) / Math.min(...times.node);
+  tell('the least of the page over the least of Node', ratio, GOALS.ratio, (x) => x.toFixed(2));
+  await page.close();
+}
