@@ -80,13 +80,13 @@ export const sayDifference = (d: Difference | undefined): string =>
 
 /** Fewer seeds than this make intervals that are as wide as they are uncertain. */
 const FEW = 5;
-/** What may be said of one method beside another by one measure, and what not. */
+/** What may be said of one method beside another by one measure, and what not; nothing from a single seed. */
 export function conclude(row: Row, arm: string, against: string): string | undefined {
   const { measure } = row;
   const d = row.cells.find((c) => c.arm === arm)?.difference;
   if (!measure.better || !d) return undefined;
   const head = `${arm} against ${against}, ${measure.label}: ${sayDifference(d)}`;
-  if (!d.interval) return `${head}; one seed says nothing about others.`;
+  if (!d.interval) return undefined;
   const [low, high] = d.interval;
   if (low <= 0 && high >= 0) return `${head}: the interval holds 0, so ${counted(d.n, 'seed')} show no difference.`;
   const better = d.mean < 0 === (measure.better === 'lower');
@@ -99,10 +99,12 @@ export function conclusions(e: Experiment, rows: readonly Row[]): readonly strin
   const intervals = rows
     .filter((row) => row.measure.better)
     .reduce((n, row) => n + row.cells.filter((c) => c.difference?.interval).length, 0);
+  const alone = rows.some((row) => row.measure.better && row.cells.some((c) => c.difference && !c.difference.interval));
   return intervals < 2
-    ? all
+    ? [...all, ...(alone ? ['Differences from a single seed say nothing about others.'] : [])]
     : [
         ...all,
+        ...(alone ? ['Differences from a single seed say nothing about others; they stand in the tables alone.'] : []),
         `Each interval is that of one comparison. Among ${intervals} of them about ${number(intervals * 0.05, 2)} would miss 0 by chance alone.`,
       ];
 }

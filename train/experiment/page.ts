@@ -12,7 +12,7 @@ import { html, type Markup } from '../report/html.ts';
 import { beside, chart, parts, tableFrame } from '../report/panel.ts';
 import type { RunRecord } from '../run/record.ts';
 import { counted, duration, number } from '../words/format.ts';
-import { compare, conclusions, rankAgreement, rankUse } from './compare.ts';
+import { compare, conclude, conclusions, rankAgreement, rankUse } from './compare.ts';
 import type { Arm, Experiment } from './config.ts';
 import { costTable, type Flops, memoryOverTime } from './costs.ts';
 import { MEASURES, type Measure } from './measures.ts';
@@ -166,6 +166,10 @@ export async function renderExperiment(
   const done = states.filter((s) => s.state === 'done').length;
   const missing = states.filter((s) => s.state !== 'done').map(missingLine);
   const said = conclusions(e, rows);
+  // of all that may be said the first measure's comparisons stand open, and what holds for all of them
+  const first = e.arms.flatMap(({ name }) => (rows[0] && conclude(rows[0], name, e.against)) ?? []);
+  const general = said.filter((t) => !e.arms.some(({ name }) => t.startsWith(`${name} against `)));
+  const others = said.filter((t) => !first.includes(t) && !general.includes(t));
   const shown = await pictures(e, states);
   const sections = [
     {
@@ -189,7 +193,8 @@ export async function renderExperiment(
 <p class="eyebrow">Experiment · ${e.name}</p>
 <h1>What do ${counted(e.arms.length, 'method')} do on ${counted(e.seeds.length, 'seed')}?</h1>
 <p class="answer" id="answer">${done} of ${counted(states.length, 'run')} finished; the others are compared with ${e.against}.</p>
-${said.length > 0 && html`<h2 class="small">What may be concluded</h2><ul class="plain">${said.map((t) => html`<li>${t}</li>`)}</ul>`}
+${said.length > 0 && html`<h2 class="small">What may be concluded</h2><ul class="plain">${[...first, ...general].map((t) => html`<li>${t}</li>`)}</ul>`}
+${others.length > 0 && html`<details><summary>By the other measures: ${counted(others.length, 'comparison')}</summary><ul class="plain">${others.map((t) => html`<li>${t}</li>`)}</ul></details>`}
 ${missing.length > 0 && html`<div class="alert" role="note"><p>Not in the tables:</p><ul class="plain">${missing.map((t) => html`<li>${t}</li>`)}</ul></div>`}
 ${sections.length > 1 && html`<nav aria-label="Contents">${sections.map((s) => html`<a href="#${s.id}">${s.title}</a>`)}</nav>`}
 </header>

@@ -41,7 +41,7 @@ export function tablesOf(e: Experiment, rows: readonly Compared[]): readonly Tab
 }
 
 /**
- * The paper's table 3, with any settings in place of its λ: a row for every combination of a grid's values, a column for
+ * Like the paper's table 3, with any settings in place of its λ: a row for every combination of a grid's values, a column for
  * every measure that judges, and what was trained.
  */
 export function gridTables(e: Experiment, rows: readonly Compared[]): readonly Table[] {
@@ -52,7 +52,7 @@ export function gridTables(e: Experiment, rows: readonly Compared[]): readonly T
     const keys = Object.keys(arms[0]!.cell!.at);
     const arrow = { lower: ' ↓', higher: ' ↑' } as const;
     return {
-      title: `${of}, by ${keys.join(' × ')} (the paper’s table 3)`,
+      title: `${of}, by ${keys.join(' × ')}${keys.includes('lambda') ? ' (the paper’s table 3)' : ''}`,
       head: [...keys, ...shown.map(({ measure: m }) => `${m.label}${m.better ? arrow[m.better] : ''}`)],
       rows: arms.map(({ name, cell }) => [
         ...keys.map((key) => cell!.at[key]!),

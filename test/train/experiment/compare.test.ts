@@ -128,6 +128,7 @@ seeds: [1, 2]
     const rows = compare(grid, all);
     const [table, ...more] = gridTables(grid, rows);
     expect(more).toEqual([]);
+    expect(table!.title).toBe('S, by lambda × test-every × gain-a (the paper’s table 3)');
     expect(table!.head.slice(0, 4)).toEqual(['lambda', 'test-every', 'gain-a', 'validation loss ↓']);
     expect(table!.rows).toHaveLength(8);
     expect(table!.rows[0]!.slice(0, 4)).toEqual(['1', '2', '0', '3.15 ± 0.071 (n = 2)']);
@@ -200,7 +201,6 @@ describe('words', () => {
     ['clearly lower', [0.5, 0.52, 0.51], [0.4, 0.41, 0.42], /: better over these 3 seeds, though 3 seeds are few\.$/],
     ['clearly higher', [0.4, 0.41, 0.42], [0.5, 0.52, 0.51], /: worse over these 3 seeds/],
     ['mixed', [0.5, 0.4, 0.45], [0.45, 0.42, 0.46], /: the interval holds 0, so 3 seeds show no difference\.$/],
-    ['one pair', [0.5, undefined, undefined], [0.4, 0.4, undefined], /; one seed says nothing about others\.$/],
   ])('%s', (_name, lora, grown, words) => {
     expect(conclude(row(lora, grown), 'grown', 'LoRA')).toMatch(words);
   });
@@ -209,6 +209,11 @@ describe('words', () => {
     expect(compare(e, states([], []), [loss])).toEqual([]);
     const { better: _, ...neutral } = loss;
     expect(conclude(compare(e, states([1, 2, 3], [1, 2, 3]), [neutral])[0]!, 'grown', 'LoRA')).toBeUndefined();
+  });
+  test('a single seed is no ground for a sentence of its own, and one line says so', () => {
+    const rows = compare(e, states([0.5, undefined, undefined], [0.4, 0.4, undefined]), [loss]);
+    expect(conclude(rows[0]!, 'grown', 'LoRA')).toBeUndefined();
+    expect(conclusions(e, rows)).toEqual(['Differences from a single seed say nothing about others.']);
   });
   test('several comparisons carry a line on chance', () => {
     const rows = compare(e, states([0.5, 0.52, 0.51], [0.4, 0.41, 0.42]), [loss, { ...loss, label: 'again' }]);
