@@ -230,14 +230,14 @@ const compilation = [
   ...faultsOf(
     'compile/simplify.ts',
     [
-      '`${node.op.name}|${textOf(node.attrs)}|',
-      '`${node.op.name}|',
+      '  alike(a.attrs, attrs);',
+      '  alike(attrs, attrs);',
       'merging: attributes do not count',
       named('simplify', '^common'),
     ],
     [
-      '(!Number.isFinite(x) || Object.is(x, -0))',
-      '!Number.isFinite(x)',
+      'if (Object.is(a, b)) return true;',
+      'if (a === b || Object.is(a, b)) return true;',
       'merging: 0 and −0',
       named('simplify', '^common'),
       edges('cpu', '1/−0'),
@@ -278,7 +278,7 @@ const compilation = [
     ],
   ),
   ...faultsOf('compile/merge.ts', [
-    'if (![...made].every((b) => points(k, b))) return undefined;',
+    'if (!made.every((b) => points(k, b))) return undefined;',
     '',
     'a value is read at another point than it is made',
     named('lower', '^(layouts|blocks|donated|clusters)'),
