@@ -29,6 +29,12 @@ const table = ({ title, head, rows }: Table): Markup =>
     title,
   );
 
+/** How the lines of a method are drawn: with more of them than colours the second round is dashed. */
+const strokeOf = (i: number) => ({
+  color: series[i % series.length]!,
+  kind: i % (2 * series.length) < series.length ? ('line' as const) : ('dashed' as const),
+});
+
 /** Validation losses: the mean over seeds at each step that all of them have, and every seed's own points. */
 function curves(e: Experiment, states: readonly State[]): string | undefined {
   const lines = e.arms.flatMap((arm, i) => {
@@ -38,10 +44,10 @@ function curves(e: Experiment, states: readonly State[]): string | undefined {
       .filter(([, at]) => at.length === runs.length)
       .map(([step, at]) => ({ step, value: mean(at, (p) => p.value)! }))
       .sort((a, b) => a.step - b.step);
-    const color = series[i % series.length]!;
+    const { color, kind } = strokeOf(i);
     return [
-      { name: arm.name, color, points },
-      ...(runs.length > 1 ? [{ name: `${arm.name}, each seed`, color, points: all, kind: 'faint' as const }] : []),
+      { name: arm.name, color, points, kind },
+      ...(runs.length > 1 ? [{ name: 'each seed', color, points: all, kind: 'faint' as const }] : []),
     ];
   });
   return lineChart(lines, {
@@ -72,7 +78,7 @@ function ranks(arm: Arm, states: readonly State[]): Markup | undefined {
     agreement &&
       `Rank correlation between seeds (Spearman over the modules, mean of ${counted(agreement.pairs, 'pair')}): ${number(agreement.mean, 2)}.`,
     use &&
-      `Of ${number(use.granted, 4)} ranks granted, ${number(use.used, 4)} are used (participation ratio of what changed); over the modules the two correlate by ${number(use.correlation, 2)} (Spearman).`,
+      `Of ${number(use.granted, 4)} ranks granted, ${number(use.used, 4)} are used (participation ratio of what changed)${Number.isFinite(use.correlation) ? `; over the modules the two correlate by ${number(use.correlation, 2)} (Spearman)` : ''}.`,
   ].filter((text) => text !== undefined);
   const own =
     seeds.length > 1
@@ -90,9 +96,7 @@ function ranks(arm: Arm, states: readonly State[]): Markup | undefined {
 function memory(e: Experiment, states: readonly State[]): string | undefined {
   const lines = e.arms.flatMap((arm, i) => {
     const points = memoryOverTime(arm, states);
-    return points.length === 0
-      ? []
-      : [{ name: arm.name, color: series[i % series.length]!, points: thin(points, 400) }];
+    return points.length === 0 ? [] : [{ name: arm.name, ...strokeOf(i), points: thin(points, 400) }];
   });
   return lineChart(lines, {
     title: 'Memory while training: mean over seeds',

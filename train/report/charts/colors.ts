@@ -20,13 +20,18 @@ export const ground = {
   paper: { light: '#ffffff', dark: '#151a21' },
 } as const satisfies Record<string, Pair>;
 
-/** Okabe and Ito's colours, told apart with every common colour vision; lighter on dark. */
+/** Okabe and Ito's colours, told apart with every common colour vision, and five more for what seldom has so many lines; lighter on dark. */
 export const series: readonly Pair[] = [
   { light: '#0072b2', dark: '#58b4ee' },
   { light: '#d55e00', dark: '#f5935a' },
   { light: '#009e73', dark: '#3fcf9f' },
   { light: '#aa4499', dark: '#dc8bcf' },
   { light: '#8a6d00', dark: '#d9b93b' },
+  { light: '#3a3fa0', dark: '#9aa0f0' },
+  { light: '#b0224a', dark: '#f2859f' },
+  { light: '#4b7f1f', dark: '#9ccc65' },
+  { light: '#007c89', dark: '#55cbd6' },
+  { light: '#56616f', dark: '#b3bcc8' },
 ];
 
 /** Number of steps of the sequential scale. */

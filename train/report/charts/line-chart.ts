@@ -128,10 +128,13 @@ function lineMarks(line: Line): readonly Plot.Markish[] {
 type Key = Pick<Line, 'name' | 'color' | 'kind'> & { readonly x: number; readonly row: number };
 const KEY_ROW = 18;
 
-/** One key per line of the chart, side by side, in as many rows as they need: about 6.6 pixels a letter at this size. */
+/** One key for each name, of several lines in grey, side by side, in as many rows as they need: about 6.6 pixels a letter at this size. */
 function placeKeys(lines: readonly Line[]): readonly Key[] {
   let [x, row] = [0, 0];
-  return lines.map(({ name, color, kind }) => {
+  const named = new Map(lines.map((line) => [line.name, lines.filter(({ name }) => name === line.name)]));
+  return [...named.values()].map(([first, ...more]) => {
+    const { name, kind } = first!;
+    const color = more.length > 0 ? ground.muted : first!.color;
     const wide = 22 + name.length * 6.6;
     if (x > 0 && x + wide > width) [x, row] = [0, row + 1];
     const key = { name, color, kind, x, row };
