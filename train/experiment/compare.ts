@@ -25,9 +25,11 @@ export function differenceOf(a: ReadonlyMap<number, number>, b: ReadonlyMap<numb
   const values = [...a].flatMap(([seed, x]) => (b.has(seed) ? [x - b.get(seed)!] : []));
   const s = summaryOf(values);
   if (!s) return undefined;
-  if (s.sd === undefined) return { n: s.n, mean: s.mean };
+  // what rounding leaves of differences that cancel is no difference
+  const center = Math.abs(s.mean) < 1e-14 * Math.max(...values.map(Math.abs)) ? 0 : s.mean;
+  if (s.sd === undefined) return { n: s.n, mean: center };
   const half = (studentFactor(s.n - 1) * s.sd) / Math.sqrt(s.n);
-  return { n: s.n, mean: s.mean, interval: [s.mean - half, s.mean + half] };
+  return { n: s.n, mean: center, interval: [center - half, center + half] };
 }
 
 /** One measure of all methods. */

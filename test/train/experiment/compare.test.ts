@@ -54,6 +54,12 @@ describe('numbers', () => {
     expect(summaryOf([5])).toEqual({ n: 1, mean: 5 });
     expect(summaryOf([])).toBeUndefined();
   });
+  test('differences that cancel are 0, not what rounding leaves', () => {
+    const a = new Map([[1, 0.1], [2, 0.2], [3, 0]]); // biome-ignore format: one line
+    const b = new Map([[1, 0], [2, 0], [3, 0.3]]); // biome-ignore format: one line
+    expect(0.1 + 0.2 - 0.3).not.toBe(0);
+    expect(differenceOf(a, b)!.mean).toBe(0);
+  });
   test('differences are paired by seed; the interval is that of Student', () => {
     const a = new Map([[1, 0.5], [2, 0.7], [3, 0.9], [9, 100]]); // biome-ignore format: one line
     const b = new Map([[1, 0.4], [2, 0.4], [3, 0.4], [8, -100]]); // biome-ignore format: one line

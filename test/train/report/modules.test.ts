@@ -123,6 +123,14 @@ describe('rank maps', () => {
   const names = sd15Modules();
   const ranks = new Map(names.map((n, i) => [n, 1 + ((i * 7) % 23)]));
 
+  test('means of several runs have one decimal everywhere, also where they sum to thirds', () => {
+    const q = 'text_model.encoder.layers.0.self_attn.q_proj';
+    const k = 'text_model.encoder.layers.0.self_attn.k_proj';
+    const { text } = rankHeatMaps(new Map([[q, 4 / 3], [k, 5]])); // biome-ignore format: one line
+    expect(text).toContain('total 6.3');
+    expect(text).toContain('>1.3<');
+    expect(text).not.toMatch(/\d\.\d{3}\d*</);
+  });
   test('each number is drawn in the middle of the rectangle of its module', () => {
     const { unet, text } = rankHeatMaps(ranks);
     for (const svg of [unet!, text!]) {

@@ -124,22 +124,25 @@ function finishCells(node: SvgElement, cells: readonly Drawn[]): void {
 
 const networkNames: Readonly<Record<Network, string>> = { unet: 'U-Net', text: 'Text encoder' };
 
+/** A rank; the mean of several runs' with one decimal. */
+const rankText = (rank: number): string => (Number.isInteger(rank) ? String(rank) : rank.toFixed(1));
+
 /** The rank maps of a layout, as page parts. */
 export function drawRankMaps(
   placed: Layout<number>,
-  tooltip: MapOptions['tooltip'] = (path, rank) => `${path}: rank ${rank}`,
+  tooltip: MapOptions['tooltip'] = (path, rank) => `${path}: rank ${rankText(rank)}`,
 ): { readonly unet?: string; readonly text?: string } {
   const domain = finiteExtent([placed.unet, placed.text].flatMap((g) => g?.cells.map((c) => c.value) ?? []));
   const one = (network: Network): string | undefined => {
     const grid = placed[network];
     if (grid === undefined) return undefined;
-    const total = grid.cells.reduce((sum, c) => sum + c.value, 0);
-    const mean = (total / grid.cells.length).toFixed(2);
-    const description = `Rank of ${grid.cells.length} adapters; total ${total}, mean ${mean}, from ${domain[0]} to ${domain[1]}.`;
+    const sum = grid.cells.reduce((all, c) => all + c.value, 0);
+    const [total, mean] = [rankText(sum), (sum / grid.cells.length).toFixed(2)];
+    const description = `Rank of ${grid.cells.length} adapters; total ${total}, mean ${mean}, from ${rankText(domain[0])} to ${rankText(domain[1])}.`;
     const title = `${networkNames[network]}: rank per layer`;
     const subtitle = `n = ${grid.cells.length}, total ${total}, mean ${mean}`;
     const formatMean = (v: number): string => v.toFixed(1);
-    return inline(drawMap(grid, { title, subtitle, description, format: String, formatMean, tooltip, domain }));
+    return inline(drawMap(grid, { title, subtitle, description, format: rankText, formatMean, tooltip, domain }));
   };
   const unet = one('unet');
   const text = one('text');
