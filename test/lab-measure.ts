@@ -50,9 +50,11 @@ function residentOfPages(): string {
   return sizes.length === 0 ? 'not told' : `${Math.round(Math.max(...sizes) / 1024)} MiB`;
 }
 
-/** Bytes that the page and its workers hold, as the browser counts them; after its collector ran. */
-const liveBytes = (page: Page): Promise<number> =>
-  page.evaluate('performance.measureUserAgentSpecificMemory().then(({ bytes }) => bytes)');
+/** Bytes that the page and its workers hold, as the browser counts them; undefined where it does not count. */
+const liveBytes = (page: Page): Promise<number | undefined> =>
+  page.evaluate(
+    'Promise.resolve().then(() => performance.measureUserAgentSpecificMemory().then(({ bytes }) => bytes)).catch(() => undefined)',
+  );
 
 const built = await buildLab(resolve(o.site));
 tell('page, gzipped, beside its weights', built.gzipped, GOALS.gzipped, kilobytes);
@@ -82,7 +84,9 @@ async function opening(): Promise<void> {
     GOALS.seconds,
     (s) => `${s.toFixed(1)} s`,
   );
-  tell('live memory of page and workers after it', await liveBytes(page), GOALS.bytes, megabytes);
+  const live = await liveBytes(page);
+  if (live === undefined) console.log('live memory of page and workers after it: this browser does not count it');
+  else tell('live memory of page and workers after it', live, GOALS.bytes, megabytes);
   console.log(`resident memory of its process, Chromium's own included: ${residentOfPages()}`);
   await page.close();
 }
