@@ -76,7 +76,7 @@ async function stepped(): Promise<void> {
   await keep(step, 'step');
   await step.locator('[data-block="unet.up_blocks.2"]').click();
   await step.waitForSelector('[data-value^="unet.up_blocks.2"]');
-  await step.evaluate(`document.querySelector('.unet').previousElementSibling.previousElementSibling.scrollIntoView()`);
+  await step.evaluate(`document.querySelector('[data-block]').closest('svg, figure, div').scrollIntoView()`);
   await keep(step, 'inside');
   await step.close();
 }
