@@ -2,10 +2,11 @@
  * A trained judge: a small network that learns from pictures which words stand in their reports. One that has learned from real
  * films reads drawn ones, and one that has learned from drawn ones reads real films.
  */
+import { setImmediate } from 'node:timers/promises';
 import {
   type Backend,
   compile,
-  entries,
+  leaves,
   mapTree,
   mean,
   mul,
@@ -79,9 +80,9 @@ const loss = (p: Net<Tensor>, x: Tensor, y: Tensor): Tensor => {
 type Learning = { readonly p: Net<Tensor>; readonly m: Net<Tensor>; readonly v: Net<Tensor> };
 function update({ p, m, v }: Learning, age: Tensor, x: Tensor, y: Tensor): Learning {
   const [, g] = valueAndGrad(loss)(p, x, y);
-  const [gs, ms, vs] = [g, m, v].map((tree) => new Map(entries<Tensor>(tree)));
-  const next = entries<Tensor>(p).map(([at, w]) =>
-    adamUpdate(w, gs!.get(at)!, { m: ms!.get(at)!, v: vs!.get(at)! }, age, tensor(RATE), adamDefaults),
+  const [gs, ms, vs] = [leaves<Tensor>(g), leaves<Tensor>(m), leaves<Tensor>(v)];
+  const next = leaves<Tensor>(p).map((w, i) =>
+    adamUpdate(w, gs[i]!, { m: ms[i]!, v: vs[i]! }, age, tensor(RATE), adamDefaults),
   );
   const tree = (part: 'p' | 'm' | 'v') => unflatten(p as never, next.map((n) => n[part])) as unknown as Net<Tensor>; // biome-ignore format: one line
   return { p: tree('p'), m: tree('m'), v: tree('v') };
@@ -149,6 +150,8 @@ export async function judges(
     let state: Learning = { p, m: none(), v: none() };
     let order: number[] = [];
     for (let k = 0; k < STEPS; k++) {
+      // nothing here waits for the backend, and Ctrl-C is only heard between turns of the loop
+      if (k % 20 === 0) await setImmediate();
       signal?.throwIfAborted();
       while (order.length < BATCH) order = [...order, ...random.shuffle(set.x.map((_, i) => i))];
       state = step(state, tensor(k), ...batch(set, order.splice(0, BATCH)));

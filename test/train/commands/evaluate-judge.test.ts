@@ -101,6 +101,14 @@ describe('a judge', () => {
     expect(readings[0]!.interval![0]).toBeLessThan(0.5);
     expect(values[1]).toBeLessThan(0.85);
   });
+  test('is stopped while it learns, not when it has learned', async () => {
+    const backend = await openBackend('wasm', { threads: 1 });
+    const [stop, said] = [new AbortController(), [] as string[]];
+    setTimeout(() => stop.abort(), 0);
+    const learning = judges(films(20, 1, honest), films(10, 2, any), { backend, key: hostKey(1), say: (line) => void said.push(line), signal: stop.signal }); // biome-ignore format: one line
+    await expect(learning.finally(() => backend.close())).rejects.toThrow();
+    expect(said).toEqual([]);
+  });
   test('with no word to ask for it says so', async () => {
     const { found, readings } = await read(films(20, 1, () => 'film'), films(10, 2, any)); // biome-ignore format: one line
     expect([found.words, readings]).toEqual([[], []]);
