@@ -6,13 +6,14 @@ import path from 'node:path';
 import { z } from 'zod';
 import { type Backend, openBackend } from '../../core/index.ts';
 import { TAPS } from '../../models/inception/index.ts';
+import type { RunConfig } from '../config/config.ts';
 import { featuresOf } from '../evaluate/cache.ts';
 import { type Clip, clipEmbedders, textItem } from '../evaluate/clip.ts';
 import { type Extractor, inceptionExtractor } from '../evaluate/features.ts';
 import { type Loaded, loadPicture, setFiles } from '../evaluate/pictures.ts';
 import { textsOf } from '../evaluate/texts.ts';
 import { clipScore } from '../metrics/measures/clip-score.ts';
-import { frechet, momentsOf } from '../metrics/measures/frechet.ts';
+import { type Features, frechet, momentsOf } from '../metrics/measures/frechet.ts';
 import { kernelDistance, kernelsOf } from '../metrics/measures/kernel.ts';
 import type { Measure } from './measures.ts';
 import type { State } from './state.ts';
@@ -74,9 +75,9 @@ const LEAST = 4;
  * Opens networks and real pictures and closes them again, so that what is wrong with them is told before days of training.
  * @throws FileError naming the file and what is wrong with it
  */
-export async function checkScores(spec: ScoresSpec, backendName: string): Promise<void> {
+export async function checkScores(spec: ScoresSpec, backendName: RunConfig['backend']): Promise<void> {
   if (spec.real !== undefined) await setFiles(spec.real, LEAST);
-  const backend = await openBackend(backendName as Parameters<typeof openBackend>[0]);
+  const backend = await openBackend(backendName);
   await open(spec, backend).finally(() => backend.close());
 }
 
@@ -88,10 +89,10 @@ export async function scoresOf(
   spec: ScoresSpec,
   states: readonly State[],
   folder: string,
-  backendName: string,
+  backendName: RunConfig['backend'],
   how: { readonly say: (line: string) => void; readonly signal: AbortSignal },
 ): Promise<Scores> {
-  const backend = await openBackend(backendName as Parameters<typeof openBackend>[0]);
+  const backend = await openBackend(backendName);
   try {
     const { extractors, clip } = await open(spec, backend);
     const cached = { ...how, folder: path.join(folder, 'features') };
@@ -104,6 +105,10 @@ export async function scoresOf(
       return out;
     };
     const everyones = spec.real === undefined ? undefined : await read((await setFiles(spec.real, LEAST)).files);
+    const features = async (extractor: Extractor, of: readonly Loaded[]) => featuresOf(of, extractor, cached);
+    // the same for all runs
+    const shared = new Map<Extractor, Features>();
+    if (everyones) for (const x of extractors) shared.set(x, await features(x, everyones));
     const out = new Map<string, ReadonlyMap<string, number>>();
     for (const s of states) {
       if (s.state !== 'done') continue;
@@ -114,7 +119,8 @@ export async function scoresOf(
       const values = new Map<string, number>([['drawn', fake.length]]);
       for (const [i, extractor] of extractors.entries()) {
         if (real.length < LEAST) break;
-        const [a, b] = [await featuresOf(real, extractor, cached), await featuresOf(fake, extractor, cached)];
+        const a = shared.get(extractor) ?? (await features(extractor, real));
+        const b = await features(extractor, fake);
         values.set(`fid-${extractor.dims}`, frechet(momentsOf(a), momentsOf(b)));
         if (i === 0) values.set('kid', kernelDistance(kernelsOf(a, b)));
       }
