@@ -12,7 +12,6 @@ import {
   mul,
   ones,
   reshape,
-  sqrt,
   square,
   sub,
   sum,
@@ -29,7 +28,7 @@ import { budgetProblem, budgetSettings, countDue } from './budget.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
 import { type Decided, Field, type MethodOf, type Now } from './method.ts';
 import { rank, ranks, scale, told } from './settings.ts';
-import { drawnTriplet, offIdentity, type Triplet, tripletFields } from './triplets.ts';
+import { drawnTriplet, offIdentity, rootOf, type Triplet, tripletFields } from './triplets.ts';
 import { keptRanks, matrixOf, withMatrix } from './weights.ts';
 
 const group = 'Growth of ranks';
@@ -88,8 +87,7 @@ function defects(X: Tensor, piece: Tensor): Tensor {
   const { own, same, count } = piecesOf(piece);
   const rows = sum(mul(square(offIdentity(X)), same), 1);
   const squares = sum(mul(same, rows), 1);
-  // free ranks have none, whose root has no derivative
-  return sum(div(mul(sqrt(where(less(0, piece), squares, 1)), own), count));
+  return sum(div(mul(rootOf(squares), own), count));
 }
 /** Which ranks there are [r], which are of one piece [r, r], and how many are of each one's [r], at least 1. */
 function piecesOf(piece: Tensor) {

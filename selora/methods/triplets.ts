@@ -4,6 +4,7 @@ import {
   add,
   dot,
   eye,
+  less,
   mean,
   mul,
   reshape,
@@ -76,9 +77,14 @@ export function offIdentity(X: Tensor, diagonal: Tensor | number = 1): Tensor {
   const rows = reshape(X, [1, ...X.shape]);
   return sub(reshape(dot(swap(rows), rows), [r, r]), mul(eye(r, { dtype: X.dtype }), diagonal));
 }
+/** √x of sums of squares, whose derivative at 0 is 0, not ∞·0: columns do come to be orthonormal to the last bit. */
+export function rootOf(x: Tensor): Tensor {
+  const some = where(less(0, x), 1, mul(x, 0));
+  return mul(sqrt(where(less(0, x), x, 1)), some);
+}
 /** w times the mean over all A and B of ‖AᵀA − 1‖_F and ‖BBᵀ − 1‖_F, `own` is 1 for the ranks there are */
 export function orthogonality(modules: readonly (Triplet & { readonly own: Tensor })[], w: number): Tensor {
-  const all = modules.flatMap(({ A, B, own }) => [A, swap(B)].map((X) => sqrt(sum(square(offIdentity(X, own))))));
+  const all = modules.flatMap(({ A, B, own }) => [A, swap(B)].map((X) => rootOf(sum(square(offIdentity(X, own))))));
   return mul(
     all.reduce((x, y) => add(x, y)),
     w / all.length,

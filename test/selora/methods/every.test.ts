@@ -1,6 +1,6 @@
 /** What holds for every method: a row each for whatever stands in `selora/methods/index.ts`. */
 import { describe, expect, test } from 'vitest';
-import { entries, grad, leaves, mul, sum, type Tensor, tensor, unflatten } from '../../../core/index.ts';
+import { entries, eye, grad, leaves, mul, slice, sum, type Tensor, tensor, unflatten } from '../../../core/index.ts';
 import { conv2d, linear } from '../../../nn/index.ts';
 import { METHODS } from '../../../selora/methods/index.ts';
 import { type Field, type Method, mapFields, type Params, type Settings } from '../../../selora/methods/method.ts';
@@ -45,6 +45,21 @@ describe.each(rows)('%s', (_name, method, given) => {
       );
     }
   });
+
+  if (method.penalty)
+    test('its penalty has no slope, and no NaN, where columns and rows are orthonormal already', async () => {
+      for (const path of places.keys()) {
+        const unit = (p: Params): Params => {
+          const ones = (x: Tensor) => eye(Math.max(...x.shape), { dtype: x.dtype });
+          const part = (x: Tensor) => slice(ones(x), { axis: 0, stop: x.shape[0]! }, { axis: 1, stop: x.shape[1]! });
+          return { ...p, A: part(p.A as Tensor), B: part(p.B as Tensor) };
+        };
+        const p = unit(start[path]!);
+        const g = grad((q: Params) => method.penalty!([q], c))(p as never) as unknown as { A: Tensor; B: Tensor };
+        for (const x of [g.A, g.B])
+          expect(await numbers(x), path).toEqual(Array.from({ length: x.shape[0]! * x.shape[1]! }, () => 0));
+      }
+    });
 
   test('attached and merged from its file it is one and the same layer, and another than the frozen one', async () => {
     for (const path of places.keys()) {
