@@ -227,6 +227,8 @@ async function train(
       // NaN and ∞ are no JSON; the loss of the next step tells what came of them
       if (Number.isFinite(result.gradNorm)) row.gradNorm = result.gradNorm;
       if (grown) row.tests = grown.decisions;
+      if (grown?.carried)
+        row.asked = batches.tested(step - 1).map((sample, i) => ({ ...sample, part: grown.carried![i]! }));
       const last = step === steps;
       if (validation.length > 0 && (step % c.validateEvery === 0 || last)) {
         const validated = await validate(now.state);

@@ -5,26 +5,32 @@
 import { z } from 'zod';
 import type { HostArray, Tensor } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
-import { type Probe, type Probed, probed, withProbe } from '../gain/probe.ts';
-import { countOf, type Gained, type Gaining, gainTest, isDue, widthOf } from '../gain/test.ts';
+import { type Carried, type Probe, type Probed, probed, widthOf, withProbe } from '../gain/probe.ts';
+import { countOf, type Gaining, isDue } from '../gain/schedule.ts';
+import { type Gained, gainTest, type Moved } from '../gain/test.ts';
 import { inputsOf } from '../methods/low-rank.ts';
 import { Field, type Growth } from '../methods/method.ts';
-import { installed, type Trial } from '../trial.ts';
+import { reordered } from '../methods/reorder.ts';
+import { installed } from '../trial.ts';
 import type { OwnTest } from './criterion.ts';
 
-const growth: Growth<Adapter, Gaining, Probe, Probed<Tensor>, Probed<HostArray>, never, Gained, Trial> = {
+type Reads<T> = Probed<T> | Carried<T>;
+const growth: Growth<Adapter, Gaining, Probe, Reads<Tensor>, Reads<HostArray>, never, Gained, Moved> = {
   before: () => true,
   due: isDue,
   count: countOf,
   trial(place, _room, c) {
     const q = widthOf(place, c.probe);
-    return { K: new Field([inputsOf(place), q]), R: new Field([q, place[0]]) };
+    const row = () => new Field([q, place[0]]);
+    return { K: new Field([inputsOf(place), q]), R: row(), S: row() };
   },
   place: withProbe,
   // no update is ever made beside a probe
   settle: (g) => g,
   measure: () => probed,
-  install: (slot, trial) => installed(slot, trial, false),
+  install(slot, { order, ...trial }) {
+    return installed(order ? reordered(slot, order) : slot, trial, false);
+  },
   test: gainTest,
   memory: z.never(),
 };

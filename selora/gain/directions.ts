@@ -3,6 +3,8 @@ import { Matrix, SVD } from 'ml-matrix';
 
 /** A row-major matrix on the host. */
 export type Rows = { readonly data: ArrayLike<number>; readonly shape: readonly [number, number] };
+/** A direction as one half of the data has it: u[d_in], and the signs of its row uᵀG[d_out] there. */
+export type Side = { readonly u: Float64Array; readonly signs: Float64Array };
 /** One direction of G. */
 export type Direction = {
   /** [d_in], of norm 1 */
@@ -13,6 +15,8 @@ export type Direction = {
   readonly gain: number;
   /** ‖uᵀG‖² on the half u was not taken from, as a share of the most any one direction catches there */
   readonly caught: number;
+  /** the same direction taken from the first half alone and from the second: what the gain is counted by on the other */
+  readonly halves: readonly [Side, Side];
 };
 
 const matrix = ({ data, shape: [rows, columns] }: Rows): Matrix => {
@@ -50,19 +54,21 @@ export function rangeOf(sketch: Rows, A: Rows): Matrix {
 }
 
 const rowOf = (m: Matrix, k: number): Float64Array => Float64Array.from({ length: m.rows }, (_, i) => m.get(i, k));
-/** Σ_j sign(cᵀX)_j·(cᵀY)_j and ‖cᵀY‖² */
-function across(c: Float64Array, x: Matrix, y: Matrix): { readonly signed: number; readonly square: number } {
+/** Σ_j sign(cᵀX)_j·(cᵀY)_j, ‖cᵀY‖² and sign(cᵀX) */
+function across(c: Float64Array, x: Matrix, y: Matrix) {
   let [signed, square] = [0, 0];
+  const signs = new Float64Array(x.columns);
   for (let j = 0; j < x.columns; j++) {
     let [a, b] = [0, 0];
     for (let i = 0; i < c.length; i++) {
       a += c[i]! * x.get(i, j);
       b += c[i]! * y.get(i, j);
     }
-    signed += Math.sign(a) * b;
+    signs[j] = Math.sign(a);
+    signed += signs[j]! * b;
     square += b * b;
   }
-  return { signed, square };
+  return { signed, square, signs };
 }
 
 /**
@@ -79,14 +85,19 @@ export function directionsOf(Q: Matrix, first: Rows, second: Rows): readonly Dir
   const [ofBoth, ofOne, ofTwo] = [leftOf(both), leftOf(one), leftOf(two)];
   const most = [ofOne.values[0]! ** 2, ofTwo.values[0]! ** 2];
   return Array.from({ length: Math.min(Q.columns, one.columns) }, (_, k) => {
-    const [forth, back] = [across(rowOf(ofOne.vectors, k), one, two), across(rowOf(ofTwo.vectors, k), two, one)];
+    const [c1, c2] = [rowOf(ofOne.vectors, k), rowOf(ofTwo.vectors, k)];
+    const [forth, back] = [across(c1, one, two), across(c2, two, one)];
     const shares = [forth.square / most[1]!, back.square / most[0]!].filter(Number.isFinite);
-    const u = Q.mmul(Matrix.columnVector(rowOf(ofBoth.vectors, k)));
+    const inQ = (c: Float64Array) => Float64Array.from(Q.mmul(Matrix.columnVector(c)).to1DArray());
     return {
-      u: Float64Array.from(u.to1DArray()),
+      u: inQ(rowOf(ofBoth.vectors, k)),
       sigma: ofBoth.values[k]!,
       gain: (Math.SQRT2 * (forth.signed + back.signed)) / 2,
       caught: shares.reduce((a, b) => a + b, 0) / Math.max(1, shares.length),
+      halves: [
+        { u: inQ(c1), signs: forth.signs },
+        { u: inQ(c2), signs: back.signs },
+      ],
     };
   });
 }

@@ -18,6 +18,11 @@ export const gainSettings = {
     value: 'share',
     help: 'criterion gain: share of the run after which the rest is given out, in equal parts every --test-every steps',
   }),
+  prune: told(z.number().min(0).max(1).default(0), {
+    group,
+    value: 'share',
+    help: 'criterion gain: share of the parameters that a test may take from ranks that are missed least (0: none)',
+  }),
   probe: told(z.int().min(1).max(256).default(16), {
     group,
     help: 'criterion gain: directions looked at in a module, the most ranks one test gives it',

@@ -3,25 +3,19 @@ import { type HostArray, tensor } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';
 import { inputsOf } from '../methods/low-rank.ts';
 import type { Decided, Now, Outcome, Passes, Place, Places, Ranks } from '../methods/method.ts';
+import { orderOf } from '../methods/reorder.ts';
 import { mapModules, mapNetworks, moduleName, networks, type PerModule, type PerNetwork } from '../networks.ts';
 import type { Trial } from '../trial.ts';
-import { allot } from './allot.ts';
+import { allot, type Offer } from './allot.ts';
+import { askSamples, carriedBy, mostOf, type Said } from './carried.ts';
 import { type Direction, directionsOf, rangeOf } from './directions.ts';
-import type { Probe, Probed } from './probe.ts';
+import { type Carried, type Probe, type Probed, widthOf, zeros } from './probe.ts';
+import { type Exchange, exchange, missing, sensed, without } from './prune.ts';
+import { budgetOf, costOf, type Gaining, parametersOf, shareAt } from './schedule.ts';
 
-/** The settings of a run that the test reads. */
-export type Gaining = {
-  readonly budgetParameters: number | null;
-  readonly growFirst: number;
-  readonly growUntil: number;
-  readonly testEvery: number;
-  readonly probe: number;
-  readonly lr?: number;
-  readonly textLr?: number | null;
-};
 /** A row of the log: what the module was given, and from which numbers. */
 export type Gained = Decided & {
-  /** ranks it has more */
+  /** ranks it was given */
   readonly added: number;
   /** parameters of one rank */
   readonly cost: number;
@@ -31,51 +25,18 @@ export type Gained = Decided & {
   readonly sigma: number;
   /** how much of the other half's gradient that direction catches, as a share of the most that one direction can */
   readonly caught: number;
+  /** of a module that was given ranks: the samples of the test that asked most for them, [sample, part of their gain] */
+  readonly carried?: readonly (readonly [number, number])[];
+  /** ranks it lost, */
+  readonly lost?: number;
+  /** and by how much the loss was expected to miss them */
+  readonly missed?: number;
 };
+/** A module's candidates, and the ranks that leave it: where those that stay go, `order`[room, room]. */
+export type Moved = Trial & { readonly order?: ReturnType<typeof tensor> };
 type Rows = readonly [number, number];
+type At = Pick<Now<never>, 'step' | 'steps' | 'places' | 'ranks'>;
 
-/** d_in + d_out: the parameters of one rank */
-export const costOf = (place: Place): number => inputsOf(place) + place[0];
-const parametersOf = (ranks: Ranks, places: PerNetwork<Places>): number =>
-  networks.reduce(
-    (n, net) => n + [...places[net]].reduce((m, [path, place]) => m + ranks[net][path]! * costOf(place), 0),
-    0,
-  );
-/** The parameters a run may have in all: as told, else those of LoRA of rank 4 on its linear layers (all, without any). */
-export function budgetOf(c: Pick<Gaining, 'budgetParameters'>, places: PerNetwork<Places>): number {
-  if (c.budgetParameters !== null) return c.budgetParameters;
-  const all = networks.flatMap((n) => [...places[n].values()]);
-  const linears = all.filter((place) => place.length === 2);
-  return (linears.length > 0 ? linears : all).reduce((n, place) => n + 4 * costOf(place), 0);
-}
-/** @throws RangeError for a budget below what a run begins with */
-export function checkBudget(c: Pick<Gaining, 'budgetParameters'>, ranks: Ranks, places: PerNetwork<Places>): void {
-  const [has, most] = [parametersOf(ranks, places), budgetOf(c, places)];
-  if (has > most)
-    throw new RangeError(
-      `--budget-parameters ${most}: the adapters begin with ${has} parameters, expected at least that`,
-    );
-}
-
-/** how many tests come after the first */
-const testsAfter = (c: Gaining, steps: number): number =>
-  c.growFirst < 1 ? Math.floor((steps * c.growUntil) / c.testEvery) : 0;
-/** whether a step tests: the first for `growFirst` of the budget, then every t-th until `growUntil` of the run */
-export const isDue = (c: Gaining, step: number, steps: number): boolean =>
-  (step === 1 && c.growFirst > 0) || (step % c.testEvery === 0 && step / c.testEvery <= testsAfter(c, steps));
-/** how many steps test */
-export const countOf = (c: Gaining, steps: number): number =>
-  testsAfter(c, steps) + (c.growFirst > 0 && !(c.testEvery === 1 && testsAfter(c, steps) > 0) ? 1 : 0);
-/** the share of the budget that may be in use after the test of a step */
-export function shareAt(c: Gaining, step: number, steps: number): number {
-  const tests = testsAfter(c, steps);
-  const done = Math.min(tests, Math.floor(step / c.testEvery));
-  return tests === 0 ? c.growFirst : c.growFirst + ((1 - c.growFirst) * done) / tests;
-}
-
-/** ranks a probe of a place has */
-export const widthOf = (place: Place, probe: number): number => Math.min(probe, place[0], inputsOf(place));
-const zeros = (shape: Rows) => tensor(new Float32Array(shape[0] * shape[1]), shape);
 const host = (data: HostArray, shape: Rows) => ({ data, shape });
 const modulesOf = (places: PerNetwork<Places>): PerModule<Place> =>
   mapNetworks((all) => Object.fromEntries(all), places);
@@ -89,28 +50,44 @@ function sketching(now: Pick<Now<never>, 'key' | 'step' | 'places'>, probe: numb
   }, modulesOf(now.places));
 }
 
-/** What a test decides from every module's directions. */
-export function decideGain(
-  c: Gaining,
-  now: Pick<Now<never>, 'step' | 'steps' | 'places' | 'ranks'>,
-  directions: PerModule<readonly Direction[]>,
-): { readonly rows: Gained[]; readonly ranks: Ranks } {
+/** What every module could have, in the order of the networks. */
+function offersOf(c: Gaining, places: At['places'], directions: PerModule<readonly Direction[]>): readonly Offer[] {
   // a step is as long as the network's rate
   const rate = { unet: 1, text: c.textLr != null && c.lr ? c.textLr / c.lr : 1 };
-  const offers = networks.flatMap((n) =>
-    [...now.places[n]].map(([path, place]) => ({
+  return networks.flatMap((n) =>
+    [...places[n]].map(([path, place]) => ({
       module: moduleName(n, path),
       gains: directions[n][path]!.map(({ gain }) => gain * rate[n]),
       cost: costOf(place),
     })),
   );
-  const allowed = Math.floor(budgetOf(c, now.places) * shareAt(c, now.step, now.steps));
-  const given = allot(offers, allowed - parametersOf(now.ranks, now.places));
-  const ranks = mapModules((r: number, path, n) => r + given.get(moduleName(n, path))!, now.ranks);
+}
+/** parameters that may be given out at a step beside those in use */
+const freeAt = (c: Gaining, now: At): number =>
+  Math.floor(budgetOf(c, now.places) * shareAt(c, now.step, now.steps)) - parametersOf(now.ranks, now.places);
+
+/** Who gets what of the parameters that are free; none is lost. */
+export const dealt = (c: Gaining, now: At, offers: readonly Offer[]): Exchange => ({
+  given: allot(offers, freeAt(c, now)),
+  lost: new Map(),
+});
+
+/** The log of a decision, and the ranks after it. */
+export function rowsOf(
+  now: At,
+  directions: PerModule<readonly Direction[]>,
+  offers: readonly Offer[],
+  { given, lost }: Exchange,
+): { readonly rows: Gained[]; readonly ranks: Ranks } {
+  const ranks = mapModules((r: number, path, n) => {
+    const name = moduleName(n, path);
+    return r + given.get(name)! - (lost.get(name)?.length ?? 0);
+  }, now.ranks);
   const found = networks.flatMap((n) => Object.entries(directions[n]).map(([path, d]) => ({ n, path, first: d[0] })));
   const rows = found.map(({ n, path, first }, i): Gained => {
     const { module, gains, cost } = offers[i]!;
     const added = given.get(module)!;
+    const gone = lost.get(module)?.length ?? 0;
     return {
       module,
       expanded: added > 0,
@@ -120,72 +97,150 @@ export function decideGain(
       gain: gains[0] ?? 0,
       sigma: first?.sigma ?? 0,
       caught: first?.caught ?? 0,
+      ...(gone > 0 ? { lost: gone } : {}),
     };
   });
   return { rows, ranks };
 }
 
-/** Columns √2·u in the free ranks of every module that grows; for the others a row of zeros. */
+/** Columns √2·u in the free ranks of every module that grows, for the others a row of zeros; where ranks leave, their order. */
 function columns(
   now: Pick<Now<never>, 'places' | 'ranks'>,
   directions: PerModule<readonly Direction[]>,
-  ranks: Ranks,
+  { given, lost }: Exchange,
   room: PerNetwork<number>,
-): PerModule<Trial> {
+  prunes: boolean,
+): PerModule<Moved> {
   return mapModules((place: Place, path, n) => {
-    const [dIn, before] = [inputsOf(place), now.ranks[n][path]!];
-    const taken = directions[n][path]!.slice(0, ranks[n][path]! - before);
+    const [dIn, before, name] = [inputsOf(place), now.ranks[n][path]!, moduleName(n, path)];
+    const gone = lost.get(name) ?? [];
+    const taken = directions[n][path]!.slice(0, given.get(name)!);
     // one form for all, so that one program installs them
     const k = room[n];
     const [K, slot] = [new Float32Array(dIn * k), new Float32Array(k * k)];
     for (const [j, { u }] of taken.entries()) {
       for (let i = 0; i < dIn; i++) K[i * k + j] = Math.SQRT2 * u[i]!;
-      slot[j * k + before + j] = 1;
+      slot[j * k + before - gone.length + j] = 1;
     }
-    return { K: tensor(K, [dIn, k]), slot: tensor(slot, [k, k]) };
+    const moved = { K: tensor(K, [dIn, k]), slot: tensor(slot, [k, k]) };
+    return prunes ? { ...moved, order: orderOf(before, gone, k) } : moved;
   }, modulesOf(now.places));
 }
 
-/**
- * Three measurements and a decision. Q is sketched on the first half of the batches, G is projected on it for both halves:
- * the second half has no part in Q, so that what either half says of the other's directions is unbiased.
- */
-export function gainTest(
-  passes: Passes<Probe, Probed<HostArray>>,
-  now: Now<never>,
-  c: Gaining,
-): () => Promise<Outcome<Trial, never, Gained>> {
-  const half = Math.ceil(passes.batches / 2);
+type Tests = Passes<Probe, Probed<HostArray> | Carried<HostArray>>;
+/** Directions of every module, from three measurements: the sketch on the first half of the batches, G projected on it for both. */
+async function look(passes: Tests, now: Now<never>, c: Gaining, half: number, sketch: PerModule<Probed<HostArray>>) {
   const places = modulesOf(now.places);
+  const ranges = mapModules((place: Place, path, n) => {
+    const { K, A } = sketch[n][path]!;
+    const [dIn, rank, room] = [inputsOf(place), now.ranks[n][path]!, now.room[n]];
+    const own = Float64Array.from({ length: dIn * rank }, (_, i) => A[Math.floor(i / rank) * room + (i % rank)]!);
+    return rangeOf(host(K, [dIn, widthOf(place, c.probe)]), { data: own, shape: [dIn, rank] });
+  }, places);
+  const projecting = mapModules((place: Place, path, n): Probe => {
+    const [dIn, q, Q] = [inputsOf(place), widthOf(place, c.probe), ranges[n][path]!];
+    const K = new Float32Array(dIn * q);
+    for (let i = 0; i < dIn; i++) for (let j = 0; j < Q.columns; j++) K[i * q + j] = Q.get(i, j);
+    return { K: tensor(K, [dIn, q]), R: zeros([q, place[0]]) };
+  }, places);
+  const one = passes.measure(projecting, [0, half]);
+  const two = passes.measure(projecting, [half, passes.batches]);
+  const [first, second] = [await one(), await two()] as PerModule<Probed<HostArray>>[] as [
+    PerModule<Probed<HostArray>>,
+    PerModule<Probed<HostArray>>,
+  ];
+  return mapModules((place: Place, path, n) => {
+    const shape = [widthOf(place, c.probe), place[0]] as const;
+    return directionsOf(ranges[n][path]!, host(first[n][path]!.R, shape), host(second[n][path]!.R, shape));
+  }, places);
+}
+
+/**
+ * The exchange of a test that prunes, and what each module that loses is expected to be missed by. What an offer brings until
+ * the next test is its gain times learning rate and steps. It is not made where the loss, measured without all that would
+ * leave, rises by more than what comes for them is expected to bring.
+ */
+async function moving(
+  passes: Tests,
+  now: At,
+  c: Gaining,
+  offers: readonly Offer[],
+  said: PerModule<Said>,
+): Promise<Exchange & { readonly missed: ReadonlyMap<string, number> }> {
+  const plain = dealt(c, now, offers);
+  const places = modulesOf(now.places);
+  const ranks = networks.flatMap((n) =>
+    [...now.places[n]].flatMap(([path, place]) =>
+      Array.from({ length: now.ranks[n][path]! }, (_, rank) => ({
+        module: moduleName(n, path),
+        rank,
+        cost: costOf(place),
+        ...sensed(said[n][path]!.gates[rank]!),
+      })),
+    ),
+  );
+  const nothing = { ...plain, missed: new Map<string, number>() };
+  if (ranks.length === 0) return nothing;
+  const all = [0, passes.batches] as const;
+  const lossWithout = (lost: Exchange['lost']) =>
+    passes.loss(
+      without(places, said, (path, n) => lost.get(moduleName(n, path)) ?? [], c.probe),
+      all,
+    );
+  const whole = await lossWithout(new Map());
+  const rise = async (lost: Exchange['lost']) => (await lossWithout(lost)) - whole;
+  const most = c.prune * budgetOf(c, now.places);
+  const held = await missing(ranks, most, c.probe, rise);
+  const horizon = (c.lr ?? 1e-3) * c.testEvery;
+  const worth = offers.map((o) => ({ ...o, gains: o.gains.map((g) => g * horizon) }));
+  const spent = offers.reduce((n, o) => n + plain.given.get(o.module)! * o.cost, 0);
+  const found = exchange(worth, held, plain.given, { left: freeAt(c, now) - spent, most, probe: c.probe });
+  if (found.lost.size === 0) return nothing;
+  const brings = worth.reduce(
+    (sum, o) => sum + o.gains.slice(plain.given.get(o.module), found.given.get(o.module)).reduce((a, b) => a + b, 0),
+    0,
+  );
+  if ((await rise(found.lost)) >= brings) return nothing;
+  const missed = new Map<string, number>();
+  for (const rank of held)
+    if (found.lost.get(rank.module)?.includes(rank.rank))
+      missed.set(rank.module, (missed.get(rank.module) ?? 0) + rank.missed);
+  return { ...found, missed };
+}
+
+/**
+ * Three measurements, what single samples say of what they found, and a decision. Q is sketched on the first half of the
+ * batches: the second half has no part in it, so that what either half says of the other's directions is unbiased.
+ */
+export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Promise<Outcome<Moved, never, Gained>> {
+  const half = Math.ceil(passes.batches / 2);
   const sketch = passes.measure(sketching(now, c.probe), [0, half]);
   return async () => {
-    const sketched = await sketch();
-    const ranges = mapModules((place: Place, path, n) => {
-      const { K, A } = sketched[n][path]!;
-      const [dIn, rank, room] = [inputsOf(place), now.ranks[n][path]!, now.room[n]];
-      const own = Float64Array.from({ length: dIn * rank }, (_, i) => A[Math.floor(i / rank) * room + (i % rank)]!);
-      return rangeOf(host(K, [dIn, widthOf(place, c.probe)]), { data: own, shape: [dIn, rank] });
-    }, places);
-    const projecting = mapModules((place: Place, path, n): Probe => {
-      const [dIn, q, Q] = [inputsOf(place), widthOf(place, c.probe), ranges[n][path]!];
-      const K = new Float32Array(dIn * q);
-      for (let i = 0; i < dIn; i++) for (let j = 0; j < Q.columns; j++) K[i * q + j] = Q.get(i, j);
-      return { K: tensor(K, [dIn, q]), R: zeros([q, place[0]]) };
-    }, places);
-    const one = passes.measure(projecting, [0, half]);
-    const two = passes.measure(projecting, [half, passes.batches]);
-    const [first, second] = [await one(), await two()];
-    const directions = mapModules((place: Place, path, n) => {
-      const shape = [widthOf(place, c.probe), place[0]] as const;
-      return directionsOf(ranges[n][path]!, host(first[n][path]!.R, shape), host(second[n][path]!.R, shape));
-    }, places);
-    const { rows, ranks } = decideGain(c, now, directions);
-    const grows = rows.some(({ expanded }) => expanded);
+    const directions = await look(passes, now, c, half, (await sketch()) as PerModule<Probed<HostArray>>);
+    const said = await askSamples(passes, modulesOf(now.places), directions, half, c.probe);
+    const offers = offersOf(c, now.places, directions);
+    const decided =
+      c.prune > 0
+        ? await moving(passes, now, c, offers, said)
+        : { ...dealt(c, now, offers), missed: new Map<string, number>() };
+    const { rows, ranks } = rowsOf(now, directions, offers, decided);
+    const whole = new Float64Array(networks.flatMap((n) => Object.values(said[n]))[0]?.gates[0]?.length ?? 0);
+    const asked = networks.flatMap((n) => Object.keys(directions[n]).map((path) => said[n][path]!));
+    const decisions = rows.map((row, i): Gained => {
+      const missed = decided.missed.get(row.module);
+      const told = missed === undefined ? row : { ...row, missed };
+      if (row.added === 0) return told;
+      const carried = carriedBy(asked[i]!, row.added);
+      for (const [at, part] of carried.entries()) whole[at]! += part;
+      return { ...told, carried: mostOf(carried, 3) };
+    });
+    const changes = rows.some(({ added, lost }) => added > 0 || lost !== undefined);
     return {
-      decisions: rows,
+      decisions,
       memories: now.memories,
       ranks,
-      ...(grows ? { install: (room) => columns(now, directions, ranks, room) } : {}),
+      carried: Array.from(whole),
+      ...(changes ? { install: (room) => columns(now, directions, decided, room, c.prune > 0) } : {}),
     };
   };
 }

@@ -1,6 +1,6 @@
 /** ALoRA: a LoRA whose ranks are ablated, the least useful taken away and given to modules that lost none. */
 import { z } from 'zod';
-import { add, type HostArray, mul, swap, type Tensor, tensor } from '../../core/index.ts';
+import { add, type HostArray, mul, type Tensor, tensor } from '../../core/index.ts';
 import { type Adapter, foldKey, kaimingUniform } from '../adapter.ts';
 import { inLayer } from '../attach.ts';
 import { type ModuleAt, mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
@@ -8,7 +8,7 @@ import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOr
 import { lora } from './lora.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
 import { type Decided, Field, type Growth, type MethodOf, type Now, type Passes } from './method.ts';
-import { inOrder, orderOf, product } from './reorder.ts';
+import { orderOf, reordered } from './reorder.ts';
 import { selora } from './selora.ts';
 import { told } from './settings.ts';
 
@@ -132,10 +132,9 @@ const growth: Growth<P, Alora, Gates, Tensor, HostArray, never, Row, Move> = {
   // no update is ever made beside gates
   settle: (g) => g,
   measure: () => ({ scores: ({ gate }) => gate! }),
-  install({ p, m, v, age }, { order, A }) {
-    const moved = (of: Adapter): Adapter => ({ A: product(of.A, order), B: product(swap(order), of.B) });
-    const kept = moved(p);
-    return { p: { ...kept, A: add(kept.A, A) }, m: moved(m), v: moved(v), age: inOrder(age, order) };
+  install(slot, { order, A }) {
+    const kept = reordered(slot, order);
+    return { ...kept, p: { ...kept.p, A: add(kept.p.A, A) } };
   },
   test(passes, now, c) {
     const modules = modulesOf(now.ranks);

@@ -21,7 +21,7 @@ import { mapModules, moduleName, modulesOf, type PerModule, perModule } from '..
 import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOrDefault } from './budget.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
 import { type Decided, Field, type Fields, type MethodOf } from './method.ts';
-import { inOrder, orderOf, product } from './reorder.ts';
+import { inOrder, orderOf, pairInOrder, product } from './reorder.ts';
 import { rank, ranks, scale, told } from './settings.ts';
 import {
   drawnTriplet,
@@ -117,11 +117,10 @@ export function movesOf(
 type Row = Decided & { readonly lost: number; readonly added: number };
 
 /** ranks in another order: columns of A, entries of E, rows of B */
-const reordered = ({ A, E, B }: Triplet, order: Tensor): Triplet => ({
-  A: product(A, order),
-  E: inOrder(E, order),
-  B: product(swap(order), B),
-});
+const reordered = (t: Triplet, order: Tensor): Triplet => {
+  const { A, B } = pairInOrder(t, order);
+  return { A, E: inOrder(t.E, order), B };
+};
 /** x[n, 1] − X·(Xᵀx), divided by its length + 1e-6 */
 function apart(x: Tensor, X: Tensor): Tensor {
   const rest = sub(x, product(X, product(swap(X), x)));

@@ -71,13 +71,15 @@ export type HostTensor = { readonly shape: readonly number[]; readonly data: Flo
 /** What was trained of one module, without padding: its rank and its fields by dotted name. */
 export type HostModule = { readonly rank: number; readonly fields: { readonly [name: string]: HostTensor } };
 
-/** What a test reads: `P` a module's gradients, `S` its scores on the device. */
-export interface Measure<P, S> {
+/** What a test reads: `P` a module's gradients, `S` its scores on the device, `X` what the test put into it. */
+export interface Measure<P, S, X = never> {
   /**
-   * What is kept of the gradients [b, …] of single samples, averaged over them already; absent where the gradient of the
-   * mean loss is enough, which needs no gradients of samples.
+   * What is kept of the gradients [b, …] of single samples, by the module with x in place: over several micro-batches the
+   * mean of it. Absent where the gradient of the mean loss is enough, which needs no gradients of samples.
    */
-  samples?(g: P): Tree<Tensor>;
+  samples?(g: P, at: P, x: X): Tree<Tensor>;
+  /** whether it is needed with x in place; absent: always */
+  single?(x: X): boolean;
   /** Scores of one module from the mean gradient, what was kept, and the module as it was before the update. */
   scores(mean: P, kept: Tree<Tensor> | undefined, p: P): S;
 }
@@ -125,6 +127,8 @@ export interface Outcome<X, M, D extends Decided = Decided> {
   readonly decisions: readonly D[];
   readonly ranks: Ranks;
   readonly memories: { readonly [module: string]: M };
+  /** what each sample of the test's batches had to do with it, in their order, where the test can tell */
+  readonly carried?: readonly number[] | undefined;
   /** what is written into the state of every module, where the programs have so much room; absent: nothing changes */
   readonly install?: ((room: PerNetwork<number>) => PerModule<X>) | undefined;
 }
@@ -146,7 +150,7 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   place(p: P, x: X, c: C): P;
   /** the gradient the update takes of one that was measured with x in place */
   settle(g: P, x: X, c: C): P;
-  measure(c: C): Measure<P, S>;
+  measure(c: C): Measure<P, S, X>;
   /** scores that need no gradient: of the module as it is, with what is kept in it */
   look?(p: P, c: C): S;
   /** the module with x for good; a module that does not change gets it, too */

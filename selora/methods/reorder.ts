@@ -1,5 +1,7 @@
 /** Ranks in another order, some of them gone: a product with a matrix of zeros and ones, which is exact. */
-import { dot, reshape, type Tensor, tensor } from '../../core/index.ts';
+import { dot, reshape, swap, type Tensor, tensor } from '../../core/index.ts';
+import type { Adapter } from '../adapter.ts';
+import type { Slot } from './method.ts';
 
 /** X[n, k]·Y[k, m] */
 export const product = (x: Tensor, y: Tensor): Tensor =>
@@ -15,3 +17,15 @@ export function orderOf(before: number, lost: readonly number[], room: number): 
 /** a number for every rank [room] in the new order */
 export const inOrder = (x: Tensor, order: Tensor): Tensor =>
   reshape(product(reshape(x, [1, x.shape[0]!]), order), x.shape);
+/** columns of A and rows of B in the new order */
+export const pairInOrder = ({ A, B }: Adapter, order: Tensor): Adapter => ({
+  A: product(A, order),
+  B: product(swap(order), B),
+});
+/** The same with moments and ages. */
+export const reordered = ({ p, m, v, age }: Slot<Adapter>, order: Tensor): Slot<Adapter> => ({
+  p: pairInOrder(p, order),
+  m: pairInOrder(m, order),
+  v: pairInOrder(v, order),
+  age: inOrder(age, order),
+});

@@ -2,102 +2,31 @@
 import fc from 'fast-check';
 import { Matrix, SVD } from 'ml-matrix';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { cast, evaluate, grad, mean, permute, read, type Tensor, tensor } from '../../core/index.ts';
-import { adaptablePaths, specShapes } from '../../models/spec.ts';
-import { unetSpec } from '../../models/unet/index.ts';
-import { kaimingUniform } from '../../selora/adapter.ts';
+import { read, slice, type Tensor, tensor } from '../../core/index.ts';
 import { allot } from '../../selora/gain/allot.ts';
 import { directionsOf, rangeOf } from '../../selora/gain/directions.ts';
-import type { Probe, Probed } from '../../selora/gain/probe.ts';
-import { budgetOf, costOf, type Gained, gainTest, isDue, shareAt } from '../../selora/gain/test.ts';
+import { budgetOf, costOf, isDue, shareAt } from '../../selora/gain/schedule.ts';
+import { type Gained, gainTest } from '../../selora/gain/test.ts';
 import { inputsOf } from '../../selora/methods/low-rank.ts';
-import type { Now, Passes, Place, Ranks } from '../../selora/methods/method.ts';
-import { settingsOf } from '../../selora/methods/registry.ts';
-import { selora } from '../../selora/methods/selora.ts';
+import type { Ranks } from '../../selora/methods/method.ts';
 import type { Trial } from '../../selora/trial.ts';
-import { adamDefaults } from '../../train/optimise/optimizer.ts';
-import { sampleLosses } from '../../train/step/gradients.ts';
-import { createSteps, mapModules, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
-import { rng } from '../support/gradcheck.ts';
-import { batch, configs, linears, stateOf } from '../support/step-fixture.ts';
-import { base, cpu, list } from '../support/toy-method.ts';
-
-const SCALE = 0.8;
-const settings = settingsOf(selora, { criterion: 'gain', rank: 0, scale: SCALE, probe: 256, testEvery: 10 });
-const c = settings as unknown as Parameters<typeof gainTest>[2];
-const spec = unetSpec(configs.unet);
-const shapes = specShapes(spec);
-const places = {
-  unet: new Map(adaptablePaths(spec).map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place])),
-  text: linears.text as ReadonlyMap<string, Place>,
-};
-const modules: PerModule<Place> = { unet: Object.fromEntries(places.unet), text: Object.fromEntries(places.text) };
-const ranks: Ranks = mapModules((_place, path) => (path.endsWith('to_q') ? 2 : path.endsWith('to_k') ? 1 : 0), modules);
-/** adapters with B = 0 in the modules that have ranks, in a room of 4 */
-const adapters = mapModules((place: Place, path, n) => {
-  const rank = ranks[n][path]!;
-  const A = kaimingUniform([7, path.length], inputsOf(place), inputsOf(place) * rank, { a: 0 });
-  return {
-    A: tensor(Array.from(A), [inputsOf(place), rank], 'f64'),
-    B: tensor(new Float64Array(rank * place[0]), [rank, place[0]]),
-  };
-}, modules);
-const now: Now<never> = {
-  step: 1,
-  steps: 100,
-  key: [3, 4],
+import { type Batch, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
+import {
+  batches,
+  c,
+  dense,
+  fresh,
+  now,
+  passesOf,
   places,
+  programs,
   ranks,
-  room: { unet: 4, text: 4 },
-  memories: {},
-};
-const batches = [1, 2].map((seed) => batch(2, seed, 'f64'));
-const programs = createSteps({ backend: cpu, configs, method: selora, settings, adam: adamDefaults, clip: 0, checkpointBlocks: false } as never); // biome-ignore format: one line
-const state = stateOf(adapters, 4, cpu);
-const wide = (x: PerModule<Probe>) =>
-  mapModules(({ K, R }) => evaluate({ K: cast(K, 'f64'), R: cast(R, 'f64') }, cpu), x);
-const passes: Passes<Probe, Probed<Float64Array>> = {
-  batches: batches.length,
-  update: () => {
-    throw new Error('no update is asked for');
-  },
-  look: () => {
-    throw new Error('not asked here');
-  },
-  loss: () => {
-    throw new Error('not asked here');
-  },
-  measure(x, range) {
-    const sums = programs.scores(state as never, base.f64, batches.slice(...range!), wide(x) as never);
-    return () => programs.readSums(sums) as never;
-  },
-};
+  stateWith,
+} from '../support/gain-fixture.ts';
+import { rng } from '../support/gradcheck.ts';
+import { base, list } from '../support/toy-method.ts';
 
-/** ∂L/∂ΔW[d_in, d_out] of every module over one batch, from the gradient of the frozen weights themselves */
-async function dense(k: number): Promise<PerModule<Matrix>> {
-  const o = { configs, method: selora, settings, checkpointBlocks: false };
-  const loss = (net: typeof base.f64): Tensor =>
-    mean(sampleLosses(o as never, paramsOf(state) as never, net, batches[k]!));
-  const g = grad(loss as never)(base.f64 as never) as unknown as typeof base.f64;
-  const out: { unet: Record<string, Matrix>; text: Record<string, Matrix> } = { unet: {}, text: {} };
-  const wanted = networks.flatMap((n) =>
-    [...places[n]].map(([path, place]) => {
-      const w = path
-        .split('.')
-        .reduce((node, key) => (node as Readonly<Record<string, unknown>>)[key], g[n] as unknown) as { weight: Tensor };
-      // [d_out, d_in] as it is; a kernel [kh, kw, in, out] in the order of files, [in, kh, kw]
-      return { n, path, place, G: permute(w.weight, place.length === 2 ? [1, 0] : [2, 0, 1, 3]) };
-    }),
-  );
-  // all at once: one by one, each would run forward and backward anew
-  const values = evaluate(
-    wanted.map(({ G }) => G),
-    cpu,
-  );
-  for (const [i, { n, path, place }] of wanted.entries())
-    out[n][path] = Matrix.from1DArray(inputsOf(place), place[0], Array.from(await read(values[i]!))).mul(SCALE);
-  return out;
-}
+const state = stateWith(fresh);
 /** the part of G outside the columns of A and within those of `range` */
 function within(G: Matrix, A: Matrix, range: Matrix): Matrix {
   const projector = (m: Matrix) => {
@@ -110,7 +39,7 @@ function within(G: Matrix, A: Matrix, range: Matrix): Matrix {
   return projector(free(range)).mmul(G);
 }
 const adapterMatrix = async (n: 'unet' | 'text', path: string): Promise<Matrix> => {
-  const { A } = adapters[n][path]!;
+  const { A } = fresh[n][path]!;
   const [rows, columns] = A.shape as [number, number];
   return columns === 0 ? new Matrix(rows, 0) : Matrix.from1DArray(rows, columns, Array.from(await list(A)));
 };
@@ -120,12 +49,14 @@ describe('a test by gain', () => {
   let columns: PerModule<Trial>;
   let after: Ranks;
   let halves: readonly PerModule<Matrix>[];
+  let carried: readonly number[];
   beforeAll(async () => {
-    const outcome = await gainTest(passes as never, now, { ...c, budgetParameters: 2000 })();
+    const outcome = await gainTest(passesOf(state) as never, now, { ...c, budgetParameters: 2000 })();
     rows = outcome.decisions;
+    carried = outcome.carried!;
     after = outcome.ranks;
     columns = outcome.install!({ unet: 64, text: 64 });
-    halves = [await dense(0), await dense(1)];
+    halves = [await dense(state, batches[0]!), await dense(state, batches[1]!)];
   }, 300_000);
 
   test('directions, σ and gain are those of the dense gradient, free of the columns there are', async () => {
@@ -178,6 +109,54 @@ describe('a test by gain', () => {
         checked++;
       }
     expect(checked).toBeGreaterThan(5);
+  });
+
+  test('a gain is told by sample: each has the part its own dense gradient gives it', async () => {
+    // the samples of both batches, each a batch of its own
+    const each = batches.flatMap((b) =>
+      [0, 1].map(
+        (i) =>
+          Object.fromEntries(
+            Object.entries(b).map(([key, x]) => [key, slice(x as Tensor, { axis: 0, start: i, stop: i + 1 })]),
+          ) as unknown as Batch,
+      ),
+    );
+    const own = [];
+    for (const one of each) own.push(await dense(state, one));
+    const sums = own.map(() => 0);
+    let alone = 0;
+    for (const row of rows) {
+      if (row.added === 0) {
+        expect(row.carried).toBeUndefined();
+        continue;
+      }
+      const [n, path] = networks.flatMap((net) => [...places[net].keys()].map((p) => [net, p] as const)).find(([net, p]) => moduleName(net, p) === row.module)!; // biome-ignore format: one line
+      const A = await adapterMatrix(n, path);
+      const [one, two] = halves.map((h) => within(h[n][path]!, A, halves[0]![n][path]!)) as [Matrix, Matrix];
+      const sides = [one, two].map((m) => new SVD(m, { autoTranspose: true }).leftSingularVectors);
+      const parts = own.map((g, i) => {
+        // the half it is not in says where to look, and with which signs
+        const [U, theirs] = i < 2 ? [sides[1]!, two] : [sides[0]!, one];
+        let part = 0;
+        for (let k = 0; k < row.added; k++) {
+          const u = Matrix.columnVector(U.getColumn(k)).transpose();
+          const [signs, mine] = [u.mmul(theirs).to1DArray(), u.mmul(g[n][path]!).to1DArray()];
+          part += (Math.SQRT2 * signs.reduce((s, v, j) => s + Math.sign(v) * mine[j]!, 0)) / (2 * 2);
+        }
+        return part;
+      });
+      for (const [i, part] of parts.entries()) sums[i]! += part;
+      const [first] = row.carried!;
+      const best = parts.indexOf(Math.max(...parts));
+      expect(first![0], row.module).toBe(best);
+      expect(first![1] / parts[best]!, row.module).toBeCloseTo(1, 4);
+      if (row.added === 1) {
+        expect(parts.reduce((s, v) => s + v, 0) / row.gain, row.module).toBeCloseTo(1, 4);
+        alone++;
+      }
+    }
+    expect(alone).toBeGreaterThan(2);
+    for (const [i, part] of carried.entries()) expect(part / sums[i]!).toBeCloseTo(1, 4);
   });
 
   test('the budget is kept to the parameter, ranks rise by what the rows say', () => {

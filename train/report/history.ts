@@ -44,7 +44,8 @@ function history(path: string, log: readonly ExpansionRow[], module: ModuleRow |
   const last = tests.at(-1);
   const rank = module?.rank ?? last?.rankAfter ?? 0;
   // the rank before the first test follows from its outcome
-  const start = first === undefined ? rank : Math.max(0, first.rankAfter - (first.added ?? grownIn(first)));
+  const start =
+    first === undefined ? rank : Math.max(0, first.rankAfter - (first.added ?? grownIn(first)) + (first.lost ?? 0));
   const width = module?.dIn === undefined || module.dOut === undefined ? undefined : module.dIn + module.dOut;
   return {
     path,

@@ -36,6 +36,8 @@ export const metricRow = z.strictObject({
   totalRank: count.optional(),
   seconds: measured.optional(),
   memory: measured.optional(),
+  /** at a test that gave ranks by gain: what each of its samples, a report at a timestep, had to do with their gains (`part` of the sum) */
+  asked: z.array(z.strictObject({ report: z.string(), t: count, part: measured })).optional(),
 });
 
 /**
@@ -54,7 +56,8 @@ export const validationRow = validationLosses.extend({ step: count });
 /**
  * One test of one module and what was decided: FI scores of eq. 4 before and with the candidate column; of a test by gain
  * the ranks added, the parameters of one, the expected gain, σ of the strongest direction and how much of the other half
- * it catches. In a long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them):
+ * it catches, the samples that carried the gain (their place in `asked` of the step, their part of it), the ranks lost and by how
+ * much the loss was expected to miss them. In a long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them):
  * their last step and scores, `expanded` where it grew at all.
  */
 export const expansionRow = z.strictObject({
@@ -68,6 +71,9 @@ export const expansionRow = z.strictObject({
   gain: measured.optional(),
   sigma: measured.optional(),
   caught: measured.optional(),
+  carried: z.array(z.tuple([count, measured])).optional(),
+  lost: count.optional(),
+  missed: measured.optional(),
   expanded: z.boolean(),
   rankAfter: count,
   expectedRatio: measured.optional(),

@@ -67,15 +67,16 @@ const isCount = (v: Json | undefined): v is number => Number.isSafeInteger(v) &&
 const missingOr = <T extends Json>(is: (v: Json | undefined) => v is T, v: Json | undefined): v is T | undefined =>
   v === undefined || is(v);
 
-const MEASURED = ['fiOriginal', 'fiExpanded', 'ratio', 'gain', 'sigma', 'caught', 'expectedRatio'] as const;
-const COUNTED = ['added', 'cost'] as const;
+const MEASURED = ['fiOriginal', 'fiExpanded', 'ratio', 'gain', 'sigma', 'caught', 'missed', 'expectedRatio'] as const;
+const COUNTED = ['added', 'cost', 'lost'] as const;
 
 /** A test as this program writes it; undefined for any other. */
 function plainTest(value: Json): TestRow | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   const test = value as Record<string, Json>;
-  const { module, expanded, rankAfter } = test;
-  if (typeof module !== 'string' || typeof expanded !== 'boolean' || !isCount(rankAfter)) return undefined;
+  const { module, expanded, rankAfter, carried } = test;
+  if (carried !== undefined || typeof module !== 'string' || typeof expanded !== 'boolean' || !isCount(rankAfter))
+    return undefined;
   const row: Record<string, Json> = { module, expanded, rankAfter };
   for (const key of MEASURED) {
     const v = test[key];
@@ -98,8 +99,12 @@ function plainTest(value: Json): TestRow | undefined {
  */
 export function plainRow(value: Json): StepRow | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  const { step, loss, lr, gradNorm, totalRank, seconds, memory, validation, tests } = value as Record<string, Json>;
-  if (!isCount(step) || !missingOr(isCount, totalRank) || validation !== undefined) return undefined;
+  const { step, loss, lr, gradNorm, totalRank, seconds, memory, validation, tests, asked } = value as Record<
+    string,
+    Json
+  >;
+  if (!isCount(step) || !missingOr(isCount, totalRank) || validation !== undefined || asked !== undefined)
+    return undefined;
   if (![loss, lr, gradNorm, seconds, memory].every((v) => missingOr(isNumber, v))) return undefined;
   const row: Record<string, unknown> = { step };
   for (const [key, v] of Object.entries({ loss, lr, gradNorm, totalRank, seconds, memory }))

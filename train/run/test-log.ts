@@ -9,11 +9,12 @@ const MOST = 512;
 export const testsIn = (row: ExpansionRow): number => row.tests ?? 1;
 export const grownIn = (row: ExpansionRow): number => row.grown ?? (row.expanded ? 1 : 0);
 
-/** Two neighbouring rows of a module as one: the scores and the rank of the later one, the ranks both added. */
+/** Two neighbouring rows of a module as one: the scores and the rank of the later one, the ranks both added and lost. */
 const joined = (a: ExpansionRow, b: ExpansionRow): ExpansionRow => {
   const counts = { expanded: a.expanded || b.expanded, tests: testsIn(a) + testsIn(b), grown: grownIn(a) + grownIn(b) };
   const added = a.added === undefined ? {} : { added: a.added + (b.added ?? 0) };
-  return { ...b, ...counts, ...added };
+  const lost = a.lost === undefined && b.lost === undefined ? {} : { lost: (a.lost ?? 0) + (b.lost ?? 0) };
+  return { ...b, ...counts, ...added, ...lost };
 };
 
 /** The rows of neighbouring tests by module. */

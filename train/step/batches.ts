@@ -17,6 +17,8 @@ export interface BatchSource {
   readonly training: (step: number, testing?: boolean) => Batch[];
   /** micro-batches that only the scores of a step's test see (--fi-batches): pairs and timesteps drawn for themselves */
   readonly extra: (step: number) => Batch[];
+  /** the samples of a step's test in the order of its batches, those of `extra` last */
+  readonly tested: (step: number) => readonly { readonly report: string; readonly t: number }[];
   /** the fixed noise/timestep grid over validation pairs; `shuffled` gives each picture its neighbour's report */
   readonly validation: (pairs: readonly Encoded[], shuffled: boolean) => Batch[];
   /** its timesteps, the same for every picture */
@@ -184,10 +186,10 @@ export function batchSource(
       ? Math.floor((u / low) * top)
       : Math.min(last, top + Math.floor(((u - low) / (1 - low)) * (schedule.length - top)));
   };
-  /** one batch; the pair of each place by `pairAt`. Stratified: place b gets its timestep from the b-th of equal layers. */
-  const drawBatch = (step: number, key: SeedKey, pairAt: (b: number) => Encoded, stratified: boolean): Batch[] => {
-    const size = c.batch / c.accumulate;
-    const items = Array.from({ length: c.batch }, (_, b) => {
+  type Draw = readonly [step: number, key: SeedKey, pairAt: (b: number) => Encoded, stratified: boolean];
+  /** samples of one batch; the pair of each place by `pairAt`. Stratified: place b gets its timestep from the b-th of equal layers. */
+  const drawItems = (...[step, key, pairAt, stratified]: Draw) =>
+    Array.from({ length: c.batch }, (_, b) => {
       const pair = pairAt(b);
       const one = subkey(key, b);
       const r = randomOf(subkey(one, 'choices'));
@@ -196,19 +198,32 @@ export function batchSource(
       const t = stratified ? timestepAt((b + randomOf(subkey(one, 'layer')).uniform()) / c.batch, step) : drawn;
       return { pair, ids, t, key: subkey(one, 'noise'), weight: weights[t]!, sample: true };
     });
+  const drawBatch = (...draw: Draw): Batch[] => {
+    const size = c.batch / c.accumulate;
+    const items = drawItems(...draw);
     const one = (m: number) => make(items.slice(m * size, (m + 1) * size));
     return shared ? whenAsked(c.accumulate, one) : Array.from({ length: c.accumulate }, (_, m) => one(m));
   };
   const stratified = c.fiTimesteps === 'stratified';
   const grid = VALIDATION_GRID.map((t) => Math.min(last, Math.round((t / 1000) * (last + 1))));
+  const own = (step: number, testing: boolean): Draw => [
+    step,
+    subkey(subkey(root, 'step'), step),
+    (b) => pairOf(step, b),
+    testing && stratified,
+  ];
+  const others = (step: number): readonly Draw[] =>
+    Array.from({ length: c.fiBatches - 1 }, (_, k) => {
+      const key = subkey(subkey(subkey(root, 'scores'), step), k);
+      return [step, key, scored(key), stratified];
+    });
   return {
-    training: (step, testing = false) =>
-      drawBatch(step, subkey(subkey(root, 'step'), step), (b) => pairOf(step, b), testing && stratified),
-    extra: (step) =>
-      Array.from({ length: c.fiBatches - 1 }, (_, k) => {
-        const key = subkey(subkey(subkey(root, 'scores'), step), k);
-        return drawBatch(step, key, scored(key), stratified);
-      }).flat(),
+    training: (step, testing = false) => drawBatch(...own(step, testing)),
+    extra: (step) => others(step).flatMap((draw) => drawBatch(...draw)),
+    tested: (step) =>
+      [own(step, true), ...others(step)].flatMap((draw) =>
+        drawItems(...draw).map(({ pair, t }) => ({ report: pair.id, t })),
+      ),
     grid,
     validation(set, shuffled) {
       const items = set.flatMap((pair, i) =>

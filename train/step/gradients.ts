@@ -120,9 +120,11 @@ export function testedGradients<P extends Params, X, S, H>(
   trials: PerModule<X>,
 ): Tested<P> {
   const growth = growthOf(o);
-  const measure: Measure<P, S> = growth.measure(o.settings);
+  const measure: Measure<P, S, X> = growth.measure(o.settings);
   const expanded = mapModules((p: P, path, n) => growth.place(p, trials[n][path]!, o.settings), paramsOf(s));
-  if (!measure.samples) return gradients(o, expanded, base, batch);
+  const tried = [...Object.values(trials.unet), ...Object.values(trials.text)];
+  if (!measure.samples || !(measure.single ? tried.some((x) => measure.single!(x)) : true))
+    return gradients(o, expanded, base, batch);
   const one = (p: PerModule<P>, sample: Batch): Tensor => {
     const alone = Object.fromEntries(Object.entries(sample).map(([k, x]) => [k, unsqueeze(x, 0)])) as Batch;
     return trained(o, p, sum(sampleLosses(o, p, base, alone)));
@@ -135,7 +137,7 @@ export function testedGradients<P extends Params, X, S, H>(
   return {
     loss: mean(losses),
     g: mapTree((x: Tensor) => mean(x, 0), g),
-    kept: mapModules((x: P) => measure.samples!(x), g),
+    kept: mapModules((x: P, path, n) => measure.samples!(x, expanded[n][path]!, trials[n][path]!), g),
   };
 }
 

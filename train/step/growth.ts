@@ -25,7 +25,12 @@ export const memoriesSchema = ({ growth }: Pick<Method, 'growth'>): z.ZodType<Me
   z.record(z.string(), growth?.memory ?? z.never());
 
 export type Standing<P = Params> = { readonly state: State<P>; readonly ranks: Ranks; readonly memories: Memories };
-export type Grown<P = Params> = Standing<P> & { readonly decisions: readonly Decided[]; readonly padded: boolean };
+export type Grown<P = Params> = Standing<P> & {
+  readonly decisions: readonly Decided[];
+  readonly padded: boolean;
+  /** `Outcome.carried` */
+  readonly carried?: readonly number[] | undefined;
+};
 /** A step that tests, before anything was decided. */
 export type TestedStep<P = Params> = {
   readonly state: State<P>;
@@ -128,12 +133,12 @@ export async function testedStep<P extends Params, X, S, H>(
   const growth = growthOf(parts);
   const outcome = growth.test(passes, now, settings);
   const decide = async (): Promise<Grown<P>> => {
-    const { decisions, memories, ranks, install } = await outcome();
-    if (!install) return { state, ranks, memories, decisions, padded: false };
+    const { decisions, memories, ranks, carried, install } = await outcome();
+    if (!install) return { state, ranks, memories, decisions, carried, padded: false };
     const after = largerOf(capacityFor(ranks, parts), room);
     const padded = after.unet > room.unet || after.text > room.text;
     const roomy = padded ? padState(parts, state, after, backend) : state;
-    return { state: programs.install(roomy, install(after)), ranks, memories, decisions, padded };
+    return { state: programs.install(roomy, install(after)), ranks, memories, decisions, carried, padded };
   };
   if (!growth.before?.(settings)) {
     if (!updating) throw new Error(`${method.name}: a test that makes no update`);

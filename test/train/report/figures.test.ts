@@ -104,6 +104,20 @@ test('a history replays the log: rank at any step = 1 + expansions so far', () =
   }
 });
 
+test('a module that lost ranks at a test had them before it', () => {
+  const row = (step: number, rankAfter: number, added: number, lost?: number) => ({
+    step,
+    module: 'unet.a',
+    expanded: added > 0,
+    rankAfter,
+    added,
+    ...(lost === undefined ? {} : { lost }),
+  });
+  // 5 at the start, two given and three lost, then one given
+  const [h] = moduleHistories({ modules: [], expansions: [row(10, 4, 2, 3), row(20, 5, 1)] });
+  expect([0, 10, 20].map((step) => rankAt(h!, step))).toEqual([5, 4, 5]);
+});
+
 describe('colours', () => {
   const luminance = (hex: string): number => {
     const [r, g, b] = [1, 3, 5].map((i) => {

@@ -15,8 +15,8 @@ describe('a row is read at once where nothing is out of the way', () => {
     joined(
       fc.record({ module: fc.string(), fiOriginal: number, fiExpanded: number, ratio: number }),
       fc.record({ expanded: fc.boolean(), rankAfter: whole }),
-      ...['expectedRatio', 'gain', 'sigma', 'caught'].map((key) => given(key, number)),
-      ...['added', 'cost'].map((key) => given(key, whole)),
+      ...['expectedRatio', 'gain', 'sigma', 'caught', 'missed'].map((key) => given(key, number)),
+      ...['added', 'cost', 'lost'].map((key) => given(key, whole)),
       given('key', fc.string()),
     );
   const row = (number: fc.Arbitrary<unknown>, whole: fc.Arbitrary<unknown>) =>
@@ -40,6 +40,14 @@ describe('a row is read at once where nothing is out of the way', () => {
         if (plain !== undefined) expect(plain).toEqual(stepRow.parse(value));
       }),
     );
+    const gained = { module: 'm', expanded: true, rankAfter: 1, carried: [[2, 0.5]] };
+    for (const value of [
+      { step: 1, tests: [gained] },
+      { step: 1, asked: [{ report: 'a', t: 3, part: 1 }] },
+    ] as Json[]) {
+      expect(plainRow(value)).toBeUndefined();
+      expect(stepRow.parse(value)).toEqual(value);
+    }
     for (const value of [null, [], 3, { step: 1, validation: { loss: 1 } }, { step: 1, tests: {} }] as Json[])
       expect(plainRow(value)).toBeUndefined();
   });

@@ -33,7 +33,13 @@ const start = (name: string, more = '') =>
     ...'--batch 2 --samples 0 --seed 5 --backend wasm --threads 1 --split 60/20/20 --probe 4'.split(' '),
     ...more.split(' ').filter((word) => word !== ''),
   ]);
-type Row = { step: number; totalRank: number; tests?: { module: string; rankAfter: number; added: number; cost: number }[]; validation?: { loss: number } }; // biome-ignore format: one line
+type Row = {
+  step: number;
+  totalRank: number;
+  tests?: { module: string; rankAfter: number; added: number; cost: number; gain: number; lost?: number; carried?: [number, number][] }[];
+  asked?: { report: string; t: number; part: number }[];
+  validation?: { loss: number };
+}; // biome-ignore format: rows of the log
 const log = (name: string): Row[] =>
   readFileSync(join(out(name), 'metrics.jsonl'), 'utf8')
     .trim()
@@ -56,6 +62,17 @@ describe('ranks by gain', () => {
     expect(used[0]).toBeGreaterThan(BUDGET * 0.4);
     expect(used[2]).toBeGreaterThan(used[0]!);
     expect(tested[0]!.tests!.every(({ rankAfter, added }) => rankAfter === added)).toBe(true);
+    // the four batches of a test are of reports there are; what each asked for adds up to what was given
+    for (const { asked, tests } of tested) {
+      expect(asked).toHaveLength(8);
+      expect(asked!.every(({ report, t }) => /^\d\.png$/.test(report) && t >= 0 && t < 1000)).toBe(true);
+      const single = tests!.filter(({ added }) => added === 1);
+      if (single.length === tests!.filter(({ added }) => added > 0).length) {
+        const gains = single.reduce((s, { gain }) => s + gain, 0);
+        expect(asked!.reduce((s, { part }) => s + part, 0) / gains).toBeCloseTo(1, 3);
+      }
+      for (const { added, carried } of tests!) expect(carried?.length).toBe(added > 0 ? 3 : undefined);
+    }
     // a module that was given nothing is no part of the file
     const { modules } = await readAdapter(join(out('whole'), 'adapter.safetensors'));
     const granted = tested[2]!.tests!.filter(({ rankAfter }) => rankAfter > 0).map(({ module }) => module);
@@ -82,6 +99,41 @@ describe('ranks by gain', () => {
     expect(bytes('stopped').equals(bytes('whole'))).toBe(true);
   });
 
+  const pruning = `--budget-parameters ${BUDGET} --prune .5 --grow-until .7 --test-every 2 --steps 6 --save-every 1 --validate-every 3 --lr .05`;
+  test('with --prune parameters move on after all are given out, and never become more', async () => {
+    const { code, stderr } = await start('moved', pruning);
+    expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+    const tested = log('moved').filter(({ tests }) => tests);
+    expect(tested.map(({ step }) => step)).toEqual([1, 2, 4]);
+    for (const { tests } of tested)
+      expect(tests!.reduce((n, t) => n + t.rankAfter * t.cost, 0)).toBeLessThanOrEqual(BUDGET);
+    const lost = tested.flatMap(({ tests }) => tests!.map((t) => t.lost ?? 0));
+    expect(lost.reduce((a, b) => a + b, 0)).toBeGreaterThan(0);
+    const last = tested.at(-1)!;
+    expect(last.totalRank).toBe(last.tests!.reduce((n, t) => n + t.rankAfter, 0));
+    const { modules } = await readAdapter(join(out('moved'), 'adapter.safetensors'));
+    expect([...modules.values()].reduce((n, m) => n + m.rank, 0)).toBe(last.totalRank);
+    expect(readFileSync(join(out('moved'), 'report.html'), 'utf8')).toContain('Who asked for the ranks');
+  });
+
+  longTest('one that prunes, stopped and resumed, ends with the same bits', async () => {
+    const stop = setInterval(() => {
+      const file = join(out('moved-stopped'), 'metrics.jsonl');
+      if (!existsSync(file) || readFileSync(file, 'utf8').split('\n').length < 4) return;
+      clearInterval(stop);
+      process.emit('SIGINT', 'SIGINT');
+    }, 1);
+    const first = await start('moved-stopped', pruning);
+    clearInterval(stop);
+    process.exitCode = 0;
+    expect(first.stdout).toMatch(/stopped after step [1-5] and saved/);
+    const again = await runCommand(train, ['--resume', out('moved-stopped')]);
+    expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
+    expect(timeless('moved-stopped')).toEqual(timeless('moved'));
+    const bytes = (name: string) => readFileSync(join(out(name), 'adapter.safetensors'));
+    expect(bytes('moved-stopped').equals(bytes('moved'))).toBe(true);
+  });
+
   test('new ranks leave the function as it is, to the bit', async () => {
     const { code, stdout, stderr } = await start('still', '--lr 0 --steps 1');
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
@@ -101,6 +153,7 @@ test.each([
   ],
   ['--grow-first 1.5', /^--grow-first: is 1.5, expected at most 1\n$/],
   ['--grow-until -1', /^--grow-until: is -1, expected at least 0\n$/],
+  ['--prune 2', /^--prune: is 2, expected at most 1\n$/],
   ['--probe 0', /^--probe: is 0, expected at least 1\n$/],
   ['--fi-batches 1', /^--fi-batches: is 1, expected at least 2: criterion gain judges one batch by another\n$/],
   ['--method lora --rank 4', /^--criterion: gain goes with --method selora, not lora\n$/],
