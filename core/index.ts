@@ -170,6 +170,7 @@ export { checkpoint } from './transforms/checkpoint.ts';
 export { customVjp } from './transforms/custom.ts';
 export { grad, pullback, valueAndGrad, vjp } from './transforms/grad.ts';
 export { hessian, type JacobianMode, jacobian, jvp, type Leafwise, linearize } from './transforms/jvp.ts';
+export { once } from './transforms/once.ts';
 export { scan } from './transforms/scan.ts';
 export { type Axes, vmap } from './transforms/vmap.ts';
 

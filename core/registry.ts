@@ -26,6 +26,7 @@ import { maxOp, sumOp } from './ops/reduce.ts';
 import { padOp, sliceOp } from './ops/slice.ts';
 import { checkpointOp } from './transforms/checkpoint.ts';
 import { customVjpOp } from './transforms/custom.ts';
+import { onceOp } from './transforms/once.ts';
 
 const all: readonly unknown[] = [
   ...Object.values(table),
@@ -68,6 +69,7 @@ const all: readonly unknown[] = [
   attentionOp,
   attentionGradOp,
   checkpointOp,
+  onceOp,
   customVjpOp,
 ];
 /** Every op by its name.  @example registry.get('dot') */

@@ -77,7 +77,7 @@ export interface Backend<S = unknown> {
   readonly inProcess: boolean;
   /** whether tensors of this type can be held and computed */
   supports(dtype: DType): boolean;
-  /** true: this composite runs as one kernel here; false: its body is inlined */
+  /** true: this composite runs as one kernel here, or its body is lowered by itself; false: its body is inlined */
   hasKernel(op: Op): boolean;
   /** a storage with these values */
   store(values: HostArray, dtype: DType): S;

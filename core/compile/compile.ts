@@ -3,11 +3,12 @@
 import { isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { print, toGraph } from '../ir/print.ts';
-import { hole, type Tensor, topo } from '../ir/tensor.ts';
-import { isNode, isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
+import { areTraced, signature } from '../ir/signature.ts';
+import { hole, type Op, type Tensor, topo } from '../ir/tensor.ts';
+import { isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import type { Backend, Executable, Graph, KernelReport, Stage } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
-import { buildChecked } from './finite.ts';
+import { buildChecked, everyNode } from './finite.ts';
 import { type ModuleOf, modulesOf } from './modules.ts';
 import { simplify } from './simplify.ts';
 
@@ -75,55 +76,14 @@ export interface Compiled<A extends readonly unknown[], R> {
   trim(keep?: number): void;
 }
 
-/** numbers for static values that have no text of their own: functions, maps, instances of classes */
-const identities = new WeakMap<object, number>();
-let nextIdentity = 0;
-function staticText(x: unknown): string {
-  if (typeof x === 'string') return JSON.stringify(x);
-  if (Object.is(x, -0)) return 'number -0';
-  if ((typeof x !== 'object' && typeof x !== 'function') || x === null) return `${typeof x} ${String(x)}`;
-  if (!identities.has(x)) identities.set(x, nextIdentity++);
-  return `${typeof x} ${identities.get(x)}`;
-}
-
-/**
- * Everything that makes a program another program: tree structure, shapes, dtypes, static values; and the tensors that
- * hold no values yet. One walk, since every call of a program makes it.
- */
-function signature(args: readonly unknown[]): { readonly key: string; readonly recipes: readonly Tensor[] } {
-  const parts: string[] = [];
-  const recipes: Tensor[] = [];
-  const walk = (x: unknown): void => {
-    if (isTensor(x)) {
-      parts.push(x.dtype, x.shape.join('x'));
-      if (!isData(x)) recipes.push(x);
-    } else if (isNode(x)) {
-      parts.push(Array.isArray(x) ? '[' : '{');
-      for (const [k, v] of Object.entries(x)) {
-        parts.push(k);
-        walk(v);
-      }
-      parts.push(';');
-    } else parts.push(staticText(x));
-  };
-  for (const a of args) walk(a);
-  // no key and no text above holds this character
-  return { key: parts.join('\0'), recipes };
-}
-
-/** Whether recipes belong to a trace that is still open: below them stands a hole, or another name for a value. */
-const areTraced = (recipes: readonly Tensor[]): boolean =>
-  topo(recipes).some(
-    (t) => t.op.kind === 'primitive' && (t.op.form.kind === 'identity' || (t.op.form.kind === 'leaf' && !isData(t))),
-  );
-
 export function makeGraph(
   outputs: readonly Tensor[],
   args: readonly Tensor[],
   donated: ReadonlySet<number>,
   backend: Backend,
+  hasKernel = (op: Op): boolean => backend.hasKernel(op),
 ): { graph: Graph; captured: Tensor[] } {
-  const finals = simplify(outputs, (op) => backend.hasKernel(op));
+  const finals = simplify(outputs, hasKernel);
   const order = topo(finals);
   const isLeaf = (t: Tensor) => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
   const known = new Set(args);
@@ -179,7 +139,8 @@ export function compile<A extends readonly unknown[], R>(
     const result = f(...(traced as unknown as A));
     const outputs: Tensor[] = [];
     const shape = mapTree((x: unknown) => (isTensor(x) ? new OutputAt(outputs.push(x) - 1) : x), result);
-    const { graph, captured } = makeGraph(outputs, holes, donated, backend);
+    const keeps = options.check ? everyNode(backend) : undefined;
+    const { graph, captured } = makeGraph(outputs, holes, donated, backend, keeps);
     const traceMs = performance.now() - start;
     const executable = options.check
       ? buildChecked(backend, graph, { name, moduleOf: options.moduleOf })

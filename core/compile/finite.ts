@@ -5,7 +5,7 @@
  */
 import { isFloat } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
-import { type Shape, type Tensor, topo } from '../ir/tensor.ts';
+import { type Op, type Shape, type Tensor, topo } from '../ir/tensor.ts';
 import { coordinatesOf, sizeOf } from '../ir/view.ts';
 import { concat } from '../ops/concat.ts';
 import { full, iota } from '../ops/fill.ts';
@@ -13,6 +13,7 @@ import { reshape } from '../ops/layout.ts';
 import { finite, select, sub } from '../ops/math.ts';
 import { max } from '../ops/reduce.ts';
 import type { Backend, Executable, Graph } from './backend.ts';
+import { isOnce } from './bodies.ts';
 import { beforeNextRead } from './data.ts';
 import { computes, type ModuleOf, modulesOf } from './modules.ts';
 
@@ -48,6 +49,12 @@ function joined(parts: readonly Tensor[]): Tensor {
   );
   return joined(groups);
 }
+/** The kernels of a backend, less those that would hide nodes: what looks at every value looks into bodies, too. */
+export const everyNode =
+  (backend: Backend) =>
+  (op: Op): boolean =>
+    backend.hasKernel(op) && !isOnce(op);
+
 /** What a message may say beside the op. */
 export interface CheckOptions {
   readonly name?: string;
@@ -109,4 +116,7 @@ const bound = (p: Executable<unknown>): Omit<Executable<unknown>, 'run' | 'profi
  */
 export const checkFinite = (backend: Backend, options: CheckOptions = {}): Backend =>
   // what is not overridden is the backend's own, getters included
-  Object.create(backend, { build: { value: (graph: Graph) => buildChecked(backend, graph, options) } }) as Backend;
+  Object.create(backend, {
+    build: { value: (graph: Graph) => buildChecked(backend, graph, options) },
+    hasKernel: { value: everyNode(backend) },
+  }) as Backend;

@@ -8,6 +8,7 @@
  *     than MAX_STEPS scalar steps stores its longest.
  *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
  *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
+ *  6. The body of a `once` composite is lowered by itself; its kernels stand in the place of every application.
  */
 
 import { bytesOf, type DType, isStored } from '../ir/dtype.ts';
@@ -31,6 +32,8 @@ export interface ClusterKernel {
   readonly kind: 'cluster';
   readonly cluster: Cluster;
   readonly node: Tensor;
+  /** rule 6: the node whose body `node` stands in */
+  readonly within?: Tensor;
   /** one per `cluster.inputs`, seen over the cluster's points */
   readonly inputs: readonly Operand[];
   readonly outputs: readonly Buffer[];
@@ -38,6 +41,7 @@ export interface ClusterKernel {
 export interface OpKernel {
   readonly kind: 'op';
   readonly node: Tensor;
+  readonly within?: Tensor;
   readonly inputs: readonly Operand[];
   /** contiguous, one per result of the node; undefined where nobody reads it and the kernel can leave it out */
   readonly outputs: readonly (Buffer | undefined)[];
@@ -66,6 +70,8 @@ export interface LowerOptions {
   partial?(op: Op): boolean;
   /** most buffers one cluster may read */
   readonly maxLoads: number;
+  /** rule 6: the kernels of a composite's body on operands that lie so, for those of its results that are read (bodies.ts) */
+  body?(node: Tensor, operands: readonly Operand[], isRead: readonly boolean[]): Lowered;
 }
 
 /** numbers that differ as constants differ as text */
@@ -105,7 +111,8 @@ class Draft {
   }
 }
 
-export function lower(graph: Graph, options: LowerOptions): Lowered {
+/** @param given how the inputs lie, where they are no buffers of their own: a stand-in for each, in this order */
+export function lower(graph: Graph, options: LowerOptions, given?: readonly Operand[]): Lowered {
   const inlined = chooseInlined(graph, options.maxLoads);
   const kernels: Kernel[] = [];
   let nextBuffer = 0;
@@ -116,13 +123,13 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const read = new Set(graph.outputs);
   for (const node of graph.order) for (const x of node.inputs) read.add(x);
 
-  const inputs = graph.inputs.map((t) => {
-    const buffer = newBuffer(t.dtype, sizeOf(t.shape));
-    stored.set(t, { buffer, view: contiguousView(t.shape) });
+  const inputs = graph.inputs.map((t, i) => {
+    const buffer = newBuffer(t.dtype, given ? given[i]!.buffer.elements : sizeOf(t.shape));
+    stored.set(t, { buffer, view: given ? given[i]!.view : contiguousView(t.shape) });
     return buffer;
   });
 
-  const given = new Set<Buffer>(inputs);
+  const fromOutside = new Set<Buffer>(inputs);
   const repeats = new Set<Tensor>();
   /** results of identities, by what they are the same as */
   const sameAs = new Map<Tensor, Tensor>();
@@ -186,6 +193,29 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     return outputs.map((buffer, i) => buffer && { buffer, view: contiguousView(node.outs[i]!.shape) });
   };
 
+  /** rule 6: the kernels of its body, on buffers of this program */
+  const storeBody = (node: Tensor, lowerBody: NonNullable<LowerOptions['body']>): (Operand | undefined)[] => {
+    const operands = node.inputs.map(resolve);
+    const isRead = node.outs.map((o) => read.has(o));
+    const body = lowerBody(node, operands, isRead);
+    const here = new Map(body.inputs.map((b, i) => [b, operands[i]!.buffer]));
+    const made = (b: Buffer): Buffer => {
+      const buffer = newBuffer(b.dtype, b.elements);
+      here.set(b, buffer);
+      return buffer;
+    };
+    for (const k of body.kernels) {
+      const reads = k.inputs.map(({ buffer, view }) => ({ buffer: here.get(buffer)!, view }));
+      if (k.kind === 'op')
+        kernels.push({ ...k, within: node, inputs: reads, outputs: k.outputs.map((b) => b && made(b)) });
+      else kernels.push({ ...k, within: node, inputs: reads, outputs: k.outputs.map(made) });
+    }
+    let at = 0;
+    return node.outs.map(({ shape }, i) =>
+      isRead[i] ? { buffer: here.get(body.outputs[at++]!)!, view: contiguousView(shape) } : undefined,
+    );
+  };
+
   /** the step of a draft whose value is x, read through the layout ops of `path` (first applied first) */
   const emit = (draft: Draft, x: Tensor, path: readonly Tensor[], isRoot: boolean): number => {
     const there = isRoot ? undefined : stored.get(x);
@@ -234,11 +264,14 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
         if (isRepeated(node.inputs[i]!)) sameAs.set(o, node.inputs[i]!);
         else stored.set(o, resolve(node.inputs[i]!));
     } else if (kind === 'kernel') {
-      if ((node.op as Primitive).repeat && node.inputs.every((x) => given.has(resolve(x).buffer))) {
+      if ((node.op as Primitive).repeat && node.inputs.every((x) => fromOutside.has(resolve(x).buffer))) {
         repeats.add(node);
         continue;
       }
-      const results = storeKernel(node);
+      const results =
+        options.body && node.op.kind === 'composite' && node.op.once
+          ? storeBody(node, options.body)
+          : storeKernel(node);
       for (const [i, o] of node.outs.entries()) if (results[i]) stored.set(o, results[i]);
     } else if (kind === 'reduce' || (kind === 'elementwise' && !inlined.has(node))) resolve(node);
   }

@@ -51,6 +51,7 @@ function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
   return {
     kind: 'cluster',
     node: first.node,
+    ...(first.within ? { within: first.within } : {}),
     inputs: operands,
     outputs: [...first.outputs, ...second.outputs],
     cluster: {
@@ -65,6 +66,7 @@ function join(first: ClusterKernel, second: ClusterKernel): ClusterKernel {
 /** leaves out results that are not `kept` */
 function store(k: ClusterKernel, kept: (b: Buffer) => boolean): ClusterKernel {
   const wanted = k.outputs.map(kept);
+  if (!wanted.includes(false)) return k;
   return {
     ...k,
     outputs: k.outputs.filter((_, i) => wanted[i]),

@@ -6,14 +6,13 @@ import type { DType } from '../ir/dtype.ts';
 import { quantity } from '../ir/print.ts';
 import { isWhole } from '../ir/view.ts';
 import type { Graph, Stage } from './backend.ts';
-import { type Buffer, type Lowered, type LowerOptions, lower, type Operand } from './lower.ts';
-import { type MergeOptions, merge } from './merge.ts';
+import { type BodyOptions, bodies } from './bodies.ts';
+import { type Buffer, type Lowered, lower, type Operand } from './lower.ts';
+import { merge } from './merge.ts';
 import { reuseDonated, type Span, spans } from './plan.ts';
 import { detailOf, flopsOf, nameOf, trafficOf } from './report.ts';
 
-export interface PrepareOptions extends LowerOptions {
-  /** limits of clusters with several results; where left out, every cluster has one */
-  readonly merge?: MergeOptions | undefined;
+export interface PrepareOptions extends BodyOptions {
   /** false: values of this type never lie over a donated input */
   readonly over?: (dtype: DType) => boolean;
 }
@@ -25,7 +24,7 @@ export interface Prepared extends Lowered {
 }
 
 export function prepare(graph: Graph, options: PrepareOptions): Prepared {
-  const alone = lower(graph, options);
+  const alone = lower(graph, { ...options, body: bodies(options) });
   const lowered = options.merge ? merge(alone, options.merge) : alone;
   const over = [...graph.donated].filter((i) => options.over?.(lowered.inputs[i]!.dtype) ?? true);
   return { ...lowered, spans: spans(lowered), reuse: reuseDonated(lowered, new Set(over)) };

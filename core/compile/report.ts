@@ -50,7 +50,7 @@ export const reportKernels = (kernels: readonly Kernel[], options: ReportOptions
     detail: detailOf(k),
     flops: flopsOf(k),
     bytes: trafficOf(k),
-    ...known(k.node, i, options),
+    ...known(k.within ?? k.node, i, options),
   }));
 
 /** The same for a backend that runs node by node. */

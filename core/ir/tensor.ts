@@ -157,6 +157,11 @@ export interface Composite<A extends Attrs = Attrs> extends OpCommon<A> {
   readonly kind: 'composite';
   /** the meaning, in other ops; a backend without a kernel runs this */
   body(inputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  /**
+   * true: a backend of kernels that keeps the node lowers its body once for all applications with these attributes to
+   * operands that lie alike
+   */
+  readonly once?: boolean;
   /** closed form; where it is left out or answers undefined, the body is differentiated */
   readonly vjp?: Vjp<A, readonly (Tensor | undefined)[] | undefined>;
   /** where it is left out or answers undefined, the body is mapped */

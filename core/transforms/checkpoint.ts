@@ -2,11 +2,11 @@
  * Rematerialisation. `checkpoint(f)` closes f over its captures into one node; forward it is f, backward f is run again
  * from its inputs, behind a barrier that makes the second run wait for the cotangent.
  */
-import { bindAll, type Composite, hole, type OutSpec, type Tensor } from '../ir/tensor.ts';
+import { bindAll, type Composite, hole, type Tensor } from '../ir/tensor.ts';
 import { type Tree, unflatten } from '../ir/tree.ts';
 import { barrier } from '../ops/control.ts';
 import { mul, sin } from '../ops/math.ts';
-import { type ClosedBody, close, instantiate } from './closed.ts';
+import { type ClosedBody, close, instantiate, specsOf } from './closed.ts';
 import { pullbackWanted } from './grad.ts';
 
 export const checkpointOp: Composite<ClosedBody> = {
@@ -15,7 +15,7 @@ export const checkpointOp: Composite<ClosedBody> = {
   doc: 'a closed function whose intermediates are recomputed in the backward pass',
   formula: 'y = f(x)',
   takesStored: true,
-  shape: (_inputs, b): OutSpec[] => b.results.map((r) => ({ shape: r.shape, dtype: r.dtype })),
+  shape: (inputs, b) => specsOf(b, inputs),
   body: (inputs, b) => instantiate(b, inputs),
   vjp(gs, inputs, b, _outs, wanted = inputs.map(() => true)) {
     const known = gs.filter((g) => g !== undefined);

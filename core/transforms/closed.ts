@@ -1,5 +1,5 @@
 /** Functions closed over what they capture: traced once, so that a record can hold them and make their graph again. */
-import { head, hole, substitute, type Tensor, topo } from '../ir/tensor.ts';
+import { head, hole, type OutSpec, substitute, type Tensor, topo } from '../ir/tensor.ts';
 import { leaves, mapTree, type Tree } from '../ir/tree.ts';
 
 /** A traced function: its arguments, the tensors it captured among them, and its results. */
@@ -10,6 +10,12 @@ export interface ClosedBody {
 /** The graph of a closed function on these inputs. */
 export const instantiate = (b: ClosedBody, inputs: readonly Tensor[]): Tensor[] =>
   substitute(b.results, new Map(b.holes.map((h, i) => [h, inputs[i]!])));
+
+/** What it results in: the trace's own results, unless the operands are of another precision. */
+export const specsOf = (b: ClosedBody, inputs: readonly Tensor[]): OutSpec[] => {
+  const alike = inputs.every((x, i) => x.dtype === b.holes[i]!.dtype);
+  return (alike ? b.results : instantiate(b, inputs)).map(({ shape, dtype }) => ({ shape, dtype }));
+};
 
 /** The sources of a graph that are not its arguments: what the function captured. */
 function captures(results: readonly Tensor[], holes: readonly Tensor[]): Tensor[] {

@@ -1,12 +1,12 @@
 /** A derivative of one's own: the function says what it computes, what it keeps, and what its cotangents are. */
 import { MissingRuleError, ShapeError } from '../ir/errors.ts';
-import { bindAll, type Composite, hole, type OutSpec, type Tensor } from '../ir/tensor.ts';
+import { bindAll, type Composite, hole, type Tensor } from '../ir/tensor.ts';
 import { leaves, type Tree, unflatten } from '../ir/tree.ts';
 import { mapAll } from '../ops/batching.ts';
 import { alias } from '../ops/control.ts';
 import { zeros } from '../ops/fill.ts';
 import { add, cos, mul, sin } from '../ops/math.ts';
-import { type ClosedBody, close, instantiate } from './closed.ts';
+import { type ClosedBody, close, instantiate, specsOf } from './closed.ts';
 import { pullbackWanted } from './grad.ts';
 import { vmap } from './vmap.ts';
 
@@ -27,11 +27,7 @@ export const customVjpOp: Composite<CustomAttrs> = {
   aliases: ['custom_vjp', 'custom gradient'],
   doc: 'a closed function with a derivative of its own',
   formula: 'y, kept = forward(x);  dx = backward(kept, g)',
-  shape(inputs, a): OutSpec[] {
-    // the trace's own results, unless the operands are of another precision
-    const same = inputs.every((x, i) => x.dtype === a.holes[i]!.dtype);
-    return (same ? a.results : instantiate(a, inputs)).map((r) => ({ shape: r.shape, dtype: r.dtype }));
-  },
+  shape: (inputs, a) => specsOf(a, inputs),
   body: (inputs, a) => instantiate(a, inputs),
   vjp(gs, inputs, a, outs, wanted = inputs.map(() => true)) {
     const total: (Tensor | undefined)[] = inputs.map(() => undefined);

@@ -100,6 +100,7 @@ test('no transformation and no pass names an op: they read the fields of its rec
   // checkKeys is about drawing random numbers; a record says its own name
   const allowed = new Set([
     'core/compile/checkKeys.ts',
+    'core/transforms/once.ts: once',
     'core/transforms/checkpoint.ts: checkpoint',
     'core/transforms/custom.ts: customVjp',
   ]);

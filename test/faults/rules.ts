@@ -277,6 +277,37 @@ const compilation = [
       named('lower', '^(layouts|blocks|donated|clusters)'),
     ],
   ),
+  ...faultsOf(
+    'compile/bodies.ts',
+    [
+      "|${operands.map(lieText).join(';')}`",
+      '`',
+      'a body is lowered for operands that lie otherwise',
+      named('once', 'operands that lie in any way'),
+    ],
+    [
+      '.filter((_, i) => isRead[i])',
+      '',
+      'a body: results nobody reads shift the others',
+      named('once', 'what nobody reads'),
+    ],
+  ),
+  ...faultsOf(
+    'transforms/once.ts',
+    ['${flags(wanted)}`', '`', 'a derivative is taken for that of another argument', named('once', 'each derivative')],
+    [
+      '`vmap ${size} ${flags(mapped)}`',
+      '`vmap ${flags(mapped)}`',
+      'a mapped function is taken for one of another size',
+      named('once', 'mapped over'),
+    ],
+    [
+      'captured.find((t) => areTraced([t]))',
+      'captured.find(() => false)',
+      'an argument of another trace is kept for ever',
+      named('once', 'is refused where it is captured'),
+    ],
+  ),
   ...faultsOf('compile/merge.ts', [
     'if (!made.every((b) => points(k, b))) return undefined;',
     '',

@@ -2,7 +2,7 @@
  * Adam and AdamW as pure functions on tensors. `age` is the number of updates an entry has had before this one; it may be
  * a scalar or broadcast over ranks, so that a grown rank gets its own bias correction.
  */
-import { add, div, maximum, minimum, mul, sqrt, sub, sum, type Tensor, tanh } from '../../core/index.ts';
+import { add, div, maximum, minimum, mul, once, sqrt, sub, sum, type Tensor, tanh } from '../../core/index.ts';
 
 export interface AdamOptions {
   readonly beta1: number;
@@ -28,26 +28,55 @@ export interface AdamState {
   readonly m: Tensor;
   readonly v: Tensor;
 }
+/** What one update reads at every number of a leaf. */
+type Leaf = {
+  readonly p: Tensor;
+  readonly g: Tensor;
+  readonly m: Tensor;
+  readonly v: Tensor;
+  /** lr/(1−β₁ᵗ) */
+  readonly step: Tensor;
+  /** √(1−β₂ᵗ) */
+  readonly root: Tensor;
+  /** lr·wd of AdamW */
+  readonly decay?: Tensor;
+};
+type Moved = { readonly p: Tensor; readonly m: Tensor; readonly v: Tensor };
+/** An update in two parts, each traced and lowered once for all leaves of a shape. */
+interface Rule {
+  /** what corrects for moments that began at 0: as many numbers as there are ages */
+  readonly correction: (age: Tensor, lr: Tensor) => Pick<Leaf, 'step' | 'root'>;
+  readonly move: (leaf: Leaf) => Moved;
+}
+const rules = new WeakMap<AdamOptions, Rule>();
+function ruleOf(o: AdamOptions): Rule {
+  const known = rules.get(o);
+  if (known) return known;
+  const correction: Rule['correction'] = (age, lr) => {
+    const t = add(age, 1);
+    return { step: div(lr, oneMinusPower(o.beta1, t)), root: sqrt(oneMinusPower(o.beta2, t)) };
+  };
+  const move: Rule['move'] = ({ p, g: gradient, m, v, step, root, decay }) => {
+    const g = o.weightDecay !== 0 && !o.decoupled ? add(gradient, mul(p, o.weightDecay)) : gradient;
+    const m1 = add(mul(m, o.beta1), mul(g, 1 - o.beta1));
+    const v1 = add(mul(v, o.beta2), mul(mul(g, g), 1 - o.beta2));
+    const scale = add(div(sqrt(v1), root), o.eps);
+    const shrunk = decay ? sub(p, mul(p, decay)) : p;
+    return { p: sub(shrunk, mul(step, div(m1, scale))), m: m1, v: v1 };
+  };
+  const rule: Rule = { correction: once(correction), move: once(move) };
+  rules.set(o, rule);
+  return rule;
+}
 /**
  * One update: m' = β₁m + (1−β₁)g, v' = β₂v + (1−β₂)g², p' = p − lr·m̂/(√v̂ + ε), m̂ = m'/(1−β₁ᵗ), v̂ = v'/(1−β₂ᵗ), t = age + 1.
  * Source: Kingma & Ba 2015; torch.optim.Adam/AdamW.
  */
-export function adamUpdate(
-  p: Tensor,
-  gradient: Tensor,
-  { m, v }: AdamState,
-  age: Tensor,
-  lr: Tensor,
-  o: AdamOptions,
-): { readonly p: Tensor; readonly m: Tensor; readonly v: Tensor } {
-  const g = o.weightDecay !== 0 && !o.decoupled ? add(gradient, mul(p, o.weightDecay)) : gradient;
-  const t = add(age, 1);
-  const m1 = add(mul(m, o.beta1), mul(g, 1 - o.beta1));
-  const v1 = add(mul(v, o.beta2), mul(mul(g, g), 1 - o.beta2));
-  const step = div(lr, oneMinusPower(o.beta1, t));
-  const root = add(div(sqrt(v1), sqrt(oneMinusPower(o.beta2, t))), o.eps);
-  const shrunk = o.weightDecay !== 0 && o.decoupled ? sub(p, mul(p, mul(lr, o.weightDecay))) : p;
-  return { p: sub(shrunk, mul(step, div(m1, root))), m: m1, v: v1 };
+export function adamUpdate(p: Tensor, g: Tensor, { m, v }: AdamState, age: Tensor, lr: Tensor, o: AdamOptions): Moved {
+  const { correction, move } = ruleOf(o);
+  const { step, root } = correction(age, lr);
+  const decay = o.weightDecay !== 0 && o.decoupled ? { decay: mul(lr, o.weightDecay) } : {};
+  return move({ p, g, m, v, step, root, ...decay });
 }
 
 /** ‖g‖₂ over all tensors together. */

@@ -134,7 +134,7 @@ export function update<P extends Params, X, S, H>(
     return ranks && axis !== null ? mul(x, ageOf(ranks, x, axis)) : x;
   });
   const norm = globalNorm(once);
-  const factor = o.clip > 0 ? clipFactor(norm, o.clip) : 1;
+  const factor = o.clip > 0 ? clipFactor(norm, o.clip) : undefined;
   const rates = o.method.rates?.(o.settings) ?? {};
   const state = mapModules((slot: Slot<P>, path, network): Slot<P> => {
     const of = (tree: P) => leaves(tree as Tree<Tensor>);
@@ -144,7 +144,7 @@ export function update<P extends Params, X, S, H>(
       slot.p as Tree<Tensor>,
       fields,
     );
-    const clipped = leavesOf.map(({ field }, i) => (field.measured ? gs[i]! : mul(gs[i]!, factor)));
+    const clipped = leavesOf.map(({ field }, i) => (factor && !field.measured ? mul(gs[i]!, factor) : gs[i]!));
     const ages = o.method.ages?.(slot.p, slot.age, o.settings) ?? {};
     const { ranks } = moving[network][path]!;
     const kept = (now: Tensor, before: Tensor, axis: number | null): Tensor =>

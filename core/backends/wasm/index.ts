@@ -4,10 +4,9 @@
  */
 
 import type { Backend } from '../../compile/backend.ts';
-import { kernels } from './kernels.ts';
 import { createMachine, type MachineOptions } from './machine/machine.ts';
 import { Memory, type WasmStorage } from './machine/memory.ts';
-import { WasmProgram } from './program.ts';
+import { hasKernel, WasmProgram } from './program.ts';
 
 /** Opens the WASM backend; `threads` defaults to the cores this process may use. */
 export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> {
@@ -18,7 +17,7 @@ export function wasmBackend(options: MachineOptions = {}): Backend<WasmStorage> 
     device: `WASM SIMD, ${machine.threads} thread${machine.threads > 1 ? 's' : ''}`,
     inProcess: true,
     supports: (d) => d !== 'f64',
-    hasKernel: (op) => kernels.has(op.name),
+    hasKernel,
     store(values, dtype) {
       const s = memory.storage(values.length, dtype);
       memory.view(s).set(values as never);

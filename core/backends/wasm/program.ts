@@ -3,11 +3,12 @@
  * is one walk over them; where the workspace or an input has moved, only its addresses are written anew.
  */
 import type { Executable, Graph, KernelReport } from '../../compile/backend.ts';
+import { isOnce } from '../../compile/bodies.ts';
 import { type Buffer, bytesOfBuffer, readsOf } from '../../compile/lower.ts';
 import { arena } from '../../compile/plan.ts';
-import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
+import { kernelStages, type Prepared, type PrepareOptions, prepare } from '../../compile/prepare.ts';
 import { reportKernels } from '../../compile/report.ts';
-import type { Tensor } from '../../ir/tensor.ts';
+import type { Op, Tensor } from '../../ir/tensor.ts';
 import { type Address, install, type KernelCommand, link } from './kernel.ts';
 import { kernels } from './kernels.ts';
 import type { Program } from './machine/machine.ts';
@@ -16,6 +17,18 @@ import { planner } from './plans.ts';
 
 /** most buffers one cluster reads, and writes */
 const [MAX_LOADS, MAX_OUTPUTS] = [16, 8];
+/** the composites that are not written out */
+export const hasKernel = (op: Op): boolean => kernels.has(op.name) || isOnce(op);
+/** one for all programs, so that bodies are lowered for all of them */
+const LOWERING: PrepareOptions = {
+  strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false,
+  partial: (op) => kernels.get(op.name)?.partial ?? false,
+  hasKernel,
+  maxLoads: MAX_LOADS,
+  merge: { maxLoads: MAX_LOADS, maxOutputs: MAX_OUTPUTS },
+  // results are written inside
+  over: (dtype) => !isOutside(dtype),
+};
 /** the first base of a program; the inputs follow, then the results */
 const WORKSPACE = 0;
 
@@ -39,14 +52,7 @@ export class WasmProgram implements Executable<WasmStorage> {
   constructor(memory: Memory, graph: Graph) {
     this.memory = memory;
     this.donated = graph.donated;
-    this.lowered = prepare(graph, {
-      strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false,
-      partial: (op) => kernels.get(op.name)?.partial ?? false,
-      maxLoads: MAX_LOADS,
-      merge: { maxLoads: MAX_LOADS, maxOutputs: MAX_OUTPUTS },
-      // results are written inside
-      over: (dtype) => !isOutside(dtype),
-    });
+    this.lowered = prepare(graph, LOWERING);
     const { inputs, outputs, reuse, spans } = this.lowered;
     this.results = outputs.filter((b) => !reuse.has(b));
 

@@ -1,5 +1,6 @@
 /** Which kernels run which op: the one table that links op names to WGSL. Clusters are printed, everything else is here. */
 
+import { isOnce } from '../../compile/bodies.ts';
 import type { AttentionAttrs } from '../../fused/attention.ts';
 import { type NormAttrs, type NormGradAttrs, normSizes } from '../../fused/norm.ts';
 import { isFloat, isStored } from '../../ir/dtype.ts';
@@ -124,8 +125,8 @@ const table: Readonly<Record<string, OpKernels>> = {
 export const isStrided = (op: Op): boolean => table[op.name]?.strided ?? false;
 export const isPartial = (op: Op): boolean => table[op.name]?.partial ?? false;
 
-/** Composites that run as kernels of their own instead of their body. */
-export const hasKernel = (op: Op): boolean => op.kind === 'composite' && table[op.name] !== undefined;
+/** Composites that are not written out: they run as kernels of their own, or their body is lowered by itself. */
+export const hasKernel = (op: Op): boolean => isOnce(op) || (op.kind === 'composite' && table[op.name] !== undefined);
 
 /** primitives whose kernels compute in f32 only, as all composites do */
 const floatOnly = new Set(['dot', 'conv', 'convInput', 'convKernel']);

@@ -6,7 +6,7 @@
 import type { Executable, Graph } from '../../compile/backend.ts';
 import { type Buffer, bytesOfBuffer, type Kernel as LoweredKernel, readsOf } from '../../compile/lower.ts';
 import { slots } from '../../compile/plan.ts';
-import { kernelStages, type Prepared, prepare } from '../../compile/prepare.ts';
+import { kernelStages, type Prepared, type PrepareOptions, prepare } from '../../compile/prepare.ts';
 import { detailOf, nameOf, reportKernels } from '../../compile/report.ts';
 import { bytesOf } from '../../ir/dtype.ts';
 import { DeviceLimitError } from '../../ir/errors.ts';
@@ -15,7 +15,7 @@ import { type Bindings, type Place, rememberBindGroups } from './bindGroups.ts';
 import { type BufferPool, checkSize } from './buffers.ts';
 import type { Gpu } from './device.ts';
 import { input, MAX_GROUPS, output, type Recipe } from './kernel.ts';
-import { isPartial, isStrided, recipeOf } from './ops.ts';
+import { hasKernel, isPartial, isStrided, recipeOf } from './ops.ts';
 import type { Pipelines } from './pipelines.ts';
 import { printReduce } from './printReduce.ts';
 import { type InPlace, printElementwise } from './printWgsl.ts';
@@ -68,6 +68,21 @@ const recipeFor = (k: LoweredKernel, gpu: Gpu, inPlace: InPlace): Recipe => {
   return { launches: [{ kernel, operands: [...operands, ...k.outputs.map((_, i) => output(i))] }], scratch: [] };
 };
 
+/** by how many operands a cluster may bind: one for all programs, so that bodies are lowered for all of them */
+const lowerings = new Map<number, PrepareOptions>();
+const loweringFor = (operands: number): PrepareOptions => {
+  const known = lowerings.get(operands);
+  if (known) return known;
+  const made: PrepareOptions = {
+    strided: isStrided,
+    partial: isPartial,
+    hasKernel,
+    maxLoads: Math.max(3, Math.min(10, operands - 1)),
+    merge: operands - MERGED < 3 ? undefined : { maxLoads: operands - MERGED, maxOutputs: MERGED },
+  };
+  lowerings.set(operands, made);
+  return made;
+};
 const prepareFor = (gpu: Gpu, graph: Graph): Prepared => {
   // a cluster may read so many tensors that all of them and its result can be bound, be they as large as the largest
   const largest = [...graph.inputs, ...graph.order.flatMap((t) => t.outs)].reduce(
@@ -75,12 +90,7 @@ const prepareFor = (gpu: Gpu, graph: Graph): Prepared => {
     1,
   );
   const operands = Math.floor(gpu.bindings.count / largest);
-  return prepare(graph, {
-    strided: isStrided,
-    partial: isPartial,
-    maxLoads: Math.max(3, Math.min(10, operands - 1)),
-    merge: operands - MERGED < 3 ? undefined : { maxLoads: operands - MERGED, maxOutputs: MERGED },
-  });
+  return prepare(graph, loweringFor(operands));
 };
 
 export const buildProgram = ({ gpu, pool, pipelines, workspace }: Context, graph: Graph): Executable<Storage> => {

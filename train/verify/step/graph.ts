@@ -1,4 +1,6 @@
 /** A step as the graph a backend would be given, without running it; and the same graph node by node in f64. */
+
+import { everyNode } from '../../../core/compile/finite.ts';
 import { type Backend, cpuBackend, type Graph, type Tensor } from '../../../core/index.ts';
 import { dtypes, type HostArray } from '../../../core/ir/dtype.ts';
 import { type Attrs, bindAll } from '../../../core/ir/tensor.ts';
@@ -12,7 +14,7 @@ export function graphOf(backend: Backend, build: (recorder: Backend) => void): G
   build({
     ...cpuBackend(),
     supports: backend.supports,
-    hasKernel: backend.hasKernel,
+    hasKernel: everyNode(backend),
     build(given) {
       graph = given;
       return {
