@@ -18,6 +18,8 @@ export const WORKER_POLICY = "default-src 'self'; script-src 'self' blob: 'unsaf
 
 /** What tells a folder of ours from any other. */
 const MARK = 'machine.js';
+/** Where the page asks for the list of runs. */
+const NO_RUNS = 'runs/index.json';
 /** Files that are not the page's own weight. */
 const WEIGHTS = /^base\//;
 
@@ -91,7 +93,7 @@ export async function buildLab(folder: string, { only }: { readonly only?: reado
       throw new FileError(folder, '', 'holds other files, expected an empty folder or one of an earlier build');
     await rm(folder, { recursive: true });
   }
-  await mkdir(path.join(folder, 'ops'), { recursive: true });
+  for (const part of ['ops', 'runs']) await mkdir(path.join(folder, part), { recursive: true });
   const root = import.meta.dirname;
   await build({
     entryPoints: { lab: path.join(root, 'page/main.ts'), machine: path.join(root, 'machine/worker.ts') },
@@ -111,6 +113,8 @@ export async function buildLab(folder: string, { only }: { readonly only?: reado
   await put('index.html', pageOf(only?.join(' ') ?? ''));
   await put('lab.css', style);
   await put('report.js', reportScript);
+  // what a host without runs answers; `serveLab` answers for those it has
+  await put(NO_RUNS, 'null');
   if (needs('op')) {
     await put('ops/index.json', JSON.stringify(allOps.map(entryOf)));
     for (const op of allOps) await put(`ops/${op.name}.json`, JSON.stringify(await textOf(op)));

@@ -39,12 +39,17 @@ async function answer<T>(address: string, schema: z.ZodType<T>): Promise<T> {
   throw new Error(`${address}: ${issue!.path.map(String).join('.')}: ${issue!.message}`);
 }
 
-/** All runs, or undefined where the page came from a host that has none. */
+/** All runs, or undefined where the page came from a host that has none: the folder itself says `null`. */
 export async function listRuns(): Promise<readonly Entry[] | undefined> {
   const got = await fetch('runs/index.json');
   const isJson = got.headers.get('content-type')?.includes('json');
   if (!got.ok || !isJson) return undefined;
-  return z.array(entrySchema).parse(await got.json());
+  return (
+    z
+      .array(entrySchema)
+      .nullable()
+      .parse(await got.json()) ?? undefined
+  );
 }
 
 /** A run that is followed. */
