@@ -17,6 +17,7 @@ const alone = [
   'test/core/webgpu/limits.test.ts',
   'test/selora/methods/toy.test.ts',
   'test/train/trainer/device-faults.test.ts',
+  'test/train/trainer/many-pictures.test.ts',
   'test/train/trainer/nonfinite.test.ts',
   'test/train/trainer/refusals.test.ts',
 ];

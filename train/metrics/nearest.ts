@@ -38,7 +38,9 @@ export type Nearest = z.output<typeof resultSchema>;
 /** Distances of samples and of real held-out pictures to their nearest training picture. Cost: all pairs of thumbnails. */
 async function compute({ training, real, adapted, side, keep }: Material): Promise<Nearest> {
   const looked = training.slice(0, MOST);
-  const thumbs = await Promise.all(looked.map(async (p) => thumbnail(await p.pixels(), side)));
+  const thumbs: Float32Array[] = [];
+  // one after the other: pictures of thousands of files at once would fill the memory
+  for (const p of looked) thumbs.push(thumbnail(await p.pixels(), side));
   const nearest = (p: Float32Array) =>
     thumbs.reduce(
       (best, t, i) => {

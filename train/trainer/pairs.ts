@@ -53,12 +53,14 @@ function phantoms(c: RunConfig): FoundData {
   const hash = `phantoms/${c.seed}/${c.pairs}/${c.split}`;
   const part = (name: SplitName, side: number): RunPair[] =>
     Array.from({ length: pairs[name] }, (_, i) => {
-      const p = phantomAt(c.seed, name, i, side);
+      const drawn = (): Phantom => phantomAt(c.seed, name, i, side);
+      const { report, findings } = drawn();
       return {
         id: `phantom-${name}-${i}`,
-        text: p.report,
-        findings: p.findings,
-        pixels: async () => toModelPixels(p.pixels),
+        text: report,
+        findings,
+        // anew each time: a phantom keeps its film, and ten thousand would fill the memory
+        pixels: async () => toModelPixels(drawn().pixels),
       };
     });
   return {
