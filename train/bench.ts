@@ -4,14 +4,16 @@
  *   npm run bench                                  single operations per backend, beside the machine's peak
  *   npm run bench -- --peers                       the same beside PyTorch, jax-js and tfjs, where they are installed
  *   npm run bench -- --step --base DIR             one training step of a model
+ *   npm run bench -- --growth --resolution 128     how a step's time and memory grow with batch, resolution, rank, modules
  *   npm run bench -- --step --unet-config FILE --batch 8 --resolution 224 --rank 4 --targets '**.attn1.*' --json
  *
  * Close other programs first: a busy machine is named in the output, and only ratios within one run count then.
  */
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import { type Backend, backendNames } from '../core/index.ts';
 import { printable } from '../models/io/error.ts';
 import { loadWarning } from './bench/clock.ts';
+import { AXES, type Axis, growthTable, inProcess, measureGrowth } from './bench/growth.ts';
 import { benchOps, type OpFigure } from './bench/ops.ts';
 import { measurePeak, type Peak } from './bench/peak.ts';
 import { benchPeers, type PeerFigure } from './bench/peers.ts';
@@ -40,12 +42,16 @@ type Options = {
   readonly peersIn: string;
   readonly only?: string;
   readonly step: boolean;
+  readonly plain: boolean;
+  readonly growth: boolean;
+  readonly against: readonly Axis[];
   readonly base?: string;
   readonly unetConfig?: string;
   readonly batch: number;
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
+  readonly modules?: number;
   readonly checkpoint: boolean;
   readonly ms: number;
 };
@@ -63,6 +69,18 @@ async function onEach(o: Options, run: (backend: Backend) => Promise<void>): Pro
 
 const number = (x: number, digits = 1): string => x.toFixed(digits);
 
+function testRows(f: StepFigures): readonly (readonly [string, string])[] {
+  const { fisher_step_ms: tested, fisher_ratio: ratio, replan_ms: replan } = f;
+  if (tested === undefined || ratio === undefined || replan === undefined) return [];
+  return [
+    ['step with expansion test', `${number(tested)} ms, ${number(ratio, 3)} of a plain step with the same room`],
+    [
+      'new room for ranks',
+      `${number(replan, 0)} ms once (trace, compile, commands), ${number(replan / f.step_ms, 2)} of a step`,
+    ],
+  ];
+}
+
 function printStep(io: Io, f: StepFigures, peak: Peak): void {
   const mib = (bytes: number) => `${number(bytes / 2 ** 20, 0)} MiB`;
   const rows: readonly (readonly [string, string])[] = [
@@ -77,14 +95,7 @@ function printStep(io: Io, f: StepFigures, peak: Peak): void {
       'rate',
       `${number(f.gflops)} GFLOP/s (${number(f.gflop, 2)} GFLOP of contractions), ${number((100 * f.gflops) / peak.gflops, 0)} % of this machine's ${number(peak.gflops, 0)}`,
     ],
-    [
-      'step with expansion test',
-      `${number(f.fisher_step_ms)} ms, ${number(f.fisher_ratio, 3)} of a plain step with the same room`,
-    ],
-    [
-      'new room for ranks',
-      `${number(f.replan_ms, 0)} ms once (trace, compile, commands), ${number(f.replan_ms / f.step_ms, 2)} of a step`,
-    ],
+    ...testRows(f),
     ['memory', `${mib(f.peak_bytes)} on the backend, ${mib(f.rss_bytes)} resident`],
   ];
   for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text, Number.POSITIVE_INFINITY)}`);
@@ -114,6 +125,39 @@ function printOps(io: Io, figures: readonly OpFigure[], peers: readonly PeerFigu
   }
 }
 
+/** A parser for commander: names of axes. */
+function axesOf(text: string): readonly Axis[] {
+  const names = text.split(',').map((name) => name.trim());
+  for (const name of names)
+    if (!Object.hasOwn(AXES, name))
+      throw new InvalidArgumentError(`expected some of ${Object.keys(AXES).join(', ')}, not ${name || 'nothing'}`);
+  return names as Axis[];
+}
+
+/** `--growth`: one step in a process of its own for every point. */
+async function growth(o: Options, io: Io): Promise<void> {
+  if (o.step || o.peers || o.modules !== undefined)
+    throw new UsageError('--growth: measures steps of its own; leave out --step, --peers and --modules');
+  if (o.backend === 'all') throw new UsageError('--growth: choose one backend');
+  const { backend, targets, ms, batch, resolution, rank } = o;
+  const model = o.unetConfig === undefined ? ['--base', o.base ?? SMALL_BASE] : ['--unet-config', o.unetConfig];
+  const fixed = [
+    ...model,
+    ...['--backend', backend, '--targets', targets, '--ms', String(ms)],
+    ...(o.threads === undefined ? [] : ['--threads', String(o.threads)]),
+    ...(o.revectorize ? ['--revectorize'] : []),
+    ...(o.checkpoint ? ['--checkpoint'] : []),
+  ];
+  const tell = (line: string): void => void io.stderr.write(`${printable(line, Number.POSITIVE_INFINITY)}\n`);
+  const middle = { batch, resolution, rank };
+  const grown = await measureGrowth(middle, o.against, inProcess(fixed, io.signal), tell);
+  const warning = loadWarning();
+  if (o.json) return print(io, JSON.stringify({ middle, grown, ...(warning ? { warning } : {}) }, null, 2));
+  print(io, `around batch ${batch}, ${resolution}×${resolution}, rank ${rank}, all modules of --targets ${targets}\n`);
+  for (const line of growthTable(grown)) print(io, line);
+  if (warning) print(io, `\n${warning}`);
+}
+
 export const main: Main = async (args, io) => {
   const program = command(
     'bench',
@@ -123,6 +167,7 @@ export const main: Main = async (args, io) => {
       '--peers',
       '--step --base models/small-base',
       "--step --unet-config unet.json --batch 8 --resolution 224 --targets '**.attn1.*'",
+      '--growth --resolution 128 --against batch,rank',
     ],
     io,
   )
@@ -137,6 +182,15 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--peers', 'also time PyTorch, jax-js and tfjs where they are installed').default(false))
     .addOption(new Option('--peers-in <folder>', 'where jax-js and tfjs are installed').default('.', 'here'))
     .addOption(new Option('--step', 'time one training step instead of operations').default(false))
+    .addOption(new Option('--plain', 'with --step: only the one without an expansion test').default(false))
+    .addOption(
+      new Option('--growth', 'how time and memory of a step grow: each axis around the settings below').default(false),
+    )
+    .addOption(
+      new Option('--against <axes>', 'axes of --growth, with commas between them')
+        .argParser(axesOf)
+        .default(Object.keys(AXES), 'all'),
+    )
     .addOption(
       new Option('--base <path>', 'model of --step').default(undefined, 'the small base, without --unet-config'),
     )
@@ -145,8 +199,14 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--resolution <n>', 'pixels per side').argParser(wholeNumber(8, 4096)).default(224))
     .addOption(new Option('--rank <n>', 'rank of every adapter').argParser(wholeNumber(1, 1024)).default(4))
     .addOption(new Option('--targets <globs>', 'adapted linears: a preset or globs').default('all-linear'))
+    .addOption(
+      new Option('--modules <n>', 'so many of these, evenly over the model (default: all)').argParser(
+        wholeNumber(1, 100_000),
+      ),
+    )
     .addOption(new Option('--checkpoint', 'compute blocks again in the backward pass').default(false));
   const o = parseArgs<Options>(program, args);
+  if (o.growth) return growth(o, io);
   if (o.step && o.peers) throw new UsageError('--peers: compares operations; leave it out with --step');
   const figures: StepFigures[] = [];
   const ops: OpFigure[] = [];

@@ -56,10 +56,13 @@ export type StepSettings = {
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
+  /** so many of these, evenly over the model; default: all */
+  readonly modules?: number | undefined;
   readonly checkpointBlocks: boolean;
 };
 
-export type StepFigures = {
+/** Of a step without a test. */
+export type PlainFigures = {
   readonly backend: string;
   readonly device: string;
   readonly modules: number;
@@ -67,19 +70,25 @@ export type StepFigures = {
   readonly compile_ms: number;
   readonly step_ms: number;
   readonly step_ms_median: number;
+  readonly peak_bytes: number;
+  readonly rss_bytes: number;
+  /** of contractions: dot, convolutions, attention */
+  readonly gflop: number;
+  /** of these, attention */
+  readonly attention_gflop: number;
+  readonly gflops: number;
+  readonly images_per_s: number;
+  readonly kernels: number;
+};
+/** Of the step with an expansion test. */
+export type TestFigures = {
   readonly fisher_step_ms: number;
   /** the tested step over a plain step with the same room for ranks, taken in turns: median of the pairs */
   readonly fisher_ratio: number;
   /** what new room for ranks costs once, after the first program: trace, compile, write the commands */
   readonly replan_ms: number;
-  readonly peak_bytes: number;
-  readonly rss_bytes: number;
-  /** of contractions: dot, convolutions, attention */
-  readonly gflop: number;
-  readonly gflops: number;
-  readonly images_per_s: number;
-  readonly kernels: number;
 };
+export type StepFigures = PlainFigures & Partial<TestFigures>;
 
 /** the programs of a run of SeLoRA */
 export type SeloraSteps = Steps<Adapter, Trial, RankSums<Tensor>, RankSums<HostArray>>;
@@ -120,7 +129,7 @@ async function openModel({ base, unetConfig }: StepSettings, backend: Backend): 
   if (base !== undefined) {
     const opened = await openBase(base);
     const { configs, parts } = opened;
-    const how = { weights: storageOf(opened, backend) };
+    const how = { weights: storageOf(opened, backend), backend };
     const [net, text] = [unetSpec(configs.unet), textEncoderSpec(configs.textEncoder)];
     return {
       unet: configs.unet,
@@ -174,7 +183,8 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     weight: tensor(new Float32Array(n).fill(1)),
     ...(model.runsText ? {} : { context: normal(n, tokens, model.unet.cross_attention_dim) }),
   };
-  const targets = selectTargets(settings.targets, [...model.linears.unet.keys()], [...model.linears.text.keys()]);
+  const chosen = selectTargets(settings.targets, [...model.linears.unet.keys()], [...model.linears.text.keys()]);
+  const targets = settings.modules === undefined ? chosen : evenly(chosen, settings.modules);
   const adapters = mapNetwork(targets, (paths, network) => {
     const chosen = new Map(paths.map((p) => [p, model.linears[network].get(p)!] as const));
     return initAdapters(hostKey(3), chosen, rank, { a: 0 });
@@ -218,6 +228,16 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     modules: targets.unet.length + targets.text.length,
   };
 }
+/** So many of the paths, evenly over both networks in their order. @throws UsageError where there are fewer */
+function evenly(all: PerNetwork<readonly string[]>, n: number): PerNetwork<readonly string[]> {
+  const of = all.unet.length + all.text.length;
+  if (n > of) throw new UsageError(`--modules ${n}: --targets chooses ${of}`);
+  const taken = new Set(Array.from({ length: n }, (_, i) => Math.floor(((i + 0.5) * of) / n)));
+  return {
+    unet: all.unet.filter((_, i) => taken.has(i)),
+    text: all.text.filter((_, i) => taken.has(all.unet.length + i)),
+  };
+}
 const mapNetwork = (
   x: PerNetwork<readonly string[]>,
   f: (paths: readonly string[], network: 'unet' | 'text') => Adapters,
@@ -238,8 +258,12 @@ async function inTurns(runs: readonly Run[], { ms, least }: { readonly ms: numbe
   return times;
 }
 
-/** Builds and times the step. `ms` is spent on each of the three programs. */
-export async function benchStep(settings: StepSettings, backend: Backend, ms = 4000): Promise<StepFigures> {
+/** Builds and times the step. `ms` is spent on each of the three programs; `plain`: on the step without a test alone. */
+export async function benchStep(
+  settings: StepSettings & { readonly plain?: boolean },
+  backend: Backend,
+  ms = 4000,
+): Promise<StepFigures> {
   const { steps, base, batch, hyper, state: fresh, candidates, modules } = await setUpStep(settings, backend);
   const timedRun = (
     step: (s: State<Adapter>) => { readonly state: State<Adapter>; readonly loss: Tensor },
@@ -265,6 +289,24 @@ export async function benchStep(settings: StepSettings, backend: Backend, ms = 4
   const [times] = await inTurns([first.run], { ms, least: 3 });
   const { min, median } = summary(times!);
   const { peakBytes } = backend.memory();
+  const gflop = gigaFlop(first.kernels);
+  const figures: Omit<PlainFigures, 'rss_bytes'> = {
+    backend: backend.name,
+    device: backend.device,
+    modules,
+    trace_ms: first.traceMs,
+    compile_ms: first.buildMs,
+    step_ms: min,
+    step_ms_median: median,
+    peak_bytes: peakBytes,
+    gflop,
+    attention_gflop: gigaFlop(first.kernels.filter((k) => k.name.startsWith('attention'))),
+    gflops: (gflop / min) * 1000,
+    images_per_s: (settings.batch / min) * 1000,
+    kernels: first.kernels.length,
+  };
+  const resident = () => process.resourceUsage().maxRSS * 1024;
+  if (settings.plain) return { ...figures, rss_bytes: resident() };
 
   // the test needs room for one rank more: compared with a plain step that has it as well
   const capacity = settings.rank + 1;
@@ -277,23 +319,11 @@ export async function benchStep(settings: StepSettings, backend: Backend, ms = 4
   const [roomyMin, testedMin] = [summary(roomyTimes!).min, summary(testedTimes!).min];
   // the median of neighbours' ratios: a ratio of two minima hangs on two lucky runs
   const ratios = testedTimes!.map((t, i) => t / roomyTimes![i]!);
-  const gflop = gigaFlop(first.kernels);
   return {
-    backend: backend.name,
-    device: backend.device,
-    modules,
-    trace_ms: first.traceMs,
-    compile_ms: first.buildMs,
-    step_ms: min,
-    step_ms_median: median,
+    ...figures,
     fisher_step_ms: testedMin,
     fisher_ratio: summary(ratios).median,
     replan_ms: roomy.traceMs + roomy.buildMs + Math.max(0, roomy.firstMs - roomyMin),
-    peak_bytes: peakBytes,
-    rss_bytes: process.resourceUsage().maxRSS * 1024,
-    gflop,
-    gflops: (gflop / min) * 1000,
-    images_per_s: (settings.batch / min) * 1000,
-    kernels: first.kernels.length,
+    rss_bytes: resident(),
   };
 }
