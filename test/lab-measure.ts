@@ -4,16 +4,18 @@
  *
  *   npm run lab:measure
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { Page } from 'playwright-core';
+import type { Page, Worker } from 'playwright-core';
+import type { MemoryReport } from '../core/index.ts';
 import { buildLab } from '../train/lab/build.ts';
 import { labMachine } from '../train/lab/machine/machine.ts';
 import type { StepAsk } from '../train/lab/machine/step.ts';
 import { serveLab } from '../train/lab/serve.ts';
 import { startBrowser } from './support/browser.ts';
+import { heldBy, privateBytes } from './support/page-memory.ts';
 
 const { values: o } = parseArgs({
   options: {
@@ -33,28 +35,17 @@ const tell = (what: string, value: number, goal: number, words: (x: number) => s
 const kilobytes = (n: number): string => `${Math.round(n / 1000)} kB`;
 const megabytes = (n: number): string => `${Math.round(n / 1e6)} MB`;
 
-/** Resident memory of the largest renderer of this browser, as Linux tells it. */
-function residentOfPages(): string {
-  const of = (pid: string, file: string): string => {
-    try {
-      return readFileSync(`/proc/${pid}/${file}`, 'utf8');
-    } catch {
-      return '';
-    }
-  };
-  const sizes = readdirSync('/proc')
-    .filter(
-      (pid) => of(pid, 'cmdline').includes('--type=renderer') && of(pid, 'cmdline').includes(resolve('node_modules')),
-    )
-    .map((pid) => Number(/VmRSS:\s+(\d+) kB/.exec(of(pid, 'status'))?.[1] ?? 0));
-  return sizes.length === 0 ? 'not told' : `${Math.round(Math.max(...sizes) / 1024)} MiB`;
-}
-
-/** Bytes that the page and its workers hold, as the browser counts them; undefined where it does not count. */
-const liveBytes = (page: Page): Promise<number | undefined> =>
-  page.evaluate(
-    'Promise.resolve().then(() => performance.measureUserAgentSpecificMemory().then(({ bytes }) => bytes)).catch(() => undefined)',
-  );
+/** What the backend of the page's worker holds, asked beside the page's own calls. */
+const ofBackend = (worker: Worker): Promise<MemoryReport> =>
+  worker.evaluate(`new Promise((done) => {
+    const say = postMessage;
+    globalThis.postMessage = (answer) => {
+      if (answer.id !== 'measured') return say(answer);
+      globalThis.postMessage = say;
+      done(answer.value);
+    };
+    onmessage({ data: { id: 'measured', call: 'memory', args: [] } });
+  })`);
 
 const built = await buildLab(resolve(o.site));
 tell('page, gzipped, beside its weights', built.gzipped, GOALS.gzipped, kilobytes);
@@ -74,6 +65,8 @@ try {
 async function opening(): Promise<void> {
   const page = await browser.newPage({ reducedMotion: 'reduce' });
   page.setDefaultTimeout(LONG);
+  await page.goto(`${address}lab.css`);
+  const empty = privateBytes();
   const began = performance.now();
   await page.goto(`${address}#/step`);
   await page.getByRole('button', { name: 'Make the step' }).click();
@@ -84,11 +77,23 @@ async function opening(): Promise<void> {
     GOALS.seconds,
     (s) => `${s.toFixed(1)} s`,
   );
-  const live = await liveBytes(page);
-  if (live === undefined) console.log('live memory of page and workers after it: this browser does not count it');
-  else tell('live memory of page and workers after it', live, GOALS.bytes, megabytes);
-  console.log(`resident memory of its process, Chromium's own included: ${residentOfPages()}`);
+  await memory(page, empty);
   await page.close();
+}
+
+/** What is alive: tensors and the workspace of the backend, and what the engines of page, worker and threads hold. */
+async function memory(page: Page, empty: number): Promise<void> {
+  const { liveBytes, peakBytes } = await ofBackend(page.workers()[0]!);
+  const engines = await heldBy(page);
+  const heaps = engines.reduce((n, e) => n + e.heap, 0);
+  const arrays = engines.reduce((n, e) => n + e.arrays, 0);
+  tell('live memory of page and workers after it', liveBytes + heaps + arrays, GOALS.bytes, megabytes);
+  console.log(
+    `  of it tensors and workspace of the backend: ${megabytes(liveBytes)} (at most ${megabytes(peakBytes)})`,
+  );
+  for (const { name, heap, arrays } of engines)
+    console.log(`  of it heap and arrays of ${name}: ${megabytes(heap)}, ${megabytes(arrays)}`);
+  console.log(`  private memory of its process, beyond that of an empty page: ${megabytes(privateBytes() - empty)}`);
 }
 
 /** Steps of page and Node in turns, so that both see the same machine. */

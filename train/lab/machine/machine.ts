@@ -60,6 +60,8 @@ export function labMachine(threads?: number, readFile = fetched) {
       const made = await backend();
       return { name: made.name, device: made.device, notes: await missing(made.name) };
     },
+    /** What the backend holds: tensors and the workspace of its programs. */
+    memory: async (_: Tell) => (await backend()).memory(),
     ...step,
     ...trainLab(readFile, ready),
     tryOp: async (_: Tell, ask: op.Ask) => op.tryOp(await backend(), ask),
