@@ -36,6 +36,7 @@ export const step: Page = {
     let t = whole('t', 0, opened.timesteps - 1, 500);
     let lambda = Number(state.get('lambda') ?? opened.lambda) || opened.lambda;
     let gainA = Number(state.get('a') ?? opened.gainA);
+    if (!(gainA >= 0 && gainA <= 3)) gainA = opened.gainA;
     let fisher: StepAsk['fisher'] = state.get('fisher') === 'batch' ? 'batch' : 'per-sample';
     let picked = state.get('module') ?? '';
     let place = placeOf(state);
@@ -186,18 +187,10 @@ export const step: Page = {
               drawModules();
             },
           ),
-          choice(
-            'Gain of K',
-            [
-              ['0', 'a = 0, the authors’: Var K = 2/d'],
-              [String(Math.sqrt(5)), 'a = √5, PEFT’s: Var K = 1/(3d)'],
-            ],
-            gainA === 0 ? '0' : String(Math.sqrt(5)),
-            (value) => {
-              gainA = Number(value);
-              keep();
-            },
-          ),
+          slider('gain of K, a', { min: 0, max: 3, step: 0.05, value: gainA }, gainWords, (value) => {
+            gainA = value;
+            keep();
+          }),
           choice(
             'Squares of',
             [
@@ -229,6 +222,12 @@ export const step: Page = {
       await guarded(async () => void moduleTest(one, await lab.machine.module(ask(), name), stepped!, lambda));
     }
   },
+};
+
+/** Kaiming's uniform of a: 0 is the authors', √5 PEFT's. */
+const gainWords = (a: number): string => {
+  const whose = a === 0 ? ', the authors’' : Math.abs(a - Math.sqrt(5)) < 0.025 ? ', PEFT’s' : '';
+  return `${short(a)}: Var K = ${short(2 / (1 + a * a))}/d${whose}`;
 };
 
 const placeOf = (state: URLSearchParams): Place => ({
