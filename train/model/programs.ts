@@ -12,7 +12,10 @@ import { type Vae, vaeDecode, vaeEncode } from '../../models/vae/index.ts';
 export const vaeFactor = (config: Pick<VaeConfig, 'block_out_channels'>): number =>
   2 ** (config.block_out_channels.length - 1);
 
-/** Pictures [n, h, w, 3] in [−1, 1] → mean and deviation of their latents, scaling factor applied. */
+/**
+ * Pictures [n, h, w, 3] in [−1, 1] → mean and deviation of their latents, scaling factor applied. The pictures are taken
+ * over: of thousands of them none waits for the collector.
+ */
 export const encodeProgram = (
   backend: Backend,
   config: VaeConfig,
@@ -22,7 +25,7 @@ export const encodeProgram = (
       const [q, s] = [vaeEncode(p, config, x), config.scaling_factor];
       return { mean: mul(q.mean, s), std: mul(exp(mul(q.logvar, 0.5)), s) };
     },
-    { backend, name: 'encode' },
+    { backend, name: 'encode', donate: [1] },
   );
 
 /** Token ids → text context [n, t, d]. */
