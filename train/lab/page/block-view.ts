@@ -49,7 +49,7 @@ export async function blockView(
       );
       pictures.dataset.value = module;
       pictures.dataset.first = String(activation.values[0]);
-      pictures.dataset.cotangent = String(Math.hypot(...cotangent.values));
+      pictures.dataset.cotangent = String(Math.sqrt(cotangent.values.reduce((n, x) => n + x * x, 0)));
     });
   const size = gradientOf(path, inside.modules);
   const trained = inside.modules.filter((m) => within(path, m.path));
