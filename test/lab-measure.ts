@@ -84,7 +84,7 @@ async function opening(): Promise<void> {
 /** What is alive: tensors and the workspace of the backend, and what the engines of page, worker and threads hold. */
 async function memory(page: Page, empty: number): Promise<void> {
   const { liveBytes, peakBytes } = await ofBackend(page.workers()[0]!);
-  const engines = await heldBy(page);
+  const engines = await heldBy(browser);
   const heaps = engines.reduce((n, e) => n + e.heap, 0);
   const arrays = engines.reduce((n, e) => n + e.arrays, 0);
   tell('live memory of page and workers after it', liveBytes + heaps + arrays, GOALS.bytes, megabytes);

@@ -4,50 +4,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { CDPSession, Page } from 'playwright-core';
-
-type Send = (method: string, params?: object) => Promise<unknown>;
-type Hear = (event: string, told: (params: never) => void) => void;
-/** One engine: the page's, or a worker's. */
-interface Target {
-  readonly name: string;
-  readonly send: Send;
-}
-
-/** Engines below one, and below those. Messages to a worker go through the engine that started it. */
-async function workersOf(send: Send, hear: Hear, found: (target: Target) => void): Promise<void> {
-  type Attached = { readonly sessionId: string; readonly targetInfo: { readonly title: string; readonly url: string } };
-  const below = new Map<string, { readonly answer: (message: Answer) => void }>();
-  hear('Target.attachedToTarget', ({ sessionId, targetInfo }: Attached) => {
-    const waiting = new Map<number, (result: unknown) => void>();
-    const listeners = new Map<string, (params: never) => void>();
-    let next = 0;
-    below.set(sessionId, {
-      answer: ({ id, method, result, params }) => {
-        if (id !== undefined) waiting.get(id)?.(result);
-        else listeners.get(method!)?.(params as never);
-      },
-    });
-    const own: Send = (method, params = {}) =>
-      new Promise((done, failed) => {
-        waiting.set(++next, done);
-        const message = JSON.stringify({ id: next, method, params });
-        send('Target.sendMessageToTarget', { sessionId, message }).catch(failed);
-      });
-    found({ name: targetInfo.title || targetInfo.url, send: own });
-    void workersOf(own, (event, told) => void listeners.set(event, told), found);
-  });
-  hear('Target.receivedMessageFromTarget', ({ sessionId, message }: { sessionId: string; message: string }) =>
-    below.get(sessionId)?.answer(JSON.parse(message) as Answer),
-  );
-  await send('Target.setAutoAttach', { autoAttach: true, waitForDebuggerOnStart: false, flatten: false });
-}
-type Answer = {
-  readonly id?: number;
-  readonly method?: string;
-  readonly result?: unknown;
-  readonly params?: unknown;
-};
+import type { Browser, CDPSession } from 'playwright-core';
 
 /** Bytes of an engine after it has collected what is dead. */
 export interface Held {
@@ -57,23 +14,45 @@ export interface Held {
   /** arrays outside of the heap; WebAssembly's memories are not among them */
   readonly arrays: number;
 }
-/** What the engines of a page hold. */
-export async function heldBy(page: Page): Promise<readonly Held[]> {
-  const session: CDPSession = await page.context().newCDPSession(page);
-  const send = session.send.bind(session) as unknown as Send;
-  const targets: Target[] = [{ name: 'page', send }];
-  await workersOf(send, session.on.bind(session) as unknown as Hear, (target) => targets.push(target));
-  // workers are told of one by one
-  await page.waitForTimeout(500);
+/** How long an engine is waited for: a thread that waits for work answers little. */
+const PATIENCE_MS = 3000;
+type Ask = (method: string) => Promise<unknown>;
+
+/** An engine that is asked, in the browser's own session. */
+async function ask(session: CDPSession, targetId: string): Promise<Ask> {
+  const { sessionId } = await session.send('Target.attachToTarget', { targetId, flatten: false });
+  const waiting = new Map<number, (result: unknown) => void>();
+  session.on('Target.receivedMessageFromTarget', (told) => {
+    const { id, result } = JSON.parse(told.message) as { id?: number; result?: unknown };
+    if (told.sessionId === sessionId && id !== undefined) waiting.get(id)?.(result);
+  });
+  let last = 0;
+  return (method) =>
+    new Promise((done) => {
+      const id = ++last;
+      waiting.set(id, done);
+      setTimeout(() => done(undefined), PATIENCE_MS);
+      void session.send('Target.sendMessageToTarget', { sessionId, message: JSON.stringify({ id, method }) });
+    });
+}
+
+/** What the engines hold of the one page that is open: its own, its workers', their threads'. */
+export async function heldBy(browser: Browser): Promise<readonly Held[]> {
+  const session = await browser.newBrowserCDPSession();
+  const { targetInfos } = await session.send('Target.getTargets', { filter: [{}] });
   const held: Held[] = [];
-  for (const { name, send: ask } of targets) {
-    await ask('HeapProfiler.collectGarbage');
-    const usage = (await ask('Runtime.getHeapUsage')) as { usedSize: number; backingStorageSize?: number };
-    held.push({ name, heap: usage.usedSize, arrays: usage.backingStorageSize ?? 0 });
+  for (const { type, url, title, targetId } of targetInfos.filter((t) => t.type === 'page' || t.type === 'worker')) {
+    const engine = await ask(session, targetId);
+    await engine('HeapProfiler.collectGarbage');
+    const usage = (await engine('Runtime.getHeapUsage')) as Usage | undefined;
+    const name = type === 'page' ? 'the page' : url.startsWith('blob:') ? 'a thread' : `the worker ${title}`;
+    if (usage) held.push({ name, heap: usage.usedSize, arrays: usage.backingStorageSize });
+    else throw new Error(`${name} does not tell what it holds`);
   }
   await session.detach();
   return held;
 }
+type Usage = { readonly usedSize: number; readonly backingStorageSize: number };
 
 const read = (file: string): string => {
   try {
