@@ -1,7 +1,7 @@
 /** Plain JavaScript of a test's child process: a child that is started fifty times should not compile itself each time. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 import { afterAll } from 'vitest';
 
 const root = path.resolve(import.meta.dirname, '../..');
@@ -11,6 +11,9 @@ const root = path.resolve(import.meta.dirname, '../..');
  * optimised code that was hardly used.
  */
 export const BRIEF = ['--no-opt'] as const;
+
+/** As commands are bundled. */
+const asCommands = JSON.parse(readFileSync(path.join(root, 'train/cli/esbuild.json'), 'utf8')) as BuildOptions;
 
 /** What modules read beside them lies where their sources are. */
 const sourceFolders: Plugin = {
@@ -34,16 +37,10 @@ export async function compiledAll(entries: readonly string[]): Promise<string[]>
   const outdir = mkdtempSync(path.join(cache, 'selora-test-'));
   afterAll(() => rmSync(outdir, { recursive: true, force: true }));
   await build({
+    ...asCommands,
     entryPoints: [...entries],
     outbase: root,
     outdir,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
-    packages: 'external',
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
     plugins: [sourceFolders],
   });
   return entries.map((entry) => path.join(outdir, path.relative(root, entry).replace(/\.ts$/, '.mjs')));

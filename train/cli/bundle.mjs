@@ -15,6 +15,8 @@ import { pathToFileURL } from 'node:url';
 const ROOT = path.resolve(import.meta.dirname, '../..');
 const CACHE = path.join(ROOT, 'node_modules/.cache/selora-ts');
 const ROOMS = ['core', 'nn', 'models', 'selora', 'train'];
+/** How esbuild makes a program for Node of our sources; the bundles of tests are made by the same. */
+const OPTIONS = JSON.parse(readFileSync(path.join(import.meta.dirname, 'esbuild.json'), 'utf8'));
 /** Bundles of a command that stay: those of two states of the sources, so that one may go back and forth. */
 const KEPT = 2;
 /** In a bundle's folder: one file for each process that runs it, which may yet import a part. */
@@ -25,7 +27,7 @@ export class BrokenSource extends Error {}
 
 /** All that a bundle is made of, or by. */
 function sources() {
-  const found = ['train/cli/bundle.mjs', 'tsconfig.json', 'node_modules/esbuild/package.json'];
+  const found = ['train/cli/bundle.mjs', 'train/cli/esbuild.json', 'tsconfig.json', 'node_modules/esbuild/package.json'];
   const walk = (folder) => {
     for (const entry of readdirSync(path.join(ROOT, folder), { withFileTypes: true })) {
       const file = `${folder}/${entry.name}`;
@@ -127,15 +129,9 @@ async function compile(entry, folder) {
   const { build, stop } = await import('esbuild');
   try {
     const { outputFiles } = await build({
+      ...OPTIONS,
       entryPoints: [entry],
       outdir: folder,
-      outExtension: { '.js': '.mjs' },
-      bundle: true,
-      splitting: true,
-      packages: 'external',
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
       sourcemap: 'linked',
       sourcesContent: false,
       write: false,

@@ -30,7 +30,7 @@ const bundles = () => readdirSync(cache()).filter((name) => name.startsWith('tra
 
 beforeEach(() => {
   project = path.join(scratch, `project ${number++}`);
-  for (const file of ['start.mjs', 'bundle.mjs']) {
+  for (const file of ['start.mjs', 'bundle.mjs', 'esbuild.json']) {
     mkdirSync(at('train/cli'), { recursive: true });
     copyFileSync(path.join(root, 'train/cli', file), at('train/cli', file));
   }
