@@ -5,7 +5,7 @@
 import * as instructions from '../../core/backends/wasm/assembler/instructions.ts';
 import { kernels } from '../../core/backends/wasm/kernels.ts';
 import { createMachine, type Machine } from '../../core/backends/wasm/machine/machine.ts';
-import { Memory } from '../../core/backends/wasm/machine/memory.ts';
+import { Memory, type WasmStorage } from '../../core/backends/wasm/machine/memory.ts';
 import { WasmProgram } from '../../core/backends/wasm/program.ts';
 import { CoreError } from '../../core/index.ts';
 import type { Op } from '../../core/ir/tensor.ts';
@@ -266,9 +266,16 @@ export function listingOf(bytes: Uint8Array): string {
 /** Thrown where a program would hand its module over, so that nothing is compiled. */
 class Handed extends Error {}
 
+let opened: Machine | undefined;
+/** One machine for all listings: it measures the shapes of its tiles once. Nothing else runs on it. */
+function sharedMachine(): Machine {
+  opened ??= createMachine({ threads: 1 });
+  return opened;
+}
+
 /** The listing of the module that runs a sample of the op; nothing for views and constants, which need no kernel. */
 export function wasmListingOf(op: Op): readonly KernelText[] {
-  const machine = createMachine({ threads: 1 });
+  const machine = sharedMachine();
   let module: Uint8Array | undefined;
   // planning asks for kernels too, to measure them: those are compiled
   let planned = false;
@@ -283,13 +290,16 @@ export function wasmListingOf(op: Op): readonly KernelText[] {
     },
   });
   const memory = new Memory(recording);
+  let program: WasmProgram | undefined;
+  let inputs: readonly WasmStorage[] = [];
   try {
     const graph = sampleGraph(op, (o) => kernels.has(o.name));
-    const program = new WasmProgram(memory, graph);
+    program = new WasmProgram(memory, graph);
     const names = program.report().map(({ name, detail }) => `${name} ${detail}`.trim());
     planned = true;
     try {
-      program.run(graph.inputs.map((t) => memory.storage(sizeOf(t.shape), t.dtype)));
+      inputs = graph.inputs.map((t) => memory.storage(sizeOf(t.shape), t.dtype));
+      program.run(inputs);
     } catch (error) {
       if (!(error instanceof Handed)) throw error;
     }
@@ -299,6 +309,7 @@ export function wasmListingOf(op: Op): readonly KernelText[] {
       return [{ name: `none: ${error.message}`, text: '' }];
     throw error;
   } finally {
-    machine.close();
+    program?.release();
+    for (const storage of inputs) memory.free(storage);
   }
 }
