@@ -19,8 +19,13 @@ export interface OpenedLab {
   readonly browser: Browser;
   close(): Promise<void>;
 }
+/** The same lab in another browser, with WebGPU in software: all that it draws takes longer there. */
+export async function withWebgpu({ built, address }: OpenedLab): Promise<OpenedLab> {
+  const browser = await startBrowser({ webgpu: true });
+  return { built, address, browser, close: () => browser.close() };
+}
 /**
- * Builds it, serves it, and starts a browser, with WebGPU in software.
+ * Builds it, serves it, and starts a browser without a GPU.
  * @param only the pages it is built for
  * @param runs a folder of runs
  */
@@ -33,7 +38,7 @@ export async function openLab({
 } = {}): Promise<OpenedLab> {
   const built = await buildLab(join(scratch, 'lab'), only ? { only } : {});
   const { address, close } = await serveLab(built.folder, 0, runs);
-  const browser = await startBrowser({ webgpu: only === undefined });
+  const browser = await startBrowser();
   return {
     built,
     address,
@@ -45,15 +50,15 @@ export async function openLab({
   };
 }
 
-/** A page of the lab at a place, drawn. Everything it asks another host for, and every error, ends in `faults`. */
-export async function visit(
-  { browser, address }: OpenedLab,
-  hash: string,
-  look: { readonly width?: number; readonly dark?: boolean } = {},
-): Promise<{ page: Page; faults: string[] }> {
+const WIDE = { width: 1200, height: 844 };
+/** The page that a lab keeps open, and what went wrong in it since it was last visited. */
+const kept = new WeakMap<OpenedLab, { readonly page: Page; readonly faults: string[] }>();
+
+/** A page of its own. */
+async function newPage({ browser, address }: OpenedLab, hash: string) {
   const page = await browser.newPage({
-    viewport: { width: look.width ?? 1200, height: 844 },
-    colorScheme: look.dark ? 'dark' : 'light',
+    viewport: WIDE,
+    colorScheme: 'light',
     reducedMotion: 'reduce',
     // what the tests themselves evaluate; the policy stands in the headers
     bypassCSP: true,
@@ -69,10 +74,59 @@ export async function visit(
   await page.evaluate(inPage);
   return { page, faults };
 }
+/** Goes to another place as a link does; one that is shown already is left first, so that it is drawn anew. */
+async function go(page: Page, hash: string): Promise<void> {
+  if ((await page.evaluate('location.hash')) === hash) await go(page, hash === '' ? '#/lesson' : '');
+  await page.evaluate(`delete document.body.dataset.ready; location.hash = ${JSON.stringify(hash)}`);
+  await drawn(page, hash);
+}
+/**
+ * The lab at a place, drawn: in the page that is open already, or in a fresh one, which is the caller's to close. Everything
+ * it asks another host for, and every error, ends in `faults`.
+ */
+export async function visit(
+  lab: OpenedLab,
+  hash: string,
+  { fresh = false }: { readonly fresh?: boolean } = {},
+): Promise<{ readonly page: Page; readonly faults: readonly string[] }> {
+  const before = fresh ? undefined : kept.get(lab);
+  if (!before) {
+    const opened = await newPage(lab, hash);
+    if (!fresh) kept.set(lab, opened);
+    return opened;
+  }
+  const { page, faults } = before;
+  faults.length = 0;
+  await page.setViewportSize(WIDE);
+  await page.emulateMedia({ colorScheme: 'light' });
+  await go(page, hash);
+  return before;
+}
 /** Waits until the page has drawn a place. */
 export const drawn = async (page: Page, hash: string): Promise<void> => {
   await page.waitForSelector(`body[data-ready=${JSON.stringify(hash)}]`);
 };
+/** Controls that no press of Tab comes to, from the page's first to its last. One that was drawn anew counts by its words. */
+export async function unreached(page: Page): Promise<readonly string[]> {
+  const wanted = (await page.evaluate(`(() => {
+    const all = document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]');
+    globalThis.wanted = [...all].filter((e) => e.tabIndex >= 0 && !e.disabled && e.checkVisibility());
+    globalThis.words = (e) => e.outerHTML.slice(0, 160);
+    globalThis.seen = new Set();
+    // from the page's beginning
+    document.body.tabIndex = -1;
+    document.body.focus();
+    document.body.removeAttribute('tabindex');
+    return wanted.length;
+  })()`)) as number;
+  if (wanted <= 10) throw new Error(`${wanted} controls: the page is not there`);
+  for (let i = 0; i < wanted + 5; i++) {
+    await page.keyboard.press('Tab');
+    await page.evaluate('seen.add(document.activeElement).add(words(document.activeElement))');
+  }
+  const left = 'wanted.filter((e) => !seen.has(e) && (e.isConnected || !seen.has(words(e)))).map(words)';
+  return (await page.evaluate(left)) as string[];
+}
 /** What axe-core finds. */
 export const axeFaults = (page: Page, rules?: readonly string[]): Promise<readonly string[]> =>
   page.evaluate(

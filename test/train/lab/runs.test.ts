@@ -20,7 +20,7 @@ import { readRun } from '../../../train/run/read.ts';
 import type { RunRecord } from '../../../train/run/record.ts';
 import { browserThere } from '../../support/browser.ts';
 import { programOf } from '../../support/commands.ts';
-import { axeFaults, drawn, type OpenedLab, openLab, visit } from '../../support/lab.ts';
+import { axeFaults, drawn, type OpenedLab, openLab, unreached, visit } from '../../support/lab.ts';
 import { longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
 import { folderWithPicture, simulatedRun } from '../../support/report-fixture.ts';
@@ -276,7 +276,13 @@ describe.runIf(browserThere)('the page', () => {
     await soon(() => page.locator('[data-steps]').getAttribute('data-steps')).toBe('260');
     expect(await page.locator('[data-part=loss] desc').first().textContent()).toContain('260 training steps');
     expect(faults).toEqual([]);
-    await page.close();
+  });
+
+  test('the keyboard reaches every control', async () => {
+    const { page } = await visit(lab, '#/runs?show=methods%252Fsecond');
+    // panels of a run come after the page
+    await page.waitForSelector('[data-part="head"]');
+    expect(await unreached(page)).toEqual([]);
   });
 
   longTest(
@@ -302,12 +308,11 @@ describe.runIf(browserThere)('the page', () => {
       await page.setViewportSize({ width: 390, height: 844 });
       expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
       expect(faults).toEqual([]);
-      await page.close();
     },
   );
 
   test('a name that is no run, and a host without runs, are told in a line', async () => {
-    const { page } = await visit(lab, '#/runs?show=nothing');
+    const { page } = await visit(lab, '#/runs?show=nothing', { fresh: true });
     expect(await page.locator('.error').textContent()).toContain('there is no such run');
     await page.route('**/runs/index.json', (route) => route.fulfill({ status: 404, body: 'none' }));
     await page.evaluate(`location.hash = '#/runs?show=first'`);

@@ -39,7 +39,6 @@ describe.runIf(browserThere && LONG)('training in the page', () => {
       ['trainFilm', 1, 1],
     ];
     const [here, there] = [await inNode(lab, calls), await inWorker(page, calls)];
-    await page.close();
     const rows = (said: readonly unknown[]) =>
       steps.map((_, i) => ({ ...answerOf<TrainRow>(said, 3 + i), seconds: 0 }));
     expect(rows(there)).toEqual(rows(here));
@@ -131,7 +130,6 @@ describe.runIf(browserThere && LONG)('training in the page', () => {
     for (const line of sent) expect(line).toMatch(/^GET (base\/[\w.]+|[\w-]+\.js|blob:.*)$/);
     expect(sent.some((line) => line.startsWith('GET base/unet'))).toBe(true);
     expect(faults).toEqual([]);
-    await page.close();
   }, 600_000);
 
   test('one’s own folder: pictures that stay in the tab, and what is wrong with a table in a line', async () => {
@@ -172,6 +170,5 @@ describe.runIf(browserThere && LONG)('training in the page', () => {
     await soon(() => page.locator('.filmrow figcaption').allTextContents()).toEqual(['step 2']);
     expect(sent.filter((url) => !url.startsWith(`${lab.address}base/`) && !/\.js$/.test(url))).toEqual([]);
     expect(faults).toEqual([]);
-    await page.close();
   }, 600_000);
 });
