@@ -59,7 +59,8 @@ const folder = mkdtempSync(join(tmpdir(), 'faults-'));
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 for (const name of COPIED) cpSync(join(root, name), join(folder, name), { recursive: true });
 symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
-Object.assign(process.env, vulkanEnvironment().env);
+// all tests, with all their samples
+Object.assign(process.env, vulkanEnvironment().env, { SELORA_LONG: '1' });
 process.chdir(folder);
 const vitest = await createVitest('test', {
   config: join(folder, 'test/vitest.config.ts'),

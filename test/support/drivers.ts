@@ -121,7 +121,7 @@ export const DRIVERS = {
     [150, 10_000],
     'test/core/memory.test.ts',
   ),
-  battery: driver('samples of every op in every transformation', [12, 200], 'test/core/battery.test.ts'),
+  battery: driver('samples of every op in every transformation', [8, 200], 'test/core/battery.test.ts'),
 } as const satisfies Readonly<Record<string, Driver>>;
 
 export type DriverName = keyof typeof DRIVERS;

@@ -77,6 +77,7 @@ describe.each(METHODS.map((m): [string, Method] => [m.name, m as Method]))('%s',
       expect([...a].some(([key, text]) => key.endsWith(`|${name}`) && text !== before.get(key)), name).toBe(true); // biome-ignore format: one line
   });
 
+  if (!entries<Field>(method.fields([1, 1], 1, settings)).some(([, f]) => f.tied && f.trained)) return;
   test('tied fields are one and the same in all modules of a network', async () => {
     const { now } = await run(await begin(), 0, 2);
     const shared = new Map<string, readonly number[]>();

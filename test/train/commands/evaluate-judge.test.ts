@@ -83,8 +83,9 @@ async function read(real: readonly Told[], fake: readonly Told[]) {
 }
 
 describe('a judge', () => {
-  let first: Judged;
-  test('learns what can be seen: pictures that show their reports are read right, and teach', async () => {
+  let first: Judged | undefined;
+  // what it learns of real pictures is in the next test too
+  longTest('learns what can be seen: pictures that show their reports are read right, and teach', async () => {
     const { found, values, floors, readings } = await read(films(80, 1, honest), films(40, 2, honest));
     first = found;
     expect(found.words).toEqual(['left', 'right']);
@@ -95,7 +96,7 @@ describe('a judge', () => {
   test('pictures that show anything are read by chance and teach nothing, while real ones are still read right', async () => {
     const { values, floors, readings, found } = await read(films(80, 1, honest), films(40, 2, any));
     // the same key, the same real pictures: the same judge
-    expect(found.ofReal.real).toEqual(first.ofReal.real);
+    if (first) expect(found.ofReal.real).toEqual(first.ofReal.real);
     for (const value of floors) expect(value).toBeGreaterThan(0.97);
     expect(values[0]).toBeLessThan(0.75);
     expect(readings[0]!.interval![0]).toBeLessThan(0.5);

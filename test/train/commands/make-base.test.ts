@@ -10,6 +10,7 @@ import { unetSpec } from '../../../models/unet/index.ts';
 import { drawWeights, LIKE, main, randomWeights } from '../../../train/make-base.ts';
 import { checkBase } from '../../../train/model/model.ts';
 import { runCommand } from '../../support/commands.ts';
+import { longRows } from '../../support/long.ts';
 
 const folder = await mkdtemp(path.join(tmpdir(), 'make-base-'));
 afterAll(() => rm(folder, { recursive: true }));
@@ -59,17 +60,19 @@ describe('the command', () => {
     const result = await runCommand(main, ['--like', 'small', '--out', path.join(folder, out), ...more]);
     return result.code === 0 ? result.stdout : result.stderr;
   };
-  it('writes a complete base; f16 is the rounding of f32; the seed decides', { timeout: 120_000 }, async () => {
-    expect(await run('a', '--seed', '7')).toMatch(/unet +3,698,676 parameters/);
-    await run('b', '--seed', '7', '--dtype', 'f16');
-    const [a, b] = [await openBase(path.join(folder, 'a')), await openBase(path.join(folder, 'b'))];
-    checkBase(a);
-    checkBase(b);
-    for (const name of ['mid_block.attentions.0.proj_in.weight', 'conv_in.bias']) {
-      const full = await a.parts.unet.get(name).read();
-      expect(await b.parts.unet.get(name).read()).toEqual(halfToFloat(floatToHalf(full)));
-      const init = specEntries(unetSpec(a.configs.unet)).find(([path]) => path === name)![1].init;
-      expect(full).toEqual(drawWeights(`unet/${name}`, full.length, init, 7));
+  it('writes a complete base; f16 is the rounding of what is drawn for f32; the seed decides', {
+    timeout: 120_000,
+  }, async () => {
+    for (const dtype of longRows(['f16', 'f32'], (name) => name === 'f16')) {
+      expect(await run(dtype, '--seed', '7', '--dtype', dtype)).toMatch(/unet +3,698,676 parameters/);
+      const base = await openBase(path.join(folder, dtype));
+      checkBase(base);
+      for (const name of ['mid_block.attentions.0.proj_in.weight', 'conv_in.bias']) {
+        const written = await base.parts.unet.get(name).read();
+        const init = specEntries(unetSpec(base.configs.unet)).find(([path]) => path === name)![1].init;
+        const drawn = drawWeights(`unet/${name}`, written.length, init, 7);
+        expect(written).toEqual(dtype === 'f16' ? halfToFloat(floatToHalf(drawn)) : drawn);
+      }
     }
   });
   it('refuses a folder with something in it, in one line', async () => {

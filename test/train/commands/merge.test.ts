@@ -17,6 +17,7 @@ import { main } from '../../../train/merge.ts';
 import { adaptersFromFile } from '../../../train/model/adapters.ts';
 import { linearsOf, specsOf } from '../../../train/model/model.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
+import { LONG } from '../../support/long.ts';
 import { modesIn } from '../../support/modes.ts';
 import { sizeOf } from '../../support/tiny-base.ts';
 import { rewrite } from '../../support/tiny-base-files.ts';
@@ -223,7 +224,7 @@ describe('Ctrl-C', () => {
     await mkdir(at('stopped'));
     const args = ['--base', at('base'), '--adapter', at('a.safetensors'), '--out', path.join(at('stopped'), 'm')];
     const outcomes: number[] = [];
-    for (let stopAt = 1; outcomes.at(-1) !== 0; stopAt += 41) {
+    for (let stopAt = 1; outcomes.at(-1) !== 0; stopAt += LONG ? 41 : 83) {
       const { signal } = new AbortController();
       let asked = 0;
       // the writers ask before every chunk, every rename and the last one

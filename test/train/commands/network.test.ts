@@ -30,7 +30,7 @@ describe.runIf(hasStrace)('no connection to any address', () => {
   const commandLines: readonly (readonly [command: string, args: string])[] = [
     [
       'train',
-      `--base ${at('base')} --resolution 16 --pairs 24 --steps 2 --batch 2 --test-every 1 --samples 1 --obedience 0 --sample-steps 1 --validation-pairs 1 --backend wasm --out ${at('run')}`,
+      `--base ${at('base')} --resolution 16 --pairs 24 --steps 2 --batch 2 --test-every 1 --samples 1 --obedience 0 --sample-steps 1 --validation-pairs 1 --targets **.attn1.to_q --backend wasm --out ${at('run')}`,
     ],
     ['train', `--resume ${at('run')} --steps 3`],
     ['generate', `--base ${at('base')} --prompt lung --steps 1 --backend cpu --out ${at('drawn')}`],

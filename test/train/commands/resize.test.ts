@@ -10,6 +10,7 @@ import { openSafetensors } from '../../../models/io/safetensors.ts';
 import { main } from '../../../train/resize.ts';
 import { adapter, MODULES } from '../../support/adapters.ts';
 import { runCommand } from '../../support/commands.ts';
+import { longRows } from '../../support/long.ts';
 import { modesIn } from '../../support/modes.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -57,15 +58,14 @@ describe('forms', () => {
     'peft-unet',
     'peft-conv-rslora',
   ];
-  it.each(foreign.flatMap((from) => ['diffusers', 'kohya', 'peft', 'peft-flat'].map((to) => [from, to])))(
-    '%s → %s: the same ΔW',
-    async (from, to) => {
-      const out = at(`${path.basename(from)}-${to}${to.startsWith('peft') ? '' : '.safetensors'}`);
-      const result = await run('--adapter', path.join(golden, from), '--form', to, '--out', out);
-      expect(result).toMatchObject({ code: 0, stderr: '' });
-      expectSame(await readAdapter(path.join(golden, from)), await readAdapter(out));
-    },
-  );
+  const forms = ['diffusers', 'kohya', 'peft', 'peft-flat'];
+  const pairs = foreign.flatMap((from, i) => forms.map((to, j) => [from, to, (i + j) % 3] as const));
+  it.each(longRows(pairs, ([, , third]) => third === 0))('%s → %s: the same ΔW', async (from, to) => {
+    const out = at(`${path.basename(from)}-${to}${to.startsWith('peft') ? '' : '.safetensors'}`);
+    const result = await run('--adapter', path.join(golden, from), '--form', to, '--out', out);
+    expect(result).toMatchObject({ code: 0, stderr: '' });
+    expectSame(await readAdapter(path.join(golden, from)), await readAdapter(out));
+  });
 });
 
 describe('ranks', () => {

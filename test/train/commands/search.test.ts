@@ -9,7 +9,7 @@ import { runCommand } from '../../support/commands.ts';
 import { base, log, out, prepare, start } from '../../support/small-runs.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
-const common = '--rank 4 --samples 0 --final last --test-every 2';
+const common = '--rank 4 --samples 0 --steps 4 --final last --test-every 2';
 beforeAll(async () => {
   await prepare();
   for (const [name, more] of [

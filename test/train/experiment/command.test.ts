@@ -21,7 +21,7 @@ const out = at('out');
 const config = at('two.yaml');
 const text = `
 name: two
-settings: { base: ${JSON.stringify(base)}, resolution: 32, pairs: 20, batch: 2, steps: 3, backend: wasm, threads: 1, samples: 1, sampleSteps: 1, obedience: 0, validation-pairs: 2 }
+settings: { base: ${JSON.stringify(base)}, resolution: 32, pairs: 20, batch: 2, steps: 3, backend: wasm, threads: 1, samples: 1, sampleSteps: 1, obedience: 0, validation-pairs: 2, targets: "**.attn1.*,text.**" }
 methods:
   - { name: LoRA r=2, settings: { method: lora, rank: 2 } }
   - { name: SeLoRA, settings: { --test-every: 2, lambda: 1 } }

@@ -20,6 +20,13 @@ beforeAll(async () => {
 });
 afterAll(() => backend.close());
 
+/** the programs of a setting, built once for all processes: they keep nothing between calls */
+const built = new Map<string, ReturnType<typeof steps>>();
+const programsOf = (criterion?: 'fi-snr') => {
+  const known = built.get(`${criterion}`) ?? steps(backend, criterion ? { given: { criterion } } : {});
+  built.set(`${criterion}`, known);
+  return known;
+};
 const fresh = () => stateOf(a, 4, backend);
 const together = <T>(size: number, work: (peers: Peers) => Promise<T>): Promise<T[]> =>
   Promise.all(loopback(size).map((transport) => work(peersOn(transport))));
@@ -41,18 +48,18 @@ const short = longRows(COUNTS, ([size, count]) => size + count > 5 && size !== c
 describe.each(short)('%i processes and %i micro-batches', (size, count) => {
   const hyper = rate(1e-2, 'f32');
   test('the update is that of one process, to the bit', async () => {
-    const one = steps(backend);
+    const one = programsOf();
     const r = one.accumulated(fresh(), base, cut.slice(0, count), hyper);
     const want = [await bits(r.state), await readScalar(r.loss), await readScalar(r.norm)];
     const got = await together(size, async (peers) => {
-      const p = spread(steps(backend), peers, backend);
+      const p = spread(programsOf(), peers, backend);
       const x = await p.accumulated(fresh(), base, cut.slice(0, count), hyper);
       return [await bits(x.state), await readScalar(x.loss), await readScalar(x.norm)];
     });
     for (const each of got) expect(each).toEqual(want);
   });
   test('with a test: update, scores and losses are those of one process, to the bit', async () => {
-    const one = steps(backend, { given: { criterion: 'fi-snr' } });
+    const one = programsOf('fi-snr');
     const x = candidatesFor(fresh(), a, 'f32');
     const [own, extra] = [cut.slice(0, count), cut.slice(count)];
     const r = one.accumulated(fresh(), base, own, hyper, x, extra);
@@ -63,8 +70,7 @@ describe.each(short)('%i processes and %i micro-batches', (size, count) => {
       await one.trialLoss(fresh(), base, own, x),
     ];
     const got = await together(size, async (peers) => {
-      const programs = steps(backend, { given: { criterion: 'fi-snr' } });
-      const p = spread(programs, peers, backend);
+      const p = spread(programsOf('fi-snr'), peers, backend);
       const y = await p.accumulated(fresh(), base, own, hyper, x, extra);
       return [
         await bits(y.state),

@@ -15,7 +15,7 @@ import { scratch } from '../../support/scratch.ts';
 
 const steps = 100_000;
 /** Steps between two tests: the default in the long form, fewer tests in the short one. */
-const every = LONG ? 40 : 400;
+const every = LONG ? 40 : 1000;
 
 /** A run folder as the trainer leaves one, its rows made up. */
 async function madeRun(folder: string): Promise<void> {

@@ -10,6 +10,7 @@ import { openMetrics } from '../../../train/run/metrics.ts';
 import { type Disk, layOut, statesAfter } from '../../support/crash-states.ts';
 import { casesOf, patience } from '../../support/drivers.ts';
 import { type Call, systemError, withCalls } from '../../support/faulty-fs.ts';
+import { LONG } from '../../support/long.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 import { infoAt, sameState, stateAt } from '../../support/run-values.ts';
 
@@ -204,8 +205,11 @@ describe('lost power', () => {
     let states = 0;
     for (let length = 0; length <= log.length; length++) {
       const allowed = length === 0 ? [2] : length === log.length ? [4] : [2, 4];
+      const last = states;
       for (const disk of statesAfter(start, log, length)) {
-        expect(allowed, `after call ${length}`).toContain(await opensAt(disk, folder));
+        // every third of a call's states, its first one always
+        if (LONG || (states - last) % 3 === 0)
+          expect(allowed, `after call ${length}`).toContain(await opensAt(disk, folder));
         states++;
       }
     }

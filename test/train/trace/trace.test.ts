@@ -111,7 +111,10 @@ describe('a step of a run', () => {
 });
 
 test('micro-batches are one step', async () => {
-  const run = await start('parts', '--steps 1 --save-every 1 --obedience 0 --samples 0 --batch 4 --accumulate 2');
+  const run = await start(
+    'parts',
+    '--steps 1 --save-every 1 --obedience 0 --samples 0 --batch 4 --accumulate 2 --targets **.attn1.to_q',
+  );
   expect(run.code).toBe(0);
   const { code } = await record(`${out('parts')} --step 1 --out ${at('parts.safetensors')}`);
   expect(code).toBe(0);

@@ -224,7 +224,7 @@ describe('between stop and resume', () => {
     }
     const run = (...args: readonly string[]) => runCommand(main, args);
     const settings =
-      '--resolution 16 --batch 2 --samples 0 --save-every 1 --backend wasm --threads 1 --targets **.attn1.to_q'.split(
+      '--method lora --rank 1 --resolution 16 --batch 2 --samples 0 --save-every 1 --backend wasm --threads 1 --targets **.attn1.to_q'.split(
         ' ',
       );
     const begun = await run('--data', films, '--base', at('base'), '--out', at('run'), '--steps', '2', ...settings);

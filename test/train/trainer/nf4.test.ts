@@ -63,12 +63,15 @@ describe('a base with 4 bits', () => {
 });
 
 describe('a run', () => {
-  const lora = '--method lora --rank 2 --weights nf4 --samples 2';
+  const lora = '--method lora --rank 2 --weights nf4 --samples 1';
   test('learns, is resumed to the same bits, and its adapter is read, drawn with and looked at as any', async () => {
     const { code, stderr } = await start('nf4', lora);
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     const validations = log('nf4').flatMap((r) => (r.validation ? [r.validation.loss] : []));
     expect(validations.at(-1)!).toBeLessThan(validations[0]!);
+    // no tests, one rank
+    expect(log('nf4').every((r) => r.tests === undefined)).toBe(true);
+    expect((await adapterBits('nf4')).every(([, rank]) => rank === 2)).toBe(true);
     expect(JSON.parse(readFileSync(join(out('nf4'), 'config.json'), 'utf8')).weights).toBe('nf4');
     expect(readFileSync(join(out('nf4'), 'report.html'), 'utf8')).toContain('nf4');
 
@@ -81,7 +84,7 @@ describe('a run', () => {
       expect(readFileSync(join(again, f)), f).toEqual(readFileSync(join(out('nf4'), f)));
 
     // the form of LoRA's: the same modules, ranks and keys as of a run with f32 weights, other numbers
-    expect((await start('wide', `${lora} --weights f32`)).code).toBe(0);
+    expect((await start('wide', `${lora} --weights f32 --samples 0`)).code).toBe(0);
     const file = (name: string) => readAdapter(join(out(name), 'adapter.safetensors'));
     const [narrow, wide] = [await file('nf4'), await file('wide')];
     expect([...narrow.modules].map(([p, m]) => [p, m.rank, m.dIn, m.dOut])).toEqual([...wide.modules].map(([p, m]) => [p, m.rank, m.dIn, m.dOut])); // biome-ignore format: one line

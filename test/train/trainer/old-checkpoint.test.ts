@@ -2,21 +2,28 @@
  * A checkpoint written before methods had records of their own (`old-checkpoint/`, step 3 of 6, one module per attention):
  * gone on with, it ends with the bits of a run that was never stopped.
  */
-import { execFileSync } from 'node:child_process';
 import { cpSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
-import { programOf, writeCalmBase } from '../../support/commands.ts';
+import { main } from '../../../train/train.ts';
+import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
 
 const scratch = scratchFolder();
 /** its configuration names the base by a relative path: the trainer runs where that leads to one */
-const train = (...args: string[]) =>
-  execFileSync(process.execPath, [...programOf('train'), ...args], { cwd: scratch, stdio: 'pipe' });
-beforeAll(() => writeCalmBase(path.join(scratch, 'base')));
+const place = process.cwd();
+async function train(...args: string[]): Promise<void> {
+  const { code, stderr } = await runCommand(main, args);
+  expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
+}
+beforeAll(async () => {
+  await writeCalmBase(path.join(scratch, 'base'));
+  process.chdir(scratch);
+});
+afterAll(() => process.chdir(place));
 
 const SETTINGS =
   '--base base --resolution 16 --pairs 24 --batch 2 --test-every 2 --lambda 1.02 --validate-every 3 --save-every 3 ' +
@@ -24,9 +31,9 @@ const SETTINGS =
   '--targets **.attn1.to_q --fi-ema 0.5';
 
 test('an old checkpoint is read: the same bits as without a stop', async () => {
-  train(...SETTINGS.split(' '), '--out', 'whole');
+  await train(...SETTINGS.split(' '), '--out', 'whole');
   cpSync(path.join(import.meta.dirname, 'old-checkpoint'), path.join(scratch, 'old'), { recursive: true });
-  train('--resume', 'old', '--samples', '0');
+  await train('--resume', 'old', '--samples', '0');
   const at = (run: string, file: string) => readFileSync(path.join(scratch, run, file));
   for (const file of ['adapter.safetensors', 'last.safetensors'])
     expect(at('old', file).equals(at('whole', file)), file).toBe(true);

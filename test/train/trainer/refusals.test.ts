@@ -165,7 +165,7 @@ describe('a run gone on with', () => {
   let data: string;
   const config = () => readFileSync(join(run, 'config.json'), 'utf8');
   const settings =
-    '--steps 2 --batch 1 --samples 0 --obedience 0 --validation-pairs 1 --targets **.to_q --resolution 16 --backend cpu';
+    '--method lora --rank 1 --steps 2 --batch 1 --samples 0 --obedience 0 --validation-pairs 1 --targets **.to_q --resolution 16 --backend cpu';
   beforeAll(async () => {
     await writeCalmBase(own);
     data = twelve();

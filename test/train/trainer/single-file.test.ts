@@ -15,7 +15,22 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 const at = (name: string) => join(scratch, name);
 const run = (out: string, ...more: readonly string[]) =>
   runCommand(train, [
-    ...['--out', at(out), '--backend', 'wasm', '--threads', '1', '--targets', '**.attn1.to_q', '--resolution', '16'],
+    ...[
+      '--method',
+      'lora',
+      '--rank',
+      '1',
+      '--out',
+      at(out),
+      '--backend',
+      'wasm',
+      '--threads',
+      '1',
+      '--targets',
+      '**.attn1.to_q',
+      '--resolution',
+      '16',
+    ],
     ...'--pairs 24 --steps 2 --batch 2 --samples 0 --obedience 0 --validation-pairs 2'.split(' '),
     ...more,
   ]);
