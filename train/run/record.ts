@@ -143,6 +143,8 @@ export const factsSchema = z.strictObject({
   /** the validation grid: number of pictures, the untouched base's losses */
   validation: z.strictObject({ n: count, base: validationLosses.optional() }).optional(),
   modules: z.array(moduleRow).default([]),
+  /** numbers that were trained; of an older run without them they follow from ranks and sizes */
+  parameters: count.optional(),
   /** Which weights the adapter, the pictures and the ranks are of; missing for the last ones of a run without validation. */
   weights: z.strictObject({ name: z.enum(['best', 'last']), step: count, of: count }).optional(),
   /** How far a run is that still goes on, or was stopped. */
@@ -203,8 +205,9 @@ export function parseRecord(input: unknown, compared: readonly Compared[] = []):
   throw new Error(`run: ${path.replace(/^\./, '') || 'record'}: ${issue.message}`);
 }
 
-/** Parameters of the adapter: Σ rank · (d_in + d_out); undefined where a size is unknown. */
-export function trainedParameters(run: Pick<RunRecord, 'modules'>): number | undefined {
+/** Numbers that were trained, else of A and B in the file: Σ rank · (d_in + d_out); undefined where a size is unknown. */
+export function trainedParameters(run: Pick<RunRecord, 'modules' | 'parameters'>): number | undefined {
+  if (run.parameters !== undefined) return run.parameters;
   const total = run.modules.reduce((sum, m) => sum + m.rank * ((m.dIn ?? Number.NaN) + (m.dOut ?? Number.NaN)), 0);
   return run.modules.length === 0 || Number.isNaN(total) ? undefined : total;
 }

@@ -133,7 +133,7 @@ export async function writeFacts(
   f: FactSources,
   first: FactsInput,
   progress: FactProgress,
-  last: Pick<FactsInput, 'modules' | 'weights' | 'unfinished'>,
+  last: Pick<FactsInput, 'modules' | 'parameters' | 'weights' | 'unfinished'>,
 ): Promise<void> {
   const n = f.encoded.validation.length;
   const facts: FactsInput = {

@@ -176,6 +176,7 @@ export async function finishRun(f: Finish): Promise<void> {
   const modules = await f.clock.time('norms', () => moduleFacts(f, file, adapters));
   await writeFacts(f, await firstFacts(f), f.progress, {
     modules,
+    parameters: size,
     weights: { name: f.final.name, step: f.final.step, of: f.progress.step },
   });
   // drawing takes half as long to load as all else together: a run that ends early need not wait for it
