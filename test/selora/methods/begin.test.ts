@@ -15,6 +15,7 @@ import { groupsOf, weightGradients } from '../../../train/step/begin.ts';
 import { sampleLosses } from '../../../train/step/gradients.ts';
 import { startState } from '../../../train/step/ranks.ts';
 import { cpu, numbers, rng } from '../../support/gradcheck.ts';
+import { longTest } from '../../support/long.ts';
 import { layer, outputs, places, weightOf } from '../../support/method-layers.ts';
 import { batch, configs, frozen, linears } from '../../support/step-fixture.ts';
 
@@ -153,7 +154,7 @@ describe('leading singular vectors of a large matrix', () => {
         expect(Math.abs(overlap)).toBeGreaterThan(1 - 1e-5);
       }
   });
-  test('are exact where subspaces have all of them: a wide matrix of few rows', () => {
+  longTest('are exact where subspaces have all of them: a wide matrix of few rows', () => {
     const G = gradient(5, 300, 258);
     const all = new SingularValueDecomposition(Matrix.from1DArray(300, 258, Array.from(G.data)), {
       autoTranspose: true,

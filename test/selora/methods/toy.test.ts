@@ -28,7 +28,7 @@ beforeAll(() => writeCalmBase(base));
 const run = (name: string, more: string) => {
   const line =
     '--resolution 16 --pairs 24 --steps 3 --batch 2 --validate-every 3 --samples 0 --obedience 0 --lr 1e-2 ' +
-    `--validation-pairs 2 --targets **.attn1.to_q --backend cpu ${more}`;
+    `--validation-pairs 2 --targets **.attn1.to_q --backend wasm --threads 1 ${more}`;
   return runCommand(train, [...line.split(' '), '--base', base, '--out', out(name)]);
 };
 

@@ -51,7 +51,7 @@ beforeAll(async () => {
   const before = names.map((name) => process.env[name]);
   for (const [i, name] of names.entries()) process.env[name] = PLANTED.environment.marks[i]!;
   const settings =
-    '--resolution 16 --steps 2 --batch 2 --test-every 1 --save-every 1 --samples 1 --validation-pairs 1 --obedience 0 --sample-steps 1 --merged --backend wasm --threads 1 --split 50/25/25';
+    '--resolution 16 --steps 2 --batch 2 --test-every 1 --save-every 1 --samples 1 --validation-pairs 1 --obedience 0 --sample-steps 1 --targets **.attn1.to_q --merged --backend wasm --threads 1 --split 50/25/25';
   const { code, stderr } = await runCommand(train, [
     ...['--data', data, '--base', base, '--out', out],
     ...settings.split(' '),

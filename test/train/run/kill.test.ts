@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { isWatchedByTsx, unwatched } from '../../../train/cli/supervise.ts';
 import { compiled } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf, spread } from '../../support/drivers.ts';
-import { LONG } from '../../support/long.ts';
+import { LONG, longTest } from '../../support/long.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { there } from '../../support/there.ts';
 
@@ -86,7 +86,8 @@ describe('killed', () => {
     ]);
     expect(await killAtRandom(casesOf('kills'))).toBeGreaterThan(0);
   });
-  it('it would be found out if it wrote its checkpoints in place', { timeout: 60_000 }, async () => {
+  // at a known call, below, in the short form
+  longTest('it would be found out if it wrote its checkpoints in place', { timeout: 60_000 }, async () => {
     await expect(killAtRandom(8, ['torn'])).rejects.toThrow(/damaged|truncated|too short/);
   });
 

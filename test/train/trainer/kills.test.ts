@@ -15,7 +15,7 @@ import { programOf, runCommand } from '../../support/commands.ts';
 import { BRIEF } from '../../support/compiled.ts';
 import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 import { essence } from '../../support/essence.ts';
-import { longRows } from '../../support/long.ts';
+import { LONG, longRows, longTest } from '../../support/long.ts';
 import { filesOf, scratchFolder } from '../../support/run-state.ts';
 import { writeTinyBase } from '../../support/tiny-base.ts';
 
@@ -72,7 +72,13 @@ function reference(backend: string) {
   const make = async () => {
     const folder = fresh();
     const began = performance.now();
-    const { code, errors } = await trained(create(folder, backend));
+    // in this process where none is to be killed
+    const { code, errors } = LONG
+      ? await trained(create(folder, backend))
+      : await runCommand(main, [...settings(backend), '--out', folder]).then((r) => ({
+          code: r.code,
+          errors: r.stderr,
+        }));
     expect(code, errors).toBe(0);
     return { folder, ms: performance.now() - began, essence: await essence(folder) };
   };
@@ -100,48 +106,53 @@ describe.each(longRows(['cpu', 'wasm'], (name) => name === 'wasm'))('on %s', (ba
     writeFileSync(file, bytes);
     expect(await essence(other)).not.toEqual(expected);
   });
-  it('interrupted, killed, left alone by its readers, it ends with the same bits', {
-    timeout: patience('trainer-kills', 900_000),
-  }, async () => {
-    const { essence: expected, ms } = await reference(backend);
-    const signals = [
-      ['SIGINT', 130],
-      ['SIGTERM', 143],
-      ['SIGHUP', 129],
-    ] as const;
-    let kills = 0;
-    const first = seedOf(0);
-    for (let round = first; round < first + casesOf('trainer-kills'); round++) {
-      const folder = fresh();
-      const [signal, code] = signals[(round + (backend === 'cpu' ? 0 : 1)) % 3];
-      const stopped = await trained(create(folder, backend), async (child, line) => {
-        await line(new RegExp(`step +[1-9]/${STEPS}`));
-        await sleep((round * 53) % 200);
-        child.kill(signal);
-      });
-      expect(stopped.code, stopped.errors).toBe(code);
-      expect(stopped.output).toMatch(/stopped after step \d and saved; go on with: npm run train -- --resume /);
-      for (let n = 0; n < 1 + (round % 3); n++) {
-        // Once the adapters are there: the first at once, so that one does fall before the end, the others at moments spread over
-        // the rest of the run (the golden ratio leaves no gaps).
-        const moment = round === first && n === 0 ? 0 : ((round * 3 + n + 1) * 0.618034) % 1;
-        const killed = await trained(resume(folder, backend), async (child, line) => {
-          await line(/adapters on/);
-          await sleep(moment * ms * 0.5);
-          child.kill('SIGKILL');
+  // a trainer in small is killed in `train/run/kill`, by the same code; one that is stopped in this process in `run`
+  longTest(
+    'interrupted, killed, left alone by its readers, it ends with the same bits',
+    {
+      timeout: patience('trainer-kills', 900_000),
+    },
+    async () => {
+      const { essence: expected, ms } = await reference(backend);
+      const signals = [
+        ['SIGINT', 130],
+        ['SIGTERM', 143],
+        ['SIGHUP', 129],
+      ] as const;
+      let kills = 0;
+      const first = seedOf(0);
+      for (let round = first; round < first + casesOf('trainer-kills'); round++) {
+        const folder = fresh();
+        const [signal, code] = signals[(round + (backend === 'cpu' ? 0 : 1)) % 3];
+        const stopped = await trained(create(folder, backend), async (child, line) => {
+          await line(new RegExp(`step +[1-9]/${STEPS}`));
+          await sleep((round * 53) % 200);
+          child.kill(signal);
         });
-        if (killed.code === 'SIGKILL') kills++;
+        expect(stopped.code, stopped.errors).toBe(code);
+        expect(stopped.output).toMatch(/stopped after step \d and saved; go on with: npm run train -- --resume /);
+        for (let n = 0; n < 1 + (round % 3); n++) {
+          // Once the adapters are there: the first at once, so that one does fall before the end, the others at moments spread over
+          // the rest of the run (the golden ratio leaves no gaps).
+          const moment = round === first && n === 0 ? 0 : ((round * 3 + n + 1) * 0.618034) % 1;
+          const killed = await trained(resume(folder, backend), async (child, line) => {
+            await line(/adapters on/);
+            await sleep(moment * ms * 0.5);
+            child.kill('SIGKILL');
+          });
+          if (killed.code === 'SIGKILL') kills++;
+        }
+        // Nobody reads any more: the run goes on all the same.
+        const { code: end, errors } = await trained(resume(folder, backend), async (child) => {
+          child.stdout?.destroy();
+          if (round % 2 === 1) child.stderr?.destroy();
+        });
+        expect(end, errors).toBe(0);
+        expect(await essence(folder)).toEqual(expected);
       }
-      // Nobody reads any more: the run goes on all the same.
-      const { code: end, errors } = await trained(resume(folder, backend), async (child) => {
-        child.stdout?.destroy();
-        if (round % 2 === 1) child.stderr?.destroy();
-      });
-      expect(end, errors).toBe(0);
-      expect(await essence(folder)).toEqual(expected);
-    }
-    expect(kills).toBeGreaterThan(0);
-  });
+      expect(kills).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe('between stop and resume', () => {
