@@ -72,7 +72,9 @@ export function fitLine(xs: readonly number[], ys: readonly number[]): Line {
     wxy += weight * x * y;
   }
   const slope = (w * wxy - wx * wy) / (w * wxx - wx * wx);
-  const start = (wy - slope * wx) / w;
+  const exact = (wy - slope * wx) / w;
+  // what is left of a difference of equal numbers is nothing
+  const start = Math.abs(exact) < 1e-9 * Math.max(...ys) ? 0 : exact;
   const away = xs.map((x, i) => Math.abs((start + slope * x) / ys[i]! - 1));
   const off = Math.max(...away);
   return { start, slope, off, offAt: away.indexOf(off) };
