@@ -38,7 +38,8 @@ export const collapse = (cluster: Cluster, outStrides: readonly number[] = resul
   const { shape, inputs, reduce } = cluster;
   const read = new Set(cluster.steps.flatMap((s) => (s.kind === 'iota' ? [s.axis] : [])));
   const axes: Axis[] = [];
-  for (const [i, size] of shape.entries()) {
+  for (let i = 0; i < shape.length; i++) {
+    const size = shape[i]!;
     if (size === 1) continue;
     const axis: Axis = {
       size,

@@ -53,7 +53,10 @@ export function chooseInlined(graph: Graph, maxLoads: number): Set<Tensor> {
       if (joins) inlined.add(node);
       below = joins ? own : [node];
     }
-    for (const x of node.inputs) ends.set(x, ends.has(x) ? both(ends.get(x), below) : below);
+    for (let k = 0; k < node.inputs.length; k++) {
+      const x = node.inputs[k]!;
+      ends.set(x, ends.has(x) ? both(ends.get(x), below) : below);
+    }
   }
   // rule 3: what each value would read and compute if it were inlined
   const loads = new Map<Tensor, number>();

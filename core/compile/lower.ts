@@ -102,9 +102,11 @@ class Draft {
     return at;
   }
   load(o: Operand): number {
-    for (const [i, l] of this.loads.entries())
-      if (l.buffer === o.buffer && l.view.offset === o.view.offset && same(l.view.strides, o.view.strides))
+    for (let i = 0; i < this.loads.length; i++) {
+      const { buffer, view } = this.loads[i]!;
+      if (buffer === o.buffer && view.offset === o.view.offset && same(view.strides, o.view.strides))
         return this.loaded[i]!;
+    }
     const at = this.steps.push({ kind: 'load', input: this.loads.push(o) - 1, dtype: o.buffer.dtype }) - 1;
     this.loaded.push(at);
     return at;
@@ -272,7 +274,7 @@ export function lower(graph: Graph, options: LowerOptions, given?: readonly Oper
         options.body && node.op.kind === 'composite' && node.op.once
           ? storeBody(node, options.body)
           : storeKernel(node);
-      for (const [i, o] of node.outs.entries()) if (results[i]) stored.set(o, results[i]);
+      for (let i = 0; i < results.length; i++) if (results[i]) stored.set(node.outs[i]!, results[i]!);
     } else if (kind === 'reduce' || (kind === 'elementwise' && !inlined.has(node))) resolve(node);
   }
 

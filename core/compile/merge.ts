@@ -79,8 +79,10 @@ export function merge(program: Lowered, { maxLoads, maxOutputs }: MergeOptions):
   const results = new Set(program.outputs);
   const readers = new Map<Buffer, number>();
   for (const { inputs } of program.kernels)
-    for (const [i, { buffer }] of inputs.entries())
+    for (let i = 0; i < inputs.length; i++) {
+      const { buffer } = inputs[i]!;
       if (inputs.findIndex((o) => o.buffer === buffer) === i) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
+    }
   /** with holes where a cluster went down to a later partner */
   const merged: (Kernel | undefined)[] = [];
   /** where each buffer is written in `merged`; program inputs nowhere */

@@ -14,7 +14,8 @@ export interface Span {
 export function spans(p: Lowered): Span[] {
   const fixed = new Set<Buffer>([...p.inputs, ...p.outputs]);
   const open = new Map<Buffer, { start: number; end: number }>();
-  for (const [i, k] of p.kernels.entries()) {
+  for (let i = 0; i < p.kernels.length; i++) {
+    const k = p.kernels[i]!;
     for (const b of writesOf(k)) if (!fixed.has(b)) open.set(b, { start: i, end: i });
     for (const { buffer } of k.inputs) {
       const s = open.get(buffer);
@@ -31,7 +32,8 @@ export function spans(p: Lowered): Span[] {
 export function reuseDonated(p: Lowered, donated: ReadonlySet<number>): Map<Buffer, Buffer> {
   const lastRead = new Map<Buffer, number>();
   const written = new Map<Buffer, number>();
-  for (const [i, k] of p.kernels.entries()) {
+  for (let i = 0; i < p.kernels.length; i++) {
+    const k = p.kernels[i]!;
     for (const { buffer } of k.inputs) lastRead.set(buffer, i);
     for (const b of writesOf(k)) written.set(b, i);
   }
@@ -106,7 +108,10 @@ export function arena(list: readonly Span[], align: number): Arena {
     }
     const need = size(s);
     let best: Hole | undefined;
-    for (const h of holes) if (h.bytes >= need && (!best || h.bytes < best.bytes)) best = h;
+    for (let i = 0; i < holes.length; i++) {
+      const h = holes[i]!;
+      if (h.bytes >= need && (!best || h.bytes < best.bytes)) best = h;
+    }
     const last = holes.at(-1);
     if (!best && last && last.at + last.bytes === top) {
       // grow the hole at the top instead of leaving it

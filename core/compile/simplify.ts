@@ -19,7 +19,7 @@ function hash(bits: number, x: unknown): number {
   if (typeof x === 'number') all = Math.imul(all ^ x ^ (x * 1048573), 0x9e3779b1) ^ (all >>> 15);
   else if (typeof x === 'string') for (let i = 0; i < x.length; i++) all = hash(all, x.charCodeAt(i));
   else if (Array.isArray(x)) for (let i = 0; i < x.length; i++) all = hash(all, x[i]);
-  else if (isNode(x)) for (const value of Object.values(x)) all = hash(all, value);
+  else if (isNode(x)) for (const key in x) all = hash(all, (x as Readonly<Record<string, unknown>>)[key]);
   return all;
 }
 /** equal to the bit: −0 is not 0, NaN is NaN; what is no plain value, record or array only equals itself */
@@ -52,7 +52,7 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
       }
       const inputs = node.inputs.map((x) => env.get(x) ?? x);
       const outs = place(node, inputs);
-      for (const [i, o] of node.outs.entries()) env.set(o, outs[i]!);
+      for (let i = 0; i < outs.length; i++) env.set(node.outs[i]!, outs[i]!);
     }
   };
 

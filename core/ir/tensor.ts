@@ -247,18 +247,24 @@ export const head = (t: Tensor): Tensor => t.outs[0]!;
 /** All nodes (heads) below `roots`, inputs first. Iterative: graphs are deep. */
 export function topo(roots: readonly Tensor[]): Tensor[] {
   const seen = new Map<number, Tensor>();
+  const ids: number[] = [];
   const stack = roots.map(head);
   while (stack.length > 0) {
     const t = stack.pop()!;
     if (seen.has(t.id)) continue;
     seen.set(t.id, t);
-    for (const x of t.inputs) {
-      const below = x.outs[0]!;
+    ids.push(t.id);
+    const { inputs } = t;
+    for (let i = 0; i < inputs.length; i++) {
+      const below = inputs[i]!.outs[0]!;
       if (!seen.has(below.id)) stack.push(below);
     }
   }
   // numbers alone are sorted many times as fast as nodes by a comparison
-  return Array.from(Float64Array.from(seen.keys()).sort(), (id) => seen.get(id)!);
+  const sorted = Float64Array.from(ids).sort();
+  const order = new Array<Tensor>(ids.length);
+  for (let i = 0; i < order.length; i++) order[i] = seen.get(sorted[i]!)!;
+  return order;
 }
 
 /** Re-applies the op of a node to other inputs. */
@@ -284,7 +290,7 @@ export function substitute(roots: readonly Tensor[], env: Map<Tensor, Tensor>): 
       node,
       node.inputs.map((x) => env.get(x) ?? x),
     );
-    for (const [i, o] of node.outs.entries()) if (!env.has(o)) env.set(o, outs[i]!);
+    for (let i = 0; i < outs.length; i++) if (!env.has(node.outs[i]!)) env.set(node.outs[i]!, outs[i]!);
   }
   return roots.map((r) => env.get(r) ?? r);
 }

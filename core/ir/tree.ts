@@ -26,12 +26,26 @@ export function entries<T>(tree: Tree<T>, path = ''): [string, T][] {
   return out;
 }
 /** The leaves without their paths, in the order of `entries`.  @example leaves({ a: x, b: [y, z] }) // [x, y, z] */
-export const leaves = <T>(tree: Tree<T>): T[] => entries(tree).map(([, x]) => x);
+export function leaves<T>(tree: Tree<T>): T[] {
+  const out: T[] = [];
+  const walk = (x: unknown): void => {
+    if (isNode(x)) for (const below of Object.values(x)) walk(below);
+    else out.push(x as T);
+  };
+  walk(tree);
+  return out;
+}
 
 /** The tree of the same structure whose leaves are `values`, in order. */
 export function unflatten<P>(like: P, values: readonly unknown[]): P {
   let i = 0;
-  return mapTree(() => values[i++], like);
+  // as mapTree, which would also write every path down
+  const walk = (x: unknown): unknown => {
+    if (Array.isArray(x)) return x.map(walk);
+    if (isNode(x)) return Object.fromEntries(Object.entries(x).map(([key, below]) => [key, walk(below)]));
+    return values[i++];
+  };
+  return walk(like) as P;
 }
 
 /** A tree like P with R in the place of its leaves of type A. */

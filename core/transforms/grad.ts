@@ -52,7 +52,7 @@ export function pullback(ys: readonly Tensor[], cts: readonly Ct[], xs: readonly
     const wanted = node.inputs.map((x) => hot.has(x) && isFloat(x.dtype));
     if (!wanted.includes(true)) continue;
     const back = nodeVjp(node, gs, wanted);
-    for (const [i, x] of node.inputs.entries()) if (wanted[i]) give(x, back[i]);
+    for (let i = 0; i < wanted.length; i++) if (wanted[i]) give(node.inputs[i]!, back[i]);
   }
   return xs.map((x) => total.get(x));
 }

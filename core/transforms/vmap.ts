@@ -20,7 +20,7 @@ function rewrite(ys: readonly Tensor[], env: Map<Tensor, Tensor>, size: number):
       mapped,
       size,
     );
-    for (const [i, o] of node.outs.entries()) env.set(o, outs[i]!);
+    for (let i = 0; i < outs.length; i++) env.set(node.outs[i]!, outs[i]!);
   }
   return ys.map((y) => env.get(y) ?? repeat(y, size));
 }

@@ -123,8 +123,9 @@ export const kernel = <W extends string>(
 export const link = (command: KernelCommand, bases: readonly Word[]): KernelCommand => {
   const args = [...command.args];
   const relocations: [number, number][] = [];
-  for (const [i, base] of command.relocations ?? []) {
-    const word = bases[base]!;
+  for (const relocation of command.relocations ?? []) {
+    const i = relocation[0];
+    const word = bases[relocation[1]]!;
     args[i]! += typeof word === 'number' ? word : word.offset;
     if (typeof word !== 'number') relocations.push([i, word.base]);
   }

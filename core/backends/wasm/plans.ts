@@ -17,6 +17,8 @@ import { isOutside } from './machine/memory.ts';
 /** by machine and by what they depend on, as text */
 const plans = new WeakMap<Machine, Map<string, Plan>>();
 const MOST_PLANS = 4096;
+/** the same of clusters that stand in several places as one object: no text is written for them again */
+const plansOf = new WeakMap<Machine, WeakMap<Cluster, Plan>>();
 
 /** numbers that differ as constants differ as text */
 const numberText = (x: number): string => (Object.is(x, -0) ? '-0' : `${x}`);
@@ -47,6 +49,8 @@ export function planner(machine: Machine, programInputs: readonly Buffer[]): (k:
   const given = new Set(programInputs);
   if (!plans.has(machine)) plans.set(machine, new Map());
   const known = plans.get(machine)!;
+  const shared = plansOf.get(machine) ?? new WeakMap<Cluster, Plan>();
+  plansOf.set(machine, shared);
   const remembered = (key: string, make: () => Plan): Plan => {
     const there = known.get(key);
     if (there) return there;
@@ -56,7 +60,14 @@ export function planner(machine: Machine, programInputs: readonly Buffer[]): (k:
     return plan;
   };
   return (k) => {
-    if (k.kind === 'cluster') return remembered(clusterText(k.cluster), () => clusterPlan(k.cluster));
+    if (k.kind === 'cluster') {
+      const { cluster } = k;
+      const there = shared.get(cluster);
+      if (there) return there;
+      const plan = remembered(clusterText(cluster), () => clusterPlan(cluster));
+      if (k.within) shared.set(cluster, plan);
+      return plan;
+    }
     const outside = k.inputs.map(({ buffer }) => given.has(buffer) && isOutside(buffer.dtype));
     const read = k.outputs.map((b) => (b ? 'y' : '-')).join('');
     return remembered(opText(k.node, k.inputs, outside, read), () => {

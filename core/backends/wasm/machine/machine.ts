@@ -256,7 +256,8 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
       const { i32 } = refresh();
       const relocations = bases.map((): number[] => []);
       let args = address + commands.length * RECORD.bytes;
-      for (const [i, command] of commands.entries()) {
+      for (let i = 0; i < commands.length; i++) {
+        const command = commands[i]!;
         const fn = kernels.get(command.kernel);
         if (fn === undefined) {
           heap.free(address);
@@ -265,7 +266,9 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
         const chunk = command.chunk ?? Math.max(1, Math.floor(command.grid / (threads * CHUNKS_PER_THREAD)));
         i32.set([fn, args, command.grid, chunk, 0], (address + i * RECORD.bytes) / 4);
         i32.set(command.args, args / 4);
-        for (const [word, base] of command.relocations ?? []) {
+        const own = command.relocations ?? [];
+        for (let r = 0; r < own.length; r++) {
+          const [word, base] = own[r]!;
           const offset = command.args[word]!;
           relocations[base]!.push(args / 4 + word, offset);
           i32[args / 4 + word] = bases[base]! + offset;
