@@ -240,16 +240,20 @@ describe.runIf(browserThere)('the lab in a browser', () => {
     },
   );
 
-  test.each(['#/op/dot', '#/train'])('%s: the keyboard reaches every control', async (hash) => {
-    const { page } = await visit(lab, hash);
-    expect(await unreached(page)).toEqual([]);
-    if (hash === '#/op/dot') {
-      // arrows inside a tensor
-      await page.locator('[aria-label="a[0, 0, 0]"]').focus();
-      await page.keyboard.press('ArrowDown');
-      expect(await page.evaluate('document.activeElement.ariaLabel')).toBe('a[0, 1, 0]');
-    }
-  });
+  const controls = ['', '#/op', '#/op/dot', '#/function/xor', '#/check/xor', '#/lesson/expansion', '#/train', '#/step'];
+  test.each(longRows(controls, (hash) => ['#/op/dot', '#/train'].includes(hash)))(
+    '%s: the keyboard reaches every control',
+    async (hash) => {
+      const { page } = await visit(lab, hash);
+      expect(await unreached(page)).toEqual([]);
+      if (hash === '#/op/dot') {
+        // arrows inside a tensor
+        await page.locator('[aria-label="a[0, 0, 0]"]').focus();
+        await page.keyboard.press('ArrowDown');
+        expect(await page.evaluate('document.activeElement.ariaLabel')).toBe('a[0, 1, 0]');
+      }
+    },
+  );
 
   describe('with WebGPU', () => {
     let gpu: OpenedLab;

@@ -91,7 +91,7 @@ describe.runIf(browserThere)('on a host of plain files', () => {
   });
 
   test('no page asks for what is not there, and the console stays empty', async () => {
-    const { page, faults } = await visit({ ...lab, address: host.address }, '#/runs');
+    const { page, faults } = await visit({ ...lab, address: host.address }, '#/runs', { fresh: true });
     expect(await page.locator('main').textContent()).toContain('npm run train -- --watch');
     expect(await page.locator('.device').textContent()).toContain('one thread');
     for (const hash of ['#/function/logistic', '#/step?report=1']) {
@@ -108,7 +108,7 @@ describe.runIf(browserThere)('on a host of plain files', () => {
   test('a recorded step of the size of Stable Diffusion opens there, block by block', async () => {
     const file = join(scratch, 'large.safetensors');
     const { blocks, numbers } = await writeLarge(file);
-    const { page, faults } = await visit({ ...lab, address: host.address }, '#/step');
+    const { page, faults } = await visit({ ...lab, address: host.address }, '#/step', { fresh: true });
     await page.getByLabel('File of a recorded step').setInputFiles(file);
     await page.waitForSelector('[data-trace]');
     expect(await page.locator('.unit').count()).toBe(blocks);
