@@ -65,6 +65,8 @@ process.chdir(folder);
 const vitest = await createVitest('test', {
   config: join(folder, 'test/vitest.config.ts'),
   root: folder,
+  // the folder is another each time
+  experimental: { fsModuleCache: false },
   watch: false,
   maxWorkers: 1,
   reporters: [{}],
