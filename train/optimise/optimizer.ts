@@ -79,9 +79,10 @@ export function adamUpdate(p: Tensor, g: Tensor, { m, v }: AdamState, age: Tenso
   return move({ p, g, m, v, step, root, ...decay });
 }
 
+const sumOfSquares = once((g: Tensor): Tensor => sum(mul(g, g)));
 /** ‖g‖₂ over all tensors together. */
 export const globalNorm = (gradients: readonly Tensor[]): Tensor =>
-  sqrt(gradients.map((g) => sum(mul(g, g))).reduce((a, b) => add(a, b)));
+  sqrt(gradients.map((g) => sumOfSquares(g)).reduce((a, b) => add(a, b)));
 /** The factor that brings ‖g‖ down to `limit`: min(1, limit/(‖g‖ + 1e-6)) (torch.nn.utils.clip_grad_norm_). */
 export const clipFactor = (norm: Tensor, limit: number): Tensor =>
   minimum(div(limit, maximum(add(norm, 1e-6), 1e-12)), 1);
