@@ -30,6 +30,7 @@ import {
   printTraffic,
   saidOnce,
   spread,
+  stayForWords,
   together,
 } from './parallel/index.ts';
 import { openMetrics } from './run/metrics.ts';
@@ -60,7 +61,7 @@ export async function main(args: readonly string[], io: Io): Promise<void> {
     return found;
   };
   const asked = parallel ? saidOnce(io, read) : read(io);
-  if (!asked) return;
+  if (!asked) return process.exitCode ? stayForWords() : undefined;
   const { dataParallel, ...given } = asked;
   const words = ['npm run train', ...(args.length > 0 ? ['--', ...args.map(quoted)] : [])].join(' ');
   if (dataParallel === undefined) return begin(given, words, clock, io);

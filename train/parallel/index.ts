@@ -16,6 +16,12 @@ export type { Peers } from './peers.ts';
 /** The processes of this run, and the thread that looks after them. */
 export type Joined = { readonly peers: Peers; readonly watch: Watch };
 
+/**
+ * A process that has nothing to say stays where all fail: mpirun ends all with the first that ends, be it before the one that
+ * speaks has spoken. That one's end is then this one's; if it does not come, 10 s are enough.
+ */
+export const stayForWords = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10_000));
+
 /** What all processes would say alike is said by the first one; in another, undefined where it fails. */
 export function saidOnce<T>(io: Io, work: (io: Io) => T): T | undefined {
   if (rankInEnvironment() === 0) return work(io);
@@ -35,6 +41,7 @@ export async function together(io: Io, work: (io: Io, joined: Joined) => Promise
   const transport = await openMpi();
   const peers = peersOn(transport);
   const watch = await watchPeers(peers);
+  let failed = false;
   try {
     await work(peers.leads ? io : mute(io), { peers, watch });
     // nobody ends before the first has written everything
@@ -43,10 +50,12 @@ export async function together(io: Io, work: (io: Io, joined: Joined) => Promise
     const told = await peers.fail(error);
     if (peers.leads) throw told === '' ? error : new UsageError(told);
     process.exitCode = 1;
+    failed = true;
   } finally {
     watch.stop();
     transport.close();
   }
+  if (failed) await stayForWords();
 }
 
 /** What the transfers of so many steps took. */

@@ -167,6 +167,14 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
     ]);
   });
 
+  test.runIf(LONG)('the first says why, however late it comes', async () => {
+    const one = ['-n', '1'];
+    const asked = [process.execPath, ...program, ...settings, '--colour', '3', ...MPI];
+    const late = ['bash', '-c', 'sleep 4; exec "$@"', 'late'];
+    const { code, output } = await run('mpirun', [...MPIRUN, ...one, ...late, ...asked, ':', ...one, ...asked]);
+    expect([code, failures(output)]).toEqual([1, [expect.stringMatching(/^unknown option '--colour'/)]]);
+  });
+
   test.runIf(LONG)('a process with another base ends all of them', async () => {
     const other = path.join(scratch, 'other');
     const folder = fresh();
