@@ -10,6 +10,7 @@ import { readRun } from '../../../train/run/read.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
+import { longTest } from '../../support/long.ts';
 
 // the line that `selora/methods/index.ts` would get
 vi.mock('../../../selora/methods/index.ts', async (original) => {
@@ -32,7 +33,7 @@ const run = (name: string, more: string) => {
   return runCommand(train, [...line.split(' '), '--base', base, '--out', out(name)]);
 };
 
-test('a few steps, a checkpoint, and from there the same bits again', async () => {
+longTest('a few steps, a checkpoint, and from there the same bits again', async () => {
   const first = await run('whole', '--method toy --save-every 2');
   expect([first.code, first.code === 0 ? '' : first.stderr]).toEqual([0, '']);
   const whole = (await loadCheckpoint(out('whole')))!;

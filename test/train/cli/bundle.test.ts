@@ -14,6 +14,7 @@ import {
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { beforeEach, expect, it } from 'vitest';
+import { longTest } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const root = path.resolve(import.meta.dirname, '../../..');
@@ -159,7 +160,7 @@ it('several starts at once leave one bundle and nothing half made', async () => 
   expect(bundles()).toHaveLength(1);
 });
 
-it('old ones go, but for those that a process still runs', async () => {
+longTest('old ones go, but for those that a process still runs', async () => {
   const waits = (n: number) => `process.stdout.write('${n}');\nif (process.argv[2]) setInterval(() => 0, 9);\n`;
   put('train/hello.ts', waits(0));
   const child = start('and wait');
@@ -188,7 +189,7 @@ it('old ones go, but for those that a process still runs', async () => {
   expect(bundles()).not.toContain(used);
 });
 
-it('where none can be kept the command runs all the same', async () => {
+longTest('where none can be kept the command runs all the same', async () => {
   put('node_modules/.cache', 'not a folder');
   expect(await run('a')).toEqual(fine('hello a'));
   // and in a folder that takes folders, but no files

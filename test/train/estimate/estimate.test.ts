@@ -34,7 +34,7 @@ import { capacityFor, startState } from '../../../train/step/ranks.ts';
 import { type Batch, createSteps, type Frozen, paramsOf, type Ranks } from '../../../train/step/step.ts';
 import { writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
-import { LONG, longRows } from '../../support/long.ts';
+import { LONG, longRows, longTest } from '../../support/long.ts';
 
 const SIDE = 64;
 const random = randomOf(seedKey(11));
@@ -201,7 +201,7 @@ describe('choice', () => {
 });
 
 describe('micro-batches', () => {
-  it('the update from four equals the update from their union', { timeout: 120_000 }, async () => {
+  longTest('the update from four equals the update from their union', { timeout: 120_000 }, async () => {
     const backend = wasmBackend({ threads: 1 }) as Backend;
     const { pipeline } = await loadPipeline(SMALL_BASE, backend);
     const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };

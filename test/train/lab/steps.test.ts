@@ -72,20 +72,24 @@ describe.runIf(browserThere)('steps in a browser', () => {
     300_000,
   );
 
-  test('a sample on its page: a link leads to it, another timestep has another loss', async () => {
-    const { page, faults } = await visit(lab, '#/step?report=2&t=900');
-    const seen = page.locator('[data-loss]');
-    expect(await seen.getAttribute('data-t')).toBe('900');
-    const loss = Number(await seen.getAttribute('data-loss'));
-    expect(loss).toBeGreaterThan(0);
-    expect(await page.locator('.film canvas').count()).toBe(7);
-    const t = page.getByLabel('timestep t');
-    await t.focus();
-    await page.keyboard.press('Home');
-    await soon(() => seen.getAttribute('data-t')).toBe('0');
-    expect(Number(await seen.getAttribute('data-loss'))).not.toBe(loss);
-    expect(faults).toEqual([]);
-  }, 120_000);
+  longTest(
+    'a sample on its page: a link leads to it, another timestep has another loss',
+    async () => {
+      const { page, faults } = await visit(lab, '#/step?report=2&t=900');
+      const seen = page.locator('[data-loss]');
+      expect(await seen.getAttribute('data-t')).toBe('900');
+      const loss = Number(await seen.getAttribute('data-loss'));
+      expect(loss).toBeGreaterThan(0);
+      expect(await page.locator('.film canvas').count()).toBe(7);
+      const t = page.getByLabel('timestep t');
+      await t.focus();
+      await page.keyboard.press('Home');
+      await soon(() => seen.getAttribute('data-t')).toBe('0');
+      expect(Number(await seen.getAttribute('data-loss'))).not.toBe(loss);
+      expect(faults).toEqual([]);
+    },
+    120_000,
+  );
 
   longTest(
     'a step on its page: λ decides anew, a module is looked into',

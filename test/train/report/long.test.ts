@@ -6,16 +6,16 @@ import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect } from 'vitest';
 import { compiled } from '../../support/compiled.ts';
-import { LONG } from '../../support/long.ts';
+import { longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
 import { randomFrom, sd15Modules } from '../../support/report-fixture.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const steps = 100_000;
-/** Steps between two tests: the default in the long form, fewer tests in the short one. */
-const every = LONG ? 40 : 1000;
+/** Steps between two tests: the default. */
+const every = 40;
 
 /** A run folder as the trainer leaves one, its rows made up. */
 async function madeRun(folder: string): Promise<void> {
@@ -46,7 +46,7 @@ async function madeRun(folder: string): Promise<void> {
   writeFileSync(join(folder, 'facts.json'), JSON.stringify({ modules: rows }));
 }
 
-test('at most 6 MB, made within 500 MB; every test is counted', async () => {
+longTest('at most 6 MB, made within 500 MB; every test is counted', async () => {
   const folder = scratch;
   await madeRun(folder);
   const program = pathToFileURL(await compiled(join(import.meta.dirname, '../../../train/report/write.ts'))).href;

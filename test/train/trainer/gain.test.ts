@@ -100,7 +100,7 @@ describe('ranks by gain', () => {
   });
 
   const pruning = `--budget-parameters ${BUDGET} --prune .5 --grow-until .7 --test-every 2 --steps 6 --save-every 1 --validate-every 3 --lr .05`;
-  test('with --prune parameters move on after all are given out, and never become more', async () => {
+  longTest('with --prune parameters move on after all are given out, and never become more', async () => {
     const { code, stderr } = await start('moved', pruning);
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     const tested = log('moved').filter(({ tests }) => tests);

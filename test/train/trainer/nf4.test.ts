@@ -70,7 +70,7 @@ describe('a run', () => {
     const { code, stderr } = await begun;
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
   };
-  test('learns, and its adapter is drawn with and looked at as any', async () => {
+  longTest('learns, and its adapter is drawn with and looked at as any', async () => {
     await nf4();
     const validations = log('nf4').flatMap((r) => (r.validation ? [r.validation.loss] : []));
     expect(validations.at(-1)!).toBeLessThan(validations[0]!);

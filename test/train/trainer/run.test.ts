@@ -106,7 +106,7 @@ describe('a run', () => {
       );
   });
 
-  test('accumulated micro-batches, the U-Net alone, AdamW, other losses', async () => {
+  longTest('accumulated micro-batches, the U-Net alone, AdamW, other losses', async () => {
     const { code, stderr } = await start(
       'other',
       '--accumulate 2 --no-train-text-encoder --optimizer adamw --weight-decay 0.01 --loss-weight min-snr --samples 0 --targets attn --budget 60 --steps 4',
@@ -145,7 +145,7 @@ describe('going on for longer', () => {
     // and once more, without saying it again
     expect((await runCommand(train, ['--resume', out('short')])).code).toBe(0);
   });
-  test('a schedule is told to span the new length', async () => {
+  longTest('a schedule is told to span the new length', async () => {
     expect(
       (await start('cosine', '--steps 3 --schedule cosine --samples 0 --targets **.attn1.* --test-every 100')).code,
     ).toBe(0);

@@ -9,6 +9,7 @@ import { ldmNames, PARTS } from '../../../models/names.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
+import { longTest } from '../../support/long.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
 
@@ -47,7 +48,7 @@ beforeAll(async () => {
   await writeSafetensors(at('single.safetensors'), tensors);
 });
 
-test('it learns what a run on the folder learns, and is found again where its configurations went', async () => {
+longTest('it learns what a run on the folder learns, and is found again where its configurations went', async () => {
   const folder = await run('on-folder', '--base', at('base'));
   expect([folder.code, folder.code === 0 ? '' : folder.stderr]).toEqual([0, '']);
   const single = await run('on-file', '--base', at('single.safetensors'), '--base-config', at('base'));
