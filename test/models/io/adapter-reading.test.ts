@@ -139,8 +139,10 @@ describe('PEFT’s patterns in linear time', () => {
     );
   });
   it('do not run away', () => {
-    const before = performance.now();
+    // of this process alone, whatever else the machine does; what runs away has no end
+    const before = process.cpuUsage();
     expect(suffixMatcher(`${'.*'.repeat(200)}x`, 'f')('a.'.repeat(2000))).toBe(false);
-    expect(performance.now() - before).toBeLessThan(4000);
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1000).toBeLessThan(4000);
   });
 });
