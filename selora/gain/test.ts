@@ -127,7 +127,10 @@ function columns(
   }, modulesOf(now.places));
 }
 
-type Tests = Passes<Probe, Probed<HostArray> | Carried<HostArray>>;
+type Reads = Probed<HostArray> | Carried<HostArray>;
+type Tests = Passes<Probe, Reads>;
+/** what a probe without weights reads */
+const meanOf = (of: PerModule<Reads>) => of as PerModule<Probed<HostArray>>;
 /** Directions of every module, from three measurements: the sketch on the first half of the batches, G projected on it for both. */
 async function look(passes: Tests, now: Now<never>, c: Gaining, half: number, sketch: PerModule<Probed<HostArray>>) {
   const places = modulesOf(now.places);
@@ -145,10 +148,7 @@ async function look(passes: Tests, now: Now<never>, c: Gaining, half: number, sk
   }, places);
   const one = passes.measure(projecting, [0, half]);
   const two = passes.measure(projecting, [half, passes.batches]);
-  const [first, second] = [await one(), await two()] as PerModule<Probed<HostArray>>[] as [
-    PerModule<Probed<HostArray>>,
-    PerModule<Probed<HostArray>>,
-  ];
+  const [first, second] = [meanOf(await one()), meanOf(await two())];
   return mapModules((place: Place, path, n) => {
     const shape = [widthOf(place, c.probe), place[0]] as const;
     return directionsOf(ranges[n][path]!, host(first[n][path]!.R, shape), host(second[n][path]!.R, shape));
@@ -216,7 +216,7 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
   const half = Math.ceil(passes.batches / 2);
   const sketch = passes.measure(sketching(now, c.probe), [0, half]);
   return async () => {
-    const directions = await look(passes, now, c, half, (await sketch()) as PerModule<Probed<HostArray>>);
+    const directions = await look(passes, now, c, half, meanOf(await sketch()));
     const said = await askSamples(passes, modulesOf(now.places), directions, half, c.probe);
     const offers = offersOf(c, now.places, directions);
     const decided =
