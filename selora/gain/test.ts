@@ -239,8 +239,12 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
       decisions,
       memories: now.memories,
       ranks,
-      carried: Array.from(whole),
-      ...(changes ? { install: (room) => columns(now, directions, decided, room, c.prune > 0) } : {}),
+      ...(changes
+        ? {
+            carried: Array.from(whole),
+            install: (room: PerNetwork<number>) => columns(now, directions, decided, room, c.prune > 0),
+          }
+        : {}),
     };
   };
 }

@@ -50,6 +50,26 @@ const timeless = (name: string) =>
   log(name).map(({ seconds: _s, memory: _m, ...row }: Row & { seconds?: number; memory?: number }) => row);
 const schedule = `--budget-parameters ${BUDGET} --grow-first .5 --grow-until .7 --test-every 2 --steps 6 --save-every 1 --validate-every 3`;
 
+/** A run of these settings, asked to stop after so many rows and resumed, ends as the one that was not. */
+async function stoppedEndsAs(whole: string, settings: string, rowsBefore: number): Promise<void> {
+  const stopped = `${whole}-stopped`;
+  const stop = setInterval(() => {
+    const file = join(out(stopped), 'metrics.jsonl');
+    if (!existsSync(file) || readFileSync(file, 'utf8').split('\n').length <= rowsBefore) return;
+    clearInterval(stop);
+    process.emit('SIGINT', 'SIGINT');
+  }, 1);
+  const first = await start(stopped, settings);
+  clearInterval(stop);
+  process.exitCode = 0;
+  expect(first.stdout).toMatch(/stopped after step [1-5] and saved/);
+  const again = await runCommand(train, ['--resume', out(stopped)]);
+  expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
+  expect(timeless(stopped)).toEqual(timeless(whole));
+  const bytes = (name: string) => readFileSync(join(out(name), 'adapter.safetensors'));
+  expect(bytes(stopped).equals(bytes(whole))).toBe(true);
+}
+
 describe('ranks by gain', () => {
   test('half of the budget before the first update, the rest at later tests; never more than it', async () => {
     const { code, stderr } = await start('whole', schedule);
@@ -81,23 +101,9 @@ describe('ranks by gain', () => {
     expect(existsSync(join(out('whole'), 'report.html'))).toBe(true);
   });
 
-  longTest('stopped between two tests and resumed, it ends with the same bits', async () => {
-    const stop = setInterval(() => {
-      const file = join(out('stopped'), 'metrics.jsonl');
-      if (!existsSync(file) || !readFileSync(file, 'utf8').includes('\n')) return;
-      clearInterval(stop);
-      process.emit('SIGINT', 'SIGINT');
-    }, 1);
-    const first = await start('stopped', schedule);
-    clearInterval(stop);
-    process.exitCode = 0;
-    expect(first.stdout).toMatch(/stopped after step [1-5] and saved/);
-    const again = await runCommand(train, ['--resume', out('stopped')]);
-    expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
-    expect(timeless('stopped')).toEqual(timeless('whole'));
-    const bytes = (name: string) => readFileSync(join(out(name), 'adapter.safetensors'));
-    expect(bytes('stopped').equals(bytes('whole'))).toBe(true);
-  });
+  longTest('stopped between two tests and resumed, it ends with the same bits', () =>
+    stoppedEndsAs('whole', schedule, 1),
+  );
 
   const pruning = `--budget-parameters ${BUDGET} --prune .5 --grow-until .7 --test-every 2 --steps 6 --save-every 1 --validate-every 3 --lr .05`;
   longTest('with --prune parameters move on after all are given out, and never become more', async () => {
@@ -116,23 +122,7 @@ describe('ranks by gain', () => {
     expect(readFileSync(join(out('moved'), 'report.html'), 'utf8')).toContain('Who asked for the ranks');
   });
 
-  longTest('one that prunes, stopped and resumed, ends with the same bits', async () => {
-    const stop = setInterval(() => {
-      const file = join(out('moved-stopped'), 'metrics.jsonl');
-      if (!existsSync(file) || readFileSync(file, 'utf8').split('\n').length < 4) return;
-      clearInterval(stop);
-      process.emit('SIGINT', 'SIGINT');
-    }, 1);
-    const first = await start('moved-stopped', pruning);
-    clearInterval(stop);
-    process.exitCode = 0;
-    expect(first.stdout).toMatch(/stopped after step [1-5] and saved/);
-    const again = await runCommand(train, ['--resume', out('moved-stopped')]);
-    expect([again.code, again.code === 0 ? '' : again.stderr]).toEqual([0, '']);
-    expect(timeless('moved-stopped')).toEqual(timeless('moved'));
-    const bytes = (name: string) => readFileSync(join(out(name), 'adapter.safetensors'));
-    expect(bytes('moved-stopped').equals(bytes('moved'))).toBe(true);
-  });
+  longTest('one that prunes, stopped and resumed, ends with the same bits', () => stoppedEndsAs('moved', pruning, 3));
 
   test('new ranks leave the function as it is, to the bit', async () => {
     const { code, stdout, stderr } = await start('still', '--lr 0 --steps 1');
