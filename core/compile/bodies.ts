@@ -3,7 +3,7 @@
  * that lie alike run the same kernels, in this program and in later ones of the same options.
  */
 
-import { type Attrs, type Composite, hole, type Op, type Tensor, topo } from '../ir/tensor.ts';
+import { type Attrs, type Composite, hole, isLeaf, type Op, topo } from '../ir/tensor.ts';
 import { same } from '../ir/view.ts';
 import { type Lowered, type LowerOptions, lower, type Operand } from './lower.ts';
 import { type MergeOptions, merge } from './merge.ts';
@@ -57,4 +57,3 @@ export function bodies(options: BodyOptions): NonNullable<LowerOptions['body']> 
   };
   return body;
 }
-const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';

@@ -4,7 +4,7 @@ import { isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { print, toGraph } from '../ir/print.ts';
 import { areTraced, signature } from '../ir/signature.ts';
-import { hole, type Op, type Tensor, topo } from '../ir/tensor.ts';
+import { hole, isLeaf, type Op, type Tensor, topo } from '../ir/tensor.ts';
 import { isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
 import type { Backend, Executable, Graph, KernelReport, Stage } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
@@ -85,7 +85,6 @@ export function makeGraph(
 ): { graph: Graph; captured: Tensor[] } {
   const finals = simplify(outputs, hasKernel);
   const order = topo(finals);
-  const isLeaf = (t: Tensor) => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
   const known = new Set(args);
   const captured = order.filter((t) => isLeaf(t) && !known.has(t));
   for (const t of captured)

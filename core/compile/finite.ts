@@ -5,7 +5,7 @@
  */
 import { isFloat } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
-import { type Op, type Shape, type Tensor, topo } from '../ir/tensor.ts';
+import { isLeaf, type Op, type Shape, type Tensor, topo } from '../ir/tensor.ts';
 import { coordinatesOf, sizeOf } from '../ir/view.ts';
 import { concat } from '../ops/concat.ts';
 import { full, iota } from '../ops/fill.ts';
@@ -68,7 +68,6 @@ export function buildChecked(backend: Backend, graph: Graph, options: CheckOptio
   const watched = [...graph.inputs, ...made].filter((t) => isFloat(t.dtype) && read.has(t) && sizeOf(t.shape) > 0);
   if (watched.length === 0) return backend.build(graph);
   const outputs = [...graph.outputs, joined(watched.map(firstBad))];
-  const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
   const order = topo(outputs).filter((t) => !isLeaf(t));
   const program = backend.build({ ...graph, outputs, order });
   const modules = options.moduleOf && modulesOf(graph, options.moduleOf);

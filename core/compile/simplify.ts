@@ -3,12 +3,11 @@
  * and leaves out what no result needs (DCE). Reads records' fields only; names no op.
  */
 
-import { type Composite, head, type Op, rename, type Tensor, topo } from '../ir/tensor.ts';
+import { type Composite, head, isLeaf, type Op, rename, type Tensor, topo } from '../ir/tensor.ts';
 import { isNode } from '../ir/tree.ts';
 import { full } from '../ops/fill.ts';
 
 const isComposite = (op: Op): boolean => op.kind === 'composite';
-const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
 
 /** single identities vanish; those with several operands (barriers) stay until lowering, or CSE would undo them */
 const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'identity';

@@ -1,5 +1,5 @@
 /** What tells calls of a function apart that is traced once and then used again. */
-import { type LeafAttrs, type Tensor, topo } from './tensor.ts';
+import { isLeaf, type LeafAttrs, type Tensor, topo } from './tensor.ts';
 import { isNode, isTensor } from './tree.ts';
 
 /** numbers for static values that have no text of their own: functions, maps, instances of classes */
@@ -12,7 +12,6 @@ function staticText(x: unknown): string {
   if (!identities.has(x)) identities.set(x, nextIdentity++);
   return `${typeof x} ${identities.get(x)}`;
 }
-const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
 const holdsValues = (t: Tensor): boolean => isLeaf(t) && (t.attrs as LeafAttrs).storage !== undefined;
 
 /**

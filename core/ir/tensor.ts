@@ -244,6 +244,9 @@ export const bind = <A extends Attrs>(op: Primitive<A> | Composite<A>, inputs: r
 /** The first result of the application a tensor belongs to: the identity of the node. */
 export const head = (t: Tensor): Tensor => t.outs[0]!;
 
+/** Whether a node is a hole or holds values: nothing is computed for it. */
+export const isLeaf = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'leaf';
+
 /** All nodes (heads) below `roots`, inputs first. Iterative: graphs are deep. */
 export function topo(roots: readonly Tensor[]): Tensor[] {
   const seen = new Map<number, Tensor>();

@@ -1,5 +1,5 @@
 /** Functions closed over what they capture: traced once, so that a record can hold them and make their graph again. */
-import { head, hole, type OutSpec, substitute, type Tensor, topo } from '../ir/tensor.ts';
+import { head, hole, isLeaf, type OutSpec, substitute, type Tensor, topo } from '../ir/tensor.ts';
 import { leaves, mapTree, type Tree } from '../ir/tree.ts';
 
 /** A traced function: its arguments, the tensors it captured among them, and its results. */
@@ -27,9 +27,7 @@ function captures(results: readonly Tensor[], holes: readonly Tensor[]): Tensor[
     if (hot.has(node)) for (const x of node.inputs) if (!hot.has(head(x)) && x.inputs.length > 0) found.add(x);
   for (const node of order)
     if (hot.has(node))
-      for (const x of node.inputs)
-        if (x.inputs.length === 0 && x.op.kind === 'primitive' && x.op.form.kind === 'leaf' && !hot.has(head(x)))
-          found.add(x);
+      for (const x of node.inputs) if (x.inputs.length === 0 && isLeaf(x) && !hot.has(head(x))) found.add(x);
   for (const r of results) if (!hot.has(head(r))) found.add(r);
   return [...found];
 }
