@@ -14,6 +14,7 @@ import { main as train } from '../../train/train.ts';
 import { clean, expectNoRun, expectRefused, fitting, trainArgs } from '../support/bad-commands.ts';
 import { type BadCase, badInputs, materialised } from '../support/bad-inputs.ts';
 import { type Outcome, runCommand, runProcess, writeCalmBase } from '../support/commands.ts';
+import { cpuSeconds } from '../support/cpu-seconds.ts';
 import { LONG, longRows } from '../support/long.ts';
 import { all, parse } from '../support/report-dom.ts';
 
@@ -52,20 +53,14 @@ function judge(bad: BadCase, outcome: Outcome, seconds: number): 'accept' | 'rej
   else expect(outcome.stderr).toBe('');
   for (const secret of (bad as { must_not_appear?: readonly string[] }).must_not_appear ?? [])
     expect(outcome.stdout + outcome.stderr).not.toContain(secret);
-  // a busy machine is no fault of the program
   expect(seconds).toBeLessThan(4 * (bad.limits?.seconds ?? 60));
   clean();
   return verdict;
 }
 
-async function timed(run: Promise<Outcome>): Promise<readonly [Outcome, number]> {
-  const start = performance.now();
-  return [await run, (performance.now() - start) / 1000];
-}
-
 describe.runIf(corpus !== undefined)('the corpus through inspect', () => {
   it.each(casesOf('safetensors', 'image', 'table', 'config', 'layout'))('%s: %s', async (id, _expect, bad) => {
-    const [outcome, seconds] = await timed(runCommand(inspect, [pathOf(id), ...tokenizerOf(bad)]));
+    const [outcome, seconds] = await cpuSeconds(() => runCommand(inspect, [pathOf(id), ...tokenizerOf(bad)]));
     if (judge(bad, outcome, seconds) === 'reject') return;
     for (const [name, wanted] of Object.entries(bad.value?.tensors ?? {})) {
       const line = outcome.stdout.split('\n').find((l) => l.startsWith(`${name} `));
@@ -99,7 +94,7 @@ describe.runIf(corpus !== undefined)('the corpus through the commands that use t
     const out = at('merged', id);
     const base = pathOf(id);
     const args = ['--base', base, '--adapter', at('fits.safetensors'), '--out', out];
-    const verdict = judge(bad, ...(await timed(runCommand(merge, args))));
+    const verdict = judge(bad, ...(await cpuSeconds(() => runCommand(merge, args))));
     expect(existsSync(out)).toBe(verdict === 'accept');
   });
 
@@ -108,7 +103,7 @@ describe.runIf(corpus !== undefined)('the corpus through the commands that use t
     async (id, _expect, bad) => {
       const out = at('runs', id);
       const args = trainArgs(pathOf(id), path.join(corpus!.folder, 'model-base'), out);
-      judge(bad, ...(await timed(runCommand(train, args))));
+      judge(bad, ...(await cpuSeconds(() => runCommand(train, args))));
       expectNoRun(out);
     },
   );
@@ -118,7 +113,7 @@ describe.runIf(corpus !== undefined)('the corpus through the commands that use t
     async (id, _expect, bad) => {
       const out = at('runs', id);
       const args = trainArgs(path.join(corpus!.folder, 'data-base'), pathOf(id), out);
-      judge(bad, ...(await timed(runCommand(train, args))));
+      judge(bad, ...(await cpuSeconds(() => runCommand(train, args))));
       expectNoRun(out);
     },
   );

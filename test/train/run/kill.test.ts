@@ -196,16 +196,14 @@ describe('interrupted', () => {
     await expect(interruptAtRandom(3, ['deaf'])).rejects.toThrow(/SIG(INT|TERM|HUP)/);
   });
   it('twice it ends at once; one keypress that arrives twice is one', { timeout: 60_000 }, async () => {
-    const slow = await started([...node, 'wait', '60000']);
+    const slow = await started([...node, 'wait', '600000']);
     slow.child.kill('SIGINT');
     while (!slow.seen.output.includes('saving')) await sleep(5);
     slow.child.kill('SIGINT'); // npm and tsx pass the terminal's signal on once more
     await sleep(400);
     expect(slow.child.exitCode).toBeNull();
-    const began = performance.now();
     slow.child.kill('SIGINT');
-    expect(await ended(slow.child)).toBe(130);
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect(await ended(slow.child)).toBe(130); // not after the ten minutes it would wait
   });
   it.runIf(LONG)(
     'through the command tsx, which kills what does not answer at once, it saves as well',
