@@ -7,6 +7,7 @@ import { inception, inceptionPixels, inceptionSpec, SIDE, TAPS, type TapSize } f
 import { parameterCount, specShapes } from '../../models/spec.ts';
 import { type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../../train/verify/golden.ts';
 import { inceptionByFormula, weightByFormula } from '../support/inception-weights.ts';
+import { longTest } from '../support/long.ts';
 
 const folder = path.join(import.meta.dirname, '../golden/metrics');
 const schema = z.object({ shapes: z.record(z.string(), z.array(z.number())), test_values: z.record(z.string(), z.array(z.number())) }); // biome-ignore format: one line
@@ -63,7 +64,7 @@ describe('Inception', () => {
     // both in float32, of values up to 255
     close(got, want, 3e-7, 'resized');
   });
-  test('every tap of one picture: one run of the whole network', async () => {
+  longTest('every tap of one picture: one run of the whole network', async () => {
     const [first] = pictures('inception.a.images');
     const places: Readonly<Record<string, TapSize>> = { MaxPool_1: 64, MaxPool_2: 192, Mixed_6e: 768 };
     const x = tensor(inceptionPixels(first!), [1, SIDE, SIDE, 3]);

@@ -3,23 +3,33 @@
  * it with the short count, `npm run soak -- NAME` with the long one.
  */
 
+import { LONG } from './long.ts';
+
 export interface Driver {
   /** what is tried, and what the count counts */
   readonly what: string;
   readonly files: readonly string[];
   /** part of the names of its tests, where their files hold others too */
   readonly only?: string;
-  /** cases in `npm test` */
+  /** cases in `npm test` where the long tests run (`long.ts`) */
   readonly short: number;
+  /** cases in `npm test` without them */
+  readonly brief: number;
   /** cases in `npm run soak` */
   readonly long: number;
 }
 
-const driver = (what: string, [short, long]: readonly [number, number], files: string, only?: string): Driver => ({
+const driver = (
+  what: string,
+  [short, long, brief = short]: readonly [number, number, number?],
+  files: string,
+  only?: string,
+): Driver => ({
   what,
   files: files.split(' '),
   ...(only === undefined ? {} : { only }),
   short,
+  brief,
   long,
 });
 
@@ -76,7 +86,7 @@ export const DRIVERS = {
   'full-disk': driver('sizes of a disk that runs full', [2, 50], 'test/train/run/kill.test.ts', 'a full disk'),
   races: driver(
     'races of two to eight processes for one run folder',
-    [25, 100],
+    [25, 100, 10],
     'test/train/run/folder.test.ts',
     'several processes',
   ),
@@ -86,10 +96,10 @@ export const DRIVERS = {
     'test/train/run/kill.test.ts',
     'interrupted it saves',
   ),
-  kills: driver('SIGKILLs at random moments', [4, 200], 'test/train/run/kill.test.ts', 'killed at random moments'),
+  kills: driver('SIGKILLs at random moments', [4, 200, 2], 'test/train/run/kill.test.ts', 'killed at random moments'),
   'kill-calls': driver(
     'kills at file-system calls of a save (as many as there are)',
-    [3, 200],
+    [3, 200, 1],
     'test/train/run/kill.test.ts test/models/io/atomic.test.ts',
     'system call|every rename|file-system call',
   ),
@@ -106,13 +116,13 @@ export const DRIVERS = {
   ),
   device: driver(
     'faults of a WebGPU device, twelve kinds at 25 of its calls',
-    [12, 300],
+    [12, 300, 4],
     'test/train/trainer/device-faults.test.ts',
     'is told in one line',
   ),
   nonfinite: driver(
     'NaN, ±∞ and 1e38 in eight places of a run, at three steps, on three backends',
-    [3, 288],
+    [3, 288, 1],
     'test/train/trainer/nonfinite.test.ts',
     'ends the run',
   ),
@@ -134,7 +144,7 @@ export const soaks = (name: DriverName): boolean => process.env[ASKED.name] === 
 
 /** How many cases a driver tries now. */
 export const casesOf = (name: DriverName): number =>
-  soaks(name) ? Number(process.env[ASKED.cases] ?? DRIVERS[name].long) : DRIVERS[name].short;
+  soaks(name) ? Number(process.env[ASKED.cases] ?? DRIVERS[name].long) : DRIVERS[name][LONG ? 'short' : 'brief'];
 
 /** What a driver draws with: `usual`, unless another seed was asked for. */
 export const seedOf = (usual: number): number => Number(process.env[ASKED.seed] ?? usual);

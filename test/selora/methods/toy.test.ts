@@ -4,7 +4,7 @@
  */
 import { cpSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, test, vi } from 'vitest';
+import { beforeAll, expect, vi } from 'vitest';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { readRun } from '../../../train/run/read.ts';
 import { main as train } from '../../../train/train.ts';
@@ -55,7 +55,7 @@ longTest('a few steps, a checkpoint, and from there the same bits again', async 
   expect((await loadCheckpoint(out('again')))!.tensors).toEqual(whole.tensors);
 });
 
-test('ranks grow by a criterion of its own', async () => {
+longTest('ranks grow by a criterion of its own', async () => {
   const { code, stderr } = await run('criterion', '--criterion toy --lambda 1.3 --test-every 1');
   expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
   const { expansions } = await readRun(out('criterion'));

@@ -126,30 +126,34 @@ describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s',
   );
 });
 
-it('a start that looks at gradients is in the plan: what one group of modules needs, within 10%', {
-  timeout: 300_000,
-}, async () => {
-  const backend = wasmBackend({ threads: 2 }) as Backend;
-  const method = fisherRanks as unknown as Method;
-  const settings = settingsOf(method);
-  const shape = { ...shapeOf(base, config, backend), chosen: { method, settings } };
-  const plan = planSteps(base, few, shape, backend).find(({ name }) => name === 'gradients of the start')!;
-  const { pipeline } = await loadPipeline(SMALL_BASE, backend);
-  const held = backend.memory().peakBytes;
-  const parts = { configs: pipeline.configs, checkpointBlocks: false, backend };
-  const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
-  await lookedAt({ method, settings, seed: 1 }, parts, few, frozen, [batchOf(2), batchOf(2)]);
-  const needed = backend.memory().peakBytes - held;
-  const said = `${plan.workspaceBytes} planned, ${needed} needed beside ${held}`;
-  expect((held + plan.workspaceBytes) / (held + needed), said).toBeGreaterThan(0.9);
-  expect((held + plan.workspaceBytes) / (held + needed), said).toBeLessThan(1.1);
-  expect(needed, said).toBeGreaterThan(plan.workspaceBytes / 2);
-  // a run from a file looks at nothing
-  const initial = { unet: new Map(), text: new Map() };
-  const from = planSteps(base, few, { ...shape, chosen: { method, settings, initial } }, backend);
-  expect(from.some(({ name }) => name === plan.name)).toBe(false);
-  await backend.close();
-});
+longTest(
+  'a start that looks at gradients is in the plan: what one group of modules needs, within 10%',
+  {
+    timeout: 300_000,
+  },
+  async () => {
+    const backend = wasmBackend({ threads: 2 }) as Backend;
+    const method = fisherRanks as unknown as Method;
+    const settings = settingsOf(method);
+    const shape = { ...shapeOf(base, config, backend), chosen: { method, settings } };
+    const plan = planSteps(base, few, shape, backend).find(({ name }) => name === 'gradients of the start')!;
+    const { pipeline } = await loadPipeline(SMALL_BASE, backend);
+    const held = backend.memory().peakBytes;
+    const parts = { configs: pipeline.configs, checkpointBlocks: false, backend };
+    const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
+    await lookedAt({ method, settings, seed: 1 }, parts, few, frozen, [batchOf(2), batchOf(2)]);
+    const needed = backend.memory().peakBytes - held;
+    const said = `${plan.workspaceBytes} planned, ${needed} needed beside ${held}`;
+    expect((held + plan.workspaceBytes) / (held + needed), said).toBeGreaterThan(0.9);
+    expect((held + plan.workspaceBytes) / (held + needed), said).toBeLessThan(1.1);
+    expect(needed, said).toBeGreaterThan(plan.workspaceBytes / 2);
+    // a run from a file looks at nothing
+    const initial = { unet: new Map(), text: new Map() };
+    const from = planSteps(base, few, { ...shape, chosen: { method, settings, initial } }, backend);
+    expect(from.some(({ name }) => name === plan.name)).toBe(false);
+    await backend.close();
+  },
+);
 
 describe('choice', () => {
   // A base of a few channels: what is compared are plans of one base, and a dozen of them are made.
@@ -178,18 +182,22 @@ describe('choice', () => {
   const bytesOf = (accumulate: number, checkpointBlocks: boolean) =>
     settle({ ...wide, accumulate, checkpointBlocks }, none, tiny, backend, { backend: 1, limit: '', process: 1e12 })
       .estimate.backendBytes;
-  it('fewest micro-batches with kept blocks, recomputed blocks where nothing else fits', { timeout: 120_000 }, () => {
-    const [whole, halves, recomputed] = [bytesOf(1, false), bytesOf(2, false), bytesOf(1, true)];
-    expect(halves).toBeLessThan(whole);
-    expect(recomputed).toBeLessThan(whole);
-    expect(at(whole)).toEqual({ accumulate: 1, checkpointBlocks: false });
-    expect(at(whole - 1)).toEqual({ accumulate: 2, checkpointBlocks: false });
-    expect(at(halves)).toEqual({ accumulate: 2, checkpointBlocks: false });
-    expect(at(whole - 1, { ...both, accumulate: false })).toEqual({ accumulate: 1, checkpointBlocks: true });
-    // nothing fits: the smallest is what the refusal speaks of
-    expect(at(1)).toEqual({ accumulate: 4, checkpointBlocks: true });
-    expect(at(1, none)).toEqual({ accumulate: 1, checkpointBlocks: false });
-  });
+  longTest(
+    'fewest micro-batches with kept blocks, recomputed blocks where nothing else fits',
+    { timeout: 120_000 },
+    () => {
+      const [whole, halves, recomputed] = [bytesOf(1, false), bytesOf(2, false), bytesOf(1, true)];
+      expect(halves).toBeLessThan(whole);
+      expect(recomputed).toBeLessThan(whole);
+      expect(at(whole)).toEqual({ accumulate: 1, checkpointBlocks: false });
+      expect(at(whole - 1)).toEqual({ accumulate: 2, checkpointBlocks: false });
+      expect(at(halves)).toEqual({ accumulate: 2, checkpointBlocks: false });
+      expect(at(whole - 1, { ...both, accumulate: false })).toEqual({ accumulate: 1, checkpointBlocks: true });
+      // nothing fits: the smallest is what the refusal speaks of
+      expect(at(1)).toEqual({ accumulate: 4, checkpointBlocks: true });
+      expect(at(1, none)).toEqual({ accumulate: 1, checkpointBlocks: false });
+    },
+  );
   it('a refusal is one line with both numbers, three causes and what to change', { timeout: 60_000 }, () => {
     const budget = { backend: 2 ** 20, limit: 'a test allows', process: 1e12 };
     const said = refusal(settle(wide, none, tiny, backend, budget), budget)!;

@@ -21,7 +21,7 @@ import {
   unreached,
   visit,
 } from '../../support/lab.ts';
-import { longTest } from '../../support/long.ts';
+import { LONG } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 import { log, out, prepare, start } from '../../support/small-runs.ts';
 
@@ -35,7 +35,7 @@ const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 30_000 
 const sizesOf = (units: readonly unknown[]): number[] =>
   units.map((u) => Number((u as { dataset: Record<string, string> }).dataset.size));
 
-describe.runIf(browserThere)('steps in a browser', () => {
+describe.runIf(browserThere && LONG)('steps in a browser', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
     // a run of one step on a tiny base, and its step recorded
@@ -50,83 +50,71 @@ describe.runIf(browserThere)('steps in a browser', () => {
   }, 400_000);
   afterAll(() => lab?.close());
 
-  longTest(
-    "a step's losses and Fisher sums are Node's to the bit",
-    async () => {
-      const { page } = await visit(lab, '');
-      const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
-      const calls: readonly Call[] = [
-        ['open', 'wasm'],
-        ['step', ask],
-      ];
-      const here = await inNode(lab, calls);
-      const there = await inWorker(page, [...calls, ['module', ask, 'unet.nothing']]);
-      const [got, want] = [there, here].map((said) => (said[1] as { value: Stepped }).value) as [Stepped, Stepped];
-      expect(want.decisions.length).toBe(137);
-      expect({ ...got, ms: 0 }).toEqual({ ...want, ms: 0 });
-      // one is drawn for every module that passes
-      expect(got.ranks).toBe(137 + got.decisions.filter(({ expanded }) => expanded).length);
+  test("a step's losses and Fisher sums are Node's to the bit", async () => {
+    const { page } = await visit(lab, '');
+    const ask: StepAsk = { lambda: 1.1, gainA: 0, fisher: 'per-sample' };
+    const calls: readonly Call[] = [
+      ['open', 'wasm'],
+      ['step', ask],
+    ];
+    const here = await inNode(lab, calls);
+    const there = await inWorker(page, [...calls, ['module', ask, 'unet.nothing']]);
+    const [got, want] = [there, here].map((said) => (said[1] as { value: Stepped }).value) as [Stepped, Stepped];
+    expect(want.decisions.length).toBe(137);
+    expect({ ...got, ms: 0 }).toEqual({ ...want, ms: 0 });
+    // one is drawn for every module that passes
+    expect(got.ranks).toBe(137 + got.decisions.filter(({ expanded }) => expanded).length);
 
-      expect(there[2]).toEqual({ error: 'there is no module unet.nothing' });
-    },
-    300_000,
-  );
+    expect(there[2]).toEqual({ error: 'there is no module unet.nothing' });
+  }, 300_000);
 
-  longTest(
-    'a sample on its page: a link leads to it, another timestep has another loss',
-    async () => {
-      const { page, faults } = await visit(lab, '#/step?report=2&t=900');
-      const seen = page.locator('[data-loss]');
-      expect(await seen.getAttribute('data-t')).toBe('900');
-      const loss = Number(await seen.getAttribute('data-loss'));
-      expect(loss).toBeGreaterThan(0);
-      expect(await page.locator('.film canvas').count()).toBe(7);
-      const t = page.getByLabel('timestep t');
-      await t.focus();
-      await page.keyboard.press('Home');
-      await soon(() => seen.getAttribute('data-t')).toBe('0');
-      expect(Number(await seen.getAttribute('data-loss'))).not.toBe(loss);
-      expect(faults).toEqual([]);
-    },
-    120_000,
-  );
+  test('a sample on its page: a link leads to it, another timestep has another loss', async () => {
+    const { page, faults } = await visit(lab, '#/step?report=2&t=900');
+    const seen = page.locator('[data-loss]');
+    expect(await seen.getAttribute('data-t')).toBe('900');
+    const loss = Number(await seen.getAttribute('data-loss'));
+    expect(loss).toBeGreaterThan(0);
+    expect(await page.locator('.film canvas').count()).toBe(7);
+    const t = page.getByLabel('timestep t');
+    await t.focus();
+    await page.keyboard.press('Home');
+    await soon(() => seen.getAttribute('data-t')).toBe('0');
+    expect(Number(await seen.getAttribute('data-loss'))).not.toBe(loss);
+    expect(faults).toEqual([]);
+  }, 120_000);
 
-  longTest(
-    'a step on its page: λ decides anew, a module is looked into',
-    async () => {
-      const { page, faults } = await visit(lab, '#/step?report=2&t=900');
-      await page.getByRole('button', { name: 'Make the step' }).click();
-      await page.waitForSelector('[data-step="1"]', { timeout: 120_000 });
-      const grown = async () => Number(await page.locator('[data-grown]').getAttribute('data-grown'));
-      const at = await grown();
-      expect(at).toBeGreaterThan(0);
-      await page.getByLabel('λ').focus();
-      await page.keyboard.press('End');
-      await soon(grown).toBeLessThan(at);
-      // the blocks are lit by the modules of the test; one is opened, and its kernels are there
-      const sizes = (await page.locator('.unit').evaluateAll(sizesOf)).filter((x) => x > 0);
-      expect(sizes.length).toBe(9);
-      await page.locator('[data-block="unet.mid_block"]').press('Enter');
-      await page.waitForSelector('[data-value="unet.mid_block"]', { timeout: 120_000 });
-      expect(Number(await page.locator('[data-cotangent]').getAttribute('data-cotangent'))).toBeGreaterThan(0);
-      expect(Number(await page.locator('[data-kernels]').getAttribute('data-kernels'))).toBeGreaterThan(100);
-      expect(await page.evaluate('location.hash')).toContain('block=unet.mid_block');
-      await page.locator('[aria-label="All modules"] button').first().click();
-      await page.waitForSelector('[data-ratio]', { timeout: 120_000 });
-      const told = async (name: string) => Number(await page.locator('[data-ratio]').getAttribute(`data-${name}`));
-      // what the samples add up to is what the step's own backward pass measured
-      expect((await told('ratio')) / (await told('step-ratio'))).toBeCloseTo(1, 4);
-      expect(await told('original')).toBeGreaterThan(0);
-      // a quadratic form in dozens of independent numbers stays near its mean
-      expect((await told('candidate')) / (await told('expected'))).toBeGreaterThan(0.05);
-      expect((await told('candidate')) / (await told('expected'))).toBeLessThan(10);
-      expect(await axeFaults(page)).toEqual([]);
-      await page.setViewportSize({ width: 390, height: 844 });
-      expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
-      expect(faults).toEqual([]);
-    },
-    300_000,
-  );
+  test('a step on its page: λ decides anew, a module is looked into', async () => {
+    const { page, faults } = await visit(lab, '#/step?report=2&t=900');
+    await page.getByRole('button', { name: 'Make the step' }).click();
+    await page.waitForSelector('[data-step="1"]', { timeout: 120_000 });
+    const grown = async () => Number(await page.locator('[data-grown]').getAttribute('data-grown'));
+    const at = await grown();
+    expect(at).toBeGreaterThan(0);
+    await page.getByLabel('λ').focus();
+    await page.keyboard.press('End');
+    await soon(grown).toBeLessThan(at);
+    // the blocks are lit by the modules of the test; one is opened, and its kernels are there
+    const sizes = (await page.locator('.unit').evaluateAll(sizesOf)).filter((x) => x > 0);
+    expect(sizes.length).toBe(9);
+    await page.locator('[data-block="unet.mid_block"]').press('Enter');
+    await page.waitForSelector('[data-value="unet.mid_block"]', { timeout: 120_000 });
+    expect(Number(await page.locator('[data-cotangent]').getAttribute('data-cotangent'))).toBeGreaterThan(0);
+    expect(Number(await page.locator('[data-kernels]').getAttribute('data-kernels'))).toBeGreaterThan(100);
+    expect(await page.evaluate('location.hash')).toContain('block=unet.mid_block');
+    await page.locator('[aria-label="All modules"] button').first().click();
+    await page.waitForSelector('[data-ratio]', { timeout: 120_000 });
+    const told = async (name: string) => Number(await page.locator('[data-ratio]').getAttribute(`data-${name}`));
+    // what the samples add up to is what the step's own backward pass measured
+    expect((await told('ratio')) / (await told('step-ratio'))).toBeCloseTo(1, 4);
+    expect(await told('original')).toBeGreaterThan(0);
+    // a quadratic form in dozens of independent numbers stays near its mean
+    expect((await told('candidate')) / (await told('expected'))).toBeGreaterThan(0.05);
+    expect((await told('candidate')) / (await told('expected'))).toBeLessThan(10);
+    expect(await axeFaults(page)).toEqual([]);
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+    expect(faults).toEqual([]);
+  }, 300_000);
 
   test('a recorded step: by a link, by its file and dropped, with the numbers of its run', async () => {
     const file = join(out('one'), 'trace-step-1.safetensors');

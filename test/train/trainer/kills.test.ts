@@ -222,7 +222,7 @@ describe('between stop and resume', () => {
     rmSync(base, { recursive: true });
     cpSync(other, base, { recursive: true });
   });
-  it('data and base may lie elsewhere with the same content; a plain resume goes on from there', async () => {
+  longTest('data and base may lie elsewhere with the same content; a plain resume goes on from there', async () => {
     const place = fresh();
     const at = (name: string) => path.join(place, name);
     cpSync(base, at('base'), { recursive: true });
