@@ -1,6 +1,6 @@
 /** When `--criterion gain` tests, and how many parameters may be in use then. */
-import { inputsOf } from '../methods/low-rank.ts';
-import type { Place, Places, Ranks } from '../methods/method.ts';
+import { costOf, parametersOf } from '../methods/low-rank.ts';
+import type { Places, Ranks } from '../methods/method.ts';
 import { networks, type PerNetwork } from '../networks.ts';
 
 /** The settings of a run that the test reads. */
@@ -14,13 +14,6 @@ export type Gaining = {
   readonly lr?: number;
   readonly textLr?: number | null;
 };
-/** d_in + d_out: the parameters of one rank */
-export const costOf = (place: Place): number => inputsOf(place) + place[0];
-export const parametersOf = (ranks: Ranks, places: PerNetwork<Places>): number =>
-  networks.reduce(
-    (n, net) => n + [...places[net]].reduce((m, [path, place]) => m + ranks[net][path]! * costOf(place), 0),
-    0,
-  );
 /** The parameters a run may have in all: as told, else those of LoRA of rank 4 on its linear layers (all, without any). */
 export function budgetOf(c: Pick<Gaining, 'budgetParameters'>, places: PerNetwork<Places>): number {
   if (c.budgetParameters !== null) return c.budgetParameters;

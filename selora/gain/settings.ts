@@ -1,13 +1,10 @@
 /** The settings of `--criterion gain`. */
 import { z } from 'zod';
-import { told } from '../methods/settings.ts';
+import { budgetParameters, told } from '../methods/settings.ts';
 
 const group = 'Growth of ranks';
 export const gainSettings = {
-  budgetParameters: told(z.int().min(1).max(1e12).nullable().default(null), {
-    group,
-    help: "criterion gain: most parameters of all adapters (default: LoRA's of rank 4 on the linear layers)",
-  }),
+  budgetParameters,
   growFirst: told(z.number().min(0).max(1).default(1), {
     group,
     value: 'share',

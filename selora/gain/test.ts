@@ -1,7 +1,7 @@
 /** The test of `--criterion gain`: a sketch of every module's gradient, its directions on two halves of the data, and who gets them. */
 import { type HostArray, tensor } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';
-import { inputsOf } from '../methods/low-rank.ts';
+import { costOf, inputsOf, parametersOf } from '../methods/low-rank.ts';
 import type { Decided, Now, Outcome, Passes, Place, Places, Ranks } from '../methods/method.ts';
 import { orderOf } from '../methods/reorder.ts';
 import { mapModules, mapNetworks, moduleName, networks, type PerModule, type PerNetwork } from '../networks.ts';
@@ -11,7 +11,7 @@ import { askSamples, carriedBy, mostOf, type Said } from './carried.ts';
 import { type Direction, directionsOf, rangeOf } from './directions.ts';
 import { type Carried, type Probe, type Probed, widthOf, zeros } from './probe.ts';
 import { type Exchange, exchange, missing, sensed, without } from './prune.ts';
-import { budgetOf, costOf, type Gaining, parametersOf, shareAt } from './schedule.ts';
+import { budgetOf, type Gaining, shareAt } from './schedule.ts';
 
 /** A row of the log: what the module was given, and from which numbers. */
 export type Gained = Decided & {

@@ -1,6 +1,6 @@
 /** A budget of ranks dealt out by scores. */
 import { modulesOf, type PerModule, type PerNetwork, perModule } from '../networks.ts';
-import { mostRank, totalRankOf } from './low-rank.ts';
+import { mostRank, parametersOf, totalRankOf } from './low-rank.ts';
 import type { Places, Ranks } from './method.ts';
 
 /**
@@ -38,27 +38,40 @@ export function allocate(scores: readonly number[], budget: number, least: numbe
   return out;
 }
 
+/** What ranks are dealt out within: of one module, and in all (null: as many ranks as there were). */
+export type Bounds = { readonly least: number; readonly most: number; readonly parameters: number | null };
+
+/** @throws RangeError where the least ranks have more parameters than the budget */
+export function checkBounds({ least, parameters }: Bounds, ranks: Ranks, places: PerNetwork<Places>): void {
+  const all = modulesOf(ranks);
+  const needed = parametersOf(perModule(new Array(all.length).fill(least), ranks), places);
+  if (parameters !== null && needed > parameters)
+    throw new RangeError(
+      `--budget-parameters ${parameters}: ${all.length} modules of rank ${least} have ${needed} parameters, expected at least that`,
+    );
+}
+
 /**
- * Ranks of all modules in proportion to their scores, within bounds and a module's sides, whose sum is that of the ranks given
- * (or all there is room for).
+ * Ranks of all modules in proportion to their scores, within bounds and a module's sides: as many as the ranks given have in
+ * all, or as have at most so many parameters (less than one rank more of a module would add), or all there is room for.
  */
 export function dealt(
   scores: PerModule<number>,
   ranks: Ranks,
   places: PerNetwork<Places>,
-  { least, most }: { readonly least: number; readonly most: number },
+  { least, most, parameters }: Bounds,
 ): Ranks {
   const all = modulesOf(ranks);
   const room = all.map(({ n, path }) => Math.min(most, mostRank(places[n].get(path)!)));
-  const budget = Math.min(
-    totalRankOf(ranks),
-    room.reduce((a, b) => a + b, 0),
-  );
-  const shares = allocate(
-    all.map(({ n, path }) => scores[n][path]!),
-    budget,
-    Math.min(least, ...room),
-    room,
-  );
-  return perModule(shares, ranks);
+  const [fewest, sum] = [Math.min(least, ...room), room.reduce((a, b) => a + b, 0)];
+  const each = all.map(({ n, path }) => scores[n][path]!);
+  const deal = (budget: number): Ranks => perModule(allocate(each, budget, fewest, room), ranks);
+  if (parameters === null) return deal(Math.min(totalRankOf(ranks), sum));
+  let [low, high] = [fewest * all.length, sum];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (parametersOf(deal(middle), places) <= parameters) low = middle;
+    else high = middle - 1;
+  }
+  return deal(low);
 }

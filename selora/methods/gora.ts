@@ -4,12 +4,12 @@ import { z } from 'zod';
 import { tensor } from '../../core/index.ts';
 import { type Adapter, type HostKey, kaimingUniform } from '../adapter.ts';
 import { mapModules } from '../networks.ts';
-import { dealt } from './allocate.ts';
-import { rankMost, startBatches } from './fisher-ranks.ts';
+import { type Bounds, checkBounds, dealt } from './allocate.ts';
+import { rankMost, sizeOf, startBatches } from './fisher-ranks.ts';
 import { lora } from './lora.ts';
 import { inputsOf, mostRank, ranksAtStart } from './low-rank.ts';
 import type { HostTensor, MethodOf } from './method.ts';
-import { told } from './settings.ts';
+import { budgetParameters, told } from './settings.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
 
 const group = 'Growth of ranks';
@@ -17,6 +17,7 @@ const settings = {
   ...lora.settings,
   startBatches,
   rankMost,
+  budgetParameters,
   rankLeast: told(z.int().min(1).max(1024).nullable().default(null), {
     group,
     value: 'r',
@@ -33,6 +34,11 @@ type Gora = z.output<z.ZodObject<typeof settings>>;
 type Kept = { readonly importance: number; readonly A: HostTensor; readonly AtG: HostTensor };
 
 const mostOf = (c: Pick<Gora, 'rank' | 'rankMost'>): number => c.rankMost ?? 4 * c.rank;
+const boundsOf = (c: Gora): Bounds => ({
+  least: c.rankLeast ?? Math.max(1, Math.floor(c.rank / 2)),
+  most: mostOf(c),
+  parameters: c.budgetParameters,
+});
 
 /** mean |W ⊙ G| */
 export const importanceOf = (W: HostTensor, G: HostTensor): number =>
@@ -76,7 +82,7 @@ export function descent({ A, AtG }: Pick<Kept, 'A' | 'AtG'>, rank: number, gamma
 
 /**
  * The method `gora`: LoRA at ranks in proportion to mean |W ⊙ G|/√(d_in + d_out), G the gradient of the first batches, whose
- * sum is that of --rank over all modules; A at random, B the pseudo-inverse of A times −G, scaled to a step of descent. The
+ * sum is that of --rank over all modules or has --budget-parameters; A at random, B the pseudo-inverse of A times −G, scaled to a step of descent. The
  * model is then no longer the base, and a run says by how much. The authors round each rank by itself and clip it, so that
  * theirs sum to about the budget; their default is the scale of rsLoRA, which s stands for here.
  * Source: He et al., GoRA: Gradient-driven Adaptive Low Rank Adaptation (NeurIPS 2025), and the authors' `union_mean`,
@@ -99,9 +105,11 @@ export const gora: MethodOf<typeof settings, Adapter> = {
   },
   ranks(c, places, known) {
     refuseKnown('gora', known);
-    return ranksAtStart(c, places);
+    const ranks = ranksAtStart(c, places);
+    checkBounds(boundsOf(c), ranks, places);
+    return ranks;
   },
-  label: (c) => `GoRA, mean ${c.rank}`,
+  label: (c) => `GoRA, ${sizeOf(c)}`,
   begin: {
     batches: (c) => c.startBatches,
     weights: true,
@@ -119,7 +127,7 @@ export const gora: MethodOf<typeof settings, Adapter> = {
         }, kept),
         ranks,
         places,
-        { least: c.rankLeast ?? Math.max(1, Math.floor(c.rank / 2)), most: mostOf(c) },
+        boundsOf(c),
       ),
     module(kept, _fresh, rank, c) {
       const { A, B } = descent(kept as Kept, rank, c.goraStep, c.scale);

@@ -3,7 +3,7 @@ import { add, mul, tensor } from '../../core/index.ts';
 import type { AdapterModule } from '../../models/io/adapter-file.ts';
 import { type Adapter, type HostKey, initAdapters } from '../adapter.ts';
 import { type AdaptedModule, inLayer } from '../attach.ts';
-import { mapNetworks, type PerNetwork } from '../networks.ts';
+import { mapNetworks, networks, type PerNetwork } from '../networks.ts';
 import { ranksByHand } from '../targets.ts';
 import { Field, type Fields, type HostModule, type Place, type Places, type Ranks } from './method.ts';
 
@@ -46,6 +46,14 @@ export function scaledPair({ rank, fields }: HostModule, inner: string, outer: s
 }
 /** More ranks than the smaller side of a layer say nothing more. */
 export const mostRank = (place: Place): number => Math.min(inputsOf(place), place[0]);
+/** d_in + d_out: the parameters of one rank */
+export const costOf = (place: Place): number => inputsOf(place) + place[0];
+/** Σ r·(d_in + d_out) over both networks */
+export const parametersOf = (ranks: Ranks, places: PerNetwork<Places>): number =>
+  networks.reduce(
+    (n, net) => n + [...places[net]].reduce((m, [path, place]) => m + ranks[net][path]! * costOf(place), 0),
+    0,
+  );
 /** Σ r over both networks */
 export const totalRankOf = (ranks: Ranks): number =>
   Object.values(mapNetworks((r) => Object.values(r).reduce((a, b) => a + b, 0), ranks)).reduce((a, b) => a + b, 0);

@@ -25,6 +25,10 @@ export const scale = told(z.number().gt(0).max(1e3).default(1), {
   value: 's',
   help: 'the constant s of W0 + s·A·B',
 });
+export const budgetParameters = told(z.int().min(1).max(1e12).nullable().default(null), {
+  group: 'Growth of ranks',
+  help: "most parameters of all adapters (criterion gain; default: LoRA's of rank 4 on the linear layers), or what fisher-ranks and gora deal out as ranks (default: as many ranks as --rank has in all)",
+});
 export const gainA = told(z.number().min(0).max(100).default(0), {
   group,
   value: 'a',

@@ -5,8 +5,9 @@ import { cast, evaluate, mapTree, mul, type Tensor, tensor } from '../../core/in
 import { allot } from '../../selora/gain/allot.ts';
 import { askSamples, type Said } from '../../selora/gain/carried.ts';
 import { exchange, missing, sensed, without } from '../../selora/gain/prune.ts';
-import { costOf, countOf, isDue, parametersOf } from '../../selora/gain/schedule.ts';
+import { countOf, isDue } from '../../selora/gain/schedule.ts';
 import { type Gained, gainTest, type Moved } from '../../selora/gain/test.ts';
+import { costOf, parametersOf } from '../../selora/methods/low-rank.ts';
 import type { Now, Outcome } from '../../selora/methods/method.ts';
 import { mapModules, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
 import {

@@ -3,12 +3,13 @@ import { EigenvalueDecomposition, Matrix, QrDecomposition, SingularValueDecompos
 import { describe, expect, test } from 'vitest';
 import { mean, type Tensor, tensor } from '../../../core/index.ts';
 import { hostKey, normalNumbers } from '../../../selora/adapter.ts';
-import { allocate } from '../../../selora/methods/allocate.ts';
+import { allocate, dealt } from '../../../selora/methods/allocate.ts';
 import { fisherRanks } from '../../../selora/methods/fisher-ranks.ts';
 import { full } from '../../../selora/methods/full.ts';
 import { descent, gora } from '../../../selora/methods/gora.ts';
 import { leading } from '../../../selora/methods/leading.ts';
 import { alongGradient, loraGa } from '../../../selora/methods/lora-ga.ts';
+import { parametersOf } from '../../../selora/methods/low-rank.ts';
 import type { HostTensor, Looked, Method, Params, Place } from '../../../selora/methods/method.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { groupsOf, weightGradients } from '../../../train/step/begin.ts';
@@ -75,6 +76,37 @@ describe('allocate', () => {
     expect(allocate([0, 0, 0], 4, 1, [4, 4, 4])).toEqual([2, 1, 1]);
     expect(() => allocate([1, 1], 1, 1, [4, 4])).toThrow('a budget of 1 ranks for 2 modules, expected 2 to 8');
     expect(() => allocate([1, Number.NaN], 4, 1, [4, 4])).toThrow('the score of module 2 is NaN');
+  });
+});
+
+describe('ranks dealt out by parameters', () => {
+  test('never more than the budget, and no more ranks in proportion would fit', () => {
+    const random = rng(5);
+    for (let k = 0; k < 200; k++) {
+      const n = 1 + Math.floor(random() * 8);
+      const side = () => 8 + Math.floor(random() * 60);
+      const own = new Map<string, Place>(Array.from({ length: n }, (_, i) => [`m${i}`, [side(), side()]]));
+      const of = (value: () => number) => ({ unet: Object.fromEntries([...own.keys()].map((p) => [p, value()])), text: {} }); // biome-ignore format: one line
+      const [scores, one, both] = [of(() => random() ** 3), of(() => 1), { unet: own, text: new Map() }];
+      const bounds = { least: 1, most: 8 };
+      const parameters = Math.floor(parametersOf(one, both) * (1 + 6 * random()));
+      const given = dealt(scores, one, both, { ...bounds, parameters });
+      expect(parametersOf(given, both)).toBeLessThanOrEqual(parameters);
+      // as many ranks, asked for as ranks, are dealt alike; with one more it is too much, or all are full
+      const sum = Object.values(given.unet).reduce((a, b) => a + b, 0);
+      const asked = { unet: { ...one.unet, m0: 1 + sum - n }, text: {} };
+      expect(dealt(scores, asked, both, { ...bounds, parameters: null })).toEqual(given);
+      if (sum === 8 * n) continue;
+      const more = dealt(scores, { unet: { ...one.unet, m0: 2 + sum - n }, text: {} }, both, { ...bounds, parameters: null }); // biome-ignore format: one line
+      expect(parametersOf(more, both)).toBeGreaterThan(parameters);
+    }
+  });
+  test('a budget below the least ranks is refused', () => {
+    const own = { unet: new Map<string, Place>([['m', [3, 4]]]), text: new Map() };
+    const c = settingsOf(fisherRanks as unknown as Method, { rank: 4, budgetParameters: 6 });
+    expect(() => fisherRanks.ranks(c as never, own)).toThrow(
+      '--budget-parameters 6: 1 modules of rank 1 have 7 parameters, expected at least that',
+    );
   });
 });
 
