@@ -20,6 +20,11 @@ export const gainSettings = {
     value: 'share',
     help: 'criterion gain: share of the parameters that a test may take from ranks that are missed least (0: none)',
   }),
+  gainCheck: told(z.int().min(0).max(1e6).default(0), {
+    group,
+    value: 'n',
+    help: 'criterion gain: modules of a test whose first new rank is measured: one step of it alone beside what was expected',
+  }),
   probe: told(z.int().min(1).max(256).default(16), {
     group,
     help: 'criterion gain: directions looked at in a module, the most ranks one test gives it',

@@ -4,9 +4,19 @@ import { foldKey, normalNumbers } from '../adapter.ts';
 import { costOf, inputsOf, parametersOf } from '../methods/low-rank.ts';
 import type { Decided, Now, Outcome, Passes, Place, Places, Ranks } from '../methods/method.ts';
 import { orderOf } from '../methods/reorder.ts';
-import { mapModules, mapNetworks, moduleName, networks, type PerModule, type PerNetwork } from '../networks.ts';
+import {
+  mapModules,
+  mapNetworks,
+  moduleName,
+  modulesOf as modulesIn,
+  type Network,
+  networks,
+  type PerModule,
+  type PerNetwork,
+} from '../networks.ts';
 import type { Trial } from '../trial.ts';
 import { allot, type Offer } from './allot.ts';
+import { broughtBy } from './brought.ts';
 import { askSamples, carriedBy, mostOf, type Said } from './carried.ts';
 import { type Direction, directionsOf, rangeOf } from './directions.ts';
 import { type Carried, type Probe, type Probed, widthOf, zeros } from './probe.ts';
@@ -25,6 +35,8 @@ export type Gained = Decided & {
   readonly sigma: number;
   /** how much of the other half's gradient that direction catches, as a share of the most that one direction can */
   readonly caught: number;
+  /** what the first rank given brought by one step alone, in the gain's unit, where it was measured (`gainCheck`) */
+  readonly brought?: number;
   /** of a module that was given ranks: the samples of the test that asked most for them, [sample, part of their gain] */
   readonly carried?: readonly (readonly [number, number])[];
   /** ranks it lost, */
@@ -50,10 +62,13 @@ function sketching(now: Pick<Now<never>, 'key' | 'step' | 'places'>, probe: numb
   }, modulesOf(now.places));
 }
 
+/** the learning rate of a network */
+const rateOf = (c: Gaining, n: Network): number => (n === 'text' ? c.textLr : null) ?? c.lr ?? 1e-3;
+
 /** What every module could have, in the order of the networks. */
 function offersOf(c: Gaining, places: At['places'], directions: PerModule<readonly Direction[]>): readonly Offer[] {
   // a step is as long as the network's rate
-  const rate = { unet: 1, text: c.textLr != null && c.lr ? c.textLr / c.lr : 1 };
+  const rate = { unet: 1, text: rateOf(c, 'text') / rateOf(c, 'unet') };
   return networks.flatMap((n) =>
     [...places[n]].map(([path, place]) => ({
       module: moduleName(n, path),
@@ -191,7 +206,7 @@ async function moving(
   const rise = async (lost: Exchange['lost']) => (await lossWithout(lost)) - whole;
   const most = c.prune * budgetOf(c, now.places);
   const held = await missing(ranks, most, c.probe, rise);
-  const horizon = (c.lr ?? 1e-3) * c.testEvery;
+  const horizon = rateOf(c, 'unet') * c.testEvery;
   const worth = offers.map((o) => ({ ...o, gains: o.gains.map((g) => g * horizon) }));
   const spent = offers.reduce((n, o) => n + plain.given.get(o.module)! * o.cost, 0);
   const found = exchange(worth, held, plain.given, { left: freeAt(c, now) - spent, most, probe: c.probe });
@@ -225,10 +240,23 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
         : { ...dealt(c, now, offers), missed: new Map<string, number>() };
     const { rows, ranks } = rowsOf(now, directions, offers, decided);
     const whole = new Float64Array(networks.flatMap((n) => Object.values(said[n]))[0]?.gates[0]?.length ?? 0);
-    const asked = networks.flatMap((n) => Object.keys(directions[n]).map((path) => said[n][path]!));
+    const all = modulesIn(directions);
+    const asked = all.map(({ n, path }) => said[n][path]!);
+    const brought = await broughtBy(
+      passes,
+      all.filter((_, i) => rows[i]!.added > 0),
+      directions,
+      { places: modulesOf(now.places), half, probe: c.probe },
+      { unet: rateOf(c, 'unet'), text: rateOf(c, 'text') },
+      c.gainCheck,
+    );
     const decisions = rows.map((row, i): Gained => {
-      const missed = decided.missed.get(row.module);
-      const told = missed === undefined ? row : { ...row, missed };
+      const [missed, found] = [decided.missed.get(row.module), brought.get(row.module)];
+      const told = {
+        ...row,
+        ...(missed === undefined ? {} : { missed }),
+        ...(found === undefined ? {} : { brought: found }),
+      };
       if (row.added === 0) return told;
       const carried = carriedBy(asked[i]!, row.added);
       for (const [at, part] of carried.entries()) whole[at]! += part;

@@ -51,7 +51,8 @@ describe('a test by gain', () => {
   let halves: readonly PerModule<Matrix>[];
   let carried: readonly number[];
   beforeAll(async () => {
-    const outcome = await gainTest(passesOf(state) as never, now, { ...c, budgetParameters: 2000 })();
+    const asked = { ...c, budgetParameters: 2000, gainCheck: 6, lr: 1e-5 };
+    const outcome = await gainTest(passesOf(state) as never, now, asked)();
     rows = outcome.decisions;
     carried = outcome.carried!;
     after = outcome.ranks;
@@ -109,6 +110,13 @@ describe('a test by gain', () => {
         checked++;
       }
     expect(checked).toBeGreaterThan(5);
+  });
+
+  test('what a rank brings by one short step is its gain, for as many modules as were asked for', () => {
+    const checked = rows.filter(({ brought }) => brought !== undefined);
+    expect(checked).toHaveLength(6);
+    expect(checked.every(({ added }) => added > 0)).toBe(true);
+    for (const { module, brought, gain } of checked) expect(brought! / gain, module).toBeCloseTo(1, 3);
   });
 
   test('a gain is told by sample: each has the part its own dense gradient gives it', async () => {

@@ -231,8 +231,9 @@ export function runWith(text: string, folder: string): RunRecordInput {
       { step: 3, loss: 0.5, shuffled: 0.8 },
     ],
     expansions: [
-      { ...expansion, module: placed },
-      { ...expansion, module: `m${text}` },
+      { ...expansion, module: placed, gain: 0.3, brought: 0.28 },
+      { ...expansion, module: `m${text}`, gain: 0.2, brought: 0.19 },
+      { ...expansion, module: 'z', rankAfter: 1, gain: 0.1, brought: 0.12 },
     ],
     modules: [
       { path: placed, rank: 2, change: 0.1 },

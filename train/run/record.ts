@@ -55,7 +55,7 @@ export const validationRow = validationLosses.extend({ step: count });
 
 /**
  * One test of one module and what was decided: FI scores of eq. 4 before and with the candidate column; of a test by gain
- * the ranks added, the parameters of one, the expected gain, σ of the strongest direction and how much of the other half
+ * the ranks added, the parameters of one, the expected gain, what a step of it alone brought, σ of the strongest direction and how much of the other half
  * it catches, the samples that carried the gain (their place in `asked` of the step, their part of it), the ranks lost and by how
  * much the loss was expected to miss them. In a long run a row may stand for neighbouring tests of its module (`tests`; it grew in `grown` of them):
  * their last step and scores, `expanded` where it grew at all.
@@ -69,6 +69,7 @@ export const expansionRow = z.strictObject({
   added: count.optional(),
   cost: count.optional(),
   gain: measured.optional(),
+  brought: measured.optional(),
   sigma: measured.optional(),
   caught: measured.optional(),
   carried: z.array(z.tuple([count, measured])).optional(),

@@ -67,7 +67,17 @@ const isCount = (v: Json | undefined): v is number => Number.isSafeInteger(v) &&
 const missingOr = <T extends Json>(is: (v: Json | undefined) => v is T, v: Json | undefined): v is T | undefined =>
   v === undefined || is(v);
 
-const MEASURED = ['fiOriginal', 'fiExpanded', 'ratio', 'gain', 'sigma', 'caught', 'missed', 'expectedRatio'] as const;
+const MEASURED = [
+  'fiOriginal',
+  'fiExpanded',
+  'ratio',
+  'gain',
+  'brought',
+  'sigma',
+  'caught',
+  'missed',
+  'expectedRatio',
+] as const;
 const COUNTED = ['added', 'cost', 'lost'] as const;
 
 /** A test as this program writes it; undefined for any other. */

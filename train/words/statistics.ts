@@ -20,21 +20,34 @@ export function ranksOf(values: readonly number[]): readonly number[] {
   return ranks;
 }
 
+/** The pairs whose values are both finite, as two lists. */
+function finitePairs(x: readonly number[], y: readonly number[]): readonly [number[], number[]] {
+  const pairs = x.map((v, i) => [v, y[i]!] as const).filter(([a, b]) => Number.isFinite(a) && Number.isFinite(b));
+  return [pairs.map(([a]) => a), pairs.map(([, b]) => b)];
+}
+
+/**
+ * Pearson's correlation. NaN when fewer than three pairs are finite or one side is constant.
+ * @example pearson([1, 2, 3], [2, 4, 6]) // 1
+ */
+export function pearson(x: readonly number[], y: readonly number[]): number {
+  const [a, b] = finitePairs(x, y);
+  if (a.length < 3) return Number.NaN;
+  const [ma, mb] = [mean(a)!, mean(b)!];
+  const dot = (u: readonly number[], mu: number, v: readonly number[], mv: number): number =>
+    u.reduce((sum, w, i) => sum + (w - mu) * (v[i]! - mv), 0);
+  const scale = Math.sqrt(dot(a, ma, a, ma) * dot(b, mb, b, mb));
+  return scale === 0 ? Number.NaN : dot(a, ma, b, mb) / scale;
+}
+
 /**
  * Spearman's rank correlation: Pearson's correlation of the ranks, ties averaged. NaN when fewer than three pairs
  * are finite or one side is constant.
  * @example spearman([1, 2, 3], [10, 20, 15]) // 0.5
  */
 export function spearman(x: readonly number[], y: readonly number[]): number {
-  const pairs = x.map((v, i) => [v, y[i]!] as const).filter(([a, b]) => Number.isFinite(a) && Number.isFinite(b));
-  if (pairs.length < 3) return Number.NaN;
-  const a = ranksOf(pairs.map((p) => p[0]));
-  const b = ranksOf(pairs.map((p) => p[1]));
-  const [ma, mb] = [mean(a)!, mean(b)!];
-  const dot = (u: readonly number[], mu: number, v: readonly number[], mv: number): number =>
-    u.reduce((sum, w, i) => sum + (w - mu) * (v[i]! - mv), 0);
-  const scale = Math.sqrt(dot(a, ma, a, ma) * dot(b, mb, b, mb));
-  return scale === 0 ? Number.NaN : dot(a, ma, b, mb) / scale;
+  const [a, b] = finitePairs(x, y);
+  return pearson(ranksOf(a), ranksOf(b));
 }
 
 /**

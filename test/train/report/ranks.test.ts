@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { bands } from '../../../train/report/charts/curves.ts';
 import { drawChangeMaps } from '../../../train/report/charts/heatmap.ts';
 import { columnWords, layout } from '../../../train/report/charts/modules.ts';
+import { gainAgainstBrought } from '../../../train/report/charts/scatter.ts';
 import { moduleHistories } from '../../../train/report/history.ts';
 import { correlationSentence } from '../../../train/report/panels/ranks.ts';
 import { parseRecord } from '../../../train/run/record.ts';
@@ -71,6 +72,27 @@ test('one sentence says what the correlation of rank and change means', () => {
     'is 0.1 over 5 modules: rank and change have little to do',
   );
   expect(correlationSentence(histories([1, 2, 3], [4, 4, 4]))).toBeUndefined();
+});
+
+test('what ranks brought against what was expected: a dot for each that was measured, with their correlation', () => {
+  const row = { step: 20, expanded: true, rankAfter: 1 };
+  const run = (brought: readonly (number | undefined)[]) =>
+    parseRecord({
+      name: 'gains',
+      expansions: brought.map((b, i) => ({
+        ...row,
+        module: `unet.m${i}`,
+        gain: i + 1,
+        ...(b === undefined ? {} : { brought: b }),
+      })),
+    });
+  const svg = gainAgainstBrought(run([1, 2.5, undefined, 2.5, Number.NaN]))!;
+  expect(svg.match(/<circle[^>]*><title>/g)).toHaveLength(3);
+  expect(svg).toContain('unet.m3: step 20, expected 4, brought 2.5');
+  // 1, 2, 4 against 1, 2.5, 2.5: 2 / √(4.667 · 1.5)
+  expect(svg).toContain('r = 0.756, n = 3');
+  expect(gainAgainstBrought(run([1, 2, undefined]))).toBeUndefined();
+  expect(gainAgainstBrought(run([1, 1, 1]))).toBeUndefined();
 });
 
 test('granted and used rank and parameters by kind of layer add up to those of the run', async () => {

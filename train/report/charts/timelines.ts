@@ -1,14 +1,13 @@
-/** Rank history by kind of layer, the time line of expansions, and final rank against change. */
+/** Rank history by kind of layer and the time line of expansions. */
 import * as Plot from '@observablehq/plot';
 import { group, mean, quantile } from 'd3-array';
 import { grownIn, testsIn } from '../../run/test-log.ts';
 import { integer, number, stepTick } from '../../words/format.ts';
-import { finiteExtent, spearman } from '../../words/statistics.ts';
+import { finiteExtent } from '../../words/statistics.ts';
 import { type ModuleHistory, rankAt, testBins, testSteps } from '../history.ts';
 import { ground, rampIndex, rampStep, series } from './colors.ts';
-import { decades } from './line-chart.ts';
-import { kindsOf, placeOf } from './modules.ts';
-import { appendHeading, appendScale, draw, element, inline } from './svg.ts';
+import { kindsOf } from './modules.ts';
+import { appendHeading, appendScale, draw, inline } from './svg.ts';
 
 const width = 992;
 const rowHeight = 22;
@@ -133,76 +132,5 @@ export function expansionTimeline(histories: readonly ModuleHistory[], lastStep:
     node,
     `Time line of expansions (n = ${integer(total)}; area of a disc = share of the modules that grew)`,
   );
-  return inline(node);
-}
-
-/** The modules whose change was measured. */
-const changed = (histories: readonly ModuleHistory[]) =>
-  histories.flatMap((h) => (h.change !== undefined && Number.isFinite(h.change) ? [{ ...h, change: h.change }] : []));
-
-/** Spearman's correlation of rank and relative change; NaN where all ranks are the same. */
-export function rankChangeCorrelation(histories: readonly ModuleHistory[]): {
-  readonly rho: number;
-  readonly n: number;
-} {
-  const points = changed(histories);
-  const rho = spearman(
-    points.map((p) => p.rank),
-    points.map((p) => p.change),
-  );
-  return { rho, n: points.length };
-}
-
-const networks = { unet: 'U-Net', text: 'text encoder', other: 'other modules' } as const;
-
-/** Final rank against ‖ΔW‖/‖W‖, one dot per module; nothing where all ranks are the same. */
-export function rankAgainstChange(histories: readonly ModuleHistory[]): string | undefined {
-  const points = changed(histories).map((h) => ({ ...h, network: placeOf(h.path)?.network ?? ('other' as const) }));
-  const { rho } = rankChangeCorrelation(histories);
-  if (Number.isNaN(rho)) return undefined;
-  const colors = { unet: series[0]!.light, text: series[1]!.light, other: series[2]!.light };
-  const scale = (values: readonly number[]) => (decades(values) ? { type: 'log', tickFormat: '~g' } : { zero: true });
-  const node = draw(
-    {
-      width: 520,
-      height: 320,
-      marginTop: 66,
-      marginLeft: 56,
-      marginBottom: 40,
-      x: {
-        label: 'final rank',
-        labelArrow: 'none',
-        labelAnchor: 'center',
-        nice: true,
-        ...scale(points.map((p) => p.rank)),
-      },
-      y: { label: null, nice: true, ...scale(points.map((p) => p.change)) },
-      marks: [
-        Plot.gridY({ stroke: ground.rule.light, strokeOpacity: 1 }),
-        Plot.dot(points, {
-          x: 'rank',
-          y: 'change',
-          r: 3.2,
-          fillOpacity: 0.7,
-          fill: { value: (p: (typeof points)[number]) => colors[p.network], scale: null },
-          title: (p: (typeof points)[number]) => `${p.path}: rank ${p.rank}, ‖ΔW‖/‖W‖ ${number(p.change)}`,
-        } as Plot.DotOptions),
-      ],
-    } as Plot.PlotOptions,
-    {
-      title: 'Rank against change',
-      description: `Final rank and relative change of ${points.length} modules; Spearman's correlation ${number(rho, 2)}.`,
-    },
-  );
-  appendHeading(node, `Does rank go where the weights change? Spearman ${number(rho, 2)}, n = ${points.length}`);
-  let x = 0;
-  for (const key of ['unet', 'text', 'other'] as const) {
-    if (!points.some((p) => p.network === key)) continue;
-    node.appendChild(element('circle', { cx: x + 4, cy: 30, r: 3.2, fill: colors[key] }));
-    const label = { x: x + 13, y: 34, 'text-anchor': 'start', fill: ground.muted.light };
-    node.appendChild(element('text', label, networks[key]));
-    x += 33 + networks[key].length * 6.6;
-  }
-  node.appendChild(element('text', { x: 0, y: 54, 'text-anchor': 'start', fill: ground.muted.light }, '‖ΔW‖ / ‖W‖'));
   return inline(node);
 }

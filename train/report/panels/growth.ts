@@ -2,6 +2,7 @@
 import type { RunRecord } from '../../run/record.ts';
 import { counted, integer, percent } from '../../words/format.ts';
 import { rankCurve, ratioCurve } from '../charts/curves.ts';
+import { gainAgainstBrought } from '../charts/scatter.ts';
 import { expansionTimeline, rankHistoryMap } from '../charts/timelines.ts';
 import { lastStepOf, moduleHistories } from '../history.ts';
 import { html, type Markup } from '../html.ts';
@@ -58,6 +59,7 @@ export const growth = definePanel<RunRecord>({
       expansions: expansionTimeline(histories, last),
       'rank-history': rankHistoryMap(histories, last),
       ratios: ratioCurve(run),
+      gains: gainAgainstBrought(run),
     };
     return {
       body: parts([
@@ -65,6 +67,7 @@ export const growth = definePanel<RunRecord>({
         chart(charts.expansions),
         chart(charts['rank-history']),
         chart(charts.ratios),
+        chart(charts.gains),
         askedTable(run),
       ]),
       charts,

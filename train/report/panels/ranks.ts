@@ -4,7 +4,7 @@ import { trainedParameters } from '../../run/record.ts';
 import { counted, integer, number, percent } from '../../words/format.ts';
 import { drawChangeMaps, drawRankMaps } from '../charts/heatmap.ts';
 import { columnWords, kindsOf, type Layout, layout } from '../charts/modules.ts';
-import { rankAgainstChange, rankChangeCorrelation } from '../charts/timelines.ts';
+import { rankAgainstChange, rankChangeCorrelation } from '../charts/scatter.ts';
 import { type ModuleHistory, moduleHistories } from '../history.ts';
 import { html, type Markup } from '../html.ts';
 import { beside, chart, definePanel, parts, tableFrame } from '../panel.ts';
