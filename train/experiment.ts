@@ -7,6 +7,7 @@
  * Runs that are finished are left alone, those that were stopped go on, so the command may be given as often as one likes.
  */
 import { execFile } from 'node:child_process';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Option } from 'commander';
@@ -32,6 +33,7 @@ type Options = {
   readonly dryRun?: true;
   readonly report?: true;
   readonly run?: number;
+  readonly atOnce: number;
   readonly launcher: Launcher;
   readonly submit?: true;
 };
@@ -43,6 +45,7 @@ const program = (io: Io) =>
     [
       '--config train/experiment/quick.yaml',
       '--config mine.yaml --dry-run',
+      '--config mine.yaml --at-once 2',
       '--config mine.yaml --report',
       '--config mine.yaml --launcher slurm --submit',
     ],
@@ -57,6 +60,14 @@ const program = (io: Io) =>
     .option('--report', 'make the report of what is there, and start nothing')
     .addOption(
       new Option('--run <k>', 'one run of the list alone, as a cluster starts it').argParser(wholeNumber(0, 1e6)),
+    )
+    .addOption(
+      new Option(
+        '--at-once <n>',
+        'runs beside each other here, each with its share of the cores: the same results sooner, times that say less',
+      )
+        .argParser(wholeNumber(1, 64))
+        .default(1),
     )
     .addOption(
       new Option('--launcher <name>', 'runs here one after the other, or a file for the scheduler of a cluster')
@@ -94,28 +105,39 @@ async function report(e: Experiment, states: readonly State[], folder: string, i
 }
 
 /** One run to its end. @returns what is wrong, if it did not get there */
-async function finish(run: Run, start: Start, io: Io): Promise<string | undefined> {
+async function finish(run: Run, start: Start, io: Io, threads?: number): Promise<string | undefined> {
   const before = await stateOf(run);
   if (before.state === 'done') return undefined;
-  const code = await start(trainArguments(before), logOf(run), io.signal);
+  io.signal.throwIfAborted();
+  const code = await start(trainArguments(before, threads), logOf(run), io.signal);
   io.signal.throwIfAborted();
   const after = await stateOf(run);
   return after.state === 'done' ? undefined : `ended with ${code}; its words are in ${logOf(run)}`;
 }
 
-async function runAll(runs: readonly Run[], start: Start, io: Io): Promise<number> {
+/** All runs that are not finished, in order, so many at once. @returns how many did not get there */
+async function runAll(runs: readonly Run[], start: Start, io: Io, atOnce: number): Promise<number> {
   const open = (await statesOf(runs)).filter((s) => s.state !== 'done');
   print(io, `${counted(runs.length, 'run')}, ${runs.length - open.length} of them finished before`);
+  const threads = atOnce > 1 ? Math.max(1, Math.floor(availableParallelism() / atOnce)) : undefined;
   const began = performance.now();
-  let failed = 0;
-  for (const [i, { run }] of open.entries()) {
-    const left = i === 0 ? '' : `, ${duration((((performance.now() - began) / 1000) * (open.length - i)) / i)} left`;
-    print(io, `${i + 1} of ${open.length}: ${run.arm.name}, seed ${run.seed}${left}`);
-    const problem = await finish(run, start, io);
-    if (problem === undefined) continue;
-    failed++;
-    print(io, `  ${problem}`);
-  }
+  const queue = open.entries();
+  let [ended, failed] = [0, 0];
+  const worker = async () => {
+    for (const [i, { run }] of queue) {
+      const seconds = (performance.now() - began) / 1000;
+      const left = ended === 0 ? '' : `, ${duration((seconds * (open.length - ended)) / ended)} left`;
+      print(io, `${i + 1} of ${open.length}: ${run.arm.name}, seed ${run.seed}${left}`);
+      const problem = await finish(run, start, io, threads);
+      ended++;
+      if (problem === undefined) continue;
+      failed++;
+      print(io, `  ${problem}`);
+    }
+  };
+  // one that ends early, by Ctrl-C, leaves none behind
+  const workers = await Promise.allSettled(Array.from({ length: atOnce }, worker));
+  for (const w of workers) if (w.status === 'rejected') throw w.reason;
   return failed;
 }
 
@@ -172,7 +194,7 @@ async function one(o: OneOptions, io: Io, start: Start): Promise<void> {
     return;
   }
   if (o.launcher !== 'local') return hand(e, o, o.launcher, runs, folder, io);
-  const failed = await runAll(runs, start, io);
+  const failed = await runAll(runs, start, io, o.atOnce);
   await report(e, await statesOf(runs), folder, io);
   if (failed > 0) throw new UsageError(`${counted(failed, 'run')} did not finish; the same command goes on with them`);
 }

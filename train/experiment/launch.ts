@@ -1,4 +1,4 @@
-/** Starting the runs of an experiment: here one after the other, or by a cluster's own scheduler as an array of them. */
+/** Starting the runs of an experiment: here, or by a cluster's own scheduler as an array of them. */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -12,11 +12,13 @@ import type { State } from './state.ts';
 /** Runs `npm run train` with these arguments, its words into a log; resolves with the exit code. */
 export type Start = (args: readonly string[], log: string, signal: AbortSignal) => Promise<number>;
 
-/** What `train` is started with for a run as it stands. */
-export const trainArguments = ({ run, state }: Pick<State, 'run' | 'state'>): readonly string[] =>
-  state === 'not begun'
+/** What `train` is started with for a run as it stands; `threads` where the file says nothing of them. */
+export const trainArguments = ({ run, state }: Pick<State, 'run' | 'state'>, threads?: number): readonly string[] => [
+  ...(state === 'not begun'
     ? [...argumentsOf(run.arm.given), '--seed', String(run.seed), '--out', run.folder]
-    : ['--resume', run.folder];
+    : ['--resume', run.folder]),
+  ...(threads === undefined || run.arm.given.threads !== undefined ? [] : ['--threads', String(threads)]),
+];
 /** Where a run's words go. */
 export const logOf = (run: Run): string =>
   path.join(path.dirname(path.dirname(run.folder)), 'logs', `${path.basename(run.folder)}.log`);

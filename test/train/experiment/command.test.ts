@@ -193,6 +193,38 @@ describe('an experiment of two methods and two seeds', () => {
     const stopped = await runCommand((given, io) => experiment(given, io, start), args, aborted.signal);
     expect([stopped.code, stopped.stderr]).toEqual([130, 'stopped by Ctrl-C\n']);
   });
+  test('--at-once: so many beside each other, each once, with its share of the threads; Ctrl-C stops all', async () => {
+    const file = at('free.yaml');
+    writeFileSync(file, text.replace(' threads: 1,', ''));
+    const folder = at('at-once');
+    let [now, most, stopped] = [0, 0, 0];
+    const aborted = new AbortController();
+    const slow: Start = async (args, log, signal) => {
+      most = Math.max(most, ++now);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      now--;
+      if (args.at(-2) !== '--threads') throw new Error(args.join(' '));
+      if (signal.aborted) stopped++;
+      return copying(args, log, signal);
+    };
+    const given = ['--config', file, '--out', folder, '--at-once'];
+    const run = (start: Start, n: string) =>
+      runCommand((a, io) => experiment(a, io, start), [...given, n], aborted.signal);
+    started.length = 0;
+    expect((await run(slow, '3')).code).toBe(0);
+    expect([most, started.length]).toEqual([3, 4]);
+    expect(new Set(started.map((a) => a[a.indexOf('--out') + 1])).size).toBe(4);
+    expect((await run(slow, '0')).stderr).toMatch(/--at-once/);
+
+    rmSync(folder, { recursive: true });
+    const stopping: Start = (args, log, signal) => {
+      setTimeout(() => aborted.abort(new Interrupted('stopped by Ctrl-C')), 5);
+      return slow(args, log, signal);
+    };
+    expect((await run(stopping, '2')).code).toBe(130);
+    // both were waited for, none was begun after it
+    expect([stopped, now]).toEqual([2, 0]);
+  });
   test('a cluster gets an array of the same runs', async () => {
     const slurm = await command(copying, '--launcher', 'slurm');
     expect(slurm.code).toBe(0);
