@@ -39,7 +39,11 @@ export async function broughtBy(
   most: number,
 ): Promise<ReadonlyMap<string, number>> {
   const out = new Map<string, number>();
-  const chosen = spread(modules, most);
+  // a network that does not move tells nothing
+  const chosen = spread(
+    modules.filter(({ n }) => rates[n] > 0),
+    most,
+  );
   if (chosen.length === 0) return out;
   const still = mapModules((place: Place): Probe => {
     const q = widthOf(place, probe);

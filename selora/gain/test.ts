@@ -68,7 +68,7 @@ const rateOf = (c: Gaining, n: Network): number => (n === 'text' ? c.textLr : nu
 /** What every module could have, in the order of the networks. */
 function offersOf(c: Gaining, places: At['places'], directions: PerModule<readonly Direction[]>): readonly Offer[] {
   // a step is as long as the network's rate
-  const rate = { unet: 1, text: rateOf(c, 'text') / rateOf(c, 'unet') };
+  const rate = { unet: 1, text: c.textLr != null && c.lr ? c.textLr / c.lr : 1 };
   return networks.flatMap((n) =>
     [...places[n]].map(([path, place]) => ({
       module: moduleName(n, path),

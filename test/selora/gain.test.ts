@@ -4,6 +4,7 @@ import { Matrix, SVD } from 'ml-matrix';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { read, slice, type Tensor, tensor } from '../../core/index.ts';
 import { allot } from '../../selora/gain/allot.ts';
+import { broughtBy } from '../../selora/gain/brought.ts';
 import { directionsOf, rangeOf } from '../../selora/gain/directions.ts';
 import { budgetOf, isDue, shareAt } from '../../selora/gain/schedule.ts';
 import { type Gained, gainTest } from '../../selora/gain/test.ts';
@@ -112,7 +113,10 @@ describe('a test by gain', () => {
     expect(checked).toBeGreaterThan(5);
   });
 
-  test('what a rank brings by one short step is its gain, for as many modules as were asked for', () => {
+  test('what a rank brings by one short step is its gain, for as many modules as were asked for', async () => {
+    const never = { batches: 2, loss: () => Promise.reject(new Error('nothing is to be measured')) };
+    const still = broughtBy(never, [{ n: 'unet', path: 'a' }], {} as never, {} as never, { unet: 0, text: 0 }, 3);
+    expect(await still).toEqual(new Map());
     const checked = rows.filter(({ brought }) => brought !== undefined);
     expect(checked).toHaveLength(6);
     expect(checked.every(({ added }) => added > 0)).toBe(true);

@@ -14,7 +14,7 @@ import { createGenerator } from '../../../train/model/sample.ts';
 import { main as train } from '../../../train/train.ts';
 import { wavyAdapter } from '../../support/adapters.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
-import { longRows, longTest } from '../../support/long.ts';
+import { LONG, longRows, longTest } from '../../support/long.ts';
 
 // other processes may have all cores
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
@@ -190,9 +190,9 @@ describe('pictures', () => {
   });
 });
 
-describe('the trainer', () => {
-  // of one chunk: the trainer's tests of a scale
-  it.each(longRows([1, 2], () => false))(
+// the trainer's tests of a scale do it with captions of one chunk
+describe.runIf(LONG)('the trainer', () => {
+  it.each([1, 2])(
     'draws its samples by the same function: same seed, same PNG; captions of %i chunks',
     async (chunks) => {
       const data = at(`films-${chunks}`);
