@@ -49,6 +49,8 @@ const args = process.argv.slice(2);
 try {
   const checked = args[0] === '--check' ? check() : Promise.resolve(0);
   const asked = args[0] === '--check' ? args.slice(1) : args;
+  // who names a file that is long as a whole wants it
+  if (asked.some((arg) => arg.includes('.long.test'))) process.env.SELORA_LONG ??= '1';
   const { env, adapter } = vulkanEnvironment();
   process.stderr.write(`WebGPU adapter for the tests: ${adapter}\n`);
   if (!process.env.SELORA_LONG && asked[0] !== '--')

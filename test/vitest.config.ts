@@ -15,13 +15,16 @@ const alone = [
   'test/core/webgpu/backend.test.ts',
   // it loses the WebGPU device
   'test/core/webgpu/limits.test.ts',
-  'test/selora/methods/toy.test.ts',
+  'test/selora/methods/toy.long.test.ts',
   'test/train/trainer/device-faults.test.ts',
-  'test/train/trainer/many-pictures.test.ts',
+  'test/train/trainer/many-pictures.long.test.ts',
   'test/train/trainer/nonfinite.test.ts',
   'test/train/trainer/refusals.test.ts',
 ];
 const all = ['test/**/*.test.ts'];
+/** Files that are long as a whole (`support/long.ts`); where the long tests are not asked for they are not even loaded. */
+const asked = process.env.SELORA_LONG === '1' || process.env.SELORA_SOAK !== undefined;
+const long = asked ? [] : ['test/**/*.long.test.ts'];
 
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
@@ -41,8 +44,8 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 120_000,
     projects: [
-      { extends: true, test: { name: 'alone', include: alone, isolate: true } },
-      { extends: true, test: { name: 'together', include: all, exclude: alone, isolate: false } },
+      { extends: true, test: { name: 'alone', include: alone, exclude: long, isolate: true } },
+      { extends: true, test: { name: 'together', include: all, exclude: [...alone, ...long], isolate: false } },
     ],
   },
 });

@@ -84,7 +84,7 @@ describe('Inception', () => {
     for (const size of TAPS)
       close(await read(got[size]!), need(tensors, `inception.a.${size}`).data.subarray(0, size), 3e-6, `tap ${size}`);
   });
-  test('what lies behind the tap is not there: features of three pictures at the first', async () => {
+  longTest('what lies behind the tap is not there: features of three pictures at the first', async () => {
     const got = await features(pictures('inception.a.images'), 64);
     close(got, need(tensors, 'inception.a.64').data, 3e-6, 'tap 64');
   });

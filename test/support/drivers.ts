@@ -112,7 +112,7 @@ export const DRIVERS = {
   'experiment-kills': driver(
     'SIGKILLs of an experiment, of its trainer or of both, each ending with the same tables',
     [2, 40],
-    'test/train/experiment/kills.test.ts',
+    'test/train/experiment/kills.long.test.ts',
   ),
   device: driver(
     'faults of a WebGPU device, twelve kinds at 25 of its calls',

@@ -1,6 +1,7 @@
 /**
  * Long tests repeat on another backend, size or setting what quicker ones beside them show. `SELORA_LONG=1` runs them, as
- * CI does; without it they are counted as skipped, or their rows are left out of a table. The runner says so.
+ * CI does; without it they are counted as skipped, their rows are left out of a table, or, where a file is nothing else
+ * (`*.long.test.ts`), it is not loaded. The runner says so.
  */
 import { test } from 'vitest';
 

@@ -6,7 +6,7 @@ import { kernelGradient } from '../../../core/backends/wasm/conv/weights.ts';
 import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
 import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
 import { reference, type Sums, winogradSizes } from '../../support/conv-reference.ts';
-import { LONG, longRows } from '../../support/long.ts';
+import { LONG, longRows, longTest } from '../../support/long.ts';
 import { base, runPlan } from '../../support/wasm-harness.ts';
 import { LAMBDA, random, U32 } from '../../support/wasm-support.ts';
 
@@ -188,7 +188,7 @@ describe('convolution', { timeout: 60_000 }, () => {
     expect(root('winograd') / root('direct')).toBeLessThan(2.5);
   });
 
-  it('takes pictures with many patches in blocks: two at once are as each alone', () => {
+  longTest('takes pictures with many patches in blocks: two at once are as each alone', () => {
     const s: ConvShape = { ...square(2, 256, 64, 4), algorithm: 'winograd' };
     const single = { ...s, n: 1 };
     const [pixels, results] = [256 * 256 * 64, 256 * 256 * 4];

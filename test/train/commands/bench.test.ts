@@ -218,7 +218,7 @@ describe('verify-step', { timeout: 300_000 }, () => {
     expect(new Set(wrong.map((n) => n.op))).toEqual(new Set(['erf']));
   });
 
-  test('the command prints the worst ops', async () => {
+  longTest('the command prints the worst ops', async () => {
     const { code, out } = await run(verifyStep, ...tiny(), '--backend', 'wasm', '--threads', '1', '--worst', '5');
     expect(out).toMatch(/^\d+ ops of one step on wasm/);
     expect(out).toContain('the whole step, fused: loss off by');

@@ -21,7 +21,7 @@ import type { RunRecord } from '../../../train/run/record.ts';
 import { browserThere } from '../../support/browser.ts';
 import { programOf } from '../../support/commands.ts';
 import { axeFaults, drawn, type OpenedLab, openLab, unreached, visit } from '../../support/lab.ts';
-import { longTest } from '../../support/long.ts';
+import { LONG, longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
 import { folderWithPicture, simulatedRun } from '../../support/report-fixture.ts';
 import { scratch } from '../../support/scratch.ts';
@@ -238,7 +238,7 @@ longTest(
   300_000,
 );
 
-describe.runIf(browserThere)('the page', () => {
+describe.runIf(browserThere && LONG)('the page', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
     lab = await openLab({ only: ['runs'], runs: root });
@@ -285,31 +285,28 @@ describe.runIf(browserThere)('the page', () => {
     expect(await unreached(page)).toEqual([]);
   });
 
-  longTest(
-    'two beside each other: where their settings differ, each compared with the other, a link to both',
-    async () => {
-      const { page, faults } = await visit(lab, '#/runs?show=first');
-      await page.getByLabel('show methods/second').check();
-      await soon(() => page.evaluate('location.hash')).toBe('#/runs?show=first,methods%252Fsecond');
-      await soon(() => page.locator('[data-part=loss] .report').count()).toBe(2);
-      const table = page.getByRole('region', { name: 'Settings that differ' });
-      expect(await table.locator('tbody tr').allTextContents()).toEqual(['lambda1.11.3', 'methodseloralora']);
-      expect(await page.locator('[data-part=loss] svg').first().textContent()).toContain('methods/second');
-      const link = (await page.evaluate('location.hash')) as string;
-      await page.evaluate(`location.hash = '#/runs?show=methods%252Fsecond'`);
-      await drawn(page, '#/runs?show=methods%252Fsecond');
-      expect(await page.locator('[data-part=loss] .report').count()).toBe(1);
-      await page.evaluate(`location.hash = ${JSON.stringify(link)}`);
-      await drawn(page, link);
-      expect(await page.locator('[data-part=loss] .report').count()).toBe(2);
-      expect(await axeFaults(page)).toEqual([]);
-      await page.emulateMedia({ colorScheme: 'dark' });
-      expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
-      await page.setViewportSize({ width: 390, height: 844 });
-      expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
-      expect(faults).toEqual([]);
-    },
-  );
+  test('two beside each other: where their settings differ, each compared with the other, a link to both', async () => {
+    const { page, faults } = await visit(lab, '#/runs?show=first');
+    await page.getByLabel('show methods/second').check();
+    await soon(() => page.evaluate('location.hash')).toBe('#/runs?show=first,methods%252Fsecond');
+    await soon(() => page.locator('[data-part=loss] .report').count()).toBe(2);
+    const table = page.getByRole('region', { name: 'Settings that differ' });
+    expect(await table.locator('tbody tr').allTextContents()).toEqual(['lambda1.11.3', 'methodseloralora']);
+    expect(await page.locator('[data-part=loss] svg').first().textContent()).toContain('methods/second');
+    const link = (await page.evaluate('location.hash')) as string;
+    await page.evaluate(`location.hash = '#/runs?show=methods%252Fsecond'`);
+    await drawn(page, '#/runs?show=methods%252Fsecond');
+    expect(await page.locator('[data-part=loss] .report').count()).toBe(1);
+    await page.evaluate(`location.hash = ${JSON.stringify(link)}`);
+    await drawn(page, link);
+    expect(await page.locator('[data-part=loss] .report').count()).toBe(2);
+    expect(await axeFaults(page)).toEqual([]);
+    await page.emulateMedia({ colorScheme: 'dark' });
+    expect(await axeFaults(page, ['color-contrast'])).toEqual([]);
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await page.evaluate('checks.fits(390)')).toMatchObject({ width: 390, out: [] });
+    expect(faults).toEqual([]);
+  });
 
   test('a name that is no run, and a host without runs, are told in a line', async () => {
     const { page } = await visit(lab, '#/runs?show=nothing', { fresh: true });

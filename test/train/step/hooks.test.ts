@@ -7,8 +7,8 @@ import { settingsOf } from '../../../selora/methods/registry.ts';
 import { selora } from '../../../selora/methods/selora.ts';
 import { moduleOfLabels } from '../../../train/step/modules.ts';
 import { hyperOf, mapModules, networks, type State } from '../../../train/step/step.ts';
+import { longTest } from '../../support/long.ts';
 import { batch, linears, part, rate } from '../../support/step-fixture.ts';
-
 import { base, close, fresh, hyper, LR, list, type P, programs, toy, trees, wanted } from '../../support/toy-method.ts';
 
 describe('kept fields and `after`', () => {
@@ -66,7 +66,7 @@ describe('kept fields and `after`', () => {
     expect(drawn.size).toBe(linears.unet.size + linears.text.size);
   });
 
-  test('its key is that of seed and step, whichever program makes the update', async () => {
+  longTest('its key is that of seed and step, whichever program makes the update', async () => {
     const b = batch(2, 5, 'f32');
     const x = mapModules(() => ({ x: tensor([0]) }), trees('f32'));
     const p = programs();

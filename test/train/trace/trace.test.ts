@@ -7,6 +7,7 @@ import { streamSafetensors, type TensorOut } from '../../../models/io/safetensor
 import { FORMAT, type OpenTrace, openTrace, type Trace } from '../../../train/trace/format.ts';
 import { main as trace } from '../../../train/trace.ts';
 import { runCommand } from '../../support/commands.ts';
+import { longTest } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 import { base, line, log, out, prepare, start } from '../../support/small-runs.ts';
 
@@ -110,21 +111,25 @@ describe('a step of a run', () => {
   });
 });
 
-test('micro-batches are one step', async () => {
-  const run = await start(
-    'parts',
-    '--steps 1 --save-every 1 --obedience 0 --samples 0 --batch 4 --accumulate 2 --targets **.attn1.to_q',
-  );
-  expect(run.code).toBe(0);
-  const { code } = await record(`${out('parts')} --step 1 --out ${at('parts.safetensors')}`);
-  expect(code).toBe(0);
-  const { trace: told } = await open(at('parts.safetensors'));
-  const row = log('parts')[0]! as unknown as { loss: number; gradNorm: number };
-  near(told.loss!, row.loss, 1e-6);
-  near(told.norm!, row.gradNorm, 1e-5);
-  near(Math.hypot(...told.modules.map((m) => m.gradient!)), row.gradNorm, 1e-5);
-  expect(told.samples).toHaveLength(4);
-}, 240_000);
+longTest(
+  'micro-batches are one step',
+  async () => {
+    const run = await start(
+      'parts',
+      '--steps 1 --save-every 1 --obedience 0 --samples 0 --batch 4 --accumulate 2 --targets **.attn1.to_q',
+    );
+    expect(run.code).toBe(0);
+    const { code } = await record(`${out('parts')} --step 1 --out ${at('parts.safetensors')}`);
+    expect(code).toBe(0);
+    const { trace: told } = await open(at('parts.safetensors'));
+    const row = log('parts')[0]! as unknown as { loss: number; gradNorm: number };
+    near(told.loss!, row.loss, 1e-6);
+    near(told.norm!, row.gradNorm, 1e-5);
+    near(Math.hypot(...told.modules.map((m) => m.gradient!)), row.gradNorm, 1e-5);
+    expect(told.samples).toHaveLength(4);
+  },
+  240_000,
+);
 
 describe('what cannot be recorded is told in one line, and leaves nothing', () => {
   test.each([

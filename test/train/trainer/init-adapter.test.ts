@@ -79,7 +79,7 @@ const start = (out: string, ...more: readonly string[]) =>
 const adapterOf = (out: string) => readAdapter(join(at(out), 'adapter.safetensors'));
 
 describe('a run that begins from a file', () => {
-  test('at a rate of 0 it ends with the file, to the bit, and draws what generate draws with it', async () => {
+  longTest('at a rate of 0 it ends with the file, to the bit, and draws what generate draws with it', async () => {
     const { code, stderr, stdout } = await start('still', '--targets', 'all', '--lr', '0', '--steps', '1');
     expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
     expect(stdout).toMatch(

@@ -105,7 +105,7 @@ describe('a run', () => {
     expect((await start('grown', '--weights nf4 --samples 0 --lambda 1')).code).toBe(0);
     expect(log('grown').flatMap((r) => r.tests ?? []).some((t) => t.expanded)).toBe(true); // biome-ignore format: one line
   });
-  test('is foreseen: what frozen weights take falls from f32 to f16 to nf4', async () => {
+  longTest('is foreseen: what frozen weights take falls from f32 to f16 to nf4', async () => {
     const sizes = [];
     for (const weights of ['f32', 'f16', 'nf4']) {
       const { code, stdout } = await start('estimated', `${lora} --weights ${weights} --estimate`);

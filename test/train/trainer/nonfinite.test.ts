@@ -17,7 +17,7 @@ import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { folder, rows, scratch } from '../../support/data-fixtures.ts';
 import { casesOf, patience, scattered } from '../../support/drivers.ts';
-import { longRows } from '../../support/long.ts';
+import { longRows, longTest } from '../../support/long.ts';
 
 const PLACES = ['weights', 'latents', 'text state', 'noise', 'gradient', 'moment', 'picture', 'loss'] as const;
 const VALUES = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 1e38];
@@ -222,7 +222,7 @@ describe('a number that is not finite', () => {
       /^step 2: training step with test: the first value that is not finite is argument unet\.\S+\.p\.A in unet\.\S+: f32\[\d+, \d+\] at \[0, 0\]$/,
     );
   });
-  test('would be found in a file that it got into', { timeout: 60_000 }, async () => {
+  longTest('would be found in a file that it got into', { timeout: 60_000 }, async () => {
     await expect(runWith('wasm', 'file', Number.NaN, 0)).rejects.toThrow(/safetensors: .* is NaN/);
   });
 });

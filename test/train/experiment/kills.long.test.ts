@@ -10,8 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { randomOf, seedKey } from '../../../core/index.ts';
 import { programOf, writeCalmBase } from '../../support/commands.ts';
-import { casesOf, patience, seedOf, soaks } from '../../support/drivers.ts';
-import { LONG } from '../../support/long.ts';
+import { casesOf, patience, seedOf } from '../../support/drivers.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 
 const scratch = scratchFolder();
@@ -82,45 +81,39 @@ async function through(out: string): Promise<void> {
   }
 }
 
-test.runIf(LONG || soaks('experiment-kills'))(
-  'killed again and again it ends with the same tables',
-  {
-    timeout: patience('experiment-kills', 900_000),
-  },
-  async () => {
-    await writeCalmBase(at('base'));
-    writeFileSync(config, text);
-    const reference = at('reference');
-    await through(reference);
-    const want = tables(reference);
-    expect(want.filter((line) => /^loss,(LoRA|SeLoRA),1,/.test(line))).toHaveLength(2);
-    const random = randomOf(seedKey(seedOf(1)));
-    const [cases, whom] = [casesOf('experiment-kills'), [0, 0, 0]];
-    for (let kills = 0, folder = 0; kills < cases; folder++) {
-      const out = at(`out-${folder}`);
-      for (let done = false; !done && kills < cases; ) {
-        const before = steps(out);
-        const { pid, ended, over } = begun(out);
-        // early, or when something new is there, or a little later
-        const when = random.int(3);
-        if (when > 0) while (!over() && steps(out) <= before) await sleep(5);
-        await sleep(when === 1 ? 0 : random.int(when === 0 ? 4000 : 1500));
-        done = over();
-        if (!done) {
-          const who = random.int(3);
-          const family = familyOf(pid);
-          kill(who === 0 ? family : who === 1 ? family.slice(1) : [pid]);
-          if (who !== 1) await ended;
-          kills++;
-          whom[who]!++;
-        }
-        done = (await ended).code === 0 || done;
+test('killed again and again it ends with the same tables', {
+  timeout: patience('experiment-kills', 900_000),
+}, async () => {
+  await writeCalmBase(at('base'));
+  writeFileSync(config, text);
+  const reference = at('reference');
+  await through(reference);
+  const want = tables(reference);
+  expect(want.filter((line) => /^loss,(LoRA|SeLoRA),1,/.test(line))).toHaveLength(2);
+  const random = randomOf(seedKey(seedOf(1)));
+  const [cases, whom] = [casesOf('experiment-kills'), [0, 0, 0]];
+  for (let kills = 0, folder = 0; kills < cases; folder++) {
+    const out = at(`out-${folder}`);
+    for (let done = false; !done && kills < cases; ) {
+      const before = steps(out);
+      const { pid, ended, over } = begun(out);
+      // early, or when something new is there, or a little later
+      const when = random.int(3);
+      if (when > 0) while (!over() && steps(out) <= before) await sleep(5);
+      await sleep(when === 1 ? 0 : random.int(when === 0 ? 4000 : 1500));
+      done = over();
+      if (!done) {
+        const who = random.int(3);
+        const family = familyOf(pid);
+        kill(who === 0 ? family : who === 1 ? family.slice(1) : [pid]);
+        if (who !== 1) await ended;
+        kills++;
+        whom[who]!++;
       }
-      await through(out);
-      expect(tables(out), `after ${kills} kills`).toEqual(want);
+      done = (await ended).code === 0 || done;
     }
-    process.stderr.write(
-      `${cases} kills: ${whom[0]} of both, ${whom[1]} of the trainer, ${whom[2]} of the experiment\n`,
-    );
-  },
-);
+    await through(out);
+    expect(tables(out), `after ${kills} kills`).toEqual(want);
+  }
+  process.stderr.write(`${cases} kills: ${whom[0]} of both, ${whom[1]} of the trainer, ${whom[2]} of the experiment\n`);
+});

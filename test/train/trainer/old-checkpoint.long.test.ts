@@ -4,11 +4,10 @@
  */
 import { cpSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { main } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
-import { longTest } from '../../support/long.ts';
 import { scratchFolder } from '../../support/run-state.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
@@ -31,7 +30,7 @@ const SETTINGS =
   '--samples 0 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --backend cpu --clip 1 --seed 5 --steps 6 ' +
   '--targets **.attn1.to_q --fi-ema 0.5';
 
-longTest('an old checkpoint is read: the same bits as without a stop', async () => {
+test('an old checkpoint is read: the same bits as without a stop', async () => {
   await train(...SETTINGS.split(' '), '--out', 'whole');
   cpSync(path.join(import.meta.dirname, 'old-checkpoint'), path.join(scratch, 'old'), { recursive: true });
   await train('--resume', 'old', '--samples', '0');

@@ -3,11 +3,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { experiment } from '../../../train/experiment.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
-import { LONG, longTest } from '../../support/long.ts';
 import { there } from '../../support/there.ts';
 
 vi.setConfig({ testTimeout: 1_200_000, hookTimeout: 120_000 });
@@ -20,7 +19,7 @@ const hasSlurm = there(
   programs.every((name) => spawnSync(name, ['-V']).error === undefined) && isRoot,
   'install slurm-wlm and run as root',
 );
-const runs = describe.runIf(hasSlurm && LONG);
+const runs = describe.runIf(hasSlurm);
 
 /** a controller and two nodes under names of their own, without authentication */
 function configuration(): string {
@@ -77,7 +76,7 @@ runs('an array of six runs', () => {
     else process.env.SLURM_CONF = configured;
   });
 
-  longTest('ends with the tables of runs made here, though a node goes down under one of them', async () => {
+  test('ends with the tables of runs made here, though a node goes down under one of them', async () => {
     const config = at('six.yaml');
     writeFileSync(
       config,

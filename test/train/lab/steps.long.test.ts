@@ -21,7 +21,6 @@ import {
   unreached,
   visit,
 } from '../../support/lab.ts';
-import { LONG } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 import { log, out, prepare, start } from '../../support/small-runs.ts';
 
@@ -35,7 +34,7 @@ const soon = <T>(what: () => Promise<T>) => expect.poll(what, { timeout: 30_000 
 const sizesOf = (units: readonly unknown[]): number[] =>
   units.map((u) => Number((u as { dataset: Record<string, string> }).dataset.size));
 
-describe.runIf(browserThere && LONG)('steps in a browser', () => {
+describe.runIf(browserThere)('steps in a browser', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
     // a run of one step on a tiny base, and its step recorded

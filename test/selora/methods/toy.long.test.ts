@@ -4,13 +4,12 @@
  */
 import { cpSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, vi } from 'vitest';
+import { beforeAll, expect, test, vi } from 'vitest';
 import { loadCheckpoint } from '../../../train/run/checkpoint.ts';
 import { readRun } from '../../../train/run/read.ts';
 import { main as train } from '../../../train/train.ts';
 import { runCommand, writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
-import { longTest } from '../../support/long.ts';
 
 // the line that `selora/methods/index.ts` would get
 vi.mock('../../../selora/methods/index.ts', async (original) => {
@@ -33,7 +32,7 @@ const run = (name: string, more: string) => {
   return runCommand(train, [...line.split(' '), '--base', base, '--out', out(name)]);
 };
 
-longTest('a few steps, a checkpoint, and from there the same bits again', async () => {
+test('a few steps, a checkpoint, and from there the same bits again', async () => {
   const first = await run('whole', '--method toy --save-every 2');
   expect([first.code, first.code === 0 ? '' : first.stderr]).toEqual([0, '']);
   const whole = (await loadCheckpoint(out('whole')))!;
@@ -55,7 +54,7 @@ longTest('a few steps, a checkpoint, and from there the same bits again', async 
   expect((await loadCheckpoint(out('again')))!.tensors).toEqual(whole.tensors);
 });
 
-longTest('ranks grow by a criterion of its own', async () => {
+test('ranks grow by a criterion of its own', async () => {
   const { code, stderr } = await run('criterion', '--criterion toy --lambda 1.3 --test-every 1');
   expect([code, code === 0 ? '' : stderr]).toEqual([0, '']);
   const { expansions } = await readRun(out('criterion'));

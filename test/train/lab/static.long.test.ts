@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { extname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseConfig, unetSchema } from '../../../models/config.ts';
 import { type TensorOut, writeSafetensors } from '../../../models/io/safetensors-write.ts';
 import { SD15_UNET } from '../../../models/sd15.ts';
@@ -13,7 +13,6 @@ import { blocksOf } from '../../../train/trace/blocks.ts';
 import { FORMAT, SAMPLE, TRACE_FIELD, type Trace, tensorName } from '../../../train/trace/format.ts';
 import { browserThere } from '../../support/browser.ts';
 import { drawn, type OpenedLab, openLab, visit } from '../../support/lab.ts';
-import { longTest } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -91,43 +90,35 @@ describe.runIf(browserThere)('on a host of plain files', () => {
     await lab?.close();
   });
 
-  longTest(
-    'no page asks for what is not there, and the console stays empty',
-    async () => {
-      const { page, faults } = await visit({ ...lab, address: host.address }, '#/runs', { fresh: true });
-      expect(await page.locator('main').textContent()).toContain('npm run train -- --watch');
-      expect(await page.locator('.device').textContent()).toContain('one thread');
-      for (const hash of ['#/function/logistic', '#/step?report=1']) {
-        await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
-        await drawn(page, hash);
-        expect(await page.locator('.error:not([hidden])').allTextContents(), hash).toEqual([]);
-      }
-      expect(Number(await page.locator('[data-loss]').getAttribute('data-loss'))).toBeGreaterThan(0);
-      expect(host.missing).toEqual([]);
-      expect(faults).toEqual([]);
-      await page.close();
-    },
-    120_000,
-  );
+  test('no page asks for what is not there, and the console stays empty', async () => {
+    const { page, faults } = await visit({ ...lab, address: host.address }, '#/runs', { fresh: true });
+    expect(await page.locator('main').textContent()).toContain('npm run train -- --watch');
+    expect(await page.locator('.device').textContent()).toContain('one thread');
+    for (const hash of ['#/function/logistic', '#/step?report=1']) {
+      await page.evaluate(`location.hash = ${JSON.stringify(hash)}`);
+      await drawn(page, hash);
+      expect(await page.locator('.error:not([hidden])').allTextContents(), hash).toEqual([]);
+    }
+    expect(Number(await page.locator('[data-loss]').getAttribute('data-loss'))).toBeGreaterThan(0);
+    expect(host.missing).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 120_000);
 
-  longTest(
-    'a recorded step of the size of Stable Diffusion opens there, block by block',
-    async () => {
-      const file = join(scratch, 'large.safetensors');
-      const { blocks, numbers } = await writeLarge(file);
-      const { page, faults } = await visit({ ...lab, address: host.address }, '#/step', { fresh: true });
-      await page.getByLabel('File of a recorded step').setInputFiles(file);
-      await page.waitForSelector('[data-trace]');
-      expect(await page.locator('.unit').count()).toBe(blocks);
-      await page.locator('[data-block="unet.down_blocks.0"]').press('Enter');
-      await page.waitForSelector('[data-value="unet.down_blocks.0"]');
-      // each of them is a half
-      const norm = Number(await page.locator('[data-cotangent]').getAttribute('data-cotangent'));
-      expect(norm / (Math.sqrt(numbers) / 2)).toBeCloseTo(1, 6);
-      expect(await page.locator('.error:not([hidden])').allTextContents()).toEqual([]);
-      expect(faults).toEqual([]);
-      await page.close();
-    },
-    120_000,
-  );
+  test('a recorded step of the size of Stable Diffusion opens there, block by block', async () => {
+    const file = join(scratch, 'large.safetensors');
+    const { blocks, numbers } = await writeLarge(file);
+    const { page, faults } = await visit({ ...lab, address: host.address }, '#/step', { fresh: true });
+    await page.getByLabel('File of a recorded step').setInputFiles(file);
+    await page.waitForSelector('[data-trace]');
+    expect(await page.locator('.unit').count()).toBe(blocks);
+    await page.locator('[data-block="unet.down_blocks.0"]').press('Enter');
+    await page.waitForSelector('[data-value="unet.down_blocks.0"]');
+    // each of them is a half
+    const norm = Number(await page.locator('[data-cotangent]').getAttribute('data-cotangent'));
+    expect(norm / (Math.sqrt(numbers) / 2)).toBeCloseTo(1, 6);
+    expect(await page.locator('.error:not([hidden])').allTextContents()).toEqual([]);
+    expect(faults).toEqual([]);
+    await page.close();
+  }, 120_000);
 });

@@ -11,7 +11,6 @@ import { browserThere } from '../../support/browser.ts';
 import { runCommand } from '../../support/commands.ts';
 import { dropFiles } from '../../support/dropped.ts';
 import { axeFaults, type Call, inNode, inWorker, type OpenedLab, openLab, visit } from '../../support/lab.ts';
-import { LONG } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const STEPS = 4;
@@ -20,7 +19,7 @@ const PAIRS = 20;
 const at = (...names: readonly string[]): string => join(scratch, ...names);
 const answerOf = <T>(said: readonly unknown[], i: number): T => (said[i] as { value: T }).value;
 
-describe.runIf(browserThere && LONG)('training in the page', () => {
+describe.runIf(browserThere)('training in the page', () => {
   let lab: OpenedLab;
   beforeAll(async () => {
     lab = await openLab({ only: ['train'] });

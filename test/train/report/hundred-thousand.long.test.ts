@@ -6,9 +6,8 @@ import { join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
-import { expect } from 'vitest';
+import { expect, test } from 'vitest';
 import { compiled } from '../../support/compiled.ts';
-import { longTest } from '../../support/long.ts';
 import { parse } from '../../support/report-dom.ts';
 import { randomFrom, sd15Modules } from '../../support/report-fixture.ts';
 import { scratch } from '../../support/scratch.ts';
@@ -46,7 +45,7 @@ async function madeRun(folder: string): Promise<void> {
   writeFileSync(join(folder, 'facts.json'), JSON.stringify({ modules: rows }));
 }
 
-longTest('at most 6 MB, made within 500 MB; every test is counted', async () => {
+test('at most 6 MB, made within 500 MB; every test is counted', async () => {
   const folder = scratch;
   await madeRun(folder);
   const program = pathToFileURL(await compiled(join(import.meta.dirname, '../../../train/report/write.ts'))).href;

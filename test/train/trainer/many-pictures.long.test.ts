@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { beforeAll, expect } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { wasmBackend } from '../../../core/backends/wasm/index.ts';
 import { type Backend, readScalar } from '../../../core/index.ts';
 import { settingsOf } from '../../../selora/methods/registry.ts';
@@ -18,7 +18,6 @@ import { startState } from '../../../train/step/ranks.ts';
 import { createSteps, hyperOf } from '../../../train/step/step.ts';
 import { findData, type RunData } from '../../../train/trainer/pairs.ts';
 import { writeCalmBase } from '../../support/commands.ts';
-import { longTest } from '../../support/long.ts';
 import { scratch } from '../../support/scratch.ts';
 
 const SIDE = 16;
@@ -87,22 +86,18 @@ async function runOn(pairs: number) {
   };
 }
 
-longTest(
-  'twenty and eight hundred pictures: the same on the backend, and latents and ids beside it',
-  async () => {
-    await runOn(20);
-    const few = await runOn(20);
-    const many = await runOn(1000);
-    expect([few.n, many.n]).toEqual([16, 800]);
-    const said = JSON.stringify({ few, many });
-    expect(many.liveBytes, said).toBe(few.liveBytes);
-    // latents that were read may wait there for the collector, pictures not
-    expect(many.peakBytes - few.peakBytes, said).toBeLessThanOrEqual(many.latents);
-    // nothing of the pictures themselves: a film of 16 × 16 alone is a kilobyte
-    expect((many.arrays - few.arrays) / (many.kept - few.kept), said).toBeGreaterThan(0.95);
-    expect((many.arrays - few.arrays) / (many.kept - few.kept), said).toBeLessThan(1.05);
-    // texts and the objects around them
-    expect((many.heap - few.heap) / (many.n - few.n), said).toBeLessThan(4096);
-  },
-  120_000,
-);
+test('twenty and eight hundred pictures: the same on the backend, and latents and ids beside it', async () => {
+  await runOn(20);
+  const few = await runOn(20);
+  const many = await runOn(1000);
+  expect([few.n, many.n]).toEqual([16, 800]);
+  const said = JSON.stringify({ few, many });
+  expect(many.liveBytes, said).toBe(few.liveBytes);
+  // latents that were read may wait there for the collector, pictures not
+  expect(many.peakBytes - few.peakBytes, said).toBeLessThanOrEqual(many.latents);
+  // nothing of the pictures themselves: a film of 16 × 16 alone is a kilobyte
+  expect((many.arrays - few.arrays) / (many.kept - few.kept), said).toBeGreaterThan(0.95);
+  expect((many.arrays - few.arrays) / (many.kept - few.kept), said).toBeLessThan(1.05);
+  // texts and the objects around them
+  expect((many.heap - few.heap) / (many.n - few.n), said).toBeLessThan(4096);
+}, 120_000);
