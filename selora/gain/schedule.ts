@@ -11,6 +11,7 @@ export type Gaining = {
   readonly testEvery: number;
   readonly probe: number;
   readonly prune: number;
+  readonly gainLeast: number;
   readonly gainCheck: number;
   readonly lr?: number;
   readonly textLr?: number | null;

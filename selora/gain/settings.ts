@@ -20,6 +20,11 @@ export const gainSettings = {
     value: 'share',
     help: 'criterion gain: share of the parameters that a test may take from ranks that are missed least (0: none)',
   }),
+  gainLeast: told(z.int().min(0).max(1024).default(0), {
+    group,
+    value: 'r',
+    help: 'criterion gain: ranks that every module is given before one gets more',
+  }),
   gainCheck: told(z.int().min(0).max(1e6).default(0), {
     group,
     value: 'n',

@@ -66,14 +66,15 @@ function sketching(now: Pick<Now<never>, 'key' | 'step' | 'places'>, probe: numb
 const rateOf = (c: Gaining, n: Network): number => (n === 'text' ? c.textLr : null) ?? c.lr ?? 1e-3;
 
 /** What every module could have, in the order of the networks. */
-function offersOf(c: Gaining, places: At['places'], directions: PerModule<readonly Direction[]>): readonly Offer[] {
+function offersOf(c: Gaining, now: At, directions: PerModule<readonly Direction[]>): readonly Offer[] {
   // a step is as long as the network's rate
   const rate = { unet: 1, text: c.textLr != null && c.lr ? c.textLr / c.lr : 1 };
   return networks.flatMap((n) =>
-    [...places[n]].map(([path, place]) => ({
+    [...now.places[n]].map(([path, place]) => ({
       module: moduleName(n, path),
       gains: directions[n][path]!.map(({ gain }) => gain * rate[n]),
       cost: costOf(place),
+      owed: c.gainLeast - now.ranks[n][path]!,
     })),
   );
 }
@@ -233,7 +234,7 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
   return async () => {
     const directions = await look(passes, now, c, half, meanOf(await sketch()));
     const said = await askSamples(passes, modulesOf(now.places), directions, half, c.probe);
-    const offers = offersOf(c, now.places, directions);
+    const offers = offersOf(c, now, directions);
     const decided =
       c.prune > 0
         ? await moving(passes, now, c, offers, said)

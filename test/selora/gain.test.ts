@@ -273,6 +273,7 @@ describe('the allotment', () => {
     fc.record({
       gains: fc.array(fc.integer({ min: -10, max: 40 }), { maxLength: 5 }),
       cost: fc.integer({ min: 1, max: 9 }),
+      owed: fc.integer({ min: -1, max: 2 }),
     }),
     { minLength: 1, maxLength: 5 },
   );
@@ -301,6 +302,18 @@ describe('the allotment', () => {
       6,
     );
     expect([...given.values()]).toEqual([1, 2, 0]);
+  });
+  test('what is owed comes before what brings more, as far as it brings anything', () => {
+    const given = allot(
+      [
+        { module: 'dear', gains: [8, 8], cost: 4, owed: -1 },
+        { module: 'cheap', gains: [3, 1], cost: 1, owed: 1 },
+        { module: 'worse', gains: [0.5, 0.4], cost: 1, owed: 1 },
+        { module: 'worst', gains: [-1], cost: 1, owed: 2 },
+      ],
+      6,
+    );
+    expect([...given.values()]).toEqual([1, 1, 1, 0]);
   });
 });
 
