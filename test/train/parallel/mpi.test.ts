@@ -150,21 +150,19 @@ describe.runIf(hasMpi)('with OpenMPI', () => {
     expect(await essence(folder)).toEqual(want);
   });
 
-  test('what one cannot do, all say in one line', async () => {
+  test.runIf(LONG)('what one cannot do, all say in one line', async () => {
     const few = await mpirun(2, [...settings, '--accumulate', '1', '--out', fresh()]);
     expect([few.code, failures(few.output)]).toEqual([
       1,
       ['--accumulate 1: 2 processes share the micro-batches of a step, expected at least 2'],
     ]);
-    if (LONG) {
-      const odd = await mpirun(5, [...settings, '--out', fresh()]);
-      expect([odd.code, failures(odd.output)]).toEqual([1, ['--accumulate: must divide the batch of 12']]);
-      const unknown = await mpirun(2, [...settings, '--colour', '3']);
-      expect([unknown.code, failures(unknown.output)]).toEqual([
-        1,
-        [expect.stringMatching(/^unknown option '--colour'/)],
-      ]);
-    }
+    const odd = await mpirun(5, [...settings, '--out', fresh()]);
+    expect([odd.code, failures(odd.output)]).toEqual([1, ['--accumulate: must divide the batch of 12']]);
+    const unknown = await mpirun(2, [...settings, '--colour', '3']);
+    expect([unknown.code, failures(unknown.output)]).toEqual([
+      1,
+      [expect.stringMatching(/^unknown option '--colour'/)],
+    ]);
   });
 
   test.runIf(LONG)('the first says why, however late it comes', async () => {
