@@ -4,7 +4,7 @@ import { inputsOf } from '../methods/low-rank.ts';
 import type { Passes, Place } from '../methods/method.ts';
 import { type ModuleAt, mapModules, moduleName, type PerModule, type PerNetwork } from '../networks.ts';
 import type { Direction, Side } from './directions.ts';
-import { type Probe, widthOf, zeros } from './probe.ts';
+import { type Probe, still, widthOf } from './probe.ts';
 
 type Losses = Pick<Passes<Probe, never>, 'loss' | 'batches'>;
 type Setting = { readonly places: PerModule<Place>; readonly half: number; readonly probe: number };
@@ -45,21 +45,18 @@ export async function broughtBy(
     most,
   );
   if (chosen.length === 0) return out;
-  const still = mapModules((place: Place): Probe => {
-    const q = widthOf(place, probe);
-    return { K: zeros([inputsOf(place), q]), R: zeros([q, place[0]]) };
-  }, places);
+  const none = mapModules((place: Place) => still(place, probe), places);
   // what the first half says is counted on the second, and back
   const ranges = [
     [half, passes.batches],
     [0, half],
   ] as const;
-  const before = [await passes.loss(still, ranges[0]), await passes.loss(still, ranges[1])];
+  const before = [await passes.loss(none, ranges[0]), await passes.loss(none, ranges[1])];
   for (const { n, path } of chosen) {
     let sum = 0;
     for (const [k, range] of ranges.entries()) {
       const probes = stepped(places[n][path]!, directions[n][path]![0]!.halves[k]!, rates[n], probe);
-      const alone = { ...still, [n]: { ...still[n], [path]: probes } };
+      const alone = { ...none, [n]: { ...none[n], [path]: probes } };
       sum += before[k]! - (await passes.loss(alone, range));
     }
     out.set(moduleName(n, path), sum / (2 * rates[n]));

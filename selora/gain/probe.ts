@@ -49,3 +49,8 @@ export const probed: Measure<Adapter, Probed<Tensor> | Carried<Tensor>, Probe> =
 /** ranks a probe of a place has */
 export const widthOf = (place: Place, probe: number): number => Math.min(probe, place[0], inputsOf(place));
 export const zeros = (shape: readonly [number, number]): Tensor => tensor(new Float32Array(shape[0] * shape[1]), shape);
+/** A probe of a place that changes nothing. */
+export function still(place: Place, probe: number): Probe {
+  const q = widthOf(place, probe);
+  return { K: zeros([inputsOf(place), q]), R: zeros([q, place[0]]) };
+}

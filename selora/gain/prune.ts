@@ -9,7 +9,7 @@ import type { Place } from '../methods/method.ts';
 import { mapModules, type PerModule } from '../networks.ts';
 import type { Offer } from './allot.ts';
 import type { Said } from './carried.ts';
-import { type Probe, widthOf, zeros } from './probe.ts';
+import { type Probe, still, widthOf } from './probe.ts';
 
 /** A rank that is there: where, what its parameters cost, and what the loss would rise by without it. */
 export type Held = { readonly module: string; readonly rank: number; readonly cost: number; readonly missed: number };
@@ -90,7 +90,7 @@ export const without = (
     const [dIn, dOut, q] = [inputsOf(place), place[0], widthOf(place, probe)];
     const { A, B, gates } = said[n][path]!;
     const gone = lost(path, n);
-    if (gone.length === 0) return { K: zeros([dIn, q]), R: zeros([q, dOut]) };
+    if (gone.length === 0) return still(place, probe);
     const [K, R] = [new Float32Array(dIn * q), new Float32Array(q * dOut)];
     for (const [k, r] of gone.entries()) {
       for (let i = 0; i < dIn; i++) K[i * q + k] = -A[i * gates.length + r]!;
