@@ -145,6 +145,8 @@ async function runAll(runs: readonly Run[], start: Start, io: Io, atOnce: number
 export async function experiment(args: readonly string[], io: Io, start: Start = startProcess): Promise<void> {
   const { config: files, ...o } = parseArgs<Options>(program(io), args);
   const alone = (['out', 'run'] as const).find((key) => o[key] !== undefined);
+  if (o.atOnce > 1 && (o.launcher !== 'local' || o.run !== undefined))
+    throw new UsageError('--at-once: is for runs that are started here, all of them');
   if (files.length > 1 && alone)
     throw new UsageError(`--${alone}: belongs to one --config, and there are ${files.length}`);
   const failed: string[] = [];

@@ -215,6 +215,13 @@ describe('an experiment of two methods and two seeds', () => {
     expect([most, started.length]).toEqual([3, 4]);
     expect(new Set(started.map((a) => a[a.indexOf('--out') + 1])).size).toBe(4);
     expect((await run(slow, '0')).stderr).toMatch(/--at-once/);
+    for (const other of [
+      ['--run', '0'],
+      ['--launcher', 'slurm'],
+    ])
+      expect((await command(slow, '--at-once', '2', ...other)).stderr).toBe(
+        '--at-once: is for runs that are started here, all of them\n',
+      );
 
     rmSync(folder, { recursive: true });
     const stopping: Start = (args, log, signal) => {
