@@ -5,15 +5,7 @@ import { candidate } from './expand.ts';
 import { type Decision, decide, type RankSums, type Scores, scoresOf } from './fisher.ts';
 import { inputsOf, ranksAtStart } from './methods/low-rank.ts';
 import type { Now, Outcome, Passes, Ranks } from './methods/method.ts';
-import {
-  mapModules,
-  mapNetworks,
-  moduleName,
-  type Network,
-  networks,
-  type PerModule,
-  type PerNetwork,
-} from './networks.ts';
+import { mapModules, mapNetworks, moduleName, type Network, networks, type PerModule } from './networks.ts';
 import { type Memory, smooth } from './smooth.ts';
 import type { Trial } from './trial.ts';
 
@@ -45,7 +37,7 @@ function drawWith({ places, ranks, room }: Pick<At, 'places' | 'ranks' | 'room'>
     (all, n) =>
       Object.fromEntries(
         [...all].map(([path, place]) => {
-          return [path, { ...draw(n, path, inputsOf(place)), slot: oneHot(ranks[n][path], room[n]) }];
+          return [path, { ...draw(n, path, inputsOf(place)), slot: oneHot(ranks[n][path], room[n][path]!) }];
         }),
       ),
     places,
@@ -122,10 +114,13 @@ const accepted = (
   candidates: PerModule<Trial>,
   grown: ReadonlySet<string>,
   ranks: Ranks,
-  room: PerNetwork<number>,
+  room: Ranks,
 ): PerModule<Trial> =>
   mapModules(
-    ({ K }, path, n) => ({ K, slot: oneHot(grown.has(moduleName(n, path)) ? ranks[n][path] : undefined, room[n]) }),
+    ({ K }, path, n) => ({
+      K,
+      slot: oneHot(grown.has(moduleName(n, path)) ? ranks[n][path] : undefined, room[n][path]!),
+    }),
     candidates,
   );
 

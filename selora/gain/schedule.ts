@@ -1,7 +1,7 @@
 /** When `--criterion gain` tests, and how many parameters may be in use then. */
-import { costOf, parametersOf } from '../methods/low-rank.ts';
+import { costOf, mostRank, parametersOf } from '../methods/low-rank.ts';
 import type { Places, Ranks } from '../methods/method.ts';
-import { networks, type PerNetwork } from '../networks.ts';
+import { mapModules, networks, type PerNetwork } from '../networks.ts';
 
 /** The settings of a run that the test reads. */
 export type Gaining = {
@@ -22,6 +22,16 @@ export function budgetOf(c: Pick<Gaining, 'budgetParameters'>, places: PerNetwor
   const all = networks.flatMap((n) => [...places[n].values()]);
   const linears = all.filter((place) => place.length === 2);
   return (linears.length > 0 ? linears : all).reduce((n, place) => n + 4 * costOf(place), 0);
+}
+/** The budget spread evenly: what is foreseen of a run whose first test deals it out. */
+export function evenly(
+  c: Pick<Gaining, 'budgetParameters' | 'growFirst'>,
+  ranks: Ranks,
+  places: PerNetwork<Places>,
+): Ranks {
+  const all = networks.flatMap((n) => [...places[n].values()]).reduce((sum, place) => sum + costOf(place), 0);
+  const each = Math.ceil((budgetOf(c, places) * c.growFirst) / all);
+  return mapModules((r: number, path, n) => Math.max(r, Math.min(each, mostRank(places[n].get(path)!))), ranks);
 }
 /** @throws RangeError for a budget below what a run begins with */
 export function checkBudget(c: Pick<Gaining, 'budgetParameters'>, ranks: Ranks, places: PerNetwork<Places>): void {

@@ -124,7 +124,7 @@ function columns(
   now: Pick<Now<never>, 'places' | 'ranks'>,
   directions: PerModule<readonly Direction[]>,
   { given, lost }: Exchange,
-  room: PerNetwork<number>,
+  room: Ranks,
   prunes: boolean,
 ): PerModule<Moved> {
   return mapModules((place: Place, path, n) => {
@@ -132,7 +132,7 @@ function columns(
     const gone = lost.get(name) ?? [];
     const taken = directions[n][path]!.slice(0, given.get(name)!);
     // one form for all, so that one program installs them
-    const k = room[n];
+    const k = room[n][path]!;
     const [K, slot] = [new Float32Array(dIn * k), new Float32Array(k * k)];
     for (const [j, { u }] of taken.entries()) {
       for (let i = 0; i < dIn; i++) K[i * k + j] = Math.SQRT2 * u[i]!;
@@ -152,7 +152,7 @@ async function look(passes: Tests, now: Now<never>, c: Gaining, half: number, sk
   const places = modulesOf(now.places);
   const ranges = mapModules((place: Place, path, n) => {
     const { K, A } = sketch[n][path]!;
-    const [dIn, rank, room] = [inputsOf(place), now.ranks[n][path]!, now.room[n]];
+    const [dIn, rank, room] = [inputsOf(place), now.ranks[n][path]!, now.room[n][path]!];
     const own = Float64Array.from({ length: dIn * rank }, (_, i) => A[Math.floor(i / rank) * room + (i % rank)]!);
     return rangeOf(host(K, [dIn, widthOf(place, c.probe)]), { data: own, shape: [dIn, rank] });
   }, places);
@@ -271,7 +271,7 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
       ...(changes
         ? {
             carried: Array.from(whole),
-            install: (room: PerNetwork<number>) => columns(now, directions, decided, room, c.prune > 0),
+            install: (room: Ranks) => columns(now, directions, decided, room, c.prune > 0),
           }
         : {}),
     };

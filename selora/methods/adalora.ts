@@ -83,7 +83,7 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
   ranks: lowRank.ranks,
   label: (c) => `AdaLoRA r=${c.rank}→${targetOf(c)}`,
   facts: (c) => ({ lambda: null, testEvery: c.budgetEvery, scale: c.scale, initA: 0 }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields(place, rank) {
     const kept = new Field([rank], 0, false);
     const sensed = () => tripletFields(place, rank, false);
@@ -145,8 +145,8 @@ export const adalora: MethodOf<typeof settings, P, { readonly left: Tensor }, Te
           ranks: now.ranks,
           memories: {},
           install: (room) =>
-            mapModules((of: readonly boolean[], _path, n) => {
-              const row = new Float32Array(room[n]);
+            mapModules((of: readonly boolean[], path, n) => {
+              const row = new Float32Array(room[n][path]!);
               row.set(of.map(Number));
               return { left: tensor(row) };
             }, left),

@@ -7,7 +7,7 @@ import { type ModuleAt, mapModules, moduleName, modulesOf, type PerModule, perMo
 import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOrDefault } from './budget.ts';
 import { lora } from './lora.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
-import { type Decided, Field, type Growth, type MethodOf, type Now, type Passes } from './method.ts';
+import { type Decided, Field, type Growth, type MethodOf, type Now, type Passes, type Ranks } from './method.ts';
 import { orderOf, reordered } from './reorder.ts';
 import { selora } from './selora.ts';
 import { told } from './settings.ts';
@@ -73,7 +73,7 @@ const gatesBy = (
   of: (m: ModuleAt, rank: number) => number,
 ): PerModule<Gates> =>
   mapModules((r: number, path, n) => {
-    const gate = Float32Array.from({ length: now.room[n] }, (_, i) => (i < r ? of({ n, path }, i) : 0));
+    const gate = Float32Array.from({ length: now.room[n][path]! }, (_, i) => (i < r ? of({ n, path }, i) : 0));
     return { gate: tensor(gate) };
   }, now.ranks);
 
@@ -151,9 +151,9 @@ const growth: Growth<P, Alora, Gates, Tensor, HostArray, never, Row, Move> = {
         return { module: moduleName(n, path), gain, expanded, rankAfter, lost: lost[i]!.length, added: given[i]! };
       });
       if (given.every((count) => count === 0)) return { decisions, ranks, memories: {} };
-      const install = (room: { readonly unet: number; readonly text: number }): PerModule<Move> =>
+      const install = (room: Ranks): PerModule<Move> =>
         mapModules((before: number, path, n) => {
-          const [i, r, dIn] = [at[n][path]!, room[n], inputsOf(now.places[n].get(path)!)];
+          const [i, r, dIn] = [at[n][path]!, room[n][path]!, inputsOf(now.places[n].get(path)!)];
           const [first, count] = [before - lost[i]!.length, given[i]!];
           const key = foldKey(now.key, 'alora', n, path, now.step);
           const drawn = kaimingUniform(key, dIn, dIn * count, { a: c.gainA });

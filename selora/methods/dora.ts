@@ -60,7 +60,7 @@ export const dora: MethodOf<typeof settings, Dora> = {
   },
   label: (c) => `DoRA r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields: (place, rank) => ({ ...lowRank.fields(place, rank), length: new Field([place[0]]) }),
   init: (places, ranks, key, c) =>
     Object.fromEntries(

@@ -20,7 +20,7 @@ import { inLayer } from '../attach.ts';
 import { mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
 import { budgetProblem, budgetSettings, countDue, moveRanks, movesAfter, movesOrDefault } from './budget.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
-import { type Decided, Field, type Fields, type MethodOf } from './method.ts';
+import { type Decided, Field, type Fields, type MethodOf, type Ranks } from './method.ts';
 import { inOrder, orderOf, pairInOrder, product } from './reorder.ts';
 import { rank, ranks, scale, told } from './settings.ts';
 import {
@@ -221,9 +221,9 @@ export const elalora: MethodOf<typeof settings, P, Move, Tensor, HostArray> = {
           return { module: moduleName(n, path), expanded, rankAfter, lost: lost[i]!.length, added: given[i]! };
         });
         if (given.every((count) => count === 0)) return { decisions, ranks, memories: {} };
-        const install = (room: { readonly unet: number; readonly text: number }): PerModule<Move> =>
+        const install = (room: Ranks): PerModule<Move> =>
           mapModules((before: number, path, n) => {
-            const [i, r, place] = [at[n][path]!, room[n], now.places[n].get(path)!];
+            const [i, r, place] = [at[n][path]!, room[n][path]!, now.places[n].get(path)!];
             const [dIn, dOut, k] = [inputsOf(place), place[0], c.movePool];
             const stay = before - lost[i]!.length;
             const slot = new Float32Array(k * r);

@@ -9,7 +9,7 @@ import { mapModules, mapNetworks, moduleName, modulesOf, type PerModule, perModu
 import { rankMost } from './fisher-ranks.ts';
 import { lora } from './lora.ts';
 import { inputsOf, mostRank, ranksAtStart, totalRankOf } from './low-rank.ts';
-import { type Decided, Field, type Growth, type MethodOf, type Place } from './method.ts';
+import { type Decided, Field, type Growth, type MethodOf, type Place, type Ranks } from './method.ts';
 import { selora } from './selora.ts';
 import { cannotBegin, refuseKnown } from './weights.ts';
 
@@ -100,9 +100,9 @@ const growth: Growth<P, Eva, Trial, Seen<Tensor>, Seen<HostArray>, never, Row, {
         const expanded = given[i] !== now.ranks[n][path];
         return { module: moduleName(n, path), expanded, rankAfter: given[i]!, caught };
       });
-      const install = (room: { readonly unet: number; readonly text: number }) =>
+      const install = (room: Ranks) =>
         mapModules((place: Place, path, n) => {
-          const [dIn, r, { V }] = [inputsOf(place), room[n], of[n][path]!];
+          const [dIn, r, { V }] = [inputsOf(place), room[n][path]!, of[n][path]!];
           const A = new Float32Array(dIn * r);
           for (let i = 0; i < dIn; i++) for (let j = 0; j < ranks[n][path]!; j++) A[i * r + j] = V.get(i, j);
           return { A: tensor(A, [dIn, r]) };

@@ -26,7 +26,7 @@ import { deltaWeight } from '../merge.ts';
 import { mapModules, moduleName, modulesOf, type PerModule, perModule } from '../networks.ts';
 import { budgetProblem, budgetSettings, countDue } from './budget.ts';
 import { inputsOf, lowRank, mostRank } from './low-rank.ts';
-import { type Decided, Field, type MethodOf, type Now } from './method.ts';
+import { type Decided, Field, type MethodOf, type Now, type Ranks } from './method.ts';
 import { rank, ranks, scale, told } from './settings.ts';
 import { drawnTriplet, offIdentity, rootOf, type Triplet, tripletFields } from './triplets.ts';
 import { keptRanks, matrixOf, withMatrix } from './weights.ts';
@@ -139,11 +139,11 @@ function granted(
     readonly keeps: number;
     readonly pieces: number[];
   }>,
-  room: { readonly unet: number; readonly text: number },
+  room: Ranks,
   done: boolean,
 ): PerModule<Grant> {
   return mapModules(({ columns, adds, keeps, pieces }, path, n) => {
-    const [place, r] = [now.places[n].get(path)!, room[n]];
+    const [place, r] = [now.places[n].get(path)!, room[n][path]!];
     const [dIn, dOut] = [inputsOf(place), place[0]];
     const drawn = (side: string, size: number) =>
       normalNumbers(foldKey(now.key, 'increlora', n, path, side, now.step), size, 0.02);

@@ -34,7 +34,7 @@ export const loha: MethodOf<typeof settings, Loha> = {
   },
   label: (c) => `LoHa r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: 0 }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields: (place, rank) => {
     const [a, b] = [new Field([place[0], rank], 1), new Field([rank, inputsOf(place)], 0)];
     return { a1: a, b1: b, a2: a, b2: b };

@@ -71,7 +71,7 @@ export const lokr: MethodOf<typeof settings, Lokr> = {
   },
   label: (c) => `LoKr r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: 5 ** 0.5 }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields(place, rank, c) {
     const { small, large } = sizes(place, c);
     return { w: new Field(small), a: new Field([large[0], rank], 1), b: new Field([rank, large[1]], 0) };

@@ -59,7 +59,7 @@ export const loraGa: MethodOf<typeof settings, P> = {
   },
   label: (c) => `LoRA-GA r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields: (place, rank) => ({
     ...lowRank.fields(place, rank),
     A0: new Field([inputsOf(place), rank], 1, false),

@@ -18,5 +18,5 @@ export const lora: MethodOf<typeof settings, Adapter> = {
   ...lowRank,
   label: (c) => `LoRA r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
 };

@@ -110,8 +110,8 @@ export interface Now<M> {
   readonly key: HostKey;
   readonly places: PerNetwork<Places>;
   readonly ranks: Ranks;
-  /** places for ranks that a module has in the programs */
-  readonly room: PerNetwork<number>;
+  /** places for ranks that each module has in the programs */
+  readonly room: Ranks;
   /** what earlier tests remembered, by module name */
   readonly memories: { readonly [module: string]: M };
 }
@@ -130,7 +130,7 @@ export interface Outcome<X, M, D extends Decided = Decided> {
   /** what each sample of the test's batches had to do with it, in their order, where the test can tell */
   readonly carried?: readonly number[] | undefined;
   /** what is written into the state of every module, where the programs have so much room; absent: nothing changes */
-  readonly install?: ((room: PerNetwork<number>) => PerModule<X>) | undefined;
+  readonly install?: ((room: Ranks) => PerModule<X>) | undefined;
 }
 
 /**
@@ -248,8 +248,10 @@ export interface Method<P extends Params = Params, C = Settings, X = unknown, S 
    * @throws RangeError naming the setting that does not fit these places
    */
   ranks(c: C, places: PerNetwork<Places>, known?: Ranks): Ranks;
-  /** places for ranks in the programs' shapes, where the largest rank of a network is `most` (0: it has no module) */
-  room(c: C, most: number): number;
+  /** ranks as a run is planned, where its start deals them out by what it sees; absent: as they are by `ranks` */
+  foreseen?(c: C, ranks: Ranks, places: PerNetwork<Places>): Ranks;
+  /** places for ranks in the programs' shapes, of a module of rank `own` where the largest of its network is `most` */
+  room(c: C, most: number, own: number): number;
   /** the tree of one module without its values, at a rank */
   fields(place: Place, rank: number, c: C): Fields;
   /** the modules of one network at the start: the model's output must be the base's */

@@ -22,7 +22,7 @@ export const rslora: MethodOf<typeof settings, Scaled> = {
   ranks: lowRank.ranks,
   label: (c) => `rsLoRA r=${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   // padding hides the rank from the layer: what belongs to it is kept
   fields: (place, rank) => ({ ...lowRank.fields(place, rank), factor: new Field([], null, false) }),
   init: (places, ranks, key, c) =>

@@ -6,7 +6,7 @@ import type { Criterion, Score } from '../criteria/criterion.ts';
 import { fiRatio } from '../criteria/fi-ratio.ts';
 import { CRITERIA } from '../criteria/index.ts';
 import type { RankSums } from '../fisher.ts';
-import { checkBudget } from '../gain/schedule.ts';
+import { checkBudget, evenly } from '../gain/schedule.ts';
 import { gainSettings } from '../gain/settings.ts';
 import { paperTest, publishedTest } from '../growth.ts';
 import type { Memory } from '../smooth.ts';
@@ -60,6 +60,8 @@ const settings = {
 };
 type Selora = z.output<z.ZodObject<typeof settings>>;
 
+/** 1, 2, 4, 8, 12 …: few shapes among the modules of a network */
+const ownRoom = (rank: number): number => (rank > 2 ? Math.ceil(rank / 4) * 4 : Math.max(1, rank));
 const criterionOf = (c: Pick<Selora, 'criterion'>): Criterion => CRITERIA.find(({ name }) => name === c.criterion)!;
 /** What has to be measured for a run's criterion. */
 export function measureOf(c: Pick<Selora, 'fisher' | 'criterion'>): Measure<Adapter, RankSums<Tensor>> {
@@ -152,8 +154,12 @@ export const selora: MethodOf<typeof settings, Adapter, Trial, RankSums<Tensor>,
       throw new RangeError(`--budget ${c.budget}: the adapters begin with a total rank of ${total}, expected more`);
     return ranks;
   },
+  foreseen: (c, ranks, places) => ('growth' in criterionOf(c) ? evenly(c, ranks, places) : ranks),
   leastRank: (c) => ('growth' in criterionOf(c) ? 0 : 1),
-  /** one free rank for the candidate, and by fours, so that programs are rarely rebuilt; for all the first test may give */
-  room: (c, most) => Math.ceil(('growth' in criterionOf(c) ? Math.max(most, c.probe) : most + 1) / 4) * 4,
+  /**
+   * One free rank for the candidate, alike in a network and by fours, so that programs are rarely rebuilt. A test that gives
+   * several ranks at once tries none in free ranks, and is rare: each module has the room its own ranks need.
+   */
+  room: (c, most, own) => ('growth' in criterionOf(c) ? ownRoom(own) : Math.ceil((most + 1) / 4) * 4),
   growth: growth as typeof scored,
 };

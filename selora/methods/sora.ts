@@ -39,7 +39,7 @@ export const sora: MethodOf<typeof settings, Gated> = {
   ranks: lowRank.ranks,
   label: (c) => `SoRA r≤${c.rank}`,
   facts: (c) => ({ lambda: null, testEvery: null, scale: c.scale, initA: c.gainA }),
-  room: (_c, most) => Math.max(1, most),
+  room: (_c, _most, own) => Math.max(1, own),
   fields: (place, rank) => ({ ...lowRank.fields(place, rank), gate: new Field([rank], 0) }),
   init: (places, ranks, key, c) =>
     Object.fromEntries(

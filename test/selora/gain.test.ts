@@ -11,7 +11,7 @@ import { type Gained, gainTest } from '../../selora/gain/test.ts';
 import { costOf, inputsOf } from '../../selora/methods/low-rank.ts';
 import type { Ranks } from '../../selora/methods/method.ts';
 import type { Trial } from '../../selora/trial.ts';
-import { type Batch, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
+import { type Batch, mapModules, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
 import {
   batches,
   c,
@@ -57,7 +57,7 @@ describe('a test by gain', () => {
     rows = outcome.decisions;
     carried = outcome.carried!;
     after = outcome.ranks;
-    columns = outcome.install!({ unet: 64, text: 64 });
+    columns = outcome.install!(mapModules(() => 64, ranks));
     halves = [await dense(state, batches[0]!), await dense(state, batches[1]!)];
   }, 300_000);
 

@@ -205,7 +205,7 @@ describe('a test that prunes', () => {
   });
 
   test('what stays keeps its numbers, moments and ages; what comes has none', async () => {
-    const room = { unet: 8, text: 8 };
+    const room = mapModules(() => 8, ranks);
     const moved = outcome.install!(room);
     // moments and ages that tell their rank
     const told = (x: Tensor, axis: 0 | 1, by: number) =>

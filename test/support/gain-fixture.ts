@@ -55,7 +55,7 @@ export const now: Now<never> = {
   key: [3, 4],
   places,
   ranks,
-  room: { unet: ROOM, text: ROOM },
+  room: mapModules(() => ROOM, ranks),
   memories: {},
 };
 export const batches = [1, 2].map((seed) => batch(2, seed, 'f64'));

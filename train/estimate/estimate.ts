@@ -145,7 +145,9 @@ function treesOf(base: Base, linears: ModelPlaces, o: RunShape) {
   const { configs } = base;
   const specs = specsOf(base);
   const side = o.side / vaeFactor(configs.vae);
-  const capacity = capacityFor(startRanks(o.chosen, linears), o.chosen);
+  const { method, settings } = o.chosen;
+  const start = startRanks(o.chosen, linears);
+  const capacity = capacityFor(method.foreseen?.(settings, start, linears) ?? start, o.chosen);
   return {
     frozen: { unet: parameterHoles(specs.unet, o.weights), text: parameterHoles(specs.text, o.weights) },
     vae: parameterHoles(specs.vae, vaeStorage(o.weights)),

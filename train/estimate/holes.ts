@@ -6,15 +6,7 @@ import { type Param, type Params as Parameters, toModelShape } from '../../nn/in
 import { type Field, type Fields, momentFields, type Params, type Place } from '../../selora/methods/method.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import type { Chosen } from '../step/ranks.ts';
-import {
-  type Batch,
-  type Hyper,
-  mapModules,
-  type PerModule,
-  type PerNetwork,
-  type Slot,
-  type State,
-} from '../step/step.ts';
+import { type Batch, type Hyper, mapModules, type PerModule, type Ranks, type Slot, type State } from '../step/step.ts';
 
 const f32 = (...shape: number[]): Tensor => hole({ shape, dtype: 'f32' });
 
@@ -27,23 +19,19 @@ export const parameterHoles = <S extends Tree<Param>>(spec: S, weights: WeightTy
 
 const emptyTree = (fields: Fields) => mapTree<Fields, Params>(({ shape }: Field) => f32(...shape), fields);
 
-/** What a method trains with its moments, all of one capacity per network. */
-export const stateHoles = ({ method, settings }: Chosen, linears: ModelPlaces, capacity: PerNetwork<number>): State =>
-  mapModules((place: Place, _path, network): Slot => {
-    const c = capacity[network];
+/** What a method trains with its moments, each module with room for so many ranks. */
+export const stateHoles = ({ method, settings }: Chosen, linears: ModelPlaces, capacity: Ranks): State =>
+  mapModules((place: Place, path, network): Slot => {
+    const c = capacity[network][path]!;
     const fields = method.fields(place, c, settings);
     const moments = () => emptyTree(momentFields(fields));
     return { p: emptyTree(fields), m: moments(), v: moments(), age: f32(c) };
   }, modulesOf(linears));
 
 /** What a test puts into every module. */
-export const trialHoles = (
-  { method, settings }: Chosen,
-  linears: ModelPlaces,
-  capacity: PerNetwork<number>,
-): PerModule<Params> =>
+export const trialHoles = ({ method, settings }: Chosen, linears: ModelPlaces, capacity: Ranks): PerModule<Params> =>
   mapModules(
-    (place: Place, _path, n) => emptyTree(method.growth!.trial(place, capacity[n], settings)),
+    (place: Place, path, n) => emptyTree(method.growth!.trial(place, capacity[n][path]!, settings)),
     modulesOf(linears),
   );
 const modulesOf = ({ unet, text }: ModelPlaces): PerModule<Place> => ({

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Backend, Tensor } from '../../core/index.ts';
 import { hostKey } from '../../selora/adapter.ts';
 import type { Decided, Method, Params, Passes } from '../../selora/methods/method.ts';
+import { modulesOf } from '../../selora/networks.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import { growthOf } from './gradients.ts';
 import { type Chosen, capacityFor, padState } from './ranks.ts';
@@ -10,9 +11,8 @@ import {
   type Batch,
   type Frozen,
   type Hyper,
-  mapNetworks,
+  mapModules,
   type PerModule,
-  type PerNetwork,
   type Ranks,
   type State,
   type Steps,
@@ -40,13 +40,8 @@ export type TestedStep<P = Params> = {
   readonly decide: () => Promise<Grown<P>>;
 };
 
-const largerOf = (a: PerNetwork<number>, b: PerNetwork<number>) => mapNetworks((x, n) => Math.max(x, b[n]), a);
-/** Places for ranks that a state has; where it has no module, those there would be. A state never gives any back. */
-const roomOf = <P>(state: State<P>, least: PerNetwork<number>): PerNetwork<number> =>
-  largerOf(
-    mapNetworks((modules) => Math.max(0, ...Object.values(modules).map(({ age }) => age.shape[0]!)), state),
-    least,
-  );
+/** Places for ranks that the modules of a state have. */
+const roomOf = <P>(state: State<P>): Ranks => mapModules(({ age }) => age.shape[0]!, state);
 
 /** The passes over several micro-batches; those of several processes take time to come together. */
 export type Spread<P extends Params, X, S, H> = {
@@ -120,7 +115,7 @@ export async function testedStep<P extends Params, X, S, H>(
       return async () => programs.readSums(await sums);
     },
   };
-  const room = roomOf(before.state, capacityFor(before.ranks, parts));
+  const room = roomOf(before.state);
   const now = {
     step,
     steps,
@@ -135,8 +130,9 @@ export async function testedStep<P extends Params, X, S, H>(
   const decide = async (): Promise<Grown<P>> => {
     const { decisions, memories, ranks, carried, install } = await outcome();
     if (!install) return { state, ranks, memories, decisions, carried, padded: false };
-    const after = largerOf(capacityFor(ranks, parts), room);
-    const padded = after.unet > room.unet || after.text > room.text;
+    // a state never gives any back
+    const after = mapModules((places, path, n) => Math.max(places, room[n][path]!), capacityFor(ranks, parts));
+    const padded = modulesOf(after).some(({ n, path }) => after[n][path]! > room[n][path]!);
     const roomy = padded ? padState(parts, state, after, backend) : state;
     return { state: programs.install(roomy, install(after)), ranks, memories, decisions, carried, padded };
   };

@@ -66,27 +66,31 @@ export const fieldsOf = ({
   settings,
 }: Pick<Chosen, 'settings'> & { readonly method: Pick<Method, 'fields'> }) => method.fields([1, 1], 1, settings);
 
-/** The same state with room for more ranks; values on the backend. */
+/** The same state with room for more ranks; what has enough stays the same tensor. Values on the backend. */
 export function padState<P extends Params, X, S, H>(
   { method, settings }: Chosen<P, X, S, H>,
   s: State<P>,
-  capacity: PerNetwork<number>,
+  capacity: Ranks,
   backend: Backend,
 ): State<P> {
   const fields = method.fields([1, 1], 1, settings);
-  const grown = mapModules((slot: Slot<P>, _path, network): Slot<P> => {
-    const c = capacity[network];
+  const grown = mapModules((slot: Slot<P>, path, network): Slot<P> => {
+    const c = capacity[network][path]!;
     const moments = (tree: P): P => padParams(tree, momentFields(fields), c);
     return { p: padParams(slot.p, fields, c), m: moments(slot.m), v: moments(slot.v), age: padAxis(slot.age, 0, c) };
   }, s);
   return evaluate(grown as never, backend) as State<P>;
 }
 
-/** Places for ranks in the programs of each network. */
+/** Places for ranks that each module has in the programs. */
 export const capacityFor = (
   ranks: Ranks,
   { method, settings }: Pick<Chosen, 'settings'> & { readonly method: Pick<Method, 'room'> },
-): PerNetwork<number> => mapNetworks((r) => method.room(settings, Math.max(0, ...Object.values(r))), ranks);
+): Ranks =>
+  mapNetworks((of) => {
+    const most = Math.max(0, ...Object.values(of));
+    return Object.fromEntries(Object.entries(of).map(([path, own]) => [path, method.room(settings, most, own)]));
+  }, ranks);
 
 /**
  * The state a run begins with; `kept` is what the method's start keeps of every module it looked at. One that begins from a
@@ -111,7 +115,7 @@ export function startState<P extends Params, X, S, H>(
   const fields = method.fields([1, 1], 1, settings);
   const state = mapModules((p: P, path, n) => {
     const module = initial?.[n].get(path);
-    return slotOf(module ? method.fromFile(module, settings, p) : p, fields, capacity[n]);
+    return slotOf(module ? method.fromFile(module, settings, p) : p, fields, capacity[n][path]!);
   }, fresh);
   return { state: evaluate(state as never, backend) as State<P>, ranks };
 }

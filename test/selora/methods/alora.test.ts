@@ -109,7 +109,7 @@ const passesOf = (t: Tiny) => {
     loss: async (x: never) => t.programs.trialLoss(t.state, t.base, t.data, await f64(x)),
   };
 };
-const nowOf = (t: Tiny) => ({ step: 2, steps: 9, key: hostKey(1), places: t.places, ranks: { unet: Object.fromEntries(t.paths.map((p) => [p, 2])), text: {} }, room: { unet: 4, text: 4 }, memories: {} }); // biome-ignore format: one line
+const nowOf = (t: Tiny) => ({ step: 2, steps: 9, key: hostKey(1), places: t.places, ranks: { unet: Object.fromEntries(t.paths.map((p) => [p, 2])), text: {} }, room: { unet: Object.fromEntries(t.paths.map((p) => [p, 4])), text: {} }, memories: {} }); // biome-ignore format: one line
 
 test('the loss with gates is that of the model with so much of each rank; all open it is the plain one', async () => {
   const t = tiny();
@@ -147,7 +147,7 @@ test.each(['each', 'first-order'])('what a rank is worth, %s, decides as the los
 test('a change: what stays keeps values, moments and ages, a new rank has B = 0 and age 0', async () => {
   const t = tiny({ ablate: 'each' });
   const outcome = await method.growth!.test(passesOf(t) as never, nowOf(t) as never, t.settings)();
-  const install = outcome.install!({ unet: 4, text: 4 }) as PerModule<Record<string, Tensor>>;
+  const install = outcome.install!(nowOf(t).room) as PerModule<Record<string, Tensor>>;
   const moved: Record<string, Slot> = {};
   for (const p of t.paths) {
     const slot = t.state.unet[p]!;

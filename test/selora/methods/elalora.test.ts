@@ -74,7 +74,15 @@ test('a change in f64: what stays keeps values, moments and ages; new ranks are 
   const scores = { wide: [9, 1, 2], tall: [5, 7, 6] };
   const look = async () => ({ unet: scores, text: {} });
   const ranks = { unet: { wide: 3, tall: 3 }, text: {} };
-  const now = { step: 2, steps: 1000, key: hostKey(2), places: all, ranks, room: { unet: 8, text: 8 }, memories: {} };
+  const now = {
+    step: 2,
+    steps: 1000,
+    key: hostKey(2),
+    places: all,
+    ranks,
+    room: { unet: { wide: 8, tall: 8 }, text: {} },
+    memories: {},
+  };
   const outcome = await method.growth!.test({ update: () => undefined, look: () => look } as never, now as never, c)();
   expect(outcome.ranks.unet).toEqual({ wide: 1, tall: 5 });
   const x = outcome.install!(now.room) as PerModule<Record<string, Tensor>>;
@@ -147,7 +155,12 @@ test('in the loop: a network whose ranks get fewer keeps its room, and the step 
   const parts = { method, settings, seed: 3, places, programs, frozen: base, backend: cpu };
   const start = startState(parts, places, cpu);
   // as after a module that had five ranks and lost them
-  const state = padState(parts, start.state, { unet: 8, text: 8 }, cpu);
+  const state = padState(
+    parts,
+    start.state,
+    mapModules(() => 8, start.ranks),
+    cpu,
+  );
   let now = { state, ranks: start.ranks, memories: {} as Record<string, unknown> };
   for (const step of [2, 3]) {
     const hyper = hyperOf(method, { unet: 1e-2, text: 1e-2 }, 3, step, 9);

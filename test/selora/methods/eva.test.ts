@@ -118,7 +118,7 @@ test('a start: A are the singular vectors of the inputs, ranks by explained vari
     key: hostKey(3),
     places: all,
     ranks: asked,
-    room: { unet: 6, text: 6 },
+    room: mapModules(() => 6, asked),
     memories: {},
   };
   const outcome = await method.growth!.test(passes as never, now as never, c)();
@@ -130,7 +130,7 @@ test('a start: A are the singular vectors of the inputs, ranks by explained vari
   expect(Object.values(outcome.ranks.unet)).toEqual(want);
   expect(want.reduce((a, b) => a + b, 0)).toBe(9);
   expect(new Set(want).size).toBeGreaterThan(1);
-  const made = outcome.install!({ unet: 8, text: 8 }) as PerModule<{ readonly A: Tensor }>;
+  const made = outcome.install!(mapModules(() => 8, asked)) as PerModule<{ readonly A: Tensor }>;
   for (const [i, path] of [...shapes.keys()].entries()) {
     const { A } = made.unet[path]!;
     expect(A.shape).toEqual([shapes.get(path)![1], 8]);

@@ -177,7 +177,7 @@ describe('AdaLoRA is PEFT’s', () => {
           return { unet: out, text: {} };
         };
         const passes = { update: () => undefined, look: () => look };
-        const now = { step: k + 1, steps, key: [0, 0], places: { unet: places, text: new Map() }, ranks, room: { unet: info.init_r, text: info.init_r }, memories: {} }; // biome-ignore format: one line
+        const now = { step: k + 1, steps, key: [0, 0], places: { unet: places, text: new Map() }, ranks, room: mapModules(() => info.init_r, ranks), memories: {} }; // biome-ignore format: one line
         const { install, decisions } = await method.growth!.test(passes as never, now as never, c)();
         expect(decisions.map((d) => d.rankAfter)).toEqual(info.nonzero_E[k]);
         const wide: Record<string, { readonly left: Tensor }> = {};

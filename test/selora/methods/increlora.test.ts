@@ -115,7 +115,12 @@ describe('IncreLoRA is the authors’', () => {
     const ROOM = 8;
     let ranks = { unet: Object.fromEntries(names.map((l) => [l, 1])), text: {} };
     let state = evaluate(mapModules((p: Params) => slotOf(p, fields, 4), start) as never, cpu) as State;
-    state = padState({ method, settings: c }, state, { unet: ROOM, text: ROOM }, cpu);
+    state = padState(
+      { method, settings: c },
+      state,
+      mapModules(() => ROOM, state),
+      cpu,
+    );
     // the authors' scale follows the rank of a module
     let granted = names.map(() => info.init_r);
     const losses: number[] = [];
@@ -158,7 +163,7 @@ describe('IncreLoRA is the authors’', () => {
           return { unet: out, text: {} };
         };
         const passes = { update: () => undefined, look: () => look };
-        const now = { step: k + 1, steps: info.total, key: [0, 0], places: { unet: places, text: new Map() }, ranks, room: { unet: ROOM, text: ROOM }, memories: {} }; // biome-ignore format: one line
+        const now = { step: k + 1, steps: info.total, key: [0, 0], places: { unet: places, text: new Map() }, ranks, room: mapModules(() => ROOM, ranks), memories: {} }; // biome-ignore format: one line
         const outcome = await method.growth!.test(passes as never, now as never, c)();
         granted = outcome.decisions.map((d) => d.rankAfter);
         if (outcome.install) {
@@ -261,7 +266,7 @@ test('what becomes a rank changes nothing; its reserve is felt less than 1e-7', 
     const before = Object.fromEntries(
       await Promise.all([...layers.keys()].map(async (l) => [l, await of(l)] as const)),
     );
-    const now = { step, steps: 20, key: hostKey(3), places, ranks, room: { unet: 8, text: 8 }, memories: {} };
+    const now = { step, steps: 20, key: hostKey(3), places, ranks, room: mapModules(() => 8, ranks), memories: {} };
     const outcome = await method.growth!.test(
       { update: () => undefined, look: () => look } as never,
       now as never,

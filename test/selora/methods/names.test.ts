@@ -104,6 +104,7 @@ describe.each(METHODS.map((m): [string, Method] => [m.name, m]))('%s', (_name, m
     }
   });
   test('room is never less than the largest rank', () => {
-    for (let most = 0; most < 20; most++) expect(method.room(c, most)).toBeGreaterThanOrEqual(Math.max(1, most));
+    for (let most = 0; most < 20; most++)
+      for (let own = 0; own <= most; own++) expect(method.room(c, most, own)).toBeGreaterThanOrEqual(Math.max(1, own));
   });
 });

@@ -97,7 +97,7 @@ describe('several candidates for one module', () => {
             memories: now.memories,
             ranks: mapModules((r: number) => r + 2, now.ranks),
             install: (room) =>
-              mapModules(({ K, slot }, _path, n) => ({ K, slot: evaluate(padAxis(slot, 1, room[n]), cpu) }), all),
+              mapModules(({ K, slot }, path, n) => ({ K, slot: evaluate(padAxis(slot, 1, room[n][path]!), cpu) }), all),
           });
         },
       },

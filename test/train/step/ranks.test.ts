@@ -12,15 +12,7 @@ import { resolveConfig } from '../../../train/config/resolve.ts';
 import type { ModelPlaces } from '../../../train/model/pipeline.ts';
 import { bestFrom, bestTensors, ranksSchema, stateFrom, stateTensors, unpadded } from '../../../train/run/tensors.ts';
 import { capacityFor, padState, startState } from '../../../train/step/ranks.ts';
-import {
-  mapModules,
-  type Network,
-  networks,
-  type PerModule,
-  type Ranks,
-  type Slot,
-  type State,
-} from '../../../train/step/step.ts';
+import { mapModules, networks, type PerModule, type Ranks, type Slot, type State } from '../../../train/step/step.ts';
 import { nowOf, steps } from '../../support/step-fixture.ts';
 
 const cpu = cpuBackend();
@@ -46,13 +38,20 @@ const beginLora = (more: Settings = {}) =>
 describe('capacity', () => {
   test('SeLoRA always has a free rank for the candidate, in fours; LoRA has none to spare', () => {
     for (let most = 1; most < 40; most++) {
-      const c = capacityFor(ranksOf(1, most, most), chosen);
-      expect(c.unet).toBeGreaterThan(most);
-      expect(c.unet % 4).toBe(0);
-      expect(c.unet - most).toBeLessThanOrEqual(4);
-      expect(capacityFor(ranksOf(1, most, 2), { method: lora, settings: config })).toEqual({ unet: most, text: 2 });
+      const c = capacityFor(ranksOf(1, most, most), chosen).unet['mid.to_q']!;
+      expect(c).toBeGreaterThan(most);
+      expect(c % 4).toBe(0);
+      expect(c - most).toBeLessThanOrEqual(4);
+      // alike in a network
+      expect(capacityFor(ranksOf(1, most, most), chosen)).toEqual(ranksOf(c, c, c));
+      expect(capacityFor(ranksOf(1, most, 2), { method: lora, settings: config })).toEqual(ranksOf(1, most, 2));
     }
-    expect(capacityFor({ unet: { a: 3 }, text: {} }, { method: lora, settings: config }).text).toBe(1);
+  });
+
+  test('with criterion gain each module has the room its own ranks need, at least 1', () => {
+    const gain = { method: selora, settings: { ...config, criterion: 'gain' } };
+    expect(capacityFor(ranksOf(0, 1, 2), gain)).toEqual(ranksOf(1, 1, 2));
+    expect(capacityFor(ranksOf(3, 5, 16), gain)).toEqual(ranksOf(4, 8, 16));
   });
 });
 
@@ -79,7 +78,7 @@ describe('the start', () => {
     expect(ranks).toEqual({ unet: { 'mid.to_q': 5, 'mid.to_k': 3 }, text: { 'mid.to_q': 2 } });
     expect([state.unet['mid.to_q']!.p.A.shape[1], state.text['mid.to_q']!.p.A.shape[1]]).toEqual([8, 4]);
     const fixed = beginLora(c);
-    expect(fixed.state.unet['mid.to_k']!.p.A.shape[1]).toBe(5);
+    expect(fixed.state.unet['mid.to_k']!.p.A.shape[1]).toBe(fixed.ranks.unet['mid.to_k']);
     for (const [ranks, message] of [
       ['**.to_v=2', '--ranks **.to_v=2: matches none of the adapted linears, such as mid.to_q'],
       ['**.to_q', '--ranks **.to_q: expected pattern=rank with a rank from 1 to 1024'],
@@ -136,8 +135,7 @@ describe('growing', () => {
   /** what a test that measured these scores leaves of a state */
   const grow = (state: State<Adapter>, ranks: Ranks, s: PerModule<Scores>, { candidates, keys }: Drawn) => {
     const outcome = conclude(config, { ranks, memories: {} }, s, keys, candidates);
-    const roomOf = (n: Network) => Object.values(state[n])[0]!.p.A.shape[1]!;
-    const room = { unet: roomOf('unet'), text: roomOf('text') };
+    const room = mapModules(({ p }) => p.A.shape[1]!, state);
     return { ...outcome, state: outcome.install ? programs.install(state, outcome.install(room)) : state };
   };
 
@@ -205,7 +203,9 @@ describe('growing', () => {
       const before = capacityFor(ranks, chosen);
       const next = grow(state, ranks, s, d);
       const room = capacityFor(next.ranks, chosen);
-      padded.push(room.unet > before.unet || room.text > before.text);
+      padded.push(
+        room.unet['mid.to_q']! > before.unet['mid.to_q']! || room.text['mid.to_q']! > before.text['mid.to_q']!,
+      );
       state = padState(chosen, next.state, room, cpu);
       ranks = next.ranks;
       for (const n of networks)

@@ -4,7 +4,7 @@ import { evaluate, grad, leaves, read, readScalar, type Tensor, tensor } from '.
 import { textEncoder } from '../../../models/clip/text-encoder.ts';
 import type { Adapters } from '../../../selora/adapter.ts';
 import { padState } from '../../../train/step/ranks.ts';
-import { networks, type PerNetwork } from '../../../train/step/step.ts';
+import { mapModules, networks, type PerNetwork } from '../../../train/step/step.ts';
 import { longRows } from '../../support/long.ts';
 import {
   adapters,
@@ -118,7 +118,12 @@ describe('padding', () => {
   test('more room keeps every value', async () => {
     const first = plain.plain(stateOf(adapters(2, 'f32'), 3, cpu), base.f32, batch(2, 9, 'f32'), rate(LR, 'f32'));
     const before = await valuesOf(first.state);
-    const after = padState(chosen(), first.state, { unet: 6, text: 3 }, cpu);
+    const after = padState(
+      chosen(),
+      first.state,
+      mapModules((_slot, _path, n) => (n === 'unet' ? 6 : 3), first.state),
+      cpu,
+    );
     for (const [name, got] of await valuesOf(after)) {
       const want = before.get(name)!;
       const c = name.startsWith('unet') ? 6 : 3;
