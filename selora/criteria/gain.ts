@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import type { HostArray, Tensor } from '../../core/index.ts';
 import type { Adapter } from '../adapter.ts';
-import { type Carried, type Probe, type Probed, probed, widthOf, withProbe } from '../gain/probe.ts';
+import { type Asked, type Probe, probed, type Sketched, widthOf, withProbe } from '../gain/probe.ts';
 import { countOf, type Gaining, isDue } from '../gain/schedule.ts';
 import { type Gained, gainTest, type Moved } from '../gain/test.ts';
 import { inputsOf } from '../methods/low-rank.ts';
@@ -14,15 +14,15 @@ import { reordered } from '../methods/reorder.ts';
 import { installed } from '../trial.ts';
 import type { OwnTest } from './criterion.ts';
 
-type Reads<T> = Probed<T> | Carried<T>;
+type Reads<T> = Sketched<T> | Asked<T>;
 const growth: Growth<Adapter, Gaining, Probe, Reads<Tensor>, Reads<HostArray>, never, Gained, Moved> = {
   before: () => true,
   due: isDue,
   count: countOf,
   trial(place, _room, c) {
     const q = widthOf(place, c.probe);
-    const row = () => new Field([q, place[0]]);
-    return { K: new Field([inputsOf(place), q]), R: row(), S: row() };
+    // columns beside which single samples are asked, the larger of its probes
+    return { K: new Field([inputsOf(place), q]) };
   },
   place: withProbe,
   // no update is ever made beside a probe

@@ -1,102 +1,86 @@
-/** Which samples a direction's gain is made of: each half of the data is asked for what the other half says is worth having. */
-import { type HostArray, tensor } from '../../core/index.ts';
+/** What single samples say of a module, and which of them a direction's gain is made of. */
+import type { HostArray } from '../../core/index.ts';
 import { inputsOf } from '../methods/low-rank.ts';
-import type { Passes, Place } from '../methods/method.ts';
+import type { Place } from '../methods/method.ts';
 import { mapModules, type PerModule } from '../networks.ts';
-import type { Direction } from './directions.ts';
-import { type Carried, type Probe, type Probed, widthOf, zeros } from './probe.ts';
+import type { Direction, Rows } from './directions.ts';
+import { type Asked, widthOf } from './probe.ts';
 
 /** What the samples of a test say of one module, in the order of its batches. */
 export type Said = {
-  /** by direction and sample: parts of the gain, whose sum it is */
-  readonly parts: readonly Float64Array[];
+  /** QᵀGᵢ[q, d_out] of sample after sample, a batch each */
+  readonly rows: readonly HostArray[];
   /** by rank and sample: the derivative of the sample's loss by a factor on the rank */
   readonly gates: readonly Float64Array[];
+  /** samples of each batch */
+  readonly sizes: readonly number[];
+  /** [q, d_out] of a sample's rows */
+  readonly shape: readonly [q: number, dOut: number];
   /** [d_in, room] */
   readonly A: HostArray;
   /** [room, d_out] */
   readonly B: HostArray;
 };
-type Asks = Pick<Passes<Probe, Probed<HostArray> | Carried<HostArray>>, 'measure' | 'batches'>;
 
-/** u's of the other half as columns, their signs as weights. */
-function asking(places: PerModule<Place>, directions: PerModule<readonly Direction[]>, of: 0 | 1, probe: number) {
-  return mapModules((place: Place, path, n): Probe => {
-    const [dIn, dOut, q] = [inputsOf(place), place[0], widthOf(place, probe)];
-    const [K, S] = [new Float32Array(dIn * q), new Float32Array(q * dOut)];
-    for (const [k, { halves }] of directions[n][path]!.entries()) {
-      const { u, signs } = halves[of];
-      for (let i = 0; i < dIn; i++) K[i * q + k] = u[i]!;
-      S.set(signs, k * dOut);
-    }
-    return { K: tensor(K, [dIn, q]), R: zeros([q, dOut]), S: tensor(S, [q, dOut]) };
+/** The answers of batch after batch, module by module. */
+export const saidBy = (
+  answers: readonly PerModule<Asked<HostArray>>[],
+  places: PerModule<Place>,
+  probe: number,
+): PerModule<Said> =>
+  mapModules((place: Place, path, n): Said => {
+    const of = answers.map((a) => a[n][path]!);
+    const { A, B } = of[0]!;
+    const room = A.length / inputsOf(place);
+    const gates = Array.from({ length: room }, (_, r) =>
+      Float64Array.from(of.flatMap((o) => Array.from(o.gates).filter((_x, i) => i % room === r))),
+    );
+    const shape = [widthOf(place, probe), place[0]] as const;
+    return { rows: of.map((o) => o.rows), gates, sizes: of.map((o) => o.gates.length / room), shape, A, B };
   }, places);
+
+/** The mean over the samples of some batches: QᵀG[q, d_out]. */
+export function meanRows(
+  { rows, sizes, shape }: Pick<Said, 'rows' | 'sizes' | 'shape'>,
+  from: number,
+  to: number,
+): Rows {
+  const size = shape[0] * shape[1];
+  const data = new Float64Array(size);
+  const samples = sizes.slice(from, to).reduce((a, b) => a + b, 0);
+  for (const batch of rows.slice(from, to))
+    for (let i = 0; i < batch.length; i += size) for (let j = 0; j < size; j++) data[j]! += batch[i + j]! / samples;
+  return { data, shape };
 }
 
 /**
- * One pass over the gradients of single samples of every batch, one after the other.
- *   gain_k = Σᵢ part_kᵢ,  part_kᵢ = √2·Σ_j sign_kj·(u_kᵀGᵢ)_j/(2·samples of i's half), u and sign from the other half
+ * Parts of the gain of the first `count` directions by sample, whose sum over the samples it is. Each half of the data is asked
+ * for what the other half says is worth having.
+ *   part_i = Σ_k √2·Σ_j sign_kj·(u_kᵀGᵢ)_j/(2·samples of i's half),  u = Q·c and sign from the other half
  * @param half batches of the first half
  */
-export async function askSamples(
-  passes: Asks,
-  places: PerModule<Place>,
-  directions: PerModule<readonly Direction[]>,
+export function carriedBy(
+  { rows, sizes, shape: [q, dOut] }: Said,
+  directions: readonly Direction[],
+  count: number,
   half: number,
-  probe: number,
-): Promise<PerModule<Said>> {
-  const asked = ([1, 0] as const).map((other) => asking(places, directions, other, probe));
-  const answers: PerModule<Carried<HostArray>>[] = [];
-  for (let k = 0; k < passes.batches; k++)
-    answers.push((await passes.measure(asked[k < half ? 0 : 1]!, [k, k + 1])()) as PerModule<Carried<HostArray>>);
-  return mapModules((place: Place, path, n): Said => {
-    const q = widthOf(place, probe);
-    const of = answers.map((a) => a[n][path]!);
-    const sizes = of.map(({ each }) => each.length / q);
-    const samples = sizes.reduce((s, b) => s + b, 0);
-    const first = sizes.slice(0, half).reduce((s, b) => s + b, 0);
-    const { A, B } = of[0]!;
-    /** column k of every answer, one after the other */
-    const column = (
-      k: number,
-      width: number,
-      from: (c: Carried<HostArray>) => HostArray,
-      scale: (i: number) => number,
-    ) => {
-      const out = new Float64Array(samples);
-      let i = 0;
-      for (const [at, c] of of.entries())
-        for (let b = 0; b < sizes[at]!; b++, i++) out[i] = from(c)[b * width + k]! * scale(i);
-      return out;
-    };
-    const room = of[0]!.gates.length / sizes[0]!;
-    return {
-      parts: directions[n][path]!.map((_, k) =>
-        column(
-          k,
-          q,
-          ({ each }) => each,
-          (i) => Math.SQRT2 / (2 * (i < first ? first : samples - first)),
-        ),
-      ),
-      gates: Array.from({ length: room }, (_, r) =>
-        column(
-          r,
-          room,
-          ({ gates }) => gates,
-          () => 1,
-        ),
-      ),
-      A,
-      B,
-    };
-  }, places);
-}
-
-/** Σ over the first `count` directions, by sample. */
-export function carriedBy({ parts }: Said, count: number): Float64Array {
-  const out = new Float64Array(parts[0]?.length ?? 0);
-  for (const part of parts.slice(0, count)) for (const [i, x] of part.entries()) out[i]! += x;
+): Float64Array {
+  const samples = sizes.reduce((a, b) => a + b, 0);
+  const first = sizes.slice(0, half).reduce((a, b) => a + b, 0);
+  const out = new Float64Array(samples);
+  let i = 0;
+  for (const [k, batch] of rows.entries())
+    for (let b = 0; b < sizes[k]!; b++, i++) {
+      const inFirst = k < half;
+      for (const { halves } of directions.slice(0, count)) {
+        const { c, signs } = halves[inFirst ? 1 : 0];
+        for (let m = 0; m < c.length; m++) {
+          let sum = 0;
+          for (let j = 0; j < dOut; j++) sum += signs[j]! * batch[(b * q + m) * dOut + j]!;
+          out[i]! += (Math.SQRT2 * c[m]! * sum) / (2 * (inFirst ? first : samples - first));
+        }
+      }
+    }
   return out;
 }
 /** The samples that carried most, the first first: [sample, part]. */

@@ -1,10 +1,10 @@
 /** Which directions a module's gradient has, and what each would bring on data it was not taken from. Host, f64. */
-import { Matrix, SVD } from 'ml-matrix';
+import { EigenvalueDecomposition, Matrix, SVD } from 'ml-matrix';
 
 /** A row-major matrix on the host. */
 export type Rows = { readonly data: ArrayLike<number>; readonly shape: readonly [number, number] };
-/** A direction as one half of the data has it: u[d_in], and the signs of its row uᵀG[d_out] there. */
-export type Side = { readonly u: Float64Array; readonly signs: Float64Array };
+/** A direction as one half of the data has it: u[d_in] = Q·c, and the signs of its row uᵀG[d_out] there. */
+export type Side = { readonly u: Float64Array; readonly c: Float64Array; readonly signs: Float64Array };
 /** One direction of G. */
 export type Direction = {
   /** [d_in], of norm 1 */
@@ -26,8 +26,28 @@ const matrix = ({ data, shape: [rows, columns] }: Rows): Matrix => {
 };
 /** left singular vectors and values, the largest first */
 function leftOf(m: Matrix): { readonly vectors: Matrix; readonly values: readonly number[] } {
+  if (m.rows < m.columns) return leftOfWide(m);
   const svd = new SVD(m, { computeRightSingularVectors: false, autoTranspose: true });
   return { vectors: svd.leftSingularVectors, values: svd.diagonal };
+}
+/** The same of few rows by the eigenvectors of M·Mᵀ: values below 1e-8 of the largest are rounding, as they are of gradients in f32. */
+function leftOfWide(m: Matrix): { readonly vectors: Matrix; readonly values: readonly number[] } {
+  const rows = m.to2DArray();
+  const square = new Matrix(m.rows, m.rows);
+  for (const [i, a] of rows.entries())
+    for (let k = 0; k <= i; k++) {
+      let sum = 0;
+      const b = rows[k]!;
+      for (let j = 0; j < a.length; j++) sum += a[j]! * b[j]!;
+      square.set(i, k, sum);
+      square.set(k, i, sum);
+    }
+  const { eigenvectorMatrix: V, realEigenvalues } = new EigenvalueDecomposition(square, { assumeSymmetric: true });
+  const order = [...realEigenvalues.keys()].sort((a, b) => realEigenvalues[b]! - realEigenvalues[a]!);
+  return {
+    vectors: V.subMatrixColumn(order),
+    values: order.map((i) => Math.sqrt(Math.max(0, realEigenvalues[i]!))),
+  };
 }
 /** singular values below this share of a matrix's size are rounding */
 const ROUNDING = 1e-10;
@@ -95,8 +115,8 @@ export function directionsOf(Q: Matrix, first: Rows, second: Rows): readonly Dir
       gain: (Math.SQRT2 * (forth.signed + back.signed)) / 2,
       caught: shares.reduce((a, b) => a + b, 0) / Math.max(1, shares.length),
       halves: [
-        { u: inQ(c1), signs: forth.signs },
-        { u: inQ(c2), signs: back.signs },
+        { u: inQ(c1), c: c1, signs: forth.signs },
+        { u: inQ(c2), c: c2, signs: back.signs },
       ],
     };
   });

@@ -1,4 +1,6 @@
 /** The test of `--criterion gain`: a sketch of every module's gradient, its directions on two halves of the data, and who gets them. */
+
+import type { Matrix } from 'ml-matrix';
 import { type HostArray, tensor } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';
 import { costOf, inputsOf, parametersOf } from '../methods/low-rank.ts';
@@ -17,9 +19,9 @@ import {
 import type { Trial } from '../trial.ts';
 import { allot, type Offer } from './allot.ts';
 import { broughtBy } from './brought.ts';
-import { askSamples, carriedBy, mostOf, type Said } from './carried.ts';
+import { carriedBy, meanRows, mostOf, type Said, saidBy } from './carried.ts';
 import { type Direction, directionsOf, rangeOf } from './directions.ts';
-import { type Carried, type Probe, type Probed, widthOf, zeros } from './probe.ts';
+import { type Asked, type Probe, type Sketched, widthOf } from './probe.ts';
 import { type Exchange, exchange, missing, sensed, without } from './prune.ts';
 import { budgetOf, type Gaining, shareAt } from './schedule.ts';
 
@@ -46,19 +48,17 @@ export type Gained = Decided & {
 };
 /** A module's candidates, and the ranks that leave it: where those that stay go, `order`[room, room]. */
 export type Moved = Trial & { readonly order?: ReturnType<typeof tensor> };
-type Rows = readonly [number, number];
 type At = Pick<Now<never>, 'step' | 'steps' | 'places' | 'ranks'>;
 
-const host = (data: HostArray, shape: Rows) => ({ data, shape });
 const modulesOf = (places: PerNetwork<Places>): PerModule<Place> =>
   mapNetworks((all) => Object.fromEntries(all), places);
 
-/** K = 0 beside Gaussian rows Ω[q, d_out] of seed, module and step. */
+/** Gaussian rows Ω[q, d_out] of seed, module and step. */
 function sketching(now: Pick<Now<never>, 'key' | 'step' | 'places'>, probe: number): PerModule<Probe> {
   return mapModules((place: Place, path, n) => {
     const [q, dOut] = [widthOf(place, probe), place[0]];
     const R = normalNumbers(foldKey(now.key, 'gain', n, path, now.step), q * dOut);
-    return { K: zeros([inputsOf(place), q]), R: tensor(R, [q, dOut]) };
+    return { R: tensor(R, [q, dOut]) };
   }, modulesOf(now.places));
 }
 
@@ -143,32 +143,36 @@ function columns(
   }, modulesOf(now.places));
 }
 
-type Reads = Probed<HostArray> | Carried<HostArray>;
-type Tests = Passes<Probe, Reads>;
-/** what a probe without weights reads */
-const meanOf = (of: PerModule<Reads>) => of as PerModule<Probed<HostArray>>;
-/** Directions of every module, from three measurements: the sketch on the first half of the batches, G projected on it for both. */
-async function look(passes: Tests, now: Now<never>, c: Gaining, half: number, sketch: PerModule<Probed<HostArray>>) {
-  const places = modulesOf(now.places);
-  const ranges = mapModules((place: Place, path, n) => {
-    const { K, A } = sketch[n][path]!;
-    const [dIn, rank, room] = [inputsOf(place), now.ranks[n][path]!, now.room[n][path]!];
+type Tests = Passes<Probe, Sketched<HostArray> | Asked<HostArray>>;
+/** An orthonormal basis Q of every module's sketch over some batches, free of the columns it has. */
+async function ranges(passes: Tests, now: Now<never>, c: Gaining, half: number): Promise<PerModule<Matrix>> {
+  const each = (await passes.each(sketching(now, c.probe), [0, half])) as readonly PerModule<Sketched<HostArray>>[];
+  return mapModules((place: Place, path, n) => {
+    const [dIn, rank, q] = [inputsOf(place), now.ranks[n][path]!, widthOf(place, c.probe)];
+    const of = each.map((sketch) => sketch[n][path]!);
+    const [K, { A }] = [new Float64Array(dIn * q), of[0]!];
+    for (const sketch of of) for (let i = 0; i < K.length; i++) K[i]! += sketch.K[i]! / of.length;
+    const room = A.length / dIn;
     const own = Float64Array.from({ length: dIn * rank }, (_, i) => A[Math.floor(i / rank) * room + (i % rank)]!);
-    return rangeOf(host(K, [dIn, widthOf(place, c.probe)]), { data: own, shape: [dIn, rank] });
-  }, places);
-  const projecting = mapModules((place: Place, path, n): Probe => {
-    const [dIn, q, Q] = [inputsOf(place), widthOf(place, c.probe), ranges[n][path]!];
+    return rangeOf({ data: K, shape: [dIn, q] }, { data: own, shape: [dIn, rank] });
+  }, modulesOf(now.places));
+}
+/** What the samples of every batch say beside Q, and the directions they make on two halves. */
+async function look(passes: Tests, now: Now<never>, c: Gaining, half: number) {
+  const [places, found] = [modulesOf(now.places), await ranges(passes, now, c, half)];
+  const columns = mapModules((place: Place, path, n): Probe => {
+    const [dIn, q, Q] = [inputsOf(place), widthOf(place, c.probe), found[n][path]!];
     const K = new Float32Array(dIn * q);
     for (let i = 0; i < dIn; i++) for (let j = 0; j < Q.columns; j++) K[i * q + j] = Q.get(i, j);
-    return { K: tensor(K, [dIn, q]), R: zeros([q, place[0]]) };
+    return { K: tensor(K, [dIn, q]) };
   }, places);
-  const one = passes.measure(projecting, [0, half]);
-  const two = passes.measure(projecting, [half, passes.batches]);
-  const [first, second] = [meanOf(await one()), meanOf(await two())];
-  return mapModules((place: Place, path, n) => {
-    const shape = [widthOf(place, c.probe), place[0]] as const;
-    return directionsOf(ranges[n][path]!, host(first[n][path]!.R, shape), host(second[n][path]!.R, shape));
-  }, places);
+  const answers = (await passes.each(columns, [0, passes.batches])) as readonly PerModule<Asked<HostArray>>[];
+  const said = saidBy(answers, places, c.probe);
+  const directions = mapModules(
+    (of: Said, path, n) => directionsOf(found[n][path]!, meanRows(of, 0, half), meanRows(of, half, passes.batches)),
+    said,
+  );
+  return { said, directions };
 }
 
 /**
@@ -225,24 +229,21 @@ async function moving(
 }
 
 /**
- * Three measurements, what single samples say of what they found, and a decision. Q is sketched on the first half of the
- * batches: the second half has no part in it, so that what either half says of the other's directions is unbiased.
+ * A sketch, what single samples say beside its range, and a decision. Q is sketched on the first half of the batches: the
+ * second half has no part in it, so that what either half says of the other's directions is unbiased.
  */
 export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Promise<Outcome<Moved, never, Gained>> {
   const half = Math.ceil(passes.batches / 2);
-  const sketch = passes.measure(sketching(now, c.probe), [0, half]);
   return async () => {
-    const directions = await look(passes, now, c, half, meanOf(await sketch()));
-    const said = await askSamples(passes, modulesOf(now.places), directions, half, c.probe);
+    const { said, directions } = await look(passes, now, c, half);
     const offers = offersOf(c, now, directions);
     const decided =
       c.prune > 0
         ? await moving(passes, now, c, offers, said)
         : { ...dealt(c, now, offers), missed: new Map<string, number>() };
     const { rows, ranks } = rowsOf(now, directions, offers, decided);
-    const whole = new Float64Array(networks.flatMap((n) => Object.values(said[n]))[0]?.gates[0]?.length ?? 0);
     const all = modulesIn(directions);
-    const asked = all.map(({ n, path }) => said[n][path]!);
+    const parts: Float64Array[] = [];
     const brought = await broughtBy(
       passes,
       all.filter((_, i) => rows[i]!.added > 0),
@@ -259,8 +260,9 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
         ...(found === undefined ? {} : { brought: found }),
       };
       if (row.added === 0) return told;
-      const carried = carriedBy(asked[i]!, row.added);
-      for (const [at, part] of carried.entries()) whole[at]! += part;
+      const { n, path } = all[i]!;
+      const carried = carriedBy(said[n][path]!, directions[n][path]!, row.added, half);
+      parts.push(carried);
       return { ...told, carried: mostOf(carried, 3) };
     });
     const changes = rows.some(({ added, lost }) => added > 0 || lost !== undefined);
@@ -270,7 +272,7 @@ export function gainTest(passes: Tests, now: Now<never>, c: Gaining): () => Prom
       ranks,
       ...(changes
         ? {
-            carried: Array.from(whole),
+            carried: Array.from(parts[0] ?? [], (_part, i) => parts.reduce((sum, of) => sum + of[i]!, 0)),
             install: (room: Ranks) => columns(now, directions, decided, room, c.prune > 0),
           }
         : {}),

@@ -93,6 +93,8 @@ export interface Passes<X, H> {
    * those from one place to another of all there are, the step's own first.
    */
   measure(x: PerModule<X>, range?: readonly [from: number, to: number]): () => Promise<PerModule<H>>;
+  /** the same of every batch by itself, one after the other */
+  each(x: PerModule<X>, range?: readonly [from: number, to: number]): Promise<readonly PerModule<H>[]>;
   /** the mean loss with x in place, at the parameters as they are at this moment, over batches as in `measure` */
   loss(x: PerModule<X>, range?: readonly [from: number, to: number]): Promise<number>;
   /** micro-batches there are: those of the step, then those that only its test sees */

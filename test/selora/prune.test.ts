@@ -1,13 +1,14 @@
 /** Ranks that leave by gain: what they are missed by, against measured losses in f64; the exchange; the state after it. */
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { cast, evaluate, mapTree, mul, type Tensor, tensor } from '../../core/index.ts';
+import { cast, evaluate, mapTree, mul, type Tensor, tensor, zeros } from '../../core/index.ts';
 import { allot } from '../../selora/gain/allot.ts';
-import { askSamples, type Said } from '../../selora/gain/carried.ts';
+import { type Said, saidBy } from '../../selora/gain/carried.ts';
+import { type Asked, widthOf } from '../../selora/gain/probe.ts';
 import { exchange, missing, sensed, without } from '../../selora/gain/prune.ts';
 import { countOf, isDue } from '../../selora/gain/schedule.ts';
 import { type Gained, gainTest, type Moved } from '../../selora/gain/test.ts';
-import { costOf, parametersOf } from '../../selora/methods/low-rank.ts';
+import { costOf, inputsOf, parametersOf } from '../../selora/methods/low-rank.ts';
 import type { Now, Outcome } from '../../selora/methods/method.ts';
 import { mapModules, moduleName, networks, type PerModule, paramsOf } from '../../train/step/step.ts';
 import {
@@ -57,8 +58,12 @@ const at = (where: (typeof held)[number]) => (path: string, n: string, rank: num
 describe('a rank that could leave', () => {
   let said: PerModule<Said>;
   beforeAll(async () => {
-    const none = mapModules(() => [], modules);
-    said = await askSamples(passesOf(state) as never, modules, none, 1, 4);
+    const columns = mapModules((place) => ({ K: zeros([inputsOf(place), widthOf(place, 4)]) }), modules);
+    said = saidBy(
+      (await passesOf(state).each(columns, [0, 2])) as readonly PerModule<Asked<Float64Array>>[],
+      modules,
+      4,
+    );
   });
 
   test('its derivative of every sample is the finite difference of that loss by a factor on it', async () => {

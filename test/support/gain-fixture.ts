@@ -1,10 +1,10 @@
 /** A small U-Net with adapters on every linear layer and convolution, in f64, for the tests of growth by gain. */
 import { Matrix } from 'ml-matrix';
-import { cast, evaluate, grad, mean, permute, read, type Tensor, tensor } from '../../core/index.ts';
+import { cast, evaluate, grad, mapTree, mean, permute, read, type Tensor, tensor } from '../../core/index.ts';
 import { adaptablePaths, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { kaimingUniform } from '../../selora/adapter.ts';
-import type { Carried, Probe, Probed } from '../../selora/gain/probe.ts';
+import type { Asked, Probe, Sketched } from '../../selora/gain/probe.ts';
 import type { Gaining } from '../../selora/gain/schedule.ts';
 import { inputsOf } from '../../selora/methods/low-rank.ts';
 import type { Now, Passes, Place, Ranks } from '../../selora/methods/method.ts';
@@ -63,26 +63,26 @@ export const programs = createSteps({ backend: cpu, configs, method: selora, set
 export const stateWith = (adapters: typeof fresh, room = ROOM) => stateOf(adapters, room, cpu);
 const wide = (x: PerModule<Probe>) =>
   mapModules(
-    ({ K, R, S }) =>
-      evaluate({ K: cast(K, 'f64'), R: cast(R, 'f64'), ...(S ? { S: cast(S, 'f64') } : {}) }, cpu) as Probe,
+    (probe) =>
+      evaluate(
+        mapTree((t: Tensor) => cast(t, 'f64'), probe),
+        cpu,
+      ) as Probe,
     x,
   );
+const unasked = () => {
+  throw new Error('is not asked for');
+};
 /** the passes of a test over both batches; no update */
 export const passesOf = (
   state: ReturnType<typeof stateWith>,
-): Passes<Probe, Probed<Float64Array> | Carried<Float64Array>> => ({
+): Passes<Probe, Sketched<Float64Array> | Asked<Float64Array>> => ({
   batches: batches.length,
-  update: () => {
-    throw new Error('no update is asked for');
-  },
-  look: () => {
-    throw new Error('not asked here');
-  },
+  update: unasked,
+  look: unasked,
+  measure: unasked,
   loss: (x, range) => programs.trialLoss(state as never, base.f64, batches.slice(...range!), wide(x) as never),
-  measure(x, range) {
-    const sums = programs.scores(state as never, base.f64, batches.slice(...range!), wide(x) as never);
-    return () => programs.readSums(sums) as never;
-  },
+  each: (x, range) => programs.each(state as never, base.f64, batches.slice(...range!), wide(x) as never) as never,
 });
 /** losses of the samples of a batch */
 export const lossesOf = (params: PerModule<{ readonly A: Tensor; readonly B: Tensor }>, of: Batch): Tensor =>

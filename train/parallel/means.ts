@@ -92,6 +92,19 @@ export function spread<P extends Params, X, S, H>(
     },
     scores: async (s, base, batches, trials) =>
       programs.sumsOf(s, await mean(batches, (b) => programs.testedPart(s, base, b, trials))),
+    async each(s, base, batches, trials) {
+      const own = ownOf(batches.length, peers).map((i) => programs.scored(s, base, batches[i]!, trials));
+      const rows: Float32Array[] = [];
+      for (const sums of own) rows.push((await programs.rowOf(sums)) as Float32Array);
+      const width = rows[0]!.length;
+      const mine = new Float32Array(rows.length * width);
+      for (const [k, row] of rows.entries()) mine.set(row, k * width);
+      const of = await peers.gather(mine);
+      return batches.map((_, i) => {
+        const at = Math.floor(i / peers.size) * width;
+        return programs.fromRow(own[0]!, of[i % peers.size]!.subarray(at, at + width));
+      });
+    },
     async trialLoss(s, base, batches, trials) {
       const loss = async (i: number) => [await readScalar(programs.trialPart(paramsOf(s), base, batches[i]!, trials))];
       const each = (

@@ -45,7 +45,7 @@ const roomOf = <P>(state: State<P>): Ranks => mapModules(({ age }) => age.shape[
 
 /** The passes over several micro-batches; those of several processes take time to come together. */
 export type Spread<P extends Params, X, S, H> = {
-  readonly [name in 'accumulated' | 'scores' | 'trialLoss']: (
+  readonly [name in 'accumulated' | 'scores' | 'each' | 'trialLoss']: (
     ...args: Parameters<Steps<P, X, S, H>[name]>
   ) => ReturnType<Steps<P, X, S, H>[name]> | Promise<Awaited<ReturnType<Steps<P, X, S, H>[name]>>>;
 };
@@ -108,6 +108,8 @@ export async function testedStep<P extends Params, X, S, H>(
       const sums = inOrder(() => programs.scores(state, frozen, all.slice(...range), trials));
       return async () => programs.readSums(await sums);
     },
+    each: (trials, range = [0, batches.length]) =>
+      inOrder(() => programs.each(state, frozen, all.slice(...range), trials)),
     loss: (trials, range = [0, batches.length]) =>
       inOrder(() => programs.trialLoss(state, frozen, all.slice(...range), trials)),
     look() {

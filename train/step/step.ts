@@ -213,6 +213,15 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
   readonly sumsOf: (s: State<P>, mean: Tested<P>) => PerModule<S>;
   /** the scores of a test alone, without an update */
   readonly scores: (s: State<P>, base: Frozen, batches: readonly Batch[], trials: PerModule<X>) => PerModule<S>;
+  /** the scores of one micro-batch */
+  readonly scored: Compiled<[s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>], PerModule<S>>;
+  /** the scores of each batch by itself, on the host */
+  readonly each: (
+    s: State<P>,
+    base: Frozen,
+    batches: readonly Batch[],
+    trials: PerModule<X>,
+  ) => Promise<readonly PerModule<H>[]>;
   /** the mean loss of one micro-batch with candidates in place */
   readonly trialPart: Compiled<[p: PerModule<P>, base: Frozen, batch: Batch, trials: PerModule<X>], Tensor>;
   /** the mean loss over batches with candidates in place */
@@ -221,6 +230,9 @@ export interface Steps<P extends Params = Params, X = unknown, S = unknown, H = 
   readonly look: (s: State<P>) => PerModule<S>;
   /** the scores on the host, in one transfer */
   readonly readSums: (sums: PerModule<S>) => Promise<PerModule<H>>;
+  /** the same as numbers in a row, and the scores they are */
+  readonly rowOf: (sums: PerModule<S>) => Promise<HostArray>;
+  readonly fromRow: (like: PerModule<S>, row: HostArray) => PerModule<H>;
   /** writes what a test decided into the state */
   readonly install: (s: State<P>, trials: PerModule<X>) => State<P>;
   /** losses [b] of a batch, each times its weight */
@@ -256,6 +268,11 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
   const testedPart = compile(
     (s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>) => testedGradients(o, s, base, batch, trials),
     { ...reads, name: 'micro-batch with test' },
+  );
+  const scored = compile(
+    (s: State<P>, base: Frozen, batch: Batch, trials: PerModule<X>) =>
+      measured(o, testedGradients(o, s, base, batch, trials), paramsOf(s)),
+    { ...reads, name: 'scores of a micro-batch' },
   );
   const average = compile((x: Tested<P>, y: Tested<P>, share: Tensor) => combine(x, y, share), {
     ...changes,
@@ -318,6 +335,16 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     { ...reads, name: 'look' },
   );
 
+  const rowOf = (sums: PerModule<S>): Promise<HostArray> => read(pack(sums));
+  const fromRow = (like: PerModule<S>, row: HostArray): PerModule<H> => {
+    let at = 0;
+    const parts = all(like).map((t) => {
+      at += sizeOf(t);
+      return row.subarray(at - sizeOf(t), at);
+    });
+    return unflatten(like, parts) as unknown as PerModule<H>;
+  };
+  const readSums = async (sums: PerModule<S>): Promise<PerModule<H>> => fromRow(sums, await rowOf(sums));
   /** the mean over micro-batches */
   const over = (batches: readonly Batch[], of: (b: Batch) => Tested<P>): Tested<P> => {
     let total: Tested<P> | undefined;
@@ -339,6 +366,7 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     tested,
     part,
     testedPart,
+    scored,
     trialPart: trialLosses,
     updated,
     sumsOf: (s, mean) => sumsOf(paramsOf(s), mean),
@@ -359,21 +387,20 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
       return total / batches.length;
     },
     look: (s) => look(paramsOf(s)),
-    async readSums(sums) {
-      const flat: HostArray = await read(pack(sums));
-      let at = 0;
-      const parts = all(sums).map((t) => {
-        at += sizeOf(t);
-        return flat.subarray(at - sizeOf(t), at);
-      });
-      return unflatten(sums, parts) as unknown as PerModule<H>;
+    async each(s, base, batches, trials) {
+      const out: PerModule<H>[] = [];
+      for (const b of batches) out.push(await readSums(scored(s, base, b, trials)));
+      return out;
     },
+    readSums,
+    rowOf,
+    fromRow,
     install,
     losses,
     trim: () => {
       for (const p of [plain, tested, part, testedPart, average, apply, applyTested, sumsOf, sumsOfBoth, pack])
         p.trim();
-      for (const p of [install, losses, trialLosses, look]) p.trim();
+      for (const p of [scored, install, losses, trialLosses, look]) p.trim();
     },
   };
 }
