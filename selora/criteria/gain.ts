@@ -17,6 +17,7 @@ import type { OwnTest } from './criterion.ts';
 type Reads<T> = Sketched<T> | Asked<T>;
 const growth: Growth<Adapter, Gaining, Probe, Reads<Tensor>, Reads<HostArray>, never, Gained, Moved> = {
   before: () => true,
+  byBatch: () => true,
   due: isDue,
   count: countOf,
   trial(place, _room, c) {

@@ -146,6 +146,8 @@ export interface Growth<P, C, X, S, H, M, D extends Decided = Decided, I = X> {
   count(c: C, steps: number): number;
   /** true: the test makes no update of its own; the step's follows it, with what was installed */
   before?(c: C): boolean;
+  /** true: its passes read the scores of each batch by itself (`Passes.each`) */
+  byBatch?(c: C): boolean;
   /** x of one module without its values, where the programs have room for so many ranks */
   trial(place: Place, room: number, c: C): Fields;
   /** parameters with x in place; must not change what the layer computes */

@@ -100,6 +100,7 @@ function growthOf(c: Pick<Selora, 'criterion'>): Grows {
 }
 const growth: Grows = {
   before: (c) => growthOf(c).before?.(c) ?? false,
+  byBatch: (c) => growthOf(c).byBatch?.(c) ?? false,
   due: (c, ...at) => growthOf(c).due(c, ...at),
   count: (c, steps) => growthOf(c).count(c, steps),
   trial: (place, room, c) => growthOf(c).trial(place, room, c),

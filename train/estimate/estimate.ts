@@ -97,9 +97,12 @@ export function planSteps(base: Base, linears: ModelPlaces, o: RunShape, backend
   const plans = [planOf('training step', step)];
   if (o.chosen.method.growth) {
     const c = trialHoles(o.chosen, linears, capacity);
-    // a test before its step is measured by itself
-    const tested =
-      single && !o.chosen.method.growth.before?.(o.chosen.settings)
+    const { method, settings } = o.chosen;
+    const { byBatch, before } = method.growth!;
+    const tested = byBatch?.(settings)
+      ? steps.scored.inspect(state, frozen, micro, c)
+      : // a test before its step is measured by itself
+        single && !before?.(settings)
         ? steps.tested.inspect(state, frozen, micro, hyperHoles(o.chosen), c)
         : steps.testedPart.inspect(state, frozen, micro, c);
     plans.push(planOf('step with expansion test', tested));

@@ -9,6 +9,7 @@ import {
   entries,
   randomOf,
   read,
+  readScalar,
   seedKey,
   type Tensor,
   tensor,
@@ -30,8 +31,16 @@ import { SMALL_BASE } from '../../../train/model/paths.ts';
 import { targetsOf } from '../../../train/model/targets.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { lookedAt } from '../../../train/step/begin.ts';
-import { capacityFor, startState } from '../../../train/step/ranks.ts';
-import { type Batch, createSteps, type Frozen, paramsOf, type Ranks } from '../../../train/step/step.ts';
+import { capacityFor, padState, startState } from '../../../train/step/ranks.ts';
+import {
+  type Batch,
+  createSteps,
+  type Frozen,
+  mapModules,
+  mapNetworks,
+  paramsOf,
+  type Ranks,
+} from '../../../train/step/step.ts';
 import { writeCalmBase } from '../../support/commands.ts';
 import { scratch } from '../../support/data-fixtures.ts';
 import { LONG, longRows, longTest } from '../../support/long.ts';
@@ -124,6 +133,41 @@ describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s',
       await backend.close();
     },
   );
+});
+
+longTest('ranks dealt out by gain are in the plan: its test and the step after it, within 10%', async () => {
+  const backend = wasmBackend({ threads: 2 }) as Backend;
+  const method = selora as unknown as Method;
+  const settings = settingsOf(method, { criterion: 'gain', rank: 0, budgetParameters: 60_000 });
+  const gain = { method, settings };
+  const shape = { ...shapeOf(base, { ...config, accumulate: 1, batch: 2 }, backend), chosen: gain };
+  const planned = addUp(base, few, shape, planSteps(base, few, shape, backend), backend);
+  const { pipeline } = await loadPipeline(SMALL_BASE, backend);
+  const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
+  const configs = { unet: base.configs.unet, text: base.configs.textEncoder };
+  const steps = createSteps({ backend, configs, ...gain, adam: adamDefaults, clip: 1, checkpointBlocks: false });
+  const { state, ranks } = startState({ ...gain, seed: 1 }, few, backend);
+  const columns = mapNetworks(
+    (places) =>
+      Object.fromEntries(
+        [...places].map(([path, place]) => [
+          path,
+          { K: tensor(new Float32Array(place[1] * 16).fill(1), [place[1], 16]) },
+        ]),
+      ),
+    few,
+  );
+  await steps.each(state, frozen, [batchOf(2)], columns as never);
+  // as many of 60,000 as its modules take evenly
+  const cost = [...few.unet.values(), ...few.text.values()].reduce((sum, [dOut, dIn]) => sum + dOut + dIn, 0);
+  const even = mapModules(() => Math.ceil(60_000 / cost), ranks);
+  await readScalar(
+    steps.plain(padState(gain, state, capacityFor(even, gain), backend), frozen, batchOf(2), hyper).loss,
+  );
+  const measured = backend.memory().peakBytes;
+  expect(planned.backendBytes / measured).toBeGreaterThan(0.9);
+  expect(planned.backendBytes / measured).toBeLessThan(1.1);
+  await backend.close();
 });
 
 longTest(

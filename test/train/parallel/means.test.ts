@@ -68,6 +68,7 @@ describe.each(short)('%i processes and %i micro-batches', (size, count) => {
       await bits(r.sums),
       await bits(one.scores(fresh(), base, own, x)),
       await one.trialLoss(fresh(), base, own, x),
+      await one.each(fresh(), base, own, x),
     ];
     const got = await together(size, async (peers) => {
       const p = spread(programsOf('fi-snr'), peers, backend);
@@ -77,6 +78,7 @@ describe.each(short)('%i processes and %i micro-batches', (size, count) => {
         await bits(y.sums),
         await bits(await p.scores(fresh(), base, own, x)),
         await p.trialLoss(fresh(), base, own, x),
+        await p.each(fresh(), base, own, x),
       ];
     });
     for (const each of got) expect(each).toEqual(want);
