@@ -1,11 +1,12 @@
 /** compile(f): trace once per shape, simplify, hand to the backend, replay. evaluate(tree): the same for a loose graph. */
 
-import { isStored } from '../ir/dtype.ts';
+import { bytesOf, isStored } from '../ir/dtype.ts';
 import { CoreError } from '../ir/errors.ts';
 import { print, toGraph } from '../ir/print.ts';
 import { areTraced, signature } from '../ir/signature.ts';
 import { hole, isLeaf, type Op, type Tensor, topo } from '../ir/tensor.ts';
 import { isTensor, leaves, mapTree, type Tree, unflatten } from '../ir/tree.ts';
+import { sizeOf } from '../ir/view.ts';
 import type { Backend, Executable, Graph, KernelReport, Stage } from './backend.ts';
 import { donate, isData, placedTensor, storageOn } from './data.ts';
 import { buildChecked, everyNode } from './finite.ts';
@@ -61,10 +62,11 @@ export interface Compiled<A extends readonly unknown[], R> {
   (...args: A): R;
   /** as a call, with a clock at every kernel; `report` then has times */
   profile(...args: A): Promise<R>;
-  /** kernels, workspace and times of the program these arguments run; builds it when needed */
+  /** kernels, workspace, size of the results and times of the program these arguments run; builds it when needed */
   inspect(...args: A): {
     readonly kernels: readonly KernelReport[];
     readonly workspaceBytes: number;
+    readonly resultBytes: number;
     readonly traceMs: number;
     readonly buildMs: number;
   };
@@ -194,9 +196,10 @@ export function compile<A extends readonly unknown[], R>(
         return finish(program, await program.executable.profile(storages(program, args)));
       },
       inspect: (...args: A) => {
-        const { graph, executable, traceMs, buildMs } = lookup(args);
+        const { graph, outputs, executable, traceMs, buildMs } = lookup(args);
         const kernels = executable.report(options.moduleOf && modulesOf(graph, options.moduleOf));
-        return { kernels, workspaceBytes: executable.workspaceBytes, traceMs, buildMs };
+        const resultBytes = outputs.reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
+        return { kernels, workspaceBytes: executable.workspaceBytes, resultBytes, traceMs, buildMs };
       },
       stages: (...args: A): Stages => {
         const { graph, outputs, executable } = lookup(args);

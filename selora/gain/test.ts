@@ -1,5 +1,4 @@
 /** The test of `--criterion gain`: a sketch of every module's gradient, its directions on two halves of the data, and who gets them. */
-
 import type { Matrix } from 'ml-matrix';
 import { type HostArray, tensor } from '../../core/index.ts';
 import { foldKey, normalNumbers } from '../adapter.ts';

@@ -38,6 +38,8 @@ export type RunShape = Pick<RunConfig, 'batch' | 'accumulate' | 'captionChunks' 
 export type Plan = {
   readonly name: string;
   readonly workspaceBytes: number;
+  /** what the host keeps of its results */
+  readonly hostBytes: number;
   readonly flops: number;
   /** of these, convolutions */
   readonly convFlops: number;
@@ -70,6 +72,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
   return {
     name,
     workspaceBytes: p.workspaceBytes,
+    hostBytes: 0,
     flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
     convFlops: sum((k) => (k.name.startsWith('conv') ? k.flops : 0)),
     widened: sum((k) => (isWidening(k.name) ? k.flops : 0)),
@@ -105,7 +108,10 @@ export function planSteps(base: Base, linears: ModelPlaces, o: RunShape, backend
         single && !before?.(settings)
         ? steps.tested.inspect(state, frozen, micro, hyperHoles(o.chosen), c)
         : steps.testedPart.inspect(state, frozen, micro, c);
-    plans.push(planOf('step with expansion test', tested));
+    const plan = planOf('step with expansion test', tested);
+    // the results of batch after batch are read, and stay until all are there
+    const batches = byBatch?.(settings) ? o.accumulate * (settings.fiBatches as number) : 0;
+    plans.push({ ...plan, hostBytes: batches * tested.resultBytes });
   }
   if (o.chosen.method.begin && !o.chosen.initial && linears.unet.size + linears.text.size > 0) {
     const { group, bytes } = largestGroup(linears);
@@ -186,7 +192,8 @@ export function addUp(
   const workspace = Math.max(...plans.map((p) => p.workspaceBytes));
   const backendBytes = weights + optimizer + workspace;
   const kernels = plans.reduce((n, p) => n + p.kernels, 0);
-  const host = process.memoryUsage.rss() + HOST_BYTES + kernels * KERNEL_BYTES;
+  const kept = plans.reduce((n, p) => n + p.hostBytes, 0);
+  const host = process.memoryUsage.rss() + HOST_BYTES + kernels * KERNEL_BYTES + kept;
   const processBytes = host + (backend.inProcess ? backendBytes : 0);
   return { weights, optimizer, plans, backendBytes, outsideBytes, processBytes };
 }

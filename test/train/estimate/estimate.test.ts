@@ -138,10 +138,18 @@ describe.each(longRows(opened, ([name]) => name === 'wasm'))('prediction on %s',
 longTest('ranks dealt out by gain are in the plan: its test and the step after it, within 10%', async () => {
   const backend = wasmBackend({ threads: 2 }) as Backend;
   const method = selora as unknown as Method;
-  const settings = settingsOf(method, { criterion: 'gain', rank: 0, budgetParameters: 60_000 });
+  const places = [...few.unet.values(), ...few.text.values()];
+  // as much as four ranks of every module
+  const each = 4;
+  const budgetParameters = each * places.reduce((sum, [dOut, dIn]) => sum + dOut + dIn, 0);
+  const settings = settingsOf(method, { criterion: 'gain', rank: 0, budgetParameters, fiBatches: 4 });
   const gain = { method, settings };
   const shape = { ...shapeOf(base, { ...config, accumulate: 1, batch: 2 }, backend), chosen: gain };
-  const planned = addUp(base, few, shape, planSteps(base, few, shape, backend), backend);
+  const plans = planSteps(base, few, shape, backend);
+  // of each of the test's four batches: rows and gates of two samples, and the ranks there are
+  const said = places.reduce((n, [dOut, dIn]) => n + 2 * (16 * dOut + each) + each * (dIn + dOut), 0);
+  expect(plans.reduce((n, { hostBytes }) => n + hostBytes, 0)).toBe(4 * 4 * said);
+  const planned = addUp(base, few, shape, plans, backend);
   const { pipeline } = await loadPipeline(SMALL_BASE, backend);
   const frozen: Frozen = { unet: pipeline.unet, text: pipeline.text };
   const configs = { unet: base.configs.unet, text: base.configs.textEncoder };
@@ -158,9 +166,7 @@ longTest('ranks dealt out by gain are in the plan: its test and the step after i
     few,
   );
   await steps.each(state, frozen, [batchOf(2)], columns as never);
-  // as many of 60,000 as its modules take evenly
-  const cost = [...few.unet.values(), ...few.text.values()].reduce((sum, [dOut, dIn]) => sum + dOut + dIn, 0);
-  const even = mapModules(() => Math.ceil(60_000 / cost), ranks);
+  const even = mapModules(() => each, ranks);
   await readScalar(
     steps.plain(padState(gain, state, capacityFor(even, gain), backend), frozen, batchOf(2), hyper).loss,
   );
