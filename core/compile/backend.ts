@@ -24,6 +24,8 @@ export interface KernelReport {
   readonly flops: number;
   /** bytes read and written at least */
   readonly bytes: number;
+  /** numbers of a stored type that it makes f32 of */
+  readonly widened: number;
   /** milliseconds of the last profiled run */
   readonly ms?: number;
   /** path of the module it works for, where known (CompileOptions.moduleOf) */

@@ -9,6 +9,7 @@
  *  4. A view that strides cannot express, or a kernel that wants contiguous operands, costs a copy.
  *  5. A `repeat` op on program inputs runs right before each kernel that reads it, each time into a short-lived buffer.
  *  6. The body of a `once` composite is lowered by itself; its kernels stand in the place of every application.
+ *  7. A kernel that reads a stored type by itself is given what rule 5 would have widened for it.
  */
 
 import { bytesOf, type DType, isStored } from '../ir/dtype.ts';
@@ -66,6 +67,8 @@ export interface Lowered {
 export interface LowerOptions {
   /** may this operand of a kernel op be any strided view? Otherwise it is copied to row-major order. */
   strided(op: Op, operand: number): boolean;
+  /** does this op's kernel widen this operand itself, of a stored type and lying so? Otherwise it is widened before (rule 5). */
+  widens?(op: Op, operand: number, at: Operand): boolean;
   /** can this op's kernel leave out results? Otherwise all of them get a buffer. */
   partial?(op: Op): boolean;
   /** most buffers one cluster may read */
@@ -181,9 +184,20 @@ export function lower(graph: Graph, options: LowerOptions, given?: readonly Oper
     if (!isRepeated(t)) stored.set(t, operand);
     return operand;
   };
+  /** rule 7: what t is once it is widened, in its stored type; undefined where t is something else */
+  const storedAs = (t: Tensor): Operand | undefined => {
+    if (sameAs.has(t)) return storedAs(sameAs.get(t)!);
+    if (repeats.has(t)) return (t.op as Primitive).widens ? resolve(t.inputs[0]!) : undefined;
+    const f = formOf(t);
+    const x = f?.kind === 'layout' && !stored.has(t) ? storedAs(t.inputs[0]!) : undefined;
+    const view = x && f.kind === 'layout' ? f.view(x.view, t.attrs as never) : undefined;
+    return x && view && { buffer: x.buffer, view };
+  };
   /** the results of a `kernel` node in new buffers; undefined for those left out */
   const storeKernel = (node: Tensor): (Operand | undefined)[] => {
     const operands = node.inputs.map((x, i): Operand => {
+      const narrow = options.widens && storedAs(x);
+      if (narrow && options.widens?.(node.op, i, narrow)) return narrow;
       const o = resolve(x);
       return options.strided(node.op, i) || isWhole(o.view)
         ? o

@@ -1,5 +1,5 @@
 /** What a profile says of a kernel: one wording for all backends. */
-import { bytesOf } from '../ir/dtype.ts';
+import { bytesOf, type DType, isStored } from '../ir/dtype.ts';
 import { head, type Tensor } from '../ir/tensor.ts';
 import { sizeOf } from '../ir/view.ts';
 import type { KernelReport } from './backend.ts';
@@ -38,6 +38,15 @@ export const flopsOf = (k: Kernel): number =>
 export const trafficOf = (k: Kernel): number =>
   [...readsOf(k), ...writesOf(k)].reduce((n, b) => n + bytesOfBuffer(b), 0);
 
+/** numbers of a stored type among these that become f32: no result is stored */
+const widenedOf = (
+  inputs: readonly { readonly dtype: DType; readonly shape: readonly number[] }[],
+  outs: readonly Tensor[],
+): number =>
+  outs.some((t) => isStored(t.dtype))
+    ? 0
+    : inputs.reduce((n, { dtype, shape }) => n + (isStored(dtype) ? sizeOf(shape) : 0), 0);
+
 const known = (node: Tensor, i: number, { modules, times }: ReportOptions) => {
   const [label, ms] = [modules?.get(head(node)), times?.[i]];
   return { ...(label === undefined ? {} : { label }), ...(ms === undefined ? {} : { ms }) };
@@ -50,6 +59,10 @@ export const reportKernels = (kernels: readonly Kernel[], options: ReportOptions
     detail: detailOf(k),
     flops: flopsOf(k),
     bytes: trafficOf(k),
+    widened: widenedOf(
+      k.inputs.map(({ buffer: { dtype }, view: { shape } }) => ({ dtype, shape })),
+      k.node.outs,
+    ),
     ...known(k.within ?? k.node, i, options),
   }));
 
@@ -60,5 +73,6 @@ export const reportNodes = (nodes: readonly Tensor[], options: ReportOptions): K
     detail: shapesOf(node.inputs, node),
     flops: flopsOfNode(node),
     bytes: [...node.inputs, ...node.outs].reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0),
+    widened: widenedOf(node.inputs, node.outs),
     ...known(node, i, options),
   }));

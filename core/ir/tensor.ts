@@ -139,6 +139,8 @@ export interface Primitive<A extends Attrs = Attrs> extends OpCommon<A> {
   whenEmpty?(attrs: A): number;
   /** true: where it reads program inputs only, it runs again for every reader instead of keeping its result */
   readonly repeat?: boolean;
+  /** true: its result is its operand, of a stored type, as f32: a kernel that reads the stored type can do without it */
+  readonly widens?: boolean;
   /** its derivative */
   readonly vjp: Vjp<A> | 'nondifferentiable';
   /** true: its results count as constants, so that nothing behind it needs a derivative */

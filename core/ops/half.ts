@@ -23,6 +23,7 @@ export const fromHalfOp: Primitive<Attrs> = {
   form: { kind: 'kernel' },
   takesStored: true,
   repeat: true,
+  widens: true,
   shape(inputs) {
     if (inputs[0]!.dtype !== 'f16') throw shapeError('fromHalf', inputs, 'takes f16');
     return { shape: inputs[0]!.shape, dtype: 'f32' };

@@ -26,6 +26,7 @@ export const fromNf4Op: Primitive<Attrs> = {
   form: { kind: 'kernel' },
   takesStored: true,
   repeat: true,
+  widens: true,
   shape(inputs) {
     if (inputs[0]!.dtype !== 'nf4') throw shapeError('fromNf4', inputs, 'takes nf4');
     return { shape: inputs[0]!.shape, dtype: 'f32' };

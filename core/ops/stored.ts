@@ -9,9 +9,6 @@ const wideningOps: Readonly<Record<(typeof dtypes)[StoredDType]['widenedBy'], Pr
   fromNf4: fromNf4Op,
 };
 
-/** Whether an op of this name makes f32 of a stored type. */
-export const isWidening = (name: string): boolean => name in wideningOps;
-
 /** A weight as the model computes with it: stored values as f32, anything else as it is. */
 export const asFloat = (x: Tensor): Tensor =>
   isStored(x.dtype) ? bind(wideningOps[dtypes[x.dtype].widenedBy], [x], {}) : x;

@@ -5,14 +5,18 @@ import { makeGraph } from '../../core/compile/compile.ts';
 import { interpret } from '../../core/compile/interpret.ts';
 import { lower } from '../../core/compile/lower.ts';
 import { arena, spans } from '../../core/compile/plan.ts';
+import { reportKernels } from '../../core/compile/report.ts';
 import {
   add,
   type Backend,
   cast,
   checkpoint,
   compile,
+  conv,
+  convInput,
   dot,
   evaluate,
+  flip,
   gather,
   grad,
   mul,
@@ -26,7 +30,8 @@ import {
   type Tensor,
   tensor,
 } from '../../core/index.ts';
-import { hole } from '../../core/ir/tensor.ts';
+import { hole, type Op } from '../../core/ir/tensor.ts';
+import { dotOp } from '../../core/ops/dot.ts';
 import { halfValue } from '../../core/ops/half.ts';
 import { bfloatToFloat, floatToBfloat, floatToHalf, halfToFloat } from '../../models/io/dtypes.ts';
 import { parseSafetensors } from '../../models/io/safetensors.ts';
@@ -139,6 +144,85 @@ describe('lowering: a conversion runs again for each reader', () => {
       expect(bytes).toBeLessThanOrEqual(wide + activations);
       expect(conversions).toBe((block === plain ? 2 : 3) * LAYERS);
     }
+  });
+});
+
+describe('lowering: a kernel that reads halves itself is given them as they lie', () => {
+  const w = hole({ shape: [20, 30], dtype: 'f16' });
+  const x = hole({ shape: [1, 4, 30], dtype: 'f32' });
+  const wide = cast(w, 'f32');
+  const outputs = [dot(x, swap(reshape(wide, [1, 20, 30]))), sum(wide, 0)];
+  const { graph } = makeGraph(outputs, [w, x], new Set(), wasm);
+  const widens = (op: Op, operand: number) => op === dotOp && operand === 1;
+  const kernelsOf = (taken: boolean) => {
+    const options = { strided: () => true, maxLoads: 16, ...(taken ? { widens } : {}) };
+    const { kernels, inputs } = lower(graph, options);
+    return { kernels: kernels.filter((k) => k.kind === 'op'), stored: inputs[0]! };
+  };
+  it('every other reader gets them widened', () => {
+    const { kernels, stored } = kernelsOf(true);
+    expect(kernels.map((k) => k.node.op.name)).toEqual(['dot', 'fromHalf']);
+    expect(kernels[0]!.inputs[1]!.buffer).toBe(stored);
+    expect(kernels[0]!.inputs[1]!.view).toMatchObject({ shape: [1, 30, 20], offset: 0 });
+    expect(kernels[0]!.inputs[1]!.view.strides.slice(1)).toEqual([1, 30]);
+    expect(kernelsOf(false).kernels.map((k) => k.node.op.name)).toEqual(['fromHalf', 'dot', 'fromHalf']);
+  });
+  it('a report counts what is made f32 of, whichever kernel does it', () => {
+    const count = (taken: boolean) => reportKernels(kernelsOf(taken).kernels, {}).map((k) => k.widened);
+    expect(count(true)).toEqual([600, 600]);
+    expect(count(false)).toEqual([600, 0, 600]);
+  });
+});
+
+describe('products and convolutions on wasm', () => {
+  const same = { stride: [1, 1], pad: [[1, 1], [1, 1]], groups: 1 } as const; // biome-ignore format: one line
+  it.each([
+    ['a linear layer', [1, 5, 70], [40, 70], (x: Tensor, w: Tensor) => dot(x, swap(reshape(w, [1, 40, 70])))],
+    ['its input gradient', [1, 5, 40], [40, 70], (g: Tensor, w: Tensor) => dot(g, reshape(w, [1, 40, 70]))],
+    [
+      'rows of a table',
+      [1, 5, 70],
+      [40, 70],
+      (x: Tensor, w: Tensor) => dot(x, swap(reshape(slice(w, { axis: 0, start: 3, stop: 30 }), [1, 27, 70]))),
+    ],
+    ['a convolution by transform', [2, 9, 9, 20], [3, 3, 20, 36], (x: Tensor, w: Tensor) => conv(x, w, same)],
+    [
+      'its input gradient',
+      [2, 9, 9, 36],
+      [3, 3, 20, 36],
+      (g: Tensor, w: Tensor) => convInput(g, w, { ...same, size: [9, 9] }),
+    ],
+    [
+      'a convolution with stride',
+      [2, 9, 9, 12],
+      [3, 3, 12, 20],
+      (x: Tensor, w: Tensor) => conv(x, w, { ...same, stride: [2, 2] }),
+    ],
+  ] as const)('%s reads halves itself, without a wide copy, to the same bits', async (_name, xShape, wShape, f) => {
+    const numbers = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
+    const x = tensor(normalish(numbers(xShape)), [...xShape]);
+    const w = half(numbers(wShape), [...wShape]);
+    const wide = tensor(halfToFloat((await read(w)) as Uint16Array), [...wShape]);
+    const program = compile((x: Tensor, w: Tensor) => f(x, w.dtype === 'f16' ? cast(w, 'f32') : w), { backend: wasm });
+    expect(program.inspect(x, w).kernels.map((k) => k.name)).toEqual(
+      program.inspect(x, wide).kernels.map((k) => k.name),
+    );
+    expect(await read(program(x, w))).toEqual(await read(program(x, wide)));
+  });
+  it('a view that does not lie in one piece is widened first', async () => {
+    const [x, w] = [tensor(normalish(20), [1, 2, 10]), half(200, [20, 10])];
+    const odd = compile((x: Tensor, w: Tensor) => dot(x, swap(reshape(flip(cast(w, 'f32'), [1]), [1, 20, 10]))), {
+      backend: wasm,
+    });
+    expect(odd.inspect(x, w).kernels.map((k) => k.name)).toContain('fromHalf');
+    expect(await read(odd(x, w))).toEqual(
+      await read(
+        evaluate(
+          dot(x, swap(reshape(flip(tensor(halfToFloat((await read(w)) as Uint16Array), [20, 10]), [1]), [1, 20, 10]))),
+          wasm,
+        ),
+      ),
+    );
   });
 });
 

@@ -4,7 +4,7 @@ import { wasmBackend } from '../../core/backends/wasm/index.ts';
 import { install } from '../../core/backends/wasm/kernel.ts';
 import { createMachine } from '../../core/backends/wasm/machine/machine.ts';
 import { Memory } from '../../core/backends/wasm/machine/memory.ts';
-import { fetchCommand } from '../../core/backends/wasm/move/fetch.ts';
+import { fetchCommand } from '../../core/backends/wasm/product/fetch.ts';
 import { type Backend, cast, compile, evaluate, gather, permute, read, type Tensor, tensor } from '../../core/index.ts';
 import type { HostArray } from '../../core/ir/dtype.ts';
 import { halfValue } from '../../core/ops/half.ts';

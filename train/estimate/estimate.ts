@@ -6,7 +6,6 @@ import { type Backend, type KernelReport, leaves, type Tensor } from '../../core
 import { bytesOf, isStored } from '../../core/ir/dtype.ts';
 import { hole } from '../../core/ir/tensor.ts';
 import { sizeOf } from '../../core/ir/view.ts';
-import { isWidening } from '../../core/ops/stored.ts';
 import type { Base } from '../../models/io/base.ts';
 import type { WeightType } from '../../models/spec.ts';
 import type { RunConfig } from '../config/config.ts';
@@ -75,7 +74,7 @@ function planOf(name: string, p: { readonly kernels: readonly KernelReport[]; re
     hostBytes: 0,
     flops: sum((k) => (heavy.has(k.name) ? k.flops : 0)),
     convFlops: sum((k) => (k.name.startsWith('conv') ? k.flops : 0)),
-    widened: sum((k) => (isWidening(k.name) ? k.flops : 0)),
+    widened: sum((k) => k.widened),
     kernels: p.kernels.length,
   };
 }

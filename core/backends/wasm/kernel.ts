@@ -172,6 +172,8 @@ export interface Shapes<A extends Attrs = Attrs> {
 export interface WasmKernel<A extends Attrs = Attrs> {
   /** operands that may be any strided view; the others arrive contiguous */
   readonly strided: readonly boolean[];
+  /** whether it reads this operand, of a stored type and lying so, by itself; left out: never */
+  widens?(operand: number, dtype: DType, view: View): boolean;
   /** true: it leaves out the results that have no place */
   readonly partial?: boolean;
   /** @throws RangeError for shapes this machine cannot do */

@@ -22,6 +22,7 @@ export const hasKernel = (op: Op): boolean => kernels.has(op.name) || isOnce(op)
 /** one for all programs, so that bodies are lowered for all of them */
 const LOWERING: PrepareOptions = {
   strided: (op, i) => kernels.get(op.name)?.strided[i] ?? false,
+  widens: (op, i, { buffer, view }) => kernels.get(op.name)?.widens?.(i, buffer.dtype, view) ?? false,
   partial: (op) => kernels.get(op.name)?.partial ?? false,
   hasKernel,
   maxLoads: MAX_LOADS,

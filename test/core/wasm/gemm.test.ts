@@ -7,7 +7,7 @@ import { columns } from '../../../core/backends/wasm/product/tile.ts';
 import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
 import { chooseTile, panelBytes } from '../../../core/backends/wasm/product/units.ts';
 import { base, runPlan } from '../../support/wasm-harness.ts';
-import { LAMBDA, random, U32 } from '../../support/wasm-support.ts';
+import { LAMBDA, type MatrixSource, placeMatrix, random, SOURCES, U32 } from '../../support/wasm-support.ts';
 
 interface Case {
   readonly m: number;
@@ -23,6 +23,7 @@ interface Case {
   readonly gapC: number;
   readonly sharedB: boolean;
   readonly prepacked: boolean;
+  readonly source: MatrixSource;
   readonly seed: number;
 }
 
@@ -44,7 +45,9 @@ const runCase = (machine: Machine, t: Case): Float32Array => {
   const cRow = n + t.gapC;
   const cGroup = cRow * m + 3;
   const a = random(t.seed, groups * aGroup);
-  const b = random(t.seed + 1, t.sharedB ? Math.max(bRow * k, bColumn * n) : groups * bGroup);
+  const drawn = random(t.seed + 1, t.sharedB ? Math.max(bRow * k, bColumn * n) : groups * bGroup);
+  // kernels are never given stored numbers that are none
+  const { from, seen: b, ...placedB } = placeMatrix(machine, drawn, k > 0 ? t.source : 'f32');
   const c0 = random(t.seed + 3, groups * cGroup);
   const c = place(c0);
   const d: GemmDescription = {
@@ -55,15 +58,17 @@ const runCase = (machine: Machine, t: Case): Float32Array => {
     a: { address: base(0), row: aRow, column: aColumn, group: aGroup },
     b: { address: base(1), row: bRow, column: bColumn, group: bGroup },
     c: { address: base(2), row: cRow, group: cGroup },
+    fromB: from,
     workspace: base(3),
   };
-  const addresses = [place(a), place(b), c];
+  const addresses = [place(a), placedB.address, c];
   if (!t.prepacked) runPlan(machine, gemm(machine, d), addresses);
   else {
     const width = columns(chooseTile(machine, 'once', n));
     const sets = t.sharedB ? 1 : groups;
     const packedB = place(new Float32Array((panelBytes(n, k, width) * sets) / 4));
-    const strides = { laneStride: bColumn * 4, kStride: bRow * 4, groupStride: bGroup * 4 };
+    const bytes = from.type === 'f16' ? 2 : 4;
+    const strides = { from, laneStride: bColumn * bytes, kStride: bRow * bytes, groupStride: bGroup * bytes };
     const to = { target: packedB, groups: sets };
     const packing = pack(width, { source: base(1), ...strides, lanes: n, k, stretches: 1, stretchStride: 0, ...to });
     if (k > 0) runPlan(machine, { bytes: 0, commands: [packing] }, addresses);
@@ -71,6 +76,7 @@ const runCase = (machine: Machine, t: Case): Float32Array => {
   }
   const result = machine.f32.slice(c / 4, c / 4 + groups * cGroup);
   for (const address of blocks) machine.free(address);
+  placedB.free();
 
   for (let g = 0; g < groups; g++)
     for (let i = 0; i < m; i++) {
@@ -106,6 +112,7 @@ const plain: Case = {
   gapC: 0,
   sharedB: true,
   prepacked: false,
+  source: 'f32',
   seed: 1,
 };
 
@@ -126,6 +133,7 @@ const anyCase: fc.Arbitrary<Case> = fc.record({
   gapC: fc.constantFrom(0, 0, 1, 5),
   sharedB: fc.boolean(),
   prepacked: fc.boolean(),
+  source: fc.constantFrom(...SOURCES),
   seed: fc.nat(),
 });
 
@@ -156,6 +164,10 @@ describe('gemm', { timeout: 60_000 }, () => {
     { m: 7, n: 5, k: 5000 },
     { m: 130, n: 129, k: 513, transposeA: true, transposeB: true },
     { m: 100, n: 256, k: 64, prepacked: true },
+    { m: 9, n: 67, k: 2100, source: 'halves' },
+    { m: 9, n: 67, k: 2100, source: 'halves outside' },
+    { m: 9, n: 67, k: 2100, transposeB: true, source: 'halves outside' },
+    { groups: 2, m: 1, n: 5, k: 1030, sharedB: false, source: 'halves outside' },
   ])('computes %o', (t) => {
     const whole = { ...plain, ...t };
     expect(runCase(two, whole)).toEqual(runCase(one, whole));
@@ -175,6 +187,16 @@ describe('gemm', { timeout: 60_000 }, () => {
         for (const other of others) expect(other).toEqual(first);
       }),
       { numRuns: 40 },
+    );
+  });
+
+  it('gives the same bits for halves, wherever they lie, as for the same numbers in f32', () => {
+    fc.assert(
+      fc.property(anyCase, (t) => {
+        const [wide, ...stored] = SOURCES.slice(1).map((source) => runCase(two, { ...t, source }));
+        for (const y of stored) expect(y).toEqual(wide);
+      }),
+      { numRuns: 60 },
     );
   });
 

@@ -150,7 +150,14 @@ describe('profile', { timeout: 300_000 }, () => {
     expect(await readFile(svg, 'utf8')).toMatch(/^<svg [^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"/);
   });
   test('groups add up', () => {
-    const kernels = [1, 2, 3].map((ms) => ({ name: ms === 2 ? 'b' : 'a', detail: '', flops: ms, bytes: 10, ms }));
+    const kernels = [1, 2, 3].map((ms) => ({
+      name: ms === 2 ? 'b' : 'a',
+      detail: '',
+      flops: ms,
+      bytes: 10,
+      widened: 0,
+      ms,
+    }));
     expect(grouped(kernels, (k) => k.name)).toEqual([
       { name: 'a', count: 2, ms: 4, flops: 4, bytes: 20 },
       { name: 'b', count: 1, ms: 2, flops: 2, bytes: 10 },

@@ -1,5 +1,6 @@
 /** Convolution as an indirect GEMM: packing of the weights and the command. Any shape. The kernel is in `directCode.ts`. */
 
+import { readers } from '../loops/halves.ts';
 import { pack } from '../product/pack.ts';
 import { columns } from '../product/tile.ts';
 import { chooseTile, divide, panelBytes, SERIAL_WORK, tapBlocks } from '../product/units.ts';
@@ -23,16 +24,18 @@ export const directConv: ConvAlgorithm = (machine, d) => {
   const { channelBlock, tapsPerBlock } = tapBlocks(channels, taps);
   const grid = groups * rowBlocks * blocks.columnBlocks;
   const step = mode === 'forward' ? 1 : strideX;
-  const [laneStride, kStride] = d.direction === 'forward' ? [4, shape.o * 4] : [shape.o * 4, 4];
+  const { bytes } = readers[d.from?.type ?? 'f32'];
+  const [laneStride, kStride] = d.direction === 'forward' ? [bytes, shape.o * bytes] : [shape.o * bytes, bytes];
   const packing = pack(columns(tile), {
     source: d.w,
+    from: d.from,
     laneStride,
     kStride,
-    groupStride: channelsOut(shape) * 4,
+    groupStride: channelsOut(shape) * bytes,
     lanes: n,
     k: channels,
     stretches: taps,
-    stretchStride: channelsIn(shape) * shape.o * 4,
+    stretchStride: channelsIn(shape) * shape.o * bytes,
     target: d.workspace,
     groups,
   });

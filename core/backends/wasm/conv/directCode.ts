@@ -11,7 +11,7 @@
  */
 import { type Expr, f32x4, i32, i32x4, type Local, memoryFill, select, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
-import { digit, min } from '../product/gemmCode.ts';
+import { digit, min } from '../loops/digits.ts';
 import { columns, emitTile, type Tile, type TileVariant, tapBytes, tileFunctions, tileName } from '../product/tile.ts';
 
 export type ConvMode = 'forward' | 'transposed';

@@ -5,9 +5,11 @@
  * go through an indirect GEMM.
  */
 
+import { isContiguous } from '../../../ir/view.ts';
 import type { ConvAttrs, ConvSizedAttrs } from '../../../ops/conv.ts';
 import { nothing, type Plan, type WasmKernel, type Word } from '../kernel.ts';
 import type { Machine } from '../machine/machine.ts';
+import { packsStored, type Source, sourceOf } from '../product/pack.ts';
 import { directConv } from './direct.ts';
 import {
   type ConvAlgorithm,
@@ -40,6 +42,8 @@ export interface ConvOperands {
   readonly x: Word;
   /** w[kh, kw, c / groups, o] */
   readonly w: Word;
+  /** the numbers of w. Default: f32 */
+  readonly from?: Source | undefined;
   readonly y: Word;
   readonly workspace: Word;
 }
@@ -73,15 +77,26 @@ export const inputGradient = (machine: Machine, s: ConvShape, operands: ConvOper
   });
 };
 
+/** a kernel of halves in order: its rows and its columns are packed from where they lie */
+const widens: WasmKernel['widens'] = (operand, dtype, view) => {
+  const [, , c, o] = view.shape as [number, number, number, number];
+  return operand === 1 && isContiguous(view) && packsStored(dtype, o, c, 1, o) && packsStored(dtype, c, o, o, 1);
+};
 const conv: WasmKernel<ConvAttrs> = {
   strided: [],
-  plan: ({ machine, inputs: [x, w], outputs: [y], attrs, workspace }) =>
-    forward(machine, convShape(x!.view.shape, w!.view.shape, attrs), { x: x!.at, w: w!.at, y: y!.at, workspace }),
+  widens,
+  plan: ({ machine, inputs: [x, w], outputs: [y], attrs, workspace }) => {
+    const operands = { x: x!.at, w: w!.at, from: sourceOf(w!), y: y!.at, workspace };
+    return forward(machine, convShape(x!.view.shape, w!.view.shape, attrs), operands);
+  },
 };
 const convInput: WasmKernel<ConvSizedAttrs> = {
   strided: [],
-  plan: ({ machine, inputs: [g, w], outputs: [x], attrs, workspace }) =>
-    inputGradient(machine, convShape(x!.view.shape, w!.view.shape, attrs), { x: g!.at, w: w!.at, y: x!.at, workspace }),
+  widens,
+  plan: ({ machine, inputs: [g, w], outputs: [x], attrs, workspace }) => {
+    const operands = { x: g!.at, w: w!.at, from: sourceOf(w!), y: x!.at, workspace };
+    return inputGradient(machine, convShape(x!.view.shape, w!.view.shape, attrs), operands);
+  },
 };
 const convKernel: WasmKernel<ConvSizedAttrs> = {
   strided: [],

@@ -3,6 +3,7 @@
 import type { ConvAttrs } from '../../../ops/conv.ts';
 import type { Plan, Word } from '../kernel.ts';
 import type { Machine } from '../machine/machine.ts';
+import type { Source } from '../product/pack.ts';
 
 /** y[n, oh, ow, o] = Σ x[n, h, w, c]·w[kh, kw, c / groups, o] */
 export interface ConvShape {
@@ -60,6 +61,8 @@ export interface ConvWork {
   readonly pad: readonly [number, number];
   /** w[kh, kw, c / groups, o] */
   readonly w: Word;
+  /** its numbers. Default: f32 */
+  readonly from?: Source | undefined;
   /** where the plan's `bytes` lie: packed or transformed weights, and what else it needs */
   readonly workspace: Word;
 }

@@ -4,7 +4,7 @@
  */
 import { i32, select } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
-import { digit, min } from '../product/gemmCode.ts';
+import { digit, min } from '../loops/digits.ts';
 import { columns, emitTile, RUN_BYTES, type Tile, type TileVariant, tileFunctions, tileName } from '../product/tile.ts';
 import { KC } from '../product/units.ts';
 

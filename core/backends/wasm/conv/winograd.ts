@@ -6,7 +6,10 @@
  */
 
 import { type KernelCommand, plus } from '../kernel.ts';
+import { readers } from '../loops/halves.ts';
+import { fetchCommand } from '../product/fetch.ts';
 import { gemm } from '../product/gemm.ts';
+import type { Source } from '../product/pack.ts';
 import { columns } from '../product/tile.ts';
 import { chooseTile, panelBytes, roundUp, SERIAL_WORK } from '../product/units.ts';
 import {
@@ -82,6 +85,11 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
   const v = d.workspace;
   const u = plus(v, POSITIONS * vPosition);
   const m = plus(u, POSITIONS * uPosition);
+  // read in pieces too small to fetch one by one
+  const { type, outside = false }: Source = d.from ?? { type: 'f32' };
+  const { bytes } = readers[type];
+  const fetched = outside ? channelsIn(s) * 9 * s.o * bytes : 0;
+  const weights = outside ? plus(m, POSITIONS * mPosition) : d.w;
 
   const transformPatches = (firstPatch: number, count: number): KernelCommand => {
     const [h, w, pixel] = d.size;
@@ -105,15 +113,15 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
     return inputTransform.command(values, count, count * row * 4 * POSITIONS < SERIAL_WORK);
   };
   const transformWeights = (firstColumn: number, count: number): KernelCommand => {
-    const tap = channelsIn(s) * s.o * 4;
+    const tap = channelsIn(s) * s.o * bytes;
     const forward = direction === 'forward';
-    const laneStride = forward ? 4 : s.o * 4;
+    const laneStride = forward ? bytes : s.o * bytes;
     const values = {
       // the input gradient reads the taps from the last to the first
-      w: plus(d.w, (forward ? 0 : 8 * tap) + firstColumn * laneStride),
+      w: plus(weights, (forward ? 0 : 8 * tap) + firstColumn * laneStride),
       rowStride: forward ? 3 * tap : -3 * tap,
       columnStride: forward ? tap : -tap,
-      kStride: forward ? s.o * 4 : 4,
+      kStride: forward ? s.o * bytes : bytes,
       laneStride,
       lanes: count,
       k: channels,
@@ -122,7 +130,7 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
       uPosition,
     };
     const grid = Math.ceil(channels / WEIGHT_STEPS);
-    return weightTransform(width).command(values, grid, count * channels * POSITIONS < SERIAL_WORK);
+    return weightTransform(width, type).command(values, grid, count * channels * POSITIONS < SERIAL_WORK);
   };
   const products = (count: number, columns: number): readonly KernelCommand[] =>
     gemm(machine, {
@@ -156,7 +164,7 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
     return outputTransform.command(values, count, count * columns * POSITIONS < SERIAL_WORK);
   };
 
-  const commands: KernelCommand[] = [];
+  const commands: KernelCommand[] = outside ? [fetchCommand(d.w, weights, fetched)] : [];
   for (let firstPatch = 0; firstPatch < patches; firstPatch += patchesPerBlock) {
     const count = Math.min(patchesPerBlock, patches - firstPatch);
     for (let firstColumn = 0; firstColumn < n; firstColumn += columnsPerBlock) {
@@ -169,5 +177,5 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
       );
     }
   }
-  return { bytes: POSITIONS * (vPosition + uPosition + mPosition), commands };
+  return { bytes: POSITIONS * (vPosition + uPosition + mPosition) + roundUp(fetched, 64), commands };
 };

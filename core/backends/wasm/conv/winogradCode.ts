@@ -1,8 +1,8 @@
 /** Winograd's F(4×4): patches of the input to 36 positions, and products of 36 positions back to patches of the output. */
 import { type Expr, type FunctionBuilder, i32, type Local, memoryFill, select, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
+import { digit } from '../loops/digits.ts';
 import { storeLanes } from '../loops/tails.ts';
-import { digit } from '../product/gemmCode.ts';
 import { alongInput, alongOutput, POSITIONS, range, type V128 } from './transforms.ts';
 
 /** bytes of a list of pointers in scratch */

@@ -1,7 +1,8 @@
 /** The weights of Winograd's F(4×4), transformed and in panels: u[position][panel][k][lane] = (G g Gᵀ)[position]. */
 import { type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
-import { min } from '../product/gemmCode.ts';
+import { min } from '../loops/digits.ts';
+import { type Packable, readers } from '../loops/halves.ts';
 import { transpose } from '../product/pack.ts';
 import { alongWeights, range, type V128 } from './transforms.ts';
 
@@ -12,8 +13,9 @@ const weightWords = words(['w rowStride columnStride kStride laneStride lanes k 
  * panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes beyond the last are unspecified. May
  * read a panel past the source.
  */
-export const weightTransform = (width: number) =>
-  kernel(`winogradWeights${width}`, weightWords, ({ f, start, end, scratch, locals }) => {
+export const weightTransform = (width: number, type: Packable) => {
+  const { bytes, four } = readers[type];
+  return kernel(`winogradWeights${width} ${type}`, weightWords, ({ f, start, end, scratch, locals }) => {
     const w = locals();
     const keep = (e: Expr<'v128'>): V128 => f.let(e);
     const [unit, k, step] = f.locals('i32');
@@ -46,12 +48,12 @@ export const weightTransform = (width: number) =>
           const to = f.let(i32.add(target, q * 4));
           const firstLane = f.let(i32.add(i32.mul(panel, width), q));
           f.if(
-            i32.eq(w.laneStride, 4),
+            i32.eq(w.laneStride, bytes),
             () => {
-              const from = f.let(i32.add(source, i32.shl(firstLane, 2)));
+              const from = f.let(i32.add(source, i32.mul(firstLane, bytes)));
               f.for(k, 0, count, 1, () => {
                 transform(
-                  taps.map((tap) => f.let(v128.load(i32.add(from, tap)))),
+                  taps.map((tap) => f.let(four(f, i32.add(from, tap)))),
                   to,
                 );
                 f.set(from, i32.add(from, w.kStride));
@@ -69,7 +71,7 @@ export const weightTransform = (width: number) =>
                 for (const [i, tap] of taps.entries())
                   transpose(
                     f,
-                    lanes.map((lane) => f.let(v128.load(i32.add(lane, tap)))),
+                    lanes.map((lane) => f.let(four(f, i32.add(lane, tap)))),
                     scratch,
                     i * 16,
                     9 * 16,
@@ -85,7 +87,7 @@ export const weightTransform = (width: number) =>
                   f.inc(from, 9 * 16);
                   f.inc(to, width * 4);
                 });
-                for (const lane of lanes) f.inc(lane, 16);
+                for (const lane of lanes) f.inc(lane, 4 * bytes);
               });
             },
           );
@@ -93,3 +95,4 @@ export const weightTransform = (width: number) =>
       }),
     );
   });
+};

@@ -2,35 +2,16 @@
 
 import type { Attrs } from '../../../ir/tensor.ts';
 import { isContiguous, sizeOf, type View } from '../../../ir/view.ts';
-import { call, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, v128 } from '../assembler/assemble.ts';
+import { call, f32, i32, i32x4, v128 } from '../assembler/assemble.ts';
 import { type Address, kernel, nothing, type Placed, type Plan, plus, type WasmKernel, words } from '../kernel.ts';
+import { halfToFloat, oneHalf } from '../loops/halves.ts';
 import { cutUnits, readAll, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { fetchCommand } from '../product/fetch.ts';
 import { SERIAL_WORK } from '../product/units.ts';
-import { fetchCommand } from './fetch.ts';
 
 const HALF_BYTES = 2;
 /** values in one unit of the contiguous kernel: fetched, they stay in the first-level cache */
 const BLOCK = 8192;
-/** difference of the exponents' biases, in place */
-const BIAS = (127 - 15) << 23;
-const INFINITE = 31 << 23;
-
-/**
- * Four half patterns in 32-bit lanes → four f32. Exponent and fraction move into place and the bias is corrected; ∞ and NaN
- * need that twice. Subnormal halves get the exponent of the smallest normal half, whose value is then taken off.
- */
-export const halfToFloat = (f: FunctionBuilder, halves: Expr<'v128'>): Expr<'v128'> => {
-  const h = f.let(halves);
-  const m = f.let(i32x4.shl(v128.and(h, i32x4.splat(0x7fff)), 13));
-  const finite = i32x4.add(m, i32x4.splat(BIAS));
-  const normal = i32x4.add(finite, v128.and(i32x4.ge_u(m, i32x4.splat(INFINITE)), i32x4.splat(BIAS)));
-  const subnormal = f32x4.sub(i32x4.add(m, i32x4.splat(BIAS + (1 << 23))), 2 ** -14);
-  const magnitude = v128.bitselect(subnormal, normal, i32x4.lt_u(m, i32x4.splat(1 << 23)));
-  return v128.or(magnitude, i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16));
-};
-/** the half at an address as f32 */
-const oneHalf = (f: FunctionBuilder, address: Expr<'i32'>): Expr<'f32'> =>
-  f32x4.extract_lane(halfToFloat(f, i32x4.splat(i32.load16_u(address))), 0);
 
 const blockWords = words(['x y count outside']);
 /** y[i] = f32(x[i]), both without gaps; a unit is a block, which is fetched into scratch memory when x lies outside */

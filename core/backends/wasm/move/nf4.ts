@@ -8,8 +8,8 @@ import { isContiguous, sizeOf, type View } from '../../../ir/view.ts';
 import { call, type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, select, v128 } from '../assembler/assemble.ts';
 import { type Address, kernel, nothing, type Placed, type Plan, type WasmKernel, words } from '../kernel.ts';
 import { cutUnits, readAll, unitNames, type WalkAxis, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
+import { fetchCommand } from '../product/fetch.ts';
 import { SERIAL_WORK } from '../product/units.ts';
-import { fetchCommand } from './fetch.ts';
 
 const GROUP_BYTES = 4 * NF4_WORDS;
 const HEAD_BYTES = 4 * NF4_HEAD;

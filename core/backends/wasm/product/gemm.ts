@@ -15,9 +15,10 @@
  */
 
 import { type KernelCommand, nothing, type Plan, plus, type Word } from '../kernel.ts';
+import { readers } from '../loops/halves.ts';
 import type { Machine } from '../machine/machine.ts';
 import { gemmKernel, type ModeA, sumSplits } from './gemmCode.ts';
-import { pack } from './pack.ts';
+import { pack, type Source } from './pack.ts';
 import { columns } from './tile.ts';
 import { chooseTile, divide, KC, panelBytes, roundUp, SERIAL_WORK, splitsOf } from './units.ts';
 
@@ -44,6 +45,8 @@ export interface GemmDescription {
   readonly c: Output;
   /** where the plan's `bytes` lie */
   readonly workspace: Word;
+  /** the numbers of B; what is not f32 is always packed (pack.ts). Default: f32 */
+  readonly fromB?: Source | undefined;
   /** B in panels already, [panel][k][lane] with the width of {@link chooseTile}'s tile for `once` */
   readonly packedB?: Word;
   /** elements from the panels of a group to those of the next. Default: one after the other */
@@ -52,12 +55,14 @@ export interface GemmDescription {
 
 /** C. Cost: 2·g·m·n·k FLOP. */
 export const gemm = (machine: Machine, d: GemmDescription): Plan => {
-  const { m, n, k, groups = 1, a, b, c, workspace } = d;
+  const { m, n, k, groups = 1, a, b, c, workspace, fromB = { type: 'f32' } } = d;
+  const { bytes: sizeB } = readers[fromB.type];
   if (m * n * groups === 0) return nothing;
   const tile = chooseTile(machine, 'once', n);
   const width = columns(tile);
   const panels = Math.ceil(n / width);
-  const packed = d.packedB !== undefined || b.column !== 1 || m > 4 * tile.rows;
+  const stored = fromB.type !== 'f32';
+  const packed = d.packedB !== undefined || stored || b.column !== 1 || m > 4 * tile.rows;
   const direct = a.column === 1 ? 'rows' : a.row === 1 && (panels <= 3 || m <= tile.rows) ? 'cols' : 'pack';
   const modeA: ModeA = m === 1 && a.column !== 1 ? 'cols' : direct;
 
@@ -77,9 +82,10 @@ export const gemm = (machine: Machine, d: GemmDescription): Plan => {
     commands.push(
       pack(width, {
         source: b.address,
-        laneStride: b.column * 4,
-        kStride: b.row * 4,
-        groupStride: (b.group ?? 0) * 4,
+        from: fromB,
+        laneStride: b.column * sizeB,
+        kStride: b.row * sizeB,
+        groupStride: (b.group ?? 0) * sizeB,
         lanes: n,
         k,
         stretches: 1,

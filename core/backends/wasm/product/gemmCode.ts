@@ -2,8 +2,9 @@
  * The GEMM kernel: for a unit (group, rows block, columns block, split of k) it walks k in blocks, packs its rows of A
  * where that pays, and runs the register tile over the block.
  */
-import { call, type Expr, type FunctionBuilder, f32x4, i32, type Local, select, v128 } from '../assembler/assemble.ts';
+import { call, f32x4, i32, select, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
+import { digit, min } from '../loops/digits.ts';
 import { storeLanes } from '../loops/tails.ts';
 import { packPanelFunction } from './pack.ts';
 import { columns, emitTile, type Tile, type TileVariant, tileFunctions, tileName } from './tile.ts';
@@ -19,14 +20,6 @@ const gemmWords = words([
   'rowsPerUnit panelsPerUnit rowBlocks columnBlocks splits kPerSplit splitStride kBlock',
 ]);
 
-/** Splits `value` as a number in mixed radix: value = rest·radix + digit. */
-export const digit = (f: FunctionBuilder, value: Local<'i32'>, radix: Expr<'i32'>): Local<'i32'> => {
-  const rest = f.let(i32.div_u(value, radix));
-  const result = f.let(i32.sub(value, i32.mul(rest, radix)));
-  f.set(value, rest);
-  return result;
-};
-export const min = (a: Local<'i32'>, b: Local<'i32'>): Expr<'i32'> => select(i32.lt_u(a, b), a, b);
 export const gemmKernel = (tile: Tile, modeA: ModeA, modeB: ModeB) => {
   const width = columns(tile);
   const variant: TileVariant = {
