@@ -18,8 +18,8 @@ export interface ConvShape {
   /** [[top, bottom], [left, right]] */
   readonly pad: readonly [readonly [number, number], readonly [number, number]];
   readonly groups: number;
-  /** overrules the choice of the algorithm */
-  readonly algorithm?: 'direct' | 'winograd';
+  /** overrules the choice of the algorithm; `winograd` divides the work by the number of patches */
+  readonly algorithm?: 'direct' | 'winograd' | 'winograd in blocks';
 }
 
 /** the shape of the forward convolution of x[n, h, w, c] with w[kh, kw, c / groups, o] */

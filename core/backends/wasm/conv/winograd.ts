@@ -1,8 +1,12 @@
 /**
- * Convolution by Winograd's F(4×4, 3×3) in separate steps: patches are transformed to v[36][patch][channel], the weights of
- * some columns to panels u[36][panel][channel][lane], 36 products give m[36][patch][column], which is transformed back. The
- * columns are taken in blocks whose u stays in the last cache, so that it never meets memory; patches, where there are very
- * many, too. The kernels are in `winogradCode.ts` and `winogradWeights.ts`.
+ * Convolution by Winograd's F(4×4, 3×3): patches are transformed to v[36][patch][channel], the weights of some columns to
+ * panels u[36][panel][channel][lane], 36 products give m[36][patch][column], which is transformed back. Two divisions, with
+ * the same bits:
+ *
+ * - few patches: the weights are most of the work. One kernel takes some columns all the way (`winogradFused.ts`), so that u and
+ *   m never leave the second-level cache.
+ * - many: a kernel for each step. The columns are taken in blocks whose u stays in the last cache, so that it never meets
+ *   memory; patches, where there are very many, too. The kernels are in `winogradCode.ts` and `winogradWeights.ts`.
  */
 
 import { type KernelCommand, plus } from '../kernel.ts';
@@ -15,6 +19,7 @@ import { chooseTile, panelBytes, roundUp, SERIAL_WORK } from '../product/units.t
 import {
   type ConvAlgorithm,
   type ConvShape,
+  type ConvWork,
   channelsIn,
   contraction,
   type Direction,
@@ -23,6 +28,7 @@ import {
 } from './shape.ts';
 import { POSITIONS } from './transforms.ts';
 import { inputTransform, outputTransform } from './winogradCode.ts';
+import { fusedKernel } from './winogradFused.ts';
 import { weightTransform } from './winogradWeights.ts';
 
 /** with fewer channels the transforms cost what the multiplications save */
@@ -32,9 +38,10 @@ const MIN_CHANNELS = 16;
 export const winogradApplies = (s: ConvShape, direction: Direction): boolean => {
   const { n, channels } = contraction(s, direction);
   const possible = s.kh === 3 && s.kw === 3 && unitStride(s) && s.groups === 1;
-  if (s.algorithm === 'winograd' && !possible)
+  const isAsked = s.algorithm !== undefined && s.algorithm !== 'direct';
+  if (isAsked && !possible)
     throw new Error(`wasm conv: no Winograd transform for a ${s.kh} × ${s.kw} kernel with stride ${s.stride}`);
-  if (s.algorithm) return s.algorithm === 'winograd';
+  if (s.algorithm) return isAsked;
   // With more padding some results are sums of nothing: 0 exactly, which the transform only comes near to.
   const padded = s.pad.flat().every((pad) => pad <= 2);
   return possible && padded && Math.min(n, channels) >= MIN_CHANNELS;
@@ -68,67 +75,99 @@ export const patchesOf = (s: ConvShape, direction: Direction): number => {
   return s.n * rows * columns;
 };
 
-export const winogradConv: ConvAlgorithm = (machine, d) => {
-  const { shape: s, direction, n, channels } = d;
-  const width = columns(chooseTile(machine, 'once', n));
+/** what both ways of division share: patches transformed, and how the weights are read */
+const winogradParts = (d: ConvWork, patchesAtOnce: number) => {
+  const { shape: s, direction, channels } = d;
   const [patchRows, patchColumns] = patchGrid(s, direction);
-  const patches = s.n * patchRows * patchColumns;
+  const row = roundUp(channels, 4);
+  const vPosition = apart(patchesAtOnce * row * 4);
+  const v = d.workspace;
+  const vBytes = POSITIONS * vPosition;
+  const { type, outside = false }: Source = d.from ?? { type: 'f32' };
+  const { bytes } = readers[type];
+  const tap = channelsIn(s) * s.o * bytes;
+  // read in pieces too small to fetch one by one
+  const fetched = outside ? 9 * tap : 0;
+  const weights = outside ? plus(v, vBytes) : d.w;
+  const patch = { vPatch: row * 4, vPosition, patchRows, patchColumns };
+
+  /** the input of some patches */
+  const input = (firstPatch: number, count: number): KernelCommand => {
+    const [h, w, pixel] = d.size;
+    const [xPixel, xRow, xImage] = [pixel * 4, w * pixel * 4, h * w * pixel * 4];
+    const from = { x: d.x, xImage, xRow, xPixel, h, w, padTop: d.pad[0], padLeft: d.pad[1], channels };
+    const values = { ...from, ...patch, firstPatch, v };
+    return inputTransform.command(values, count, count * row * 4 * POSITIONS < SERIAL_WORK);
+  };
+  const forward = direction === 'forward';
+  const kernelWords = {
+    // the input gradient reads the taps from the last to the first
+    w: plus(weights, forward ? 0 : 8 * tap),
+    rowStride: forward ? 3 * tap : -3 * tap,
+    columnStride: forward ? tap : -tap,
+    kStride: forward ? s.o * bytes : bytes,
+    laneStride: forward ? bytes : s.o * bytes,
+    k: channels,
+  };
+  const [oh, ow, pixel] = d.out;
+  const output = { y: d.y, yPixel: pixel * 4, oh, ow, patchRows, patchColumns };
+  return {
+    type,
+    row,
+    v,
+    patch,
+    kernelWords,
+    output,
+    input,
+    fetch: outside ? [fetchCommand(d.w, weights, fetched)] : [],
+    /** where the rest of the workspace begins */
+    bytes: vBytes + roundUp(fetched, 64),
+  };
+};
+
+/** patches up to which a unit takes its columns from their weights to their pixels */
+const MOST_FUSED = 128;
+/** columns of such a unit, and steps of k at a time: 36 positions of both are 300 kB */
+const [LEAST_COLUMNS, MOST_COLUMNS, STEPS] = [16, 32, 64];
+/** wanted number of units */
+const UNITS = 16;
+
+const fused: ConvAlgorithm = (machine, d) => {
+  const { n, channels } = d;
+  const tile = chooseTile(machine, 'once', n);
+  const patches = patchesOf(d.shape, d.direction);
+  const { type, v, patch, kernelWords, output, input, fetch, bytes } = winogradParts(d, patches);
+  const wanted = roundUp(Math.ceil(n / UNITS), columns(tile));
+  const lanesPerUnit = Math.max(LEAST_COLUMNS, Math.min(MOST_COLUMNS, wanted));
+  const rowsPerTile = Math.ceil(patches / Math.ceil(patches / tile.rows));
+  const sizes = { n, patches, rowsPerTile, lanesPerUnit, kPerBlock: STEPS };
+  const main = fusedKernel(tile, type).command(
+    { ...kernelWords, ...output, ...patch, ...sizes, v },
+    Math.ceil(n / lanesPerUnit),
+    patches * n * channels * POSITIONS < SERIAL_WORK,
+  );
+  return { bytes, commands: [...fetch, input(0, patches), main] };
+};
+
+/** the patches and the columns in blocks, step after step */
+const blocked: ConvAlgorithm = (machine, d) => {
+  const { n, channels } = d;
+  const width = columns(chooseTile(machine, 'once', n));
+  const patches = patchesOf(d.shape, d.direction);
   const columnBytes = POSITIONS * channels * 4;
   const patchesPerBlock = part(patches, Math.floor(PATCH_BYTES / columnBytes), 1);
   const fitting = Math.floor(WEIGHT_BYTES / columnBytes / MIN_COLUMNS) * MIN_COLUMNS;
   const columnsPerBlock = Math.min(n, part(n, Math.max(MIN_COLUMNS, fitting), width));
-  const row = roundUp(channels, 4);
+  const { type, row, v, patch, kernelWords, output, input, fetch, bytes } = winogradParts(d, patchesPerBlock);
   // bytes from position to position
-  const vPosition = apart(patchesPerBlock * row * 4);
   const uPosition = apart(panelBytes(columnsPerBlock, channels, width));
   const mPosition = apart(patchesPerBlock * roundUp(columnsPerBlock, 4) * 4);
-  const v = d.workspace;
-  const u = plus(v, POSITIONS * vPosition);
+  const u = plus(d.workspace, bytes);
   const m = plus(u, POSITIONS * uPosition);
-  // read in pieces too small to fetch one by one
-  const { type, outside = false }: Source = d.from ?? { type: 'f32' };
-  const { bytes } = readers[type];
-  const fetched = outside ? channelsIn(s) * 9 * s.o * bytes : 0;
-  const weights = outside ? plus(m, POSITIONS * mPosition) : d.w;
 
-  const transformPatches = (firstPatch: number, count: number): KernelCommand => {
-    const [h, w, pixel] = d.size;
-    const values = {
-      x: d.x,
-      xImage: h * w * pixel * 4,
-      xRow: w * pixel * 4,
-      xPixel: pixel * 4,
-      h,
-      w,
-      padTop: d.pad[0],
-      padLeft: d.pad[1],
-      channels,
-      patchRows,
-      patchColumns,
-      firstPatch,
-      v,
-      vPatch: row * 4,
-      vPosition,
-    };
-    return inputTransform.command(values, count, count * row * 4 * POSITIONS < SERIAL_WORK);
-  };
   const transformWeights = (firstColumn: number, count: number): KernelCommand => {
-    const tap = channelsIn(s) * s.o * bytes;
-    const forward = direction === 'forward';
-    const laneStride = forward ? bytes : s.o * bytes;
-    const values = {
-      // the input gradient reads the taps from the last to the first
-      w: plus(weights, (forward ? 0 : 8 * tap) + firstColumn * laneStride),
-      rowStride: forward ? 3 * tap : -3 * tap,
-      columnStride: forward ? tap : -tap,
-      kStride: forward ? s.o * bytes : bytes,
-      laneStride,
-      lanes: count,
-      k: channels,
-      kPerUnit: WEIGHT_STEPS,
-      u,
-      uPosition,
-    };
+    const w = plus(kernelWords.w, firstColumn * kernelWords.laneStride);
+    const values = { ...kernelWords, w, lanes: count, kPerUnit: WEIGHT_STEPS, u, uPosition };
     const grid = Math.ceil(channels / WEIGHT_STEPS);
     return weightTransform(width, type).command(values, grid, count * channels * POSITIONS < SERIAL_WORK);
   };
@@ -138,7 +177,7 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
       m: count,
       n: columns,
       k: channels,
-      a: { address: v, row, column: 1, group: vPosition / 4 },
+      a: { address: v, row, column: 1, group: patch.vPosition / 4 },
       b: { address: u, row: 1, column: 1, group: 1 },
       packedB: u,
       packedGroup: uPosition / 4,
@@ -147,29 +186,17 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
       workspace: m,
     }).commands;
   const transformBack = (firstPatch: number, count: number, firstColumn: number, columns: number): KernelCommand => {
-    const [oh, ow, pixel] = d.out;
-    const values = {
-      m,
-      mPatch: roundUp(columns, 4) * 4,
-      mPosition,
-      columns,
-      y: plus(d.y, firstColumn * 4),
-      yPixel: pixel * 4,
-      oh,
-      ow,
-      patchRows,
-      patchColumns,
-      firstPatch,
-    };
+    const y = plus(output.y, firstColumn * 4);
+    const values = { ...output, y, m, mPatch: roundUp(columns, 4) * 4, mPosition, columns, firstPatch };
     return outputTransform.command(values, count, count * columns * POSITIONS < SERIAL_WORK);
   };
 
-  const commands: KernelCommand[] = outside ? [fetchCommand(d.w, weights, fetched)] : [];
+  const commands: KernelCommand[] = [...fetch];
   for (let firstPatch = 0; firstPatch < patches; firstPatch += patchesPerBlock) {
     const count = Math.min(patchesPerBlock, patches - firstPatch);
+    commands.push(input(firstPatch, count));
     for (let firstColumn = 0; firstColumn < n; firstColumn += columnsPerBlock) {
       const columns = Math.min(columnsPerBlock, n - firstColumn);
-      if (firstColumn === 0) commands.push(transformPatches(firstPatch, count));
       commands.push(
         transformWeights(firstColumn, columns),
         ...products(count, columns),
@@ -177,5 +204,10 @@ export const winogradConv: ConvAlgorithm = (machine, d) => {
       );
     }
   }
-  return { bytes: POSITIONS * (vPosition + uPosition + mPosition) + roundUp(fetched, 64), commands };
+  return { bytes: bytes + POSITIONS * (uPosition + mPosition), commands };
+};
+
+export const winogradConv: ConvAlgorithm = (machine, d) => {
+  const few = d.shape.algorithm !== 'winograd in blocks' && patchesOf(d.shape, d.direction) <= MOST_FUSED;
+  return (few ? fused : blocked)(machine, d);
 };

@@ -1,29 +1,31 @@
 /** The weights of Winograd's F(4×4), transformed and in panels: u[position][panel][k][lane] = (G g Gᵀ)[position]. */
-import { type Expr, i32, type Local, v128 } from '../assembler/assemble.ts';
+import { type Assembler, call, type Expr, type Func, i32, type Local, v128 } from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
 import { min } from '../loops/digits.ts';
 import { type Packable, readers } from '../loops/halves.ts';
 import { transpose } from '../product/pack.ts';
 import { alongWeights, range, type V128 } from './transforms.ts';
 
-const weightWords = words(['w rowStride columnStride kStride laneStride lanes k kPerUnit u uPosition']);
-
+type I32 = Local<'i32'>;
 /**
- * u[position][panel][k][width] = G g Gᵀ; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring
- * panels is still in the first-level cache. Either lanes or k must be contiguous. Lanes beyond the last are unspecified. May
- * read a panel past the source.
+ * weights(to, from, lane, lastLane, k, rowStride, columnStride, kStride, laneStride, uPosition, scratch): four lanes of a
+ * panel of `width` and k steps, G g Gᵀ. Either lanes or k must be contiguous. Lanes beyond the last are unspecified. May read a
+ * panel past the source.
  */
-export const weightTransform = (width: number, type: Packable) => {
+export const weightFunction = (m: Assembler, width: number, type: Packable): Func => {
   const { bytes, four } = readers[type];
-  return kernel(`winogradWeights${width} ${type}`, weightWords, ({ f, start, end, scratch, locals }) => {
-    const w = locals();
+  const params = Array.from({ length: 11 }, () => 'i32' as const);
+  return m.func('', params, 'void', (f, ...words) => {
+    const [to, source, firstLane, lastLane, count] = words as unknown as [I32, I32, I32, I32, I32];
+    const [rowStride, columnStride, kStride] = words.slice(5) as unknown as [I32, I32, I32];
+    const [laneStride, uPosition, scratch] = words.slice(8) as unknown as [I32, I32, I32];
     const keep = (e: Expr<'v128'>): V128 => f.let(e);
-    const [unit, k, step] = f.locals('i32');
+    const [k, step] = f.locals('i32');
     const taps = range(9).map((tap) =>
-      f.let(i32.add(i32.mul(w.rowStride, Math.floor(tap / 3)), i32.mul(w.columnStride, tap % 3))),
+      f.let(i32.add(i32.mul(rowStride, Math.floor(tap / 3)), i32.mul(columnStride, tap % 3))),
     );
     /** nine taps of four lanes → 36 positions */
-    const transform = (g: readonly V128[], to: Local<'i32'>): void => {
+    const transform = (g: readonly V128[]): void => {
       const half = range(3).map((x) => alongWeights([g[x]!, g[3 + x]!, g[6 + x]!], keep).map(keep));
       const at = f.let(to);
       for (const y of range(6))
@@ -32,11 +34,61 @@ export const weightTransform = (width: number, type: Packable) => {
           keep,
         )) {
           f.emit(v128.store(at, value));
-          f.set(at, i32.add(at, w.uPosition));
+          f.set(at, i32.add(at, uPosition));
         }
+      f.inc(to, width * 4);
     };
-    const panel = f.local('i32');
-    const panels = f.let(i32.div_u(i32.add(w.lanes, width - 1), width));
+    f.if(
+      i32.eq(laneStride, bytes),
+      () => {
+        const from = f.let(i32.add(source, i32.mul(firstLane, bytes)));
+        f.for(k, 0, count, 1, () => {
+          transform(taps.map((tap) => f.let(four(f, i32.add(from, tap)))));
+          f.set(from, i32.add(from, kStride));
+        });
+      },
+      () => {
+        const lanes = range(4).map((i) => {
+          const lane = f.let(i32.add(firstLane, i));
+          return f.let(i32.add(source, i32.mul(min(lane, lastLane), laneStride)));
+        });
+        f.for(k, 0, count, 4, () => {
+          // four steps of k of four lanes at once, turned into scratch[step][tap]
+          for (const [i, tap] of taps.entries())
+            transpose(
+              f,
+              lanes.map((lane) => f.let(four(f, i32.add(lane, tap)))),
+              scratch,
+              i * 16,
+              9 * 16,
+            );
+          const steps = f.let(i32.sub(count, k));
+          f.if(i32.gt_u(steps, 4), () => f.set(steps, 4));
+          const from = f.let(scratch);
+          f.for(step, 0, steps, 1, () => {
+            transform(range(9).map((i) => f.let(v128.load(from, i * 16))));
+            f.inc(from, 9 * 16);
+          });
+          for (const lane of lanes) f.inc(lane, 4 * bytes);
+        });
+      },
+    );
+  });
+};
+
+const weightWords = words(['w rowStride columnStride kStride laneStride lanes k kPerUnit u uPosition']);
+
+/**
+ * u[position][panel][k][width]; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring panels is
+ * still in the first-level cache
+ */
+export const weightTransform = (width: number, type: Packable) =>
+  kernel(`winogradWeights${width} ${type}`, weightWords, ({ f, m, start, end, scratch, locals }) => {
+    const transform = weightFunction(m, width, type);
+    const w = locals();
+    const [unit, panel] = f.locals('i32');
+    const lastLane = f.let(i32.sub(w.lanes, 1));
+    const panels = f.let(i32.div_u(i32.add(lastLane, width), width));
     f.for(unit, start, end, 1, () =>
       f.for(panel, 0, panels, 1, () => {
         const firstK = f.let(i32.mul(unit, w.kPerUnit));
@@ -44,55 +96,21 @@ export const weightTransform = (width: number, type: Packable) => {
         f.set(count, min(count, w.kPerUnit));
         const target = f.let(i32.add(w.u, i32.mul(i32.add(i32.mul(panel, w.k), firstK), width * 4)));
         const source = f.let(i32.add(w.w, i32.mul(firstK, w.kStride)));
-        for (let q = 0; q < width; q += 4) {
-          const to = f.let(i32.add(target, q * 4));
-          const firstLane = f.let(i32.add(i32.mul(panel, width), q));
-          f.if(
-            i32.eq(w.laneStride, bytes),
-            () => {
-              const from = f.let(i32.add(source, i32.mul(firstLane, bytes)));
-              f.for(k, 0, count, 1, () => {
-                transform(
-                  taps.map((tap) => f.let(four(f, i32.add(from, tap)))),
-                  to,
-                );
-                f.set(from, i32.add(from, w.kStride));
-                f.inc(to, width * 4);
-              });
-            },
-            () => {
-              const last = f.let(i32.sub(w.lanes, 1));
-              const lanes = range(4).map((i) => {
-                const lane = f.let(i32.add(firstLane, i));
-                return f.let(i32.add(source, i32.mul(min(lane, last), w.laneStride)));
-              });
-              f.for(k, 0, count, 4, () => {
-                // four steps of k of four lanes at once, turned into scratch[step][tap]
-                for (const [i, tap] of taps.entries())
-                  transpose(
-                    f,
-                    lanes.map((lane) => f.let(four(f, i32.add(lane, tap)))),
-                    scratch,
-                    i * 16,
-                    9 * 16,
-                  );
-                const steps = f.let(i32.sub(count, k));
-                f.if(i32.gt_u(steps, 4), () => f.set(steps, 4));
-                const from = f.let(scratch);
-                f.for(step, 0, steps, 1, () => {
-                  transform(
-                    range(9).map((i) => f.let(v128.load(from, i * 16))),
-                    to,
-                  );
-                  f.inc(from, 9 * 16);
-                  f.inc(to, width * 4);
-                });
-                for (const lane of lanes) f.inc(lane, 4 * bytes);
-              });
-            },
+        const lane = f.let(i32.mul(panel, width));
+        const strides = [w.rowStride, w.columnStride, w.kStride, w.laneStride] as const;
+        for (let q = 0; q < width; q += 4)
+          f.emit(
+            call(transform, [
+              i32.add(target, q * 4),
+              source,
+              i32.add(lane, q),
+              lastLane,
+              count,
+              ...strides,
+              w.uPosition,
+              scratch,
+            ]),
           );
-        }
       }),
     );
   });
-};
