@@ -145,7 +145,7 @@ async function growth(o: Options, io: Io): Promise<void> {
     ...model,
     ...['--backend', backend, '--targets', targets, '--ms', String(ms)],
     ...(o.threads === undefined ? [] : ['--threads', String(o.threads)]),
-    ...(o.revectorize ? ['--revectorize'] : []),
+    ...(o.revectorize ? [] : ['--no-revectorize']),
     ...(o.checkpoint ? ['--checkpoint'] : []),
   ];
   const tell = (line: string): void => void io.stderr.write(`${printable(line, Number.POSITIVE_INFINITY)}\n`);
@@ -175,7 +175,7 @@ export const main: Main = async (args, io) => {
       new Option('--backend <name>', 'where to compute; all: wasm and webgpu').choices(CHOICES).default('auto'),
     )
     .addOption(new Option('--threads <n>', 'threads of the wasm backend').argParser(wholeNumber(1, 256)))
-    .addOption(revectorizeOption().default(false))
+    .addOption(revectorizeOption())
     .addOption(new Option('--json', 'figures as JSON').default(false))
     .addOption(new Option('--ms <n>', 'time spent on each figure').argParser(wholeNumber(1, 600_000)).default(400))
     .addOption(new Option('--only <text>', 'operations whose name contains this'))

@@ -11,7 +11,7 @@ export type BackendChoice = BackendName | 'auto';
 export interface OpenOptions {
   /** threads of the wasm backend; default: the cores this process may use */
   readonly threads?: number;
-  /** lets V8 join the wasm backend's 128-bit operations to 256-bit ones: Node 24 or later, for the whole process */
+  /** whether V8 may join the wasm backend's 128-bit operations to 256-bit ones, for the whole process; default: on Node 24 or later */
   readonly revectorize?: boolean;
 }
 

@@ -196,11 +196,11 @@ export type BackendOptions = {
   readonly revectorize?: boolean;
 };
 
-/** `--revectorize`, for commands of the wasm backend. */
+/** `--no-revectorize`, for commands of the wasm backend. */
 export const revectorizeOption = (): Option =>
-  new Option('--revectorize', 'wasm on Node 24 or later: 256-bit registers, an experiment of V8');
+  new Option('--no-revectorize', 'wasm on Node 24 or later: no 256-bit registers, which are an experiment of V8');
 
-/** Adds `--backend`, `--threads` and `--revectorize`. */
+/** Adds `--backend`, `--threads` and `--no-revectorize`. */
 export function withBackend(program: Command): Command {
   return program
     .addOption(
@@ -216,4 +216,7 @@ export function withBackend(program: Command): Command {
 
 /** Opens the backend of the common options. @throws CoreError when it cannot run here */
 export const openChosen = ({ backend, threads, revectorize }: BackendOptions): Promise<Backend> =>
-  openBackend(backend, { ...(threads === undefined ? {} : { threads }), ...(revectorize ? { revectorize } : {}) });
+  openBackend(backend, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(revectorize === false ? { revectorize } : {}),
+  });

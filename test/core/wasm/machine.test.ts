@@ -3,6 +3,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { assembler, f32x4, i32, v128 } from '../../../core/backends/wasm/assembler/assemble.ts';
 import { allocator } from '../../../core/backends/wasm/machine/allocator.ts';
 import { createMachine, f32Bits } from '../../../core/backends/wasm/machine/machine.ts';
+import { host, setHost } from '../../../core/ir/host.ts';
 
 /** y[i] = a·x[i], 4 numbers a unit; and a kernel that traps at unit 3 */
 const scaleModule = (): Uint8Array<ArrayBuffer> => {
@@ -166,6 +167,25 @@ describe('allocator', () => {
     expect(heap.stats()).toMatchObject({ live: 0, blocks: 0, end: grown });
     expect(() => heap.free(64)).toThrow('64 is not a live block');
   });
+});
+
+it('sets the flags of V8 that this Node needs and knows', () => {
+  const mine = host();
+  const flagsOf = (node: number, options = {}) => {
+    const flags: string[] = [];
+    setHost({ ...mine, node, setEngineFlag: (flag) => flags.push(flag) });
+    createMachine({ threads: 1, ...options });
+    return flags.filter((flag) => /vectorize|deopt|liftoff/.test(flag));
+  };
+  try {
+    expect(flagsOf(20)).toEqual(['--no-liftoff']);
+    expect(flagsOf(24)).toEqual(['--experimental-wasm-revectorize', '--no-liftoff']);
+    // from here on V8 ends the process without the last one
+    expect(flagsOf(25)).toEqual(['--experimental-wasm-revectorize', '--no-liftoff', '--no-wasm-deopt']);
+    expect(flagsOf(26, { revectorize: false })[0]).toBe('--no-experimental-wasm-revectorize');
+  } finally {
+    setHost(mine);
+  }
 });
 
 it('revectorizes only where V8 can, and says so elsewhere', () => {

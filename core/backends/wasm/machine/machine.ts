@@ -48,8 +48,9 @@ export interface MachineOptions {
   /** scratch bytes of each thread; untouched pages cost nothing. Default 4 MiB */
   readonly scratchBytes?: number;
   /**
-   * Lets V8 use 256-bit registers where it can (from Node 24; an experiment of V8's, for the whole process): contractions
-   * run some 1.9 times as fast, with the same bits. Tiles that allow it are found by measurement. Default false
+   * Lets V8 use 256-bit registers where the processor has them (from Node 24; an experiment of V8's, for the whole process):
+   * contractions run some 1.9 times as fast, with the same bits. Tiles that allow it are found by measurement. Default: where
+   * this Node can
    */
   readonly revectorize?: boolean;
 }
@@ -106,25 +107,25 @@ const CHUNKS_PER_THREAD = 8;
 
 /** the first major version of Node whose V8 can join neighbouring 128-bit operations into 256-bit ones */
 const REVECTORIZE_SINCE = 24;
+/** the first whose V8 takes it for granted that every function ran slowly first, and ends the process where none did */
+const DEOPT_SINCE = 25;
 
-let prepared = false;
 /** Sets V8 flags, before the first kernel is compiled; they hold for the whole process. */
-const setFlags = (revectorize: boolean): void => {
+const setFlags = (revectorize: boolean | undefined): void => {
   const { node, setEngineFlag = () => undefined } = host();
-  if (revectorize) {
-    // older ones take the flag and do nothing
-    if (node === undefined || node < REVECTORIZE_SINCE)
-      throw new CoreError(
-        `revectorize: needs Node ${REVECTORIZE_SINCE} or later, this is ${node === undefined ? 'no Node' : `Node ${node}`}`,
-      );
-    setEngineFlag('--experimental-wasm-revectorize');
-  }
-  if (prepared) return;
+  // older ones take the flag and do nothing
+  const able = node !== undefined && node >= REVECTORIZE_SINCE;
+  if (revectorize && !able)
+    throw new CoreError(
+      `revectorize: needs Node ${REVECTORIZE_SINCE} or later, this is ${node === undefined ? 'no Node' : `Node ${node}`}`,
+    );
+  if (able) setEngineFlag(`--${revectorize === false ? 'no-' : ''}experimental-wasm-revectorize`);
   // On by default from Node 22, which no longer knows the flag.
   if (!hasRelaxedSimd()) setEngineFlag('--experimental-wasm-relaxed-simd');
   // Compile well at the first call (3 ms) instead of after some slow ones (each 4 to 10 times as long).
   setEngineFlag('--no-liftoff');
-  prepared = true;
+  // what such functions lack, speculation on indirect calls looks for
+  if (node !== undefined && node >= DEOPT_SINCE) setEngineFlag('--no-wasm-deopt');
 };
 
 type DriverExports = {
@@ -139,7 +140,7 @@ type Kernel = (...args: number[]) => undefined;
  * @throws RangeError when the system refuses the address range of the memory; CoreError when this Node cannot revectorize
  */
 export const createMachine = (options: MachineOptions = {}): Machine => {
-  setFlags(options.revectorize ?? false);
+  setFlags(options.revectorize);
   const { threads: cores, startWorker } = host();
   const threads = hasSharedMemory && startWorker ? Math.max(1, Math.floor(options.threads ?? cores)) : 1;
   const scratchBytes = options.scratchBytes ?? 4 * 2 ** 20;
