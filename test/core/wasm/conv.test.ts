@@ -193,6 +193,21 @@ describe('convolution', { timeout: 60_000 }, () => {
     expect(by(s)).not.toEqual(by({ ...s, algorithm: other }));
   });
 
+  it.each([
+    [1, 4, 'direct'],
+    [2, 4, 'winograd'],
+    [1, 7, 'winograd'],
+    [8, 3, 'winograd'],
+    [8, 2, 'direct'],
+    [8, 1, 'direct'],
+  ] as const)('takes it where the pictures have pixels enough: %i of %i² is %s', (n, size, algorithm) => {
+    const s = square(n, size, 20, 24);
+    const by = (shape: ConvShape) => runCase(one, shape, 3);
+    const other = algorithm === 'direct' ? 'winograd' : 'direct';
+    expect(by(s)).toEqual(by({ ...s, algorithm }));
+    expect(by(s)).not.toEqual(by({ ...s, algorithm: other }));
+  });
+
   it('rounds at most 2.5 times as much through the transform as without it, at the fewest channels that take it', () => {
     const s = square(1, 24, 16, 16);
     const size = 24 * 24 * 16;

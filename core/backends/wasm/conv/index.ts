@@ -2,7 +2,7 @@
  * Convolution on the WASM machine, channels last: y[n, oh, ow, o] = Σ x[n, h, w, c]·w[kh, kw, c / groups, o], and its
  * input gradient (the kernel gradient is in `weights.ts`). From 16 channels on, 3 × 3 kernels with stride 1 go through
  * Winograd's transform F(4×4), whose rounding error is 2.4 (16 channels) to 1.7 times (320) that of the plain sum; all others
- * go through an indirect GEMM.
+ * go through an indirect GEMM, and so do pictures of so few pixels that the transform would do more than it saves.
  */
 
 import { isContiguous } from '../../../ir/view.ts';
@@ -22,20 +22,31 @@ import {
   unitStride,
 } from './shape.ts';
 import { kernelGradient } from './weights.ts';
-import { patchesOf, winogradApplies, winogradConv } from './winograd.ts';
+import { winogradApplies, winogradConv, winogradWork } from './winograd.ts';
 
-/** patches from which it pays to transform the weights for them: a single one takes 1.5 times the direct way's time */
-const FEW_PATCHES = 2;
-const algorithmOf = (s: ConvShape, direction: Direction): ConvAlgorithm => {
-  if (!winogradApplies(s, direction)) return directConv;
-  return s.algorithm || patchesOf(s, direction) >= FEW_PATCHES ? winogradConv : directConv;
+/** what transforming the weights costs beside putting them in order, in multiplications for a pair of channels */
+const TRANSFORM_WORK = 64;
+/** taps of all pixels along an axis that lie in the picture */
+const tapsInside = (pixels: number, size: number, pad: number, taps: number): number => {
+  let sum = 0;
+  for (let tap = 0; tap < taps; tap++) sum += Math.max(0, Math.min(pixels, size + pad - tap) - Math.max(0, pad - tap));
+  return sum;
+};
+const algorithmOf = ({ shape, direction, size, out, pad }: ConvWork): ConvAlgorithm => {
+  if (!winogradApplies(shape, direction)) return directConv;
+  if (shape.algorithm) return winogradConv;
+  const [rows, columns] = [0, 1].map((i) => tapsInside(out[i]!, size[i]!, pad[i]!, 3)) as [number, number];
+  return winogradWork(shape, direction) + TRANSFORM_WORK < shape.n * rows * columns ? winogradConv : directConv;
 };
 const contract = (
   machine: Machine,
   shape: ConvShape,
   direction: Direction,
-  work: Omit<ConvWork, 'direction' | 'shape' | 'n' | 'channels'>,
-): Plan => algorithmOf(shape, direction)(machine, { ...work, ...contraction(shape, direction), direction, shape });
+  operands: Omit<ConvWork, 'direction' | 'shape' | 'n' | 'channels'>,
+): Plan => {
+  const work = { ...operands, ...contraction(shape, direction), direction, shape };
+  return algorithmOf(work)(machine, work);
+};
 
 /** what a convolution, or its input gradient, reads and writes */
 export interface ConvOperands {

@@ -70,10 +70,13 @@ const patchGrid = (s: ConvShape, direction: Direction): readonly [number, number
   return [Math.ceil(oh / 4), Math.ceil(ow / 4)];
 };
 /** number of 4 × 4 patches of all pictures */
-export const patchesOf = (s: ConvShape, direction: Direction): number => {
+const patchesOf = (s: ConvShape, direction: Direction): number => {
   const [rows, columns] = patchGrid(s, direction);
   return s.n * rows * columns;
 };
+
+/** multiplications for a pair of channels */
+export const winogradWork = (s: ConvShape, direction: Direction): number => POSITIONS * patchesOf(s, direction);
 
 /** what both ways of division share: patches transformed, and how the weights are read */
 const winogradParts = (d: ConvWork, patchesAtOnce: number) => {
@@ -126,7 +129,7 @@ const winogradParts = (d: ConvWork, patchesAtOnce: number) => {
 };
 
 /** patches up to which a unit takes its columns from their weights to their pixels */
-const MOST_FUSED = 128;
+const MOST_FUSED = 100;
 /** columns of such a unit, and steps of k at a time: 36 positions of both are 300 kB */
 const [LEAST_COLUMNS, MOST_COLUMNS, STEPS] = [16, 32, 64];
 /** wanted number of units */
