@@ -1,6 +1,6 @@
 /**
- * Adam and AdamW as pure functions on tensors. `age` is the number of updates an entry has had before this one; it may be
- * a scalar or broadcast over ranks, so that a grown rank gets its own bias correction.
+ * Adam and AdamW as pure functions on tensors. `age` is the number of updates an entry has had before this one: a scalar,
+ * or one for each rank, so that a grown rank gets its own bias correction.
  */
 import { add, div, maximum, minimum, mul, once, sqrt, sub, sum, type Tensor, tanh } from '../../core/index.ts';
 
@@ -70,13 +70,23 @@ function ruleOf(o: AdamOptions): Rule {
 }
 /**
  * One update: m' = β₁m + (1−β₁)g, v' = β₂v + (1−β₂)g², p' = p − lr·m̂/(√v̂ + ε), m̂ = m'/(1−β₁ᵗ), v̂ = v'/(1−β₂ᵗ), t = age + 1.
+ * `spread` lays numbers that belong to ages along p, where they do not broadcast by themselves: leaves that share their
+ * ages share the correction, which is computed before it.
  * Source: Kingma & Ba 2015; torch.optim.Adam/AdamW.
  */
-export function adamUpdate(p: Tensor, g: Tensor, { m, v }: AdamState, age: Tensor, lr: Tensor, o: AdamOptions): Moved {
+export function adamUpdate(
+  p: Tensor,
+  g: Tensor,
+  { m, v }: AdamState,
+  age: Tensor,
+  lr: Tensor,
+  o: AdamOptions,
+  spread: (x: Tensor) => Tensor = (x) => x,
+): Moved {
   const { correction, move } = ruleOf(o);
   const { step, root } = correction(age, lr);
   const decay = o.weightDecay !== 0 && o.decoupled ? { decay: mul(lr, o.weightDecay) } : {};
-  return move({ p, g, m, v, step, root, ...decay });
+  return move({ p, g, m, v, step: spread(step), root: spread(root), ...decay });
 }
 
 const sumOfSquares = once((g: Tensor): Tensor => sum(mul(g, g)));

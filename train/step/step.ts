@@ -3,30 +3,21 @@
  * loss. State is padded to one capacity per network, so that growing a rank changes values, not shapes.
  */
 import {
-  add,
   type Backend,
   type Compiled,
   compile,
   concat,
-  fold,
   type HostArray,
   leaves,
-  less,
-  max,
   mean,
-  mul,
   read,
   readScalar,
   reshape,
   type Tensor,
-  type Tree,
   tensor,
   unflatten,
-  where,
 } from '../../core/index.ts';
-import { foldKey } from '../../selora/adapter.ts';
-import { type Fields, mapFields, type Params } from '../../selora/methods/method.ts';
-import { type AdamOptions, adamUpdate, clipFactor, globalNorm } from '../optimise/optimizer.ts';
+import type { Params } from '../../selora/methods/method.ts';
 import {
   combine,
   gradients,
@@ -43,131 +34,21 @@ import {
   type Frozen,
   type Hyper,
   mapModules,
-  moduleName,
-  type Network,
-  networks,
   type PerModule,
   paramsOf,
   type Slot,
   type State,
 } from './state.ts';
+import { type UpdateOptions, updater } from './update.ts';
 
 export * from './state.ts';
 
 export interface StepOptions<P extends Params = Params, X = unknown, S = unknown, H = unknown>
-  extends LossOptions<P, X, S, H> {
+  extends LossOptions<P, X, S, H>,
+    UpdateOptions<P, X, S, H> {
   readonly backend: Backend;
-  readonly adam: AdamOptions;
-  /** limit of the global gradient norm, 0 for none */
-  readonly clip: number;
   /** every program checks every value it makes, and the state before a step is kept; see core's `CompileOptions` */
   readonly check?: 'finite';
-}
-
-/** How often each rank was updated, along the axis of a field that counts ranks; a field without one has the oldest's. */
-const ageOf = (age: Tensor, like: Tensor, axis: number | null): Tensor =>
-  axis === null
-    ? max(age)
-    : reshape(
-        age,
-        like.shape.map((_, i) => (i === axis ? age.shape[0]! : 1)),
-      );
-
-/** What modules share of a field, for `tied` ones: all with this shape. */
-const sharedBy = (name: string, { shape }: Tensor): string => `${name} ${shape.join()}`;
-
-/** Gradients as the update takes them: those of tied fields added up, 0 for ranks that stand still; once each for the norm. */
-function taken<P extends Params>(
-  g: PerModule<P>,
-  fields: Fields,
-  still: (x: Tensor, axis: number | null, network: Network, path: string) => Tensor,
-): { readonly g: PerModule<P>; readonly once: readonly Tensor[] } {
-  const once: Tensor[] = [];
-  const sums = new Map<string, Tensor>();
-  for (const n of networks)
-    for (const tree of Object.values(g[n]))
-      mapFields(
-        (x: Tensor, { trained, tied }, name) => {
-          if (!trained || !tied) return;
-          const key = `${n} ${sharedBy(name, x)}`;
-          const before = sums.get(key);
-          sums.set(key, before ? add(before, x) : x);
-        },
-        tree as Tree<Tensor>,
-        fields,
-      );
-  const out = mapModules(
-    (tree: P, path, n) =>
-      unflatten(
-        tree,
-        mapFields(
-          (x: Tensor, { trained, tied, axis }, name) => {
-            if (!trained) return x;
-            if (!tied) {
-              const moved = still(x, axis, n, path);
-              once.push(moved);
-              return moved;
-            }
-            return sums.get(`${n} ${sharedBy(name, x)}`)!;
-          },
-          tree as Tree<Tensor>,
-          fields,
-        ),
-      ),
-    g,
-  );
-  return { g: out, once: [...once, ...sums.values()] };
-}
-
-/** Adam on every module, by the method's rates; ranks that stand still keep values and moments. */
-export function update<P extends Params, X, S, H>(
-  o: Pick<StepOptions<P, X, S, H>, 'method' | 'settings' | 'adam' | 'clip'>,
-  s: State<P>,
-  gradients: PerModule<P>,
-  hyper: Hyper,
-): { readonly state: State<P>; readonly norm: Tensor } {
-  // which axis counts ranks, and what is trained, does not depend on the place
-  const fields = o.method.fields([1, 1], 1, o.settings);
-  const moving = mapModules(({ p }: Slot<P>) => ({ ranks: o.method.moved?.(p, o.settings) }), s);
-  const { g, once } = taken(gradients, fields, (x, axis, n, path) => {
-    const { ranks } = moving[n][path]!;
-    return ranks && axis !== null ? mul(x, ageOf(ranks, x, axis)) : x;
-  });
-  const norm = globalNorm(once);
-  const factor = o.clip > 0 ? clipFactor(norm, o.clip) : undefined;
-  const rates = o.method.rates?.(o.settings) ?? {};
-  const state = mapModules((slot: Slot<P>, path, network): Slot<P> => {
-    const of = (tree: P) => leaves(tree as Tree<Tensor>);
-    const [gs, ms, vs] = [of(g[network][path]!), of(slot.m), of(slot.v)];
-    const leavesOf = mapFields(
-      (p: Tensor, field, name) => ({ p, field, name, rate: rates[name] ?? 1 }),
-      slot.p as Tree<Tensor>,
-      fields,
-    );
-    const clipped = leavesOf.map(({ field }, i) => (factor && !field.measured ? mul(gs[i]!, factor) : gs[i]!));
-    const ages = o.method.ages?.(slot.p, slot.age, o.settings) ?? {};
-    const { ranks } = moving[network][path]!;
-    const kept = (now: Tensor, before: Tensor, axis: number | null): Tensor =>
-      ranks && axis !== null ? where(less(0, ageOf(ranks, now, axis)), now, before) : now;
-    const next = leavesOf.map(({ p, field: { axis, trained }, name, rate }, i) => {
-      if (!trained) return { p, m: ms[i]!, v: vs[i]! };
-      const lr = rate === 1 ? hyper[network] : mul(hyper[network], rate);
-      const [m, v] = [ms[i]!, vs[i]!];
-      const to = adamUpdate(p, clipped[i]!, { m, v }, ageOf(ages[name] ?? slot.age, p, axis), lr, o.adam);
-      return { p: kept(to.p, p, axis), m: kept(to.m, m, axis), v: kept(to.v, v, axis) };
-    });
-    const tree = (key: 'p' | 'm' | 'v'): P =>
-      unflatten(
-        slot.p,
-        next.map((x) => x[key]),
-      );
-    const made: Slot<P> = { p: tree('p'), m: tree('m'), v: tree('v'), age: add(slot.age, ranks ?? 1) };
-    if (!o.method.after) return made;
-    if (!hyper.made) throw new TypeError(`${o.method.name}: the step is not told which it is`);
-    const key = fold(hyper.made.key, foldKey([0, 0], moduleName(network, path))[0]);
-    return o.method.after(made, unflatten(slot.p, clipped), { ...hyper.made, key, rate: hyper[network] }, o.settings);
-  }, s);
-  return { state, norm };
 }
 
 type Update<P> = { readonly state: State<P>; readonly loss: Tensor; readonly norm: Tensor };
@@ -245,19 +126,20 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
   const reads = { backend: o.backend, moduleOf: moduleOfLabels(o), ...(o.check ? { check: o.check } : {}) };
   // a step that checks leaves its state, so that it can be asked again sample by sample (train/trainer/non-finite.ts)
   const changes = { ...reads, donate: o.check ? [] : [0] };
+  const update = updater(o);
   const settle = (g: PerModule<P>, trials: PerModule<X>): PerModule<P> =>
     mapModules((x: P, path, n) => growthOf(o).settle(x, trials[n][path]!, o.settings), g);
   const plain = compile(
     (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper) => {
       const { loss, g } = gradients(o, paramsOf(s), base, batch);
-      return { ...update(o, s, g, hyper), loss };
+      return { ...update(s, g, hyper), loss };
     },
     { ...changes, name: 'training step' },
   );
   const tested = compile(
     (s: State<P>, base: Frozen, batch: Batch, hyper: Hyper, trials: PerModule<X>) => {
       const t = testedGradients(o, s, base, batch, trials);
-      return { ...update(o, s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t, paramsOf(s)) };
+      return { ...update(s, settle(t.g, trials), hyper), loss: t.loss, sums: measured(o, t, paramsOf(s)) };
     },
     { ...changes, name: 'training step with test' },
   );
@@ -278,12 +160,12 @@ export function createSteps<P extends Params, X, S, H>(o: StepOptions<P, X, S, H
     ...changes,
     name: 'accumulate',
   });
-  const apply = compile((s: State<P>, g: PerModule<P>, hyper: Hyper) => update(o, s, g, hyper), {
+  const apply = compile((s: State<P>, g: PerModule<P>, hyper: Hyper) => update(s, g, hyper), {
     ...changes,
     name: 'update',
   });
   const applyTested = compile(
-    (s: State<P>, g: PerModule<P>, hyper: Hyper, trials: PerModule<X>) => update(o, s, settle(g, trials), hyper),
+    (s: State<P>, g: PerModule<P>, hyper: Hyper, trials: PerModule<X>) => update(s, settle(g, trials), hyper),
     { ...changes, name: 'update beside a test' },
   );
   const sumsOf = compile((p: PerModule<P>, t: Tested<P>) => measured(o, t, p), { ...reads, name: 'sums of a test' });

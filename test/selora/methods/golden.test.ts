@@ -21,7 +21,8 @@ import type { Method, Params, Place, Places } from '../../../selora/methods/meth
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { slotOf } from '../../../train/step/ranks.ts';
-import { mapModules, type PerModule, type State, update } from '../../../train/step/step.ts';
+import { mapModules, type PerModule, type State } from '../../../train/step/step.ts';
+import { updater } from '../../../train/step/update.ts';
 import { type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../../../train/verify/golden.ts';
 import { cpu, numbers } from '../../support/gradcheck.ts';
 
@@ -168,7 +169,7 @@ describe('AdaLoRA is PEFT’s', () => {
       const params = mapModules(({ p }) => p, state);
       const [value, g] = valueAndGrad(loss as never)(params as never) as unknown as [Tensor, PerModule<Params>];
       losses.push((await numbers(value))[0]!);
-      const next = update(runner(method, c), state, g, hyperAt(info.lr, k + 1, steps));
+      const next = updater(runner(method, c))(state, g, hyperAt(info.lr, k + 1, steps));
       state = evaluate(next.state as never, cpu) as State;
       if (method.growth!.due(c, k + 1, steps)) {
         const look = async () => {
@@ -255,7 +256,7 @@ describe('DyLoRA', () => {
       const p: Params = { ...slot.p, drawn: f64({ data: [b], shape: [] }) };
       const [value, g] = valueAndGrad(loss as never)(p as never) as unknown as [Tensor, Params];
       close(await numbers(value), [info.losses[k]!], 1e-11, `loss ${k}`);
-      const next = update(runner(method, c), { unet: { m: { ...slot, p } }, text: {} }, { unet: { m: g }, text: {} }, hyperAt(lr, k + 1, 8)); // biome-ignore format: one line
+      const next = updater(runner(method, c))({ unet: { m: { ...slot, p } }, text: {} }, { unet: { m: g }, text: {} }, hyperAt(lr, k + 1, 8)); // biome-ignore format: one line
       state = evaluate(next.state as never, cpu) as State;
       for (const side of ['A', 'B'] as const)
         close(await numbers(state.unet.m!.p[side] as Tensor), swapped(host(`dylora.${name}.steps.${side}`, k)).data, 1e-11, `step ${k} ${side}`); // biome-ignore format: one line

@@ -10,7 +10,8 @@ import type { Method, Params, Place, Places, Slot } from '../../../selora/method
 import { settingsOf } from '../../../selora/methods/registry.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { padState, slotOf } from '../../../train/step/ranks.ts';
-import { mapModules, type PerModule, type State, update } from '../../../train/step/step.ts';
+import { mapModules, type PerModule, type State } from '../../../train/step/step.ts';
+import { updater } from '../../../train/step/update.ts';
 import { type GoldenTensors, need, readGoldenJson, readGoldenTensors } from '../../../train/verify/golden.ts';
 import { cpu, numbers } from '../../support/gradcheck.ts';
 import { atRankTwo, layer, places as layers, outputs, weightOf } from '../../support/method-layers.ts';
@@ -146,7 +147,7 @@ describe('IncreLoRA is the authors’', () => {
           close(await numbers(g.unet[l]!.score as Tensor), [want.score[i]!], 1e-12, `step ${k} score ${l}`);
       const adam = { ...adamDefaults, weightDecay: info.weight_decay, decoupled: true };
       const hyper = { unet: tensor([info.lr], [], 'f64'), text: tensor([info.lr], [], 'f64'), made: { step: tensor(k + 1), steps: tensor(info.total), key: tensor(Uint32Array.of(1, 2)), shared: tensor(Uint32Array.of(3, 4)) } }; // biome-ignore format: one line
-      state = evaluate(update({ method, settings: c, adam, clip: 0 }, state, g, hyper).state as never, cpu) as State;
+      state = evaluate(updater({ method, settings: c, adam, clip: 0 })(state, g, hyper).state as never, cpu) as State;
       if (growing)
         for (const [i, l] of names.entries()) {
           const { p } = state.unet[l]!;
@@ -289,7 +290,7 @@ test('what is measured is neither clipped nor counted in the norm, and no update
   const rate = tensor(0.1);
   const made = { step: rate, steps: rate, key: tensor(Uint32Array.of(1, 2)), shared: tensor(Uint32Array.of(3, 4)) };
   const state = { unet: { wide: slot }, text: {} };
-  const next = update({ method, settings: c, adam: adamDefaults, clip: 1 }, state, { unet: { wide: g }, text: {} }, { unet: rate, text: rate, made }); // biome-ignore format: one line
+  const next = updater({ method, settings: c, adam: adamDefaults, clip: 1 })(state, { unet: { wide: g }, text: {} }, { unet: rate, text: rate, made }); // biome-ignore format: one line
   expect(await numbers(next.norm)).toEqual([5]);
   const { p } = next.state.unet.wide!;
   expect(await numbers(p.score as Tensor)).toEqual([0]);

@@ -16,7 +16,8 @@ import { tiedLora } from '../../../selora/methods/tied-lora.ts';
 import { vera } from '../../../selora/methods/vera.ts';
 import { adamDefaults } from '../../../train/optimise/optimizer.ts';
 import { slotOf } from '../../../train/step/ranks.ts';
-import { mapModules, type PerModule, type State, update } from '../../../train/step/step.ts';
+import { mapModules, type PerModule, type State } from '../../../train/step/step.ts';
+import { updater } from '../../../train/step/update.ts';
 import { cpu, numbers, rng } from '../../support/gradcheck.ts';
 import { atRankTwo, layer, moved, places, weightOf } from '../../support/method-layers.ts';
 
@@ -46,7 +47,7 @@ const run = (
     text: {},
   });
   const gradients: PerModule<Params> = { unet: g, text: {} };
-  const next = update({ method, settings: settings as never, adam: adamDefaults, clip }, state, gradients, hyper);
+  const next = updater({ method, settings: settings as never, adam: adamDefaults, clip })(state, gradients, hyper);
   return { ...next, state: evaluate(next.state as never, cpu) as State };
 };
 const close = (got: readonly number[], want: readonly number[], by: number, what = '') => {

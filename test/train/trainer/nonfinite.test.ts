@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileS
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type * as Open from '../../../core/backends/open.ts';
-import { type Backend, equal, evaluate, select, type Tensor, tensor } from '../../../core/index.ts';
+import { type Backend, equal, evaluate, max, select, type Tensor, tensor } from '../../../core/index.ts';
 import type * as AdapterWrite from '../../../models/io/adapter-write.ts';
 import { openSafetensors } from '../../../models/io/safetensors.ts';
 import { encodePng } from '../../../train/data/pictures/image-write.ts';
@@ -91,7 +91,7 @@ vi.mock('../../../train/step/step.ts', async (original) => {
 vi.mock('../../../train/optimise/optimizer.ts', async (original) => {
   const real = await original<typeof Optimizer>();
   const adamUpdate: typeof real.adamUpdate = (p, gradient, moments, age, ...rest) => {
-    const g = plan.place === 'gradient' ? select(equal(age, plan.step - 1), plan.value, gradient) : gradient;
+    const g = plan.place === 'gradient' ? select(equal(max(age), plan.step - 1), plan.value, gradient) : gradient;
     return real.adamUpdate(p, g, moments, age, ...rest);
   };
   return { ...real, adamUpdate };
