@@ -75,6 +75,16 @@ export const onWasm: readonly Fault[] = [
     ],
     ['f.set(kEnd, min(kEnd, w.k));', '', 'dot: the last part of a split sum is too long', named('wasm/gemm')],
   ),
+  ...faultsOf(
+    'backends/wasm/product/shallow.ts',
+    [
+      'f.if(i32.lt_u(column, left), () => f.set(left, column));',
+      'f.set(left, column);',
+      'dot of few k: the last columns are written beyond a row',
+      named('wasm/gemm'),
+    ],
+    ['aGroup: (a.group ?? 0) * 4,', 'aGroup: 0,', 'dot of few k: one group for all', named('wasm/gemm')],
+  ),
   ...faultsOf('backends/wasm/product/pack.ts', [
     '[0, 4, 1, 5] : [2, 6, 3, 7]',
     '[0, 4, 1, 5] : [2, 6, 7, 3]',

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
-import { type GemmDescription, gemm } from '../../../core/backends/wasm/product/gemm.ts';
+import type { GemmDescription } from '../../../core/backends/wasm/product/description.ts';
+import { gemm } from '../../../core/backends/wasm/product/gemm.ts';
 import { pack } from '../../../core/backends/wasm/product/pack.ts';
 import { columns } from '../../../core/backends/wasm/product/tile.ts';
 import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
@@ -198,6 +199,35 @@ describe('gemm', { timeout: 60_000 }, () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it('gives the bits of the register tile where k is so short that a kernel of its own computes it', () => {
+    const short = fc.record({
+      m: size,
+      n: fc.integer({ min: 8, max: 70 }),
+      k: fc.integer({ min: 1, max: 7 }),
+      groups: fc.constantFrom(1, 3),
+      transposeB: fc.boolean(),
+      sharedB: fc.boolean(),
+      gapA: fc.constantFrom(0, 3),
+      gapB: fc.constantFrom(0, 3),
+      gapC: fc.constantFrom(0, 5),
+      seed: fc.nat(),
+    });
+    fc.assert(
+      fc.property(short, (t) => {
+        const whole = { ...plain, ...t };
+        // panels that are there already are for the tile
+        expect(runCase(one, whole)).toEqual(runCase(one, { ...whole, prepacked: true }));
+      }),
+      { numRuns: 150 },
+    );
+    for (const k of [1, 4, 6]) {
+      const large = { ...plain, m: 3000, n: 36, k, gapC: 1 };
+      const result = runCase(one, large);
+      expect(runCase(two, large)).toEqual(result);
+      expect(runCase(one, { ...large, prepacked: true })).toEqual(result);
+    }
   });
 
   it('leaves no memory behind', () => {

@@ -17,41 +17,12 @@
 import { type KernelCommand, nothing, type Plan, plus, type Word } from '../kernel.ts';
 import { readers } from '../loops/halves.ts';
 import type { Machine } from '../machine/machine.ts';
+import type { GemmDescription } from './description.ts';
 import { gemmKernel, type ModeA, sumSplits } from './gemmCode.ts';
-import { pack, type Source } from './pack.ts';
+import { pack } from './pack.ts';
+import { shallow } from './shallow.ts';
 import { columns } from './tile.ts';
 import { chooseTile, divide, KC, panelBytes, roundUp, SERIAL_WORK, splitsOf } from './units.ts';
-
-/** a matrix in memory; strides in elements */
-export interface Operand {
-  readonly address: Word;
-  /** from row to row */
-  readonly row: number;
-  /** from column to column */
-  readonly column: number;
-  /** from group to group; 0 shares the matrix. Default 0 */
-  readonly group?: number;
-}
-export type Output = Omit<Operand, 'column'>;
-
-export interface GemmDescription {
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
-  /** default 1 */
-  readonly groups?: number;
-  readonly a: Operand;
-  readonly b: Operand;
-  readonly c: Output;
-  /** where the plan's `bytes` lie */
-  readonly workspace: Word;
-  /** the numbers of B; what is not f32 is always packed (pack.ts). Default: f32 */
-  readonly fromB?: Source | undefined;
-  /** B in panels already, [panel][k][lane] with the width of {@link chooseTile}'s tile for `once` */
-  readonly packedB?: Word;
-  /** elements from the panels of a group to those of the next. Default: one after the other */
-  readonly packedGroup?: number;
-}
 
 /** C. Cost: 2·g·m·n·k FLOP. */
 export const gemm = (machine: Machine, d: GemmDescription): Plan => {
@@ -59,6 +30,8 @@ export const gemm = (machine: Machine, d: GemmDescription): Plan => {
   const { bytes: sizeB } = readers[fromB.type];
   if (m * n * groups === 0) return nothing;
   const tile = chooseTile(machine, 'once', n);
+  const few = shallow(d, tile.fma);
+  if (few) return { bytes: 0, commands: [few] };
   const width = columns(tile);
   const panels = Math.ceil(n / width);
   const stored = fromB.type !== 'f32';
