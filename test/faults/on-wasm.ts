@@ -112,14 +112,14 @@ export const onWasm: readonly Fault[] = [
   ...faultsOf(
     'backends/wasm/conv/winograd.ts',
     [
-      '(forward ? 0 : 8 * tap)',
-      '(forward ? 0 : 7 * tap)',
+      'forward ? 0 : 8 * tap',
+      'forward ? 0 : 7 * tap',
       'conv: the last tap of the input gradient',
       wasm('conv 3×3, 32 → 32'),
     ],
     [
-      'padLeft: d.pad[1],\n      channels,\n      patchRows,',
-      'padLeft: d.pad[0] + 1,\n      channels,\n      patchRows,',
+      'padTop: d.pad[0], padLeft: d.pad[1],',
+      'padTop: d.pad[0], padLeft: d.pad[0] + 1,',
       'conv: one column off',
       wasm('conv 3×3, 32 → 32'),
     ],
@@ -220,7 +220,12 @@ export const onWasm: readonly Fault[] = [
       wasm('scatterAdd of 65 rows', 'scatterAdd'),
     ],
   ),
-  ...faultsOf('backends/wasm/move/half.ts', ['2 ** -14', '2 ** -15', 'f16: subnormals', named('half', 'conversion')]),
+  ...faultsOf('backends/wasm/loops/halves.ts', [
+    'f32x4.mul(h, 2 ** 112)',
+    'f32x4.mul(h, 2 ** 111)',
+    'f16: the exponent',
+    named('half', 'conversion'),
+  ]),
   ...faultsOf(
     'backends/wasm/move/nf4.ts',
     ['i32.eq(p, 128)', 'i32.eq(p, 129)', 'nf4: the largest scale', named('nf4', 'every code of weights')],
