@@ -1,6 +1,7 @@
 /** The operations of the bench: what each computes, its floating-point operations, and the bytes it must move. */
 import {
   add,
+  asFloat,
   attention,
   type Backend,
   compile,
@@ -17,6 +18,7 @@ import {
   type Tensor,
   tensor,
 } from '../../core/index.ts';
+import { bytesOf } from '../../core/ir/dtype.ts';
 import { listed } from '../../models/io/error.ts';
 import { geglu } from '../../nn/index.ts';
 import { timed } from './clock.ts';
@@ -35,6 +37,8 @@ export type OpFigure = {
 type Case = {
   readonly shapes: readonly (readonly number[])[];
   readonly run: (...x: Tensor[]) => Tensor | readonly Tensor[];
+  /** the last operand is a frozen weight of half floats */
+  readonly halves?: true;
   readonly flop?: number;
   readonly bound: 'compute' | 'memory';
 };
@@ -69,6 +73,8 @@ const convolutionGradient = (b: number, side: number, c: number): Case => ({
   ...convolution(b, side, c),
   run: (g, w) => convInput(g!, w!, { ...same, size: [side, side] }),
 });
+/** The same with a frozen weight of halves as the last operand. */
+const withHalves = ({ run, ...c }: Case): Case => ({ ...c, halves: true, run: (x, w) => run(x!, asFloat(w!)) });
 /** The same with the gradients by all operands, for a cotangent of ones times the result: nothing can be left out. */
 const withGradients = (c: Case): Case => ({
   ...c,
@@ -118,6 +124,14 @@ export const CASES: Readonly<Record<string, Case>> = {
   'conv 3×3 320→320 28² b1': convolution(1, 28, 320),
   'conv input gradient 64→64': convolutionGradient(8, 28, 64),
   'conv input gradient 320→320': convolutionGradient(1, 28, 320),
+  'dot 8×1280×1280, halves': withHalves(product(8, 1280, 1280)),
+  'dot 392×1280×1280, halves': withHalves(product(392, 1280, 1280)),
+  'dot 392×10240×1280, halves': withHalves(product(392, 10240, 1280)),
+  'conv 3×3 1280→1280 4² b8, halves': withHalves(convolution(8, 4, 1280)),
+  'conv 3×3 1280→1280 7² b8, halves': withHalves(convolution(8, 7, 1280)),
+  'conv 3×3 1280→1280 14² b8, halves': withHalves(convolution(8, 14, 1280)),
+  'conv input gradient 1280→1280 4², halves': withHalves(convolutionGradient(8, 4, 1280)),
+  'conv input gradient 1280→1280 7², halves': withHalves(convolutionGradient(8, 7, 1280)),
   'attention 8×784×40': selfAttention,
   'attention 8×784×40 with gradients': withGradients(selfAttention),
   'silu(x)·y+z, 4 M': chain,
@@ -137,13 +151,21 @@ const values = (shape: readonly number[]): Tensor =>
     shape,
   );
 
+/** halves around one quarter, of both signs */
+const halves = (shape: readonly number[]): Tensor =>
+  tensor(
+    new Uint16Array(sizeOf(shape)).map((_, i) => 0x3000 + ((i * 7919) % 1024) + (i % 2) * 0x8000),
+    shape,
+    'f16',
+  );
+
 /** Times every case whose name contains `only`: the sum of its kernels by the backend's own clock. */
 export async function benchOps(backend: Backend, only: string, ms: number): Promise<OpFigure[]> {
   const names = Object.keys(CASES);
   if (!names.some((name) => name.includes(only)))
     throw new RangeError(`--only ${only}: no operation has this in its name; there are ${listed(names, 30)}`);
   const figures: OpFigure[] = [];
-  for (const [name, { shapes, run, flop, bound }] of Object.entries(CASES)) {
+  for (const [name, { shapes, run, flop, bound, halves: half }] of Object.entries(CASES)) {
     if (!name.includes(only)) continue;
     // the last results are given back at once: like an allocator's, their memory is warm, and none waits for a collection
     const program = compile((x: readonly Tensor[], _last: readonly Tensor[]) => run(...x), {
@@ -151,7 +173,8 @@ export async function benchOps(backend: Backend, only: string, ms: number): Prom
       donate: [1],
       name,
     });
-    const inputs = evaluate(shapes.map(values), backend);
+    const operands = shapes.map((s, i) => (half && i === shapes.length - 1 ? halves : values)(s));
+    const inputs = evaluate(operands, backend);
     let last: readonly Tensor[] = [];
     let bytes = 0;
     const once = async (): Promise<number> => {
@@ -159,7 +182,7 @@ export async function benchOps(backend: Backend, only: string, ms: number): Prom
       last = [await program.profile(inputs, last)].flat();
       const wall = performance.now() - start;
       const { kernels } = program.inspect(inputs, last);
-      bytes = 4 * [...shapes, ...last.map((t) => t.shape)].reduce((n, s) => n + sizeOf(s), 0);
+      bytes = [...operands, ...last].reduce((n, t) => n + bytesOf(t.dtype, sizeOf(t.shape)), 0);
       // a backend that cannot time its kernels gives zeros
       return kernels.reduce((sum, k) => sum + (k.ms ?? 0), 0) || wall;
     };

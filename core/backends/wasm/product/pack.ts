@@ -157,8 +157,8 @@ const packKernel = (width: number, type: Packable) =>
 
 /** bytes of a block about: fetched, it stays in the second-level cache */
 const BLOCK_BYTES = 2 ** 16;
-/** steps of k in a block at least: two cache lines of every panel */
-const LEAST_STEPS = 4;
+/** steps of k in a block at least: some cache lines of every panel, which lie in as many pages as there are panels */
+const LEAST_STEPS = 16;
 /** The units of a packing, strides in bytes; `bytes`: what one of them spans. */
 const blocksOf = (width: number, lanes: number, k: number, laneStride: number, kStride: number, size: number) => {
   const alongLanes = laneStride === size && kStride > 0;
