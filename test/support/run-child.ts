@@ -125,7 +125,10 @@ async function busy(ms: number): Promise<void> {
   if (isWatchedByTsx()) process.exit(await runUnwatched());
   const interrupt = onInterrupt();
   process.stdout.write('ready\n');
+  const parent = process.ppid;
   while (!interrupt.requested) {
+    // whoever started it was killed, and nobody will ever say a word
+    if (process.ppid !== parent) process.exit(1);
     for (const until = performance.now() + ms; performance.now() < until; );
     await sleep(0);
   }
