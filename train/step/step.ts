@@ -1,6 +1,6 @@
 /**
  * The compiled programs of a run: the training step, the same step with a test in its backward pass, and the validation
- * loss. State is padded to one capacity per network, so that growing a rank changes values, not shapes.
+ * loss. State is padded to the room its method asks for, so that growing a rank changes values, not shapes.
  */
 import {
   type Backend,
