@@ -128,7 +128,10 @@ async function busy(ms: number): Promise<void> {
   const parent = process.ppid;
   while (!interrupt.requested) {
     // whoever started it was killed, and nobody will ever say a word
-    if (process.ppid !== parent) process.exit(1);
+    if (process.ppid !== parent) {
+      process.stdout.write('orphaned\n');
+      process.exit(1);
+    }
     for (const until = performance.now() + ms; performance.now() < until; );
     await sleep(0);
   }

@@ -207,17 +207,25 @@ describe('interrupted', () => {
   });
   it.runIf(LONG)(
     'through the command tsx, which kills what does not answer at once, it saves as well',
-    // where the machine is busy, the 30 ms that tsx waits may pass before its child is given a core at all
-    { timeout: 120_000, retry: 2 },
+    {
+      timeout: 120_000,
+    },
     async () => {
       const tsx = path.join(import.meta.dirname, '../../../node_modules/.bin/tsx');
       // To tsx alone, as `kill PID` does; and to all processes of the terminal, as Ctrl-C does.
       for (const all of [false, true]) {
-        const { child, seen } = await started([tsx, script, 'busy', '300'], { detached: true });
-        await sleep(50);
-        process.kill(all ? -child.pid! : child.pid!, 'SIGINT');
-        expect(await ended(child)).toBe(130);
-        expect(seen.output).toBe('ready\nsaving\n');
+        let said = 'orphaned';
+        // where the machine is so busy that the one who answers gets no core within tsx's 30 ms, nothing was tested
+        for (let attempt = 0; attempt < 3 && said.includes('orphaned'); attempt++) {
+          const { child, seen } = await started([tsx, script, 'busy', '300'], { detached: true });
+          const silent = new Promise((resolve) => child.stdout!.once('close', resolve));
+          await sleep(50);
+          process.kill(all ? -child.pid! : child.pid!, 'SIGINT');
+          expect(await ended(child)).toBe(130);
+          await silent;
+          said = seen.output;
+        }
+        expect(said).toBe('ready\nsaving\n');
       }
     },
   );
