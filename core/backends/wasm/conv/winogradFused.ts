@@ -10,7 +10,7 @@ import type { Packable } from '../loops/halves.ts';
 import { columns, emitTile, type Tile, type TileVariant, tileFunctions, tileName } from '../product/tile.ts';
 import { POSITIONS } from './transforms.ts';
 import { outputFunction } from './winogradCode.ts';
-import { weightFunction } from './winogradWeights.ts';
+import { transformPanel, weightFunction } from './winogradWeights.ts';
 
 /** bytes between positions, so that they do not fall into the same sets of the caches */
 const APART = 64;
@@ -55,19 +55,7 @@ export const fusedKernel = (tile: Tile, type: Packable) => {
         f.for(panel, 0, panels, 1, () => {
           const to = f.let(i32.add(u, i32.mul(panel, panelBytes)));
           const lane = f.let(i32.add(first, i32.mul(panel, width)));
-          for (let q = 0; q < width; q += 4)
-            f.emit(
-              call(transform, [
-                i32.add(to, q * 4),
-                source,
-                i32.add(lane, q),
-                lastLane,
-                steps,
-                ...strides,
-                uPosition,
-                scratch,
-              ]),
-            );
+          transformPanel(f, transform, width, to, source, lane, [lastLane, steps, ...strides, uPosition, scratch]);
         });
         f.for(position, 0, POSITIONS, 1, () => {
           const v = f.let(i32.add(i32.add(w.v, i32.mul(position, w.vPosition)), i32.shl(k0, 2)));

@@ -1,5 +1,14 @@
 /** The weights of Winograd's F(4×4), transformed and in panels: u[position][panel][k][lane] = (G g Gᵀ)[position]. */
-import { type Assembler, call, type Expr, type Func, i32, type Local, v128 } from '../assembler/assemble.ts';
+import {
+  type Assembler,
+  call,
+  type Expr,
+  type Func,
+  type FunctionBuilder,
+  i32,
+  type Local,
+  v128,
+} from '../assembler/assemble.ts';
 import { kernel, words } from '../kernel.ts';
 import { min } from '../loops/digits.ts';
 import { type Packable, readers } from '../loops/halves.ts';
@@ -78,6 +87,19 @@ export const weightFunction = (m: Assembler, width: number, type: Packable): Fun
 
 const weightWords = words(['w rowStride columnStride kStride laneStride lanes k kPerUnit u uPosition']);
 
+/** Calls {@link weightFunction} for each vector of a panel of `width` lanes from `lane` on. */
+export const transformPanel = (
+  f: FunctionBuilder,
+  transform: Func,
+  width: number,
+  target: Local<'i32'>,
+  source: Local<'i32'>,
+  lane: Local<'i32'>,
+  common: readonly Expr<'i32'>[],
+): void => {
+  for (let q = 0; q < width; q += 4)
+    f.emit(call(transform, [i32.add(target, q * 4), source, i32.add(lane, q), ...common]));
+};
 /**
  * u[position][panel][k][width]; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring panels is
  * still in the first-level cache
@@ -98,19 +120,8 @@ export const weightTransform = (width: number, type: Packable) =>
         const source = f.let(i32.add(w.w, i32.mul(firstK, w.kStride)));
         const lane = f.let(i32.mul(panel, width));
         const strides = [w.rowStride, w.columnStride, w.kStride, w.laneStride] as const;
-        for (let q = 0; q < width; q += 4)
-          f.emit(
-            call(transform, [
-              i32.add(target, q * 4),
-              source,
-              i32.add(lane, q),
-              lastLane,
-              count,
-              ...strides,
-              w.uPosition,
-              scratch,
-            ]),
-          );
+        const common = [lastLane, count, ...strides, w.uPosition, scratch] as const;
+        transformPanel(f, transform, width, target, source, lane, common);
       }),
     );
   });
