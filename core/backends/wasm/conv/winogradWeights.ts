@@ -100,6 +100,7 @@ export const transformPanel = (
   for (let q = 0; q < width; q += 4)
     f.emit(call(transform, [i32.add(target, q * 4), source, i32.add(lane, q), ...common]));
 };
+
 /**
  * u[position][panel][k][width]; unit = `kPerUnit` steps of k of all panels, so that what is read of neighbouring panels is
  * still in the first-level cache
