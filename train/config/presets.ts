@@ -17,7 +17,7 @@ export const runPresets = {
   /** about six minutes on two cores: few steps need a high rate and timesteps where the words decide */
   phantoms: {
     steps: 2000,
-    lr: 3e-3,
+    lr: 1.2e-2,
     schedule: 'cosine',
     warmup: 20,
     testEvery: 20,

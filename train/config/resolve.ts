@@ -64,10 +64,22 @@ const partOf = (given: Given, start: boolean): Given =>
 /** How the run is started. @throws RangeError naming the option that is wrong */
 export const resolveStart = (given: Given) => checked(startSchema, partOf(given, true));
 
+/** Settings that say how ranks are given out. */
+const RANKS = ['method', 'criterion', 'compat', 'fisher', 'rank', 'ranks', 'lambda', 'budget'] as const;
+
+/**
+ * Whether a run is one of the built-in pairs of which nothing is said that decides about ranks: it takes the better way
+ * to give them out (`RESULTS.md`, "Where ranks belong") in place of the paper's.
+ */
+export const takesBetter = (options: Given): boolean =>
+  (options.data ?? 'phantoms') === 'phantoms' &&
+  (options.preset ?? 'phantoms') === 'phantoms' &&
+  RANKS.every((key) => options[key] === undefined);
+
 /** The settings of a run. @throws RangeError naming the option that is wrong, what it is and what was expected */
 export function resolveConfig(options: Given): RunConfig {
   const { preset } = resolveStart(options);
-  const given = settled(partOf(options, false));
+  const given: Given = { ...(takesBetter(options) ? { criterion: 'gain' } : {}), ...settled(partOf(options, false)) };
   const builtIn = (given.data ?? 'phantoms') === 'phantoms';
   const chosen: Settings = preset ? runPresets[preset] : builtIn ? runPresets.phantoms : {};
   const merged: Record<string, unknown> = {

@@ -111,40 +111,43 @@ export async function trainStage<P extends Tree<Tensor>, B extends Tree<Tensor>>
     await writeSafetensors(file, tensors, new Map([['step', String(at)]]));
   };
   const interrupt = onInterrupt();
-  let [saved, shown, ahead] = [performance.now(), performance.now(), start];
-  let sum = 0;
-  let count = 0;
-  let ended = false;
-  for (let i = start; i < o.steps && !ended; i++) {
-    const [next, loss, norm] = step(state, { lr: tensor(o.lr(i)), age: tensor(i) }, o.batch(i));
-    state = next;
-    const value = await readScalar(loss);
-    // Backends that compute at once would never let a signal in between.
-    await nextTask();
-    if (!Number.isFinite(value))
-      throw new Error(`${o.name}: the loss is ${value} at step ${i + 1}; the last saved state is ${file}`);
-    sum += value;
-    count++;
-    const now = performance.now();
-    if (now - shown > 15_000) {
-      console.log(
-        `${o.name} ${i + 1}/${o.steps}  loss ${(sum / count).toFixed(5)}  |g| ${(await readScalar(norm)).toFixed(3)}  ${(((i + 1 - ahead) * 1000) / (now - shown)).toFixed(2)} steps/s  ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MiB`,
-      );
-      [shown, ahead, sum, count] = [now, i + 1, 0, 0];
+  try {
+    let [saved, shown, ahead] = [performance.now(), performance.now(), start];
+    let sum = 0;
+    let count = 0;
+    let ended = false;
+    for (let i = start; i < o.steps && !ended; i++) {
+      const [next, loss, norm] = step(state, { lr: tensor(o.lr(i)), age: tensor(i) }, o.batch(i));
+      state = next;
+      const value = await readScalar(loss);
+      // Backends that compute at once would never let a signal in between.
+      await nextTask();
+      if (!Number.isFinite(value))
+        throw new Error(`${o.name}: the loss is ${value} at step ${i + 1}; the last saved state is ${file}`);
+      sum += value;
+      count++;
+      const now = performance.now();
+      if (now - shown > 15_000) {
+        console.log(
+          `${o.name} ${i + 1}/${o.steps}  loss ${(sum / count).toFixed(5)}  |g| ${(await readScalar(norm)).toFixed(3)}  ${(((i + 1 - ahead) * 1000) / (now - shown)).toFixed(2)} steps/s  ${Math.round(process.memoryUsage.rss() / 2 ** 20)} MiB`,
+        );
+        [shown, ahead, sum, count] = [now, i + 1, 0, 0];
+      }
+      if (o.probe && (i + 1) % (o.every ?? 200) === 0) ended = await o.probe(i + 1, state.ema);
+      if (interrupt.requested || ended || now - saved > (o.saveEverySeconds ?? 60) * 1000) {
+        await save(i + 1);
+        saved = performance.now();
+      }
+      if (interrupt.requested)
+        throw new Interrupted(`${o.name}: stopped and saved at step ${i + 1}; the same command goes on from there`);
     }
-    if (o.probe && (i + 1) % (o.every ?? 200) === 0) ended = await o.probe(i + 1, state.ema);
-    if (interrupt.requested || ended || now - saved > (o.saveEverySeconds ?? 60) * 1000) {
-      await save(i + 1);
-      saved = performance.now();
-    }
-    if (interrupt.requested)
-      throw new Interrupted(`${o.name}: stopped and saved at step ${i + 1}; the same command goes on from there`);
+    if (!ended) await save(o.steps);
+    await writeFileAtomic(doneFile, `${JSON.stringify({ finished: new Date().toISOString() })}\n`);
+    return state.ema;
+  } finally {
+    interrupt.dispose();
+    step.trim();
   }
-  if (!ended) await save(o.steps);
-  await writeFileAtomic(doneFile, `${JSON.stringify({ finished: new Date().toISOString() })}\n`);
-  interrupt.dispose();
-  step.trim();
-  return state.ema;
 }
 
 async function copied<P>(tree: P): Promise<P> {

@@ -1,7 +1,7 @@
 /**
  * Stage 3: the U-Net on the warm-started text encoder, v-prediction. The text encoder stays as it is: trained along, it
- * loses the place of things (from 100% to chance by a linear probe) long before the U-Net asks for it. Phase 1 learns to denoise (timesteps mostly 600–999);
- * phase 2 draws mostly from 930–999, where the picture must come from the words, until single shapes land where told.
+ * loses the place of things (from 100% to chance by a linear probe) long before the U-Net asks for it. Phases differ in
+ * the timesteps drawn and in how much of each set of pictures they see.
  */
 import {
   type Backend,
@@ -59,12 +59,14 @@ export async function encodeCaptions(
   return out;
 }
 
+/** Pictures that a phase draws from. */
 export interface Latents {
   /** scaled posterior means, NHWC */
   readonly latents: readonly Float32Array[];
-  /** hidden states of the captions, and of the empty one */
+  /** hidden states of the captions */
   readonly contexts: readonly Float32Array[];
-  readonly empty: Float32Array;
+  /** share of the batch */
+  readonly share: number;
 }
 export interface Phase {
   readonly name: string;
@@ -84,18 +86,20 @@ export async function trainPhase(
   folder: string,
   phase: Phase,
   start: UNet | undefined,
-  data: Latents,
+  sets: readonly Latents[],
+  empty: Float32Array,
   probe?: (step: number, averaged: UNet) => Promise<boolean>,
 ): Promise<UNet> {
   const batch = (step: number): Batch => {
     const r = randomOf(subkey(seedKey(SEED), `${phase.name} ${step}`));
     const [z, noise] = [new Float32Array(BATCH * EACH), new Float32Array(BATCH * EACH)];
-    const width = data.empty.length;
+    const width = empty.length;
     const [t, context] = [new Float32Array(BATCH), new Float32Array(BATCH * width)];
     for (let b = 0; b < BATCH; b++) {
+      const data = sets[r.weighted(sets.map(({ share }) => share))]!;
       const i = r.int(data.latents.length);
       z.set(data.latents[i]!, b * EACH);
-      context.set(r.chance(0.1) ? data.empty : data.contexts[i]!, b * width);
+      context.set(r.chance(0.1) ? empty : data.contexts[i]!, b * width);
       t[b] = r.chance(phase.share) ? phase.from + r.int(1000 - phase.from) : r.int(1000);
       for (let j = 0; j < EACH; j++) noise[b * EACH + j] = r.normal();
     }

@@ -11,7 +11,7 @@ import { type Json, readJson } from '../../models/io/json.ts';
 import { type Io, print, UsageError } from '../cli/command.ts';
 import { configSchema, type RunConfig } from '../config/config.ts';
 import type { StartOptions } from '../config/invocation.ts';
-import { type Given, isOpen, resolveConfig, resolveStart } from '../config/resolve.ts';
+import { type Given, isOpen, resolveConfig, resolveStart, takesBetter } from '../config/resolve.ts';
 import { CHANGEABLE, lengthOf, newLength, resumedConfig } from '../config/resume.ts';
 import { optionOf } from '../config/setting.ts';
 import { writeSplit } from '../data/split.ts';
@@ -79,6 +79,9 @@ export async function start(given: Given, clock: PhaseClock, io: Io, peers?: Pee
   return options.estimate ? estimateRun(shared, io) : newRun(shared, options, clock, io, peers);
 }
 
+const BETTER =
+  'ranks by gain, the better way on these pairs (RESULTS.md, "Where ranks belong"); as the paper gives them: --method selora';
+
 /** @throws RangeError where there is no micro-batch for each process */
 function refuseIdle({ accumulate }: RunConfig, peers: Peers | undefined): void {
   if (peers && accumulate < peers.size)
@@ -126,6 +129,7 @@ async function newRun(
     const run = await makeFolder(options, config);
     if (run.note !== undefined) print(io, run.note);
     print(io, `run folder ${run.path}`);
+    if (takesBetter(given)) print(io, BETTER);
     if (initial) print(io, initialLine(config, initial));
     try {
       await peers?.share<Place>({ config, folder: run.path });

@@ -50,6 +50,22 @@ describe('settings', () => {
   test('no data means the built-in phantoms with their preset', () => {
     expect(parse('')).toMatchObject({ data: 'phantoms', ...runPresets.phantoms });
   });
+  test('of the built-in phantoms ranks are given by gain, until something is said about ranks', () => {
+    const gain = { method: 'selora', criterion: 'gain', rank: 0, targets: 'all' };
+    for (const line of ['', '--seed 3 --steps 100', '--preset phantoms', '--budget-parameters 31344'])
+      expect(parse(line)).toMatchObject(gain);
+    expect(parse('--targets all-linear')).toMatchObject({ ...gain, targets: 'all-linear' });
+    for (const line of [
+      '--method selora',
+      '--rank 2',
+      '--lambda 1.1',
+      '--budget 400',
+      '--data films',
+      '--data x --preset montgomery',
+    ])
+      expect(parse(line)).toMatchObject({ method: 'selora', criterion: 'fi-ratio', targets: 'all-linear' });
+    expect(parse('--method lora')).toMatchObject({ method: 'lora', criterion: 'fi-ratio', targets: 'all-linear' });
+  });
   test('the command line wins over a preset, a preset over the defaults', () => {
     const c = parse('--data x --preset montgomery --lambda 1.3 --batch 6');
     expect(c).toMatchObject({ lambda: 1.3, batch: 6, epochs: 100, resolution: 224, split: '80/20', sampler: 'pndm' });
@@ -153,7 +169,7 @@ describe('one field, one setting', () => {
         },
       } as never,
     }).outputHelp();
-    expect(after).toMatch(/Presets, .*\n {2}phantoms +--steps 2000 --lr 0\.003 /);
+    expect(after).toMatch(/Presets, .*\n {2}phantoms +--steps 2000 --lr 0\.012 /);
     expect(after).toMatch(/\n {2}montgomery +.*--split 80\/20 --epochs 100\n/);
   });
   test('SETTINGS.md is what the fields say', async () => {

@@ -36,6 +36,8 @@ describe('a reference is compared with', () => {
   test.each([
     ['a default run', runOf({})],
     ['another rank', runOf({ method: 'lora', rank: 8 })],
+    ['another learning rate, at which its method is best', runOf({ lr: 1e-3 })],
+    ['other layers', runOf({ targets: 'attn' })],
     ['other growth, elsewhere, with other pictures', runOf({ lambda: 1.3, threads: 7, samples: 2, backend: 'cpu' })],
   ])('%s', (_, run) => {
     expect(comparable(run, reference)).toBe(true);
@@ -45,10 +47,8 @@ describe('a reference is compared with', () => {
     ['another base', runOf({}, { base: 'cd'.repeat(32) })],
     ['other data', runOf({}, { data: 'phantoms/1/100/80/10/10' })],
     ['another seed', runOf({ seed: 2 })],
-    ['another learning rate', runOf({ lr: 1e-3 })],
     ['fewer steps', runOf({ steps: 200 })],
     ['another loss', runOf({ captionDropout: 0 })],
-    ['other layers', runOf({ targets: 'attn' })],
     ['another grid', runOf({ validationPairs: 8 })],
     ['other guidance', runOf({ guidance: 1 })],
     ['a run that knows no base', { ...runOf({}), base: undefined }],
@@ -59,38 +59,32 @@ describe('a reference is compared with', () => {
 
 test('those that ship were made by their commands', async () => {
   const all = await references();
-  expect([...all.keys()]).toEqual(['gain-linears', 'lora-r4', 'selora']);
-  const commands = {
-    'gain-linears': { criterion: 'gain', targets: 'all-linear' },
-    'lora-r4': { method: 'lora', rank: '4' },
-    selora: {},
-  };
+  expect([...all.keys()]).toEqual(['locon', 'lora', 'selora']);
   for (const [name, r] of all) {
     const words = r.command.replace(/^npm run train( -- )?/, '').split(' ');
     const given = Object.fromEntries(
       words.flatMap((word, i) => (word.startsWith('--') ? [[word.slice(2), words[i + 1]!]] : [])),
     );
-    expect(given, name).toEqual(commands[name as keyof typeof commands]);
-    const config = resolveConfig({ ...given, ...(given.rank ? { rank: 4 } : {}) } as Parameters<
-      typeof resolveConfig
-    >[0]);
-    expect(r.settings, name).toMatchObject({ lr: config.lr, steps: 2000, seed: 1, pairs: 700, rank: config.rank });
+    const config = resolveConfig({
+      ...given,
+      ...Object.fromEntries(['rank', 'lr'].flatMap((key) => (given[key] ? [[key, Number(given[key])]] : []))),
+    } as Parameters<typeof resolveConfig>[0]);
+    const { method, lr, rank, targets } = config;
+    expect(r.settings, name).toMatchObject({ method, lr, rank, targets, steps: 2000, seed: 1, pairs: 700 });
     expect(r.validations.at(-1)!.step).toBe(2000);
     expect(r.version).toMatch(/^\d+\.\d+\.\d+, commit [0-9a-f]{12}$/);
   }
 });
 
-test('a default run has them beside it, named as references; a run of own films has none', async () => {
-  const { base: hash, data: known } = (await references()).get('lora-r4')!;
-  const gain = (await references()).get('gain-linears')!.label;
+test('a default run has them beside it, named as references with their own rates; a run of own films has none', async () => {
+  const { base: hash, data: known, settings } = (await references()).get('lora')!;
   const compared = async (run: Parameters<typeof withReferences>[0]) =>
     (await withReferences(run)).compared.map((c) => c.label);
-  expect(await compared(runOf({}, { base: hash, data: known }))).toEqual([
-    `${gain} (reference run)`,
-    'LoRA r=4 (reference run)',
-  ]);
-  const own = runOf({ method: 'lora', rank: 8 }, { base: hash, data: known });
-  expect(await compared(own)).toHaveLength(3);
+  const all = await compared(runOf({}, { base: hash, data: known }));
+  expect(all).toHaveLength(3);
+  expect(all).toContain(`LoRA r=4 --targets all-linear --lr ${settings.lr} (reference run)`);
+  const own = runOf({ method: 'lora', rank: 8, lr: settings.lr as number }, { base: hash, data: known });
+  expect(await compared(own)).toContain('LoRA r=4 (reference run)');
   // one that was asked for by --compare is not shown again
   const other = { label: 'LoRA r=4', method: 'lora', validations: [], results: {} };
   expect(await compared({ ...own, compared: [other] })).toHaveLength(3);

@@ -8,6 +8,7 @@
  */
 
 import { type Random, randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
+import { about, bump, heart, ribs, vessels } from './anatomy.ts';
 import { centres, clip, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
 import { drawFindings, type Finding, lungFinding, type Opacity, type Side, writeReport } from './phantom-report.ts';
 
@@ -31,21 +32,14 @@ export function lungDistance(
   return (a * a * Math.sqrt(a) + b * b * Math.sqrt(b)) ** 0.4;
 }
 
-/** exp(-a² - b²), nothing where it cannot be seen. */
-const bump = (a: number, b = 0) => {
-  const square = a * a + b * b;
-  return square > 20 ? 0 : Math.exp(-square);
-};
-
-/** A number around 1, for radii that differ a little from person to person. */
-const about = (random: Random, deviation: number) => 1 + random.normal(deviation);
-
 type Lung = {
   readonly shape: { readonly x: number; readonly v: number; readonly radiusX: number; readonly radiusV: number };
   readonly dome: number;
   readonly collapse: number;
   readonly blob: ((x: number, v: number) => number) | undefined;
   readonly fluidTop: ((x: number) => number) | undefined;
+  readonly vessels: (x: number, v: number) => number;
+  readonly ribs: (x: number, v: number) => number;
 };
 
 function opacityBlob(random: Random, { zone, size, density }: Opacity): (x: number, v: number) => number {
@@ -53,7 +47,7 @@ function opacityBlob(random: Random, { zone, size, density }: Opacity): (x: numb
   const centreX = zoneX + random.normal(0.015);
   const centreV = zoneV + random.normal(0.02);
   const radius = (size === 'small' ? 0.125 : 0.26) * random.uniform(0.93, 1.07);
-  const amplitude = (density === 'faint' ? 0.21 : 0.46) * random.uniform(0.93, 1.07);
+  const amplitude = (density === 'faint' ? 0.26 : 0.48) * random.uniform(0.93, 1.07);
   const [phase2, phase3] = [random.uniform(0, 2 * Math.PI), random.uniform(0, 2 * Math.PI)];
   const edge = 0.14 * radius + 0.012;
   return (x, v) => {
@@ -87,48 +81,51 @@ function drawLung(random: Random, side: Side, findings: readonly Finding[]): Lun
     collapse: finding?.kind === 'pneumothorax' ? 0.63 + random.normal(0.012) : Number.POSITIVE_INFINITY,
     blob: finding?.kind === 'opacity' ? opacityBlob(random, finding) : undefined,
     fluidTop: finding?.kind === 'effusion' ? effusionTop(random, finding.size) : undefined,
+    vessels: vessels(random),
+    ribs: ribs(random),
   };
-}
-
-/** Everything of one lung that lies behind the ribs and the heart: air, vessels of the hilum. */
-function lungField(value: number, mask: number, x: number, v: number, texture: number): number {
-  return mix(value, 0.2 + 0.03 * texture, mask) + mask * 0.14 * bump((x - 0.17) / 0.1, (v + 0.02) / 0.22);
 }
 
 /** Free air around a collapsed lung, with the thin pleural line between the two. */
-function collapsed(value: number, mask: number, rho: number, lung: Lung, x: number, v: number, heart: number): number {
+function collapsed(value: number, mask: number, rho: number, lung: Lung, x: number, v: number): number {
   const outer = soft((x - 0.3 + (v < -0.3 ? 0.5 : 0)) / 0.03);
-  const free = 1 - heart;
-  const air = mask * soft((rho - lung.collapse) / 0.03) * outer * free;
-  const line = 0.22 * mask * bump((rho - lung.collapse) / 0.045) * outer * free;
-  return (
-    mix(value, 0.04 + 0.4 * Math.max(value - 0.22, 0), air) +
-    line +
-    0.06 * mask * soft((lung.collapse - rho) / 0.03) * free
-  );
+  const air = mask * soft((rho - lung.collapse) / 0.02) * outer;
+  const line = 0.24 * mask * bump((rho - lung.collapse) / 0.04) * outer;
+  return mix(value, 0.05, air) + line + 0.06 * mask * soft((lung.collapse - rho) / 0.03);
 }
 
-/** Draws the findings as a film [size, size]; some ms at 128. */
-export function drawFilm(random: Random, findings: readonly Finding[], size = 128): Grey {
+/** Grain of the film: its noise's deviation. */
+export const GRAIN = 0.008;
+
+/** Density of the collar bone and of the border of the shoulder blade. */
+function shoulder(x: number, v: number): number {
+  const collar = v + 0.64 + (0.3 - 0.28 * (x - 0.1)) * (x - 0.1);
+  const bone = x > 0.06 && x < 0.76 && v < -0.5 ? 0.15 * soft((0.033 - Math.abs(collar)) / 0.012) : 0;
+  const blade =
+    x > 0.4 ? soft((x - 0.6 - 0.12 * (v + 0.45) ** 2) / 0.014) * soft((0.02 - v) / 0.05) * soft((v + 0.72) / 0.04) : 0;
+  return bone + 0.05 * blade;
+}
+
+/** Draws the findings as a film [size, size]; some ms at 128. Films of one key with and without `grain` differ in the grain alone. */
+export function drawFilm(random: Random, findings: readonly Finding[], size = 128, grain = GRAIN): Grey {
   const [shiftU, shiftV] = [random.normal(0.014), random.normal(0.014)];
   const [scaleU, scaleV] = [random.uniform(0.96, 1.04), random.uniform(0.96, 1.04)];
   const lungs = { right: drawLung(random, 'right', findings), left: drawLung(random, 'left', findings) };
-  const large = findings.some((finding) => finding.kind === 'cardiomegaly');
-  const heartShape = {
-    u: 0.1 + random.normal(0.01),
-    v: 0.26 + random.normal(0.012),
-    radiusU: (large ? 0.37 : 0.25) * about(random, 0.025),
-    radiusV: (large ? 0.29 : 0.25) * about(random, 0.025),
-  };
-  const ribs = Array.from({ length: 8 }, (_, rib) => -0.66 + 0.165 * rib + random.normal(0.02));
+  const heartInside = heart(
+    random,
+    findings.some((finding) => finding.kind === 'cardiomegaly'),
+  );
+  const knob = { u: 0.11 + random.normal(0.008), v: -0.3 + random.normal(0.012) };
+  const gas = { u: 0.4 + random.normal(0.02), v: 0.68 + random.normal(0.015), dark: random.uniform(0.12, 0.2) };
   const coarse = valueNoise(random, 5, size);
   const fine = valueNoise(random, 14, size);
   const picture = new Float64Array(size * size);
   const at = centres(size);
-  const slopes = at.map((u) => 0.3 * Math.max(Math.abs((u - shiftU) / scaleU) - 0.12, 0) ** 1.3);
   for (let row = 0; row < size; row++) {
     const v = (at[row]! - shiftV) / scaleV;
     const halfWidth = 0.24 + 0.64 * soft((v + 0.78) / 0.07);
+    // the column of the mediastinum widens towards the heart; the right border is straighter
+    const wide = 0.13 + 0.03 * soft((v + 0.1) / 0.1);
     for (let column = 0; column < size; column++) {
       const u = (at[column]! - shiftU) / scaleU;
       const x = Math.abs(u);
@@ -136,40 +133,51 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
       const index = row * size + column;
       const texture = fine[index]!;
       const body = soft((halfWidth - x) / 0.025);
-      let value = 0.02 + body * (0.5 + 0.1 * x + 0.04 * coarse[index]!);
+      let value = 0.02 + body * (0.48 + 0.1 * x + 0.03 * coarse[index]!);
 
       const rho = lungDistance(x, v, lung.shape);
       const dome = lung.dome + 0.55 * (x - 0.36) ** 2;
-      const mask = soft(((1 - rho) * lung.shape.radiusX) / 0.018) * soft((dome - v) / 0.018);
-      value = lungField(value, mask, x, v, texture);
-
-      value +=
-        body * (0.1 * bump(u / 0.085) * soft((v + 0.95) / 0.05) - 0.1 * bump(u / 0.035) * soft((-0.35 - v) / 0.04));
-      if (x > 0.08 && v < 0.72) {
-        // The strongest of the eight profiles is that of the nearest rib.
-        const slope = slopes[column]!;
-        const nearest = ribs.reduce(
-          (least, rib) => Math.min(least, Math.abs(v - rib - slope)),
-          Number.POSITIVE_INFINITY,
-        );
-        value += 0.085 * body * bump(nearest / 0.02) * soft((0.8 - x) / 0.02);
+      const mask = soft(((1 - rho) * lung.shape.radiusX) / 0.02) * soft((dome - v) / 0.02);
+      // air, a little denser towards the base, and what runs out of the hilum
+      const air = 0.18 + 0.05 * (v + 0.1) + 0.015 * texture;
+      value = mix(value, air, mask);
+      if (mask > 0.01) {
+        const hilum = 0.1 * bump((x - 0.17) / 0.08, (v + 0.02) / 0.17);
+        // air gone, vessels do not stand out any more
+        const clouded = lung.blob ? lung.blob(x, v) : 0;
+        value += mask * (hilum + 0.14 * lung.vessels(x, v) * (1 - Math.min(1, 2 * clouded)));
       }
-      if (x > 0.06 && x < 0.72) value += 0.12 * body * bump((v + 0.66 + 0.16 * (x - 0.1)) / 0.028);
+      if (Number.isFinite(lung.collapse)) value = collapsed(value, mask, rho, lung, x, v);
 
-      const heartDistance = Math.hypot(
-        (u - heartShape.u) / heartShape.radiusU,
-        (v - heartShape.v) / heartShape.radiusV,
-      );
-      const heart = soft(((1 - heartDistance) * heartShape.radiusU) / 0.018);
-      value = mix(value, 0.72 + 0.02 * texture, heart);
+      // mediastinum with the aortic knob, then the heart, before which opacities hide
+      const middle = body * soft((wide - x) / 0.02) * soft((0.6 - v) / 0.05);
+      value = mix(value, Math.max(value, 0.56 + 0.02 * texture), middle);
+      value = mix(value, 0.62, body * soft((0.065 - Math.hypot(u - knob.u, v - knob.v)) / 0.02));
+      const inside = soft(heartInside(u, v) / 0.02);
+      value = mix(value, 0.7 + 0.02 * texture, inside);
 
-      if (Number.isFinite(lung.collapse)) value = collapsed(value, mask, rho, lung, x, v, heart);
-      if (lung.blob) value += lung.blob(x, v) * mask * (1 - 0.75 * heart) * soft((0.31 - v) / 0.02);
-      if (lung.fluidTop) value = mix(value, 0.64 + 0.02 * texture, mask * soft((v - lung.fluidTop(x)) / 0.022));
+      if (lung.blob) value += lung.blob(x, v) * mask * (1 - 0.75 * inside) * soft((0.31 - v) / 0.02);
+      const fluid = lung.fluidTop ? mask * soft((v - lung.fluidTop(x)) / 0.02) * (1 - inside) : 0;
+      value = mix(value, 0.64 + 0.02 * texture, fluid);
+
+      // gas under the left dome; the windpipe and its two branches; the spine
+      if (u > 0 && v > 0.5)
+        value -= gas.dark * body * soft((1 - Math.hypot((u - gas.u) / 0.15, (v - gas.v) / 0.09)) * 6) * (1 - mask);
+      if (x < 0.25) {
+        const fork = Math.max(0, v + 0.32);
+        const pipe =
+          v < -0.05 ? bump((x - 0.75 * fork) / 0.034) * soft((v + 0.98) / 0.03) * soft((-0.15 - v) / 0.02) : 0;
+        value += body * (0.08 * bump(u / 0.07) * soft((v + 0.95) / 0.05) * (1 - pipe) - 0.11 * pipe);
+      }
+
+      // bones lie over all, and stand out less where it is dense
+      const dense = 1 - 0.55 * soft((value - 0.5) / 0.05);
+      const bones = (v < 0.8 ? 0.14 * lung.ribs(x, v) * soft((0.6 - v) / 0.035) : 0) + (v < 0.2 ? shoulder(x, v) : 0);
+      value += body * dense * bones;
       picture[index] = value;
     }
   }
-  return finish(picture, random, 0.018);
+  return finish(picture, random, grain);
 }
 
 /** Whether a report is kept for measuring only (one wording in eight, decided by the text alone). */

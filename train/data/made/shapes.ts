@@ -32,8 +32,8 @@ export type ShapePicture = {
   readonly attributes: { readonly shapes: readonly Shape[]; readonly ground: Ground; readonly noisy: boolean };
 };
 
-const COLUMNS = ['left', 'middle', 'right'] as const;
-const ROWS = ['upper', 'middle', 'lower'] as const;
+export const COLUMNS = ['left', 'middle', 'right'] as const;
+export const ROWS = ['upper', 'middle', 'lower'] as const;
 const SHAPES = ['circle', 'ellipse', 'square', 'ring', 'blob', 'bar'] as const;
 const PLURALS: Readonly<Record<ShapeName, string>> = {
   circle: 'circles',
@@ -47,14 +47,15 @@ const STEP = { left: -0.5, upper: -0.5, middle: 0, right: 0.5, lower: 0.5 } as c
 const AMPLITUDE: Readonly<Record<Brightness, number>> = { faint: 0.22, bright: 0.5, dark: -0.28 };
 
 /** The places of one shape in words; several ways for each of the nine. */
-function placeWords(x: Column, y: Row): readonly string[] {
+export function placeWords(x: Column, y: Row): readonly string[] {
   if (x === 'middle' && y === 'middle') return ['in the center', 'in the middle'];
   if (x === 'middle') return [`in the ${y} middle`, `in the ${y} part`, `at the ${y} side`];
   if (y === 'middle') return [`on the ${x}`, `at the ${x} side`, `in the middle of the ${x} side`];
   return [`in the ${y} ${x}`, `in the ${x} ${y} part`, `in the ${y} part of the ${x} side`, `at the ${x} ${y} side`];
 }
 
-const article = (words: string) => (/^[aeiou]/.test(words) ? 'an' : 'a');
+/** 'a' or 'an', by the first letter. */
+export const article = (words: string) => (/^[aeiou]/.test(words) ? 'an' : 'a');
 
 function describe(random: Random, { shape, size, brightness }: Shape, count: number): string {
   const adjectives = random.shuffle([size, brightness]).join(' ');

@@ -1,39 +1,13 @@
 /**
- * Rich textures: filled super-ellipses, families of thin curved lines, arcs, edges, Gaussians and value noise. Half of
- * the autoencoder's training data, and with their words half of the U-Net's (`scenes.ts`). The line families and soft
- * ellipses are what lets the base draw ribs and lungs without ever having seen a film.
+ * Rich textures: filled super-ellipses, families of curved lines and bands, branches, leaves, arcs, edges, Gaussians and
+ * value noise, for the autoencoder, and with their words in scenes for the U-Net (`scenes.ts`). Bands, branches and soft
+ * ellipses are what lets the base draw ribs, vessels and lungs without ever having seen a film.
  */
 
 import { type Random, randomOf, type SeedKey, seedKey, subkey } from '../../../core/index.ts';
+import { bandFamily, branches, leaves } from './bands.ts';
 import { eachPixel, finish, type Grey, mix, soft, valueNoise } from './drawing.ts';
-
-/** Draws one layer and says what it drew. */
-type Layer = (picture: Float64Array, size: number, random: Random) => string;
-
-/** Where a point lies, in the words of the captioned shapes: thirds of the picture at ±0.27. */
-function placeOf(u: number, v: number): string {
-  const row = v < -0.27 ? 'upper' : v > 0.27 ? 'lower' : 'middle';
-  const column = u < -0.27 ? 'left' : u > 0.27 ? 'right' : 'middle';
-  if (column === 'middle') return row === 'middle' ? 'in the center' : `in the ${row} part`;
-  return row === 'middle' ? `on the ${column}` : `in the ${row} ${column}`;
-}
-const toneOf = (amplitude: number) => (amplitude < 0 ? 'dark' : 'bright');
-
-/** A direction and a bend: turns (u, v) into (along, across) a gently curved line through a random point. */
-function curvedFrame(random: Random): (u: number, v: number) => readonly [number, number] {
-  const angle = random.uniform(0, 2 * Math.PI);
-  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
-  const [centreU, centreV, bend] = [random.uniform(-0.7, 0.7), random.uniform(-0.7, 0.7), random.uniform(-0.5, 0.5)];
-  return (u, v) => {
-    const along = cos * (u - centreU) + sin * (v - centreV);
-    const across = -sin * (u - centreU) + cos * (v - centreV);
-    return [along, across - bend * along * along];
-  };
-}
-
-/** Light or dark, faint or strong. */
-const amplitudeOf = (random: Random, low: number, high: number) =>
-  random.uniform(low, high) * (random.chance(0.5) ? 1 : -1);
+import { amplitudeOf, curvedFrame, type Layer, placeOf, toneOf } from './layer.ts';
 
 const superEllipse: Layer = (picture, size, random) => {
   const [centreU, centreV] = [random.uniform(-0.8, 0.8), random.uniform(-0.8, 0.8)];
@@ -110,8 +84,18 @@ const clouds: Layer = (picture, size, random) => {
   return 'clouds';
 };
 
-const LAYERS: readonly Layer[] = [superEllipse, lineFamily, arc, edgeLayer, gaussian, clouds];
-const WEIGHTS = [0.28, 0.22, 0.1, 0.12, 0.14, 0.14];
+const LAYERS: readonly Layer[] = [
+  superEllipse,
+  lineFamily,
+  bandFamily,
+  branches,
+  leaves,
+  arc,
+  edgeLayer,
+  gaussian,
+  clouds,
+];
+const WEIGHTS = [0.24, 0.09, 0.2, 0.08, 0.05, 0.06, 0.08, 0.1, 0.1];
 
 /** A level and 1 to `most` layers on it, with the words of each layer, the last drawn (the uppermost) first. */
 export function drawLayers(
@@ -125,11 +109,11 @@ export function drawLayers(
   return { picture, words: words.reverse() };
 }
 
-/** The texture of a key, [size, size]: a level, 1 to 5 layers and grain up to 0.03. */
+/** The texture of a key, [size, size]: a level, 1 to 5 layers and grain up to 0.015. */
 export function texture(key: SeedKey, size = 128): Grey {
   const random = randomOf(key);
   const { picture } = drawLayers(random, size, 5);
-  return finish(picture, random, random.uniform(0, 0.03));
+  return finish(picture, random, random.uniform(0, 0.015));
 }
 
 /** The index-th texture of a seeded set. */

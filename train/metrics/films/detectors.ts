@@ -2,7 +2,7 @@
  * Simple detectors that read a phantom-like film back: means over fixed regions, one threshold each. The thresholds are
  * the best single cuts (sensitivity + specificity) on seeded phantoms, fitted once per process.
  */
-import { eachPixel } from '../../data/made/drawing.ts';
+import { eachPixel, soft } from '../../data/made/drawing.ts';
 import {
   type Density,
   type Finding,
@@ -89,24 +89,26 @@ function measureOf(size: number): Measure {
   };
 }
 
-/** The cut between two groups of numbers with the largest sensitivity + specificity, between two neighbours. */
+/**
+ * The cut between two groups of numbers with the largest sensitivity + specificity, between two neighbours. Both are
+ * counted softly, over 4% of the distance of their means: a single odd number does not decide where most are.
+ */
 export function bestCut(below: readonly number[], above: readonly number[]): number {
-  const all = [...below.map((value) => ({ value, gain: 1 })), ...above.map((value) => ({ value, gain: -1 }))].sort(
-    (a, b) => a.value - b.value,
-  );
-  let best = Number.NEGATIVE_INFINITY;
-  let cut = 0;
-  let score = 0;
-  all.forEach(({ value, gain }, at) => {
-    score += gain > 0 ? 1 / below.length : -1 / above.length;
-    const next = all[at + 1]?.value ?? value;
-    if (score > best && next > value) {
-      best = score;
-      cut = (value + next) / 2;
-    }
-  });
+  const width = 0.04 * Math.abs(mean(above) - mean(below)) || Number.MIN_VALUE;
+  const share = (values: readonly number[], cut: number) =>
+    values.reduce((sum, value) => sum + soft((cut - value) / width), 0) / values.length;
+  const all = [...below, ...above].sort((a, b) => a - b);
+  let [best, cut] = [Number.NEGATIVE_INFINITY, 0];
+  for (let at = 1; at < all.length; at++) {
+    if (all[at]! === all[at - 1]!) continue;
+    const middle = (all[at - 1]! + all[at]!) / 2;
+    const score = share(below, middle) - share(above, middle);
+    if (score > best) [best, cut] = [score, middle];
+  }
   return cut;
 }
+
+const mean = (values: readonly number[]): number => values.reduce((sum, x) => sum + x, 0) / values.length;
 
 type Thresholds = Readonly<
   Record<'air' | 'angle' | 'moderate' | 'large' | 'opacity' | 'dense' | 'spread' | 'heart', number>

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { readJson } from '../../../models/io/json.ts';
 import { methodSettings } from '../../../selora/methods/registry.ts';
 import { configSchema } from '../../config/config.ts';
-import { aboutOf, defaultOf } from '../../config/setting.ts';
+import { aboutOf, defaultOf, optionOf } from '../../config/setting.ts';
 import { type Compared, count, type RunRecord, validationRow } from '../../run/record.ts';
 
 const json = z.json();
@@ -29,9 +29,15 @@ export const referenceSchema = z.strictObject({
 });
 export type Reference = z.output<typeof referenceSchema>;
 
-/** Settings by which two runs are two methods, are asked for other pictures, or run elsewhere: all others must agree. */
+/** What a method is best at, its own: a reference that differs from a run in these says so. */
+const OWN = ['targets', 'lr'] as const;
+/**
+ * Settings by which two runs are two methods, each at its own places and rate, are asked for other pictures, or run
+ * elsewhere: all others must agree.
+ */
 const FREE: ReadonlySet<string> = new Set([
   ...Object.keys(methodSettings()),
+  ...OWN,
   ...['method', 'data', 'base', 'layout', 'skipUnreadable', 'captionColumn'],
   ...['saveEvery', 'samples', 'sampleEvery', 'merged', 'public', 'compare'],
 ]);
@@ -67,8 +73,12 @@ export async function withReferences(run: RunRecord): Promise<RunRecord> {
   if (run.base === undefined || run.data === undefined) return run;
   const known = new Set(run.compared.map((c) => c.label));
   const found = [...(await references()).values()].filter((r) => comparable(run, r) && !known.has(r.label));
-  const compared = found.map(({ label, method, parameters, validations, results }): Compared => {
-    return { label: `${label} (reference run)`, method, parameters, validations, results };
+  const compared = found.map((r): Compared => {
+    const { method, parameters, validations, results } = r;
+    const own = OWN.filter((key) => settingOf(r.settings, key) !== settingOf(run.settings, key)).map(
+      (key) => ` ${optionOf(key)} ${String(r.settings[key] ?? defaultOf(fields[key]!))}`,
+    );
+    return { label: `${r.label}${own.join('')} (reference run)`, method, parameters, validations, results };
   });
   return { ...run, compared: [...run.compared, ...compared] };
 }
