@@ -1,11 +1,12 @@
 /** The gates of the shipped base: passed as it is, and each missed where the part that it measures is spoilt. */
 import { describe, expect } from 'vitest';
-import { mapTree, mul, openBackend, read, type Tensor, tensor } from '../../../core/index.ts';
+import { openBackend, read, type Tensor, tensor } from '../../../core/index.ts';
 import { drawingAt } from '../../../train/data/made/drawing-pictures.ts';
 import { rasteriseAll, readDrawings } from '../../../train/data/made/drawings.ts';
 import { loadPipeline } from '../../../train/model/model.ts';
 import { SMALL_BASE } from '../../../train/model/paths.ts';
 import type { Pipeline } from '../../../train/model/pipeline.ts';
+import { SEED } from '../../../train/pretrain/config.ts';
 import { captionsRecognised, filmsDenoised, filmsKept, gates, shapesPlaced } from '../../../train/pretrain/gates.ts';
 import { longTest } from '../../support/long.ts';
 
@@ -40,16 +41,18 @@ describe('gates', () => {
     const backend = await openBackend('wasm', { threads: 1 });
     const { pipeline } = await loadPipeline(SMALL_BASE, backend);
     const unseen = await rasteriseAll(await readDrawings(), 128);
-    const drawings = Array.from({ length: N }, (_, i) => drawingAt(7, 'held-out', i, unseen));
+    const drawings = Array.from({ length: 32 }, (_, i) => drawingAt(SEED, 'held-out', i, unseen));
     const vaePart = (p: Pipeline) => ({ vae: p.vae, config: p.configs.vae });
-    const scaled = <T>(tree: T, by: number): T => mapTree((t: Tensor) => mul(t, by), tree);
+    const scaled = async (t: Tensor, by: number) =>
+      tensor(
+        Float32Array.from(await read(t), (x) => x * by),
+        t.shape,
+      );
 
     const films = await filmsKept(backend, vaePart(pipeline), N);
     const { decoder } = pipeline.vae;
-    const blurred = {
-      ...pipeline,
-      vae: { ...pipeline.vae, decoder: { ...decoder, conv_out: scaled(decoder.conv_out, 0.8) } },
-    };
+    const faint = { ...decoder.conv_out, weight: await scaled(decoder.conv_out.weight, 0.8) };
+    const blurred = { ...pipeline, vae: { ...pipeline.vae, decoder: { ...decoder, conv_out: faint } } };
     const spoiltFilms = await filmsKept(backend, vaePart(blurred), N);
     expect(films.psnr).toBeGreaterThan(33);
     expect(spoiltFilms.psnr).toBeLessThan(33);
@@ -57,9 +60,10 @@ describe('gates', () => {
     expect(spoiltFilms.energy).toBeLessThan(0.9 * films.energy);
 
     const denoised = await filmsDenoised(backend, pipeline, N);
-    const conv_out = scaled(pipeline.unet.conv_out, 0.7);
+    // a U-Net that sees nothing: films come back with the noise that the sampler leaves on them
+    const conv_out = { ...pipeline.unet.conv_out, weight: await scaled(pipeline.unet.conv_out.weight, 0) };
     const spoilt = await filmsDenoised(backend, { ...pipeline, unet: { ...pipeline.unet, conv_out } }, N);
-    for (const [i, db] of spoilt.entries()) expect(db).toBeLessThan(denoised[i]! - 3);
+    for (const [i, db] of spoilt.entries()) expect(db).toBeLessThan(denoised[i]! - 2.5);
 
     // words mixed up: every token stands for another
     const { token_embedding } = pipeline.text.text_model.embeddings;

@@ -1,4 +1,5 @@
 /** Page “Train here”: whole runs in this tab, by the code that trains, on phantoms or one's own pictures. */
+import { runPresets } from '../../config/presets.ts';
 import type { DataAsk } from '../machine/data.ts';
 import { FIXED, GROWING } from '../machine/sides.ts';
 import type { TrainAsk } from '../machine/train.ts';
@@ -119,7 +120,7 @@ export const train: Page = {
       for (const run of runs) await lab.machine.trainDrop(run.id);
       runs = [];
       charts.clear();
-      const settings = { lambda: s.lambda, testEvery: s.testEvery, steps: s.steps, lr: 3e-3, seed: 1 };
+      const settings = { lambda: s.lambda, testEvery: s.testEvery, steps: s.steps, lr: runPresets.phantoms.lr, seed: 1 };
       const kinds: readonly TrainAsk[] = [
         { ...settings, method: GROWING, rank: 1 },
         { ...settings, method: FIXED, rank: LORA_RANK },
