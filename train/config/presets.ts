@@ -18,6 +18,7 @@ export const runPresets = {
   phantoms: {
     steps: 2000,
     lr: 1.2e-2,
+    textLr: 3e-3,
     schedule: 'cosine',
     warmup: 20,
     testEvery: 20,

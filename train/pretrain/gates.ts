@@ -3,6 +3,7 @@
  * brings them back from noise, whether shapes land where captions say, whether captions of new drawings are recognised.
  */
 import { writeFile } from 'node:fs/promises';
+import { mean as meanOf } from 'd3-array';
 import { type Backend, randomOf, read, seedKey, subkey, tensor } from '../../core/index.ts';
 import type { VaeConfig } from '../../models/config.ts';
 import {
@@ -27,7 +28,6 @@ import { encodeAll } from './vae.ts';
 import type { Captioned } from './world.ts';
 
 const EACH = LATENT * LATENT * 4;
-const average = (values: readonly number[]): number => values.reduce((sum, x) => sum + x, 0) / values.length;
 
 /** Films of a set of their own, which nothing is trained on; the same with and without grain. */
 const films = (count: number, grain = GRAIN): Float32Array[] =>
@@ -72,8 +72,7 @@ export async function filmsKept(backend: Backend, p: VaePart, count: number): Pr
   const real = films(count);
   const { means, channels } = await encodeAll(backend, p, real, count);
   const back = await decoded(backend, p, means);
-  const mean = (pictures: readonly Float32Array[], f: (x: Float32Array, i: number) => number) =>
-    average(pictures.map(f));
+  const mean = (pictures: readonly Float32Array[], f: (x: Float32Array, i: number) => number) => meanOf(pictures, f)!;
   const energy = (x: Float32Array) => bandEnergy(x, PICTURE, 0.1, 0.25);
   const ribs = (x: Float32Array) => ribScore(x, PICTURE);
   return {
@@ -123,7 +122,7 @@ export async function filmsDenoised(backend: Backend, p: Pipeline, count: number
     }
     const each = Array.from({ length: count }, (_, i) => x.subarray(i * EACH, (i + 1) * EACH));
     const back = await decoded(backend, vaeOf(p), each);
-    found.push(average(back.map((picture, i) => psnr(picture, reference[i]!))));
+    found.push(meanOf(back, (picture, i) => psnr(picture, reference[i]!))!);
   }
   denoise.trim();
   return found;

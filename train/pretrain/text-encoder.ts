@@ -2,6 +2,7 @@
  * Stage 2: the text encoder's warm start. A caption must predict a 12×12 thumbnail of its picture from one hidden state
  * (the end token or a random padding position): cheap, and it teaches place, size and brightness in minutes.
  */
+import { mean as meanOf } from 'd3-array';
 import {
   type Backend,
   gather,
@@ -52,7 +53,7 @@ function thumbnail({ pixels }: Captioned): Float32Array {
   for (let y = 0; y < THUMB * 3; y++)
     for (let x = 0; x < THUMB * 3; x++)
       values[Math.floor(y / 3) * THUMB + Math.floor(x / 3)]! += pixels[y * THUMB * 3 + x]! / 9;
-  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
+  const mean = meanOf(values)!;
   const deviation = Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length);
   return Float32Array.from([
     ...values.map((x) => (x - mean) / Math.max(deviation, 0.02)),

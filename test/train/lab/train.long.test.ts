@@ -3,8 +3,8 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readAdapter } from '../../../models/io/adapter-file.ts';
-import { encodePng } from '../../../train/data/pictures/image-write.ts';
 import { runPresets } from '../../../train/config/presets.ts';
+import { encodePng } from '../../../train/data/pictures/image-write.ts';
 import { main as generate } from '../../../train/generate.ts';
 import type { Begun, Film, TrainAsk, TrainRow } from '../../../train/lab/machine/train.ts';
 import { main as train } from '../../../train/train.ts';
@@ -15,7 +15,15 @@ import { axeFaults, type Call, inNode, inWorker, type OpenedLab, openLab, visit 
 import { scratch } from '../../support/scratch.ts';
 
 const STEPS = 4;
-const ask: TrainAsk = { method: 'selora', rank: 1, lambda: 1.1, testEvery: 2, steps: STEPS, lr: runPresets.phantoms.lr, seed: 1 };
+const ask: TrainAsk = {
+  method: 'selora',
+  rank: 1,
+  lambda: 1.1,
+  testEvery: 2,
+  steps: STEPS,
+  lr: runPresets.phantoms.lr,
+  seed: 1,
+};
 const PAIRS = 20;
 const at = (...names: readonly string[]): string => join(scratch, ...names);
 const answerOf = <T>(said: readonly unknown[], i: number): T => (said[i] as { value: T }).value;

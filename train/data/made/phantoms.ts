@@ -46,8 +46,8 @@ function opacityBlob(random: Random, { zone, size, density }: Opacity): (x: numb
   const [zoneX, zoneV] = ZONE_CENTRES[zone];
   const centreX = zoneX + random.normal(0.015);
   const centreV = zoneV + random.normal(0.02);
-  const radius = (size === 'small' ? 0.125 : 0.26) * random.uniform(0.93, 1.07);
-  const amplitude = (density === 'faint' ? 0.26 : 0.48) * random.uniform(0.93, 1.07);
+  const radius = (size === 'small' ? 0.14 : 0.26) * random.uniform(0.93, 1.07);
+  const amplitude = (density === 'faint' ? 0.3 : 0.5) * random.uniform(0.93, 1.07);
   const [phase2, phase3] = [random.uniform(0, 2 * Math.PI), random.uniform(0, 2 * Math.PI)];
   const edge = 0.14 * radius + 0.012;
   return (x, v) => {
@@ -78,7 +78,7 @@ function drawLung(random: Random, side: Side, findings: readonly Finding[]): Lun
     },
     dome: (side === 'right' ? 0.42 : 0.48) + random.normal(0.012),
     // Beyond every distance where there is no pneumothorax.
-    collapse: finding?.kind === 'pneumothorax' ? 0.63 + random.normal(0.012) : Number.POSITIVE_INFINITY,
+    collapse: finding?.kind === 'pneumothorax' ? 0.52 + random.normal(0.012) : Number.POSITIVE_INFINITY,
     blob: finding?.kind === 'opacity' ? opacityBlob(random, finding) : undefined,
     fluidTop: finding?.kind === 'effusion' ? effusionTop(random, finding.size) : undefined,
     vessels: vessels(random),
@@ -90,8 +90,8 @@ function drawLung(random: Random, side: Side, findings: readonly Finding[]): Lun
 function collapsed(value: number, mask: number, rho: number, lung: Lung, x: number, v: number): number {
   const outer = soft((x - 0.3 + (v < -0.3 ? 0.5 : 0)) / 0.03);
   const air = mask * soft((rho - lung.collapse) / 0.02) * outer;
-  const line = 0.24 * mask * bump((rho - lung.collapse) / 0.04) * outer;
-  return mix(value, 0.05, air) + line + 0.06 * mask * soft((lung.collapse - rho) / 0.03);
+  const line = 0.24 * mask * bump((rho - lung.collapse) / 0.06) * outer;
+  return mix(value, 0.03, air) + line + 0.1 * mask * soft((lung.collapse - rho) / 0.03) * outer;
 }
 
 /** Grain of the film: its noise's deviation. */

@@ -120,7 +120,13 @@ export const train: Page = {
       for (const run of runs) await lab.machine.trainDrop(run.id);
       runs = [];
       charts.clear();
-      const settings = { lambda: s.lambda, testEvery: s.testEvery, steps: s.steps, lr: runPresets.phantoms.lr, seed: 1 };
+      const settings = {
+        lambda: s.lambda,
+        testEvery: s.testEvery,
+        steps: s.steps,
+        lr: runPresets.phantoms.lr,
+        seed: 1,
+      };
       const kinds: readonly TrainAsk[] = [
         { ...settings, method: GROWING, rank: 1 },
         { ...settings, method: FIXED, rank: LORA_RANK },

@@ -2,6 +2,7 @@
  * Simple detectors that read a phantom-like film back: means over fixed regions, one threshold each. The thresholds are
  * the best single cuts (sensitivity + specificity) on seeded phantoms, fitted once per process.
  */
+import { mean as meanOf } from 'd3-array';
 import { eachPixel, soft } from '../../data/made/drawing.ts';
 import {
   type Density,
@@ -94,7 +95,7 @@ function measureOf(size: number): Measure {
  * counted softly, over 4% of the distance of their means: a single odd number does not decide where most are.
  */
 export function bestCut(below: readonly number[], above: readonly number[]): number {
-  const width = 0.04 * Math.abs(mean(above) - mean(below)) || Number.MIN_VALUE;
+  const width = 0.04 * Math.abs(meanOf(above)! - meanOf(below)!) || Number.MIN_VALUE;
   const share = (values: readonly number[], cut: number) =>
     values.reduce((sum, value) => sum + soft((cut - value) / width), 0) / values.length;
   const all = [...below, ...above].sort((a, b) => a - b);
@@ -107,8 +108,6 @@ export function bestCut(below: readonly number[], above: readonly number[]): num
   }
   return cut;
 }
-
-const mean = (values: readonly number[]): number => values.reduce((sum, x) => sum + x, 0) / values.length;
 
 type Thresholds = Readonly<
   Record<'air' | 'angle' | 'moderate' | 'large' | 'opacity' | 'dense' | 'spread' | 'heart', number>
