@@ -2,5 +2,6 @@
 import type { AnyMetric } from './metric.ts';
 import { nearest } from './nearest.ts';
 import { obedience } from './obedience.ts';
+import { sharpness } from './sharpness.ts';
 
-export const METRICS: readonly AnyMetric[] = [obedience, nearest];
+export const METRICS: readonly AnyMetric[] = [obedience, sharpness, nearest];

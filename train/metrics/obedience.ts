@@ -39,6 +39,7 @@ export type ObedienceResult = z.output<typeof obedienceSchema>;
 
 const questions = (o: Obedience) => [
   { question: 'each lung right', right: o.eachLung.right, n: o.eachLung.of },
+  { question: 'clear lung left clear', right: o.clear.right, n: o.clear.of },
   { question: 'side right', right: o.side.right, n: o.side.of },
   { question: 'effusion seen', right: o.hit.effusion.right, n: o.hit.effusion.of },
   { question: 'opacity seen', right: o.hit.opacity.right, n: o.hit.opacity.of },

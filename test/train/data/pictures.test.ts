@@ -162,10 +162,14 @@ describe('phantoms', () => {
       expect(share(normal.eachLung)).toBeGreaterThan(0.45);
       expect(share(normal.eachLung)).toBeLessThan(0.6);
       expect(normal.side.right).toBe(0);
+      // always normal: every clear lung is left clear, and no other lung is right
+      expect(normal.clear).toEqual({ right: normal.eachLung.right, of: normal.eachLung.right });
+      expect(share(score.clear)).toBeGreaterThanOrEqual(0.98);
 
       // Films of other reports obey no better than chance, mirrored films are wrong about the side.
       const shuffled = scoreFilms(pairs.map(({ told }, at) => ({ told, read: pairs[(at + 1) % 500]!.read })));
       expect(share(shuffled.wholeReport)).toBeLessThan(0.2);
+      expect(share(shuffled.clear)).toBeLessThan(0.7);
       const mirrored = scoreFilms(
         films.map(({ findings, pixels }) => ({
           told: findings,

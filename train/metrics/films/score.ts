@@ -26,6 +26,8 @@ export type Obedience = {
   /** Zone, size and density among the hits of a finding that has them. */
   readonly attributes: Readonly<Record<'zone' | 'size' | 'density', Count>>;
   readonly eachLung: Count;
+  /** Lungs without any finding in which none was read. */
+  readonly clear: Count;
   readonly heart: Count;
   readonly wholeReport: Count;
   /** Pictures that are films at all: correlation with the average phantom at least `FILM_CORRELATION`. */
@@ -135,6 +137,10 @@ export function scoreFilms(
     eachLung: count(
       verdicts.flatMap(({ lungs: { right, left } }) => [right, left]),
       (right) => right,
+    ),
+    clear: count(
+      lungs.filter(({ told }) => told === undefined),
+      ({ read }) => read === undefined,
     ),
     heart: count(verdicts, ({ heart }) => heart),
     wholeReport: count(verdicts, ({ whole }) => whole),
