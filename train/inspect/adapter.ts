@@ -18,6 +18,8 @@ import { textRankMaps } from '../words/progress.ts';
 export type AdapterView = {
   /** The model it belongs to, for ‖ΔW‖/‖W‖. */
   readonly base?: string | undefined;
+  /** The base is the one that a run names: where it is another by now, the adapter is shown alone. */
+  readonly named?: boolean;
   /** Folder for the maps as SVG. */
   readonly svg?: string;
   /** All modules instead of the most changed ones. */
@@ -154,9 +156,11 @@ async function writeMaps(folder: string, rows: readonly Row[], io: Io): Promise<
  * @throws FileError naming file and module, also where it does not fit the base
  */
 export async function inspectAdapter(location: string, view: AdapterView, io: Io): Promise<void> {
-  const told = view.base === undefined ? undefined : await openBase(view.base);
-  const read = await readAdapter(location, told?.configs);
+  const there = view.base === undefined ? undefined : await openBase(view.base);
+  const read = await readAdapter(location, there?.configs);
   const run = runOf(read, location);
+  const other = run !== undefined && there !== undefined && run.baseHash !== (await there.hash());
+  const told = other && view.named ? undefined : there;
   const base = told ?? (await shippedBase(run));
   const adapter = base === undefined ? read : checkAdapter(location, read, base.parts);
   if (adapter.modules.size === 0) throw new FileError(location, 'modules', 'it adapts nothing');
@@ -167,8 +171,13 @@ export async function inspectAdapter(location: string, view: AdapterView, io: Io
     ['compared with', base && printable(base.path)],
   ]);
   for (const note of read.notes ?? []) print(io, `  ${note}`);
-  if (run && base && run.baseHash !== (await base.hash()))
-    print(io, '  note: it was trained on another base than the one it is compared with');
+  if (other)
+    print(
+      io,
+      told
+        ? '  note: it was trained on another base than the one it is compared with'
+        : `  note: it was trained on another base than what lies in ${printable(there!.path)} now: shown alone`,
+    );
   if (run) printHistory(run, io);
   print(io);
   print(io, textRankMaps(new Map(rows.map(({ path: name, module }) => [name, module.rank])), io.stdout.columns ?? 100));

@@ -65,5 +65,9 @@ export async function inspectRun(folder: string, view: AdapterView, io: Io): Pro
   const adapter = ADAPTERS.find((name) => names.includes(name));
   if (adapter === undefined) print(io, 'no adapter yet: it is written at the first validation and at the end');
   else
-    await inspectAdapter(path.join(folder, adapter), { ...view, base: view.base ?? (await baseOf(run.settings)) }, io);
+    await inspectAdapter(
+      path.join(folder, adapter),
+      view.base === undefined ? { ...view, base: await baseOf(run.settings), named: true } : view,
+      io,
+    );
 }

@@ -190,6 +190,24 @@ describe('a run folder', () => {
     writeFileSync(at('run', 'metrics.jsonl'), '{"step": 1}\n{"step": "two"}\n');
     expect((await inspect(at('run'))).stderr).toMatch(/metrics\.jsonl: line 2\.step: .*\n$/);
   });
+
+  it('whose base has become another one, of other sizes, is shown with its adapter alone', async () => {
+    mkdirSync(at('old'));
+    writeFileSync(at('old', 'config.json'), JSON.stringify({ method: 'lora', base: at('base') }));
+    const file = { format: 'selora/1', method: 'lora', scale: 1, initA: 0, steps: 3, baseHash: 'a'.repeat(64) };
+    const metadata = new Map([[RUN_KEY, JSON.stringify(file)]]);
+    await writeAdapter(at('old', 'adapter.safetensors'), {
+      modules: new Map([[UNET, moduleOf(2, 99, 4)]]),
+      metadata,
+    });
+    const { code, stdout, stderr } = await inspect(at('old'));
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toContain('trained on another base than what lies in');
+    expect(stdout).toMatch(/attn1\.to_q +2 .*99 → 4/);
+    expect(stdout).not.toContain('compared with');
+    // who names a base wants it compared
+    expect((await inspect(at('old'), '--base', at('base'))).stderr).toMatch(/1 of another size/);
+  });
 });
 
 describe('text', () => {
