@@ -194,7 +194,9 @@ describe('a run folder', () => {
   it('whose base has become another one, of other sizes, is shown with its adapter alone', async () => {
     mkdirSync(at('old'));
     writeFileSync(at('old', 'config.json'), JSON.stringify({ method: 'lora', base: at('base') }));
-    const file = { format: 'selora/1', method: 'lora', scale: 1, initA: 0, steps: 3, baseHash: 'a'.repeat(64) };
+    writeFileSync(at('old', 'metrics.jsonl'), '{"step": 1, "loss": 0.5}\n');
+    const sizes = { lambda: 1.1, testEvery: 30, scale: 1, initA: 0, steps: 3, rankHistory: [] };
+    const file = { format: 'selora/1', method: 'selora', ...sizes, baseHash: 'a'.repeat(64) };
     const metadata = new Map([[RUN_KEY, JSON.stringify(file)]]);
     await writeAdapter(at('old', 'adapter.safetensors'), {
       modules: new Map([[UNET, moduleOf(2, 99, 4)]]),

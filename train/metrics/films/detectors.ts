@@ -18,7 +18,7 @@ import { lungDistance, type Phantom, phantomAt, ZONE_CENTRES } from '../../data/
 
 /** What the detectors read in a film. */
 export type FilmReading = {
-  /** Correlation with the average phantom: whether it is a film at all (real phantoms: median 0.93, lowest 0.84). */
+  /** Correlation with the average phantom: whether it is a film at all (real phantoms: median 0.93, lowest 0.83). */
   readonly correlation: number;
   readonly lungs: Readonly<Record<Side, LungFinding | undefined>>;
   readonly cardiomegaly: boolean;
