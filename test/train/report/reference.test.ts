@@ -37,6 +37,7 @@ describe('a reference is compared with', () => {
     ['a default run', runOf({})],
     ['another rank', runOf({ method: 'lora', rank: 8 })],
     ['another learning rate, at which its method is best', runOf({ lr: 1e-3 })],
+    ['another rate of the text encoder', runOf({ textLr: 1e-3 })],
     ['other layers', runOf({ targets: 'attn' })],
     ['other growth, elsewhere, with other pictures', runOf({ lambda: 1.3, threads: 7, samples: 2, backend: 'cpu' })],
   ])('%s', (_, run) => {
@@ -67,10 +68,14 @@ test('those that ship were made by their commands', async () => {
     );
     const config = resolveConfig({
       ...given,
-      ...Object.fromEntries(['rank', 'lr'].flatMap((key) => (given[key] ? [[key, Number(given[key])]] : []))),
+      ...Object.fromEntries(
+        [['rank', 'rank'] as const, ['lr', 'lr'] as const, ['text-lr', 'textLr'] as const].flatMap(([word, key]) =>
+          given[word] ? [[key, Number(given[word])]] : [],
+        ),
+      ),
     } as Parameters<typeof resolveConfig>[0]);
-    const { method, lr, rank, targets } = config;
-    expect(r.settings, name).toMatchObject({ method, lr, rank, targets, steps: 2000, seed: 1, pairs: 700 });
+    const { method, lr, textLr, rank, targets } = config;
+    expect(r.settings, name).toMatchObject({ method, lr, textLr, rank, targets, steps: 2000, seed: 1, pairs: 700 });
     expect(r.validations.at(-1)!.step).toBe(2000);
     expect(r.version).toMatch(/^\d+\.\d+\.\d+, commit [0-9a-f]{12}$/);
   }
@@ -82,8 +87,9 @@ test('a default run has them beside it, named as references with their own rates
     (await withReferences(run)).compared.map((c) => c.label);
   const all = await compared(runOf({}, { base: hash, data: known }));
   expect(all).toHaveLength(3);
-  expect(all).toContain(`LoRA r=4 --targets all-linear --lr ${settings.lr} (reference run)`);
-  const own = runOf({ method: 'lora', rank: 8, lr: settings.lr as number }, { base: hash, data: known });
+  expect(all).toContain(`LoRA r=4 --targets all-linear --text-lr ${settings.textLr} (reference run)`);
+  const rates = { lr: settings.lr as number, textLr: settings.textLr as number };
+  const own = runOf({ method: 'lora', rank: 8, ...rates }, { base: hash, data: known });
   expect(await compared(own)).toContain('LoRA r=4 (reference run)');
   // one that was asked for by --compare is not shown again
   const other = { label: 'LoRA r=4', method: 'lora', validations: [], results: {} };

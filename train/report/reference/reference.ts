@@ -30,7 +30,7 @@ export const referenceSchema = z.strictObject({
 export type Reference = z.output<typeof referenceSchema>;
 
 /** What a method is best at, its own: a reference that differs from a run in these says so. */
-const OWN = ['targets', 'lr'] as const;
+const OWN = ['targets', 'lr', 'textLr'] as const;
 /**
  * Settings by which two runs are two methods, each at its own places and rate, are asked for other pictures, or run
  * elsewhere: all others must agree.
