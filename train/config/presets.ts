@@ -26,6 +26,7 @@ export const runPresets = {
     captionDropout: 0.1,
     clip: 1,
     resolution: 128,
+    guidance: 2,
   },
   'iu-xray': { ...paper, split: '80/16/4', epochs: 10 },
   montgomery: { ...paper, split: '80/20', epochs: 100 },

@@ -73,7 +73,7 @@ describe.runIf(browserThere)('training in the page', () => {
 
     // and its file draws the film: report 1 from the noise of seed + 1
     const { shown } = answerOf<{ shown: readonly { text: string }[] }>(here, 1);
-    const drawing = '--seed 2 --sampler ddim --steps 20 --guidance 3 --backend wasm --threads 1';
+    const drawing = `--seed 2 --sampler ddim --steps 20 --guidance ${runPresets.phantoms.guidance} --backend wasm --threads 1`;
     const said = await runCommand(generate, [
       ...['--adapter', at('adapter.safetensors'), '--prompt', shown[1]!.text, '--out', at('films')],
       ...drawing.split(' '),
