@@ -63,17 +63,12 @@ test('those that ship were made by their commands', async () => {
   expect([...all.keys()]).toEqual(['locon', 'lora', 'selora']);
   for (const [name, r] of all) {
     const words = r.command.replace(/^npm run train( -- )?/, '').split(' ');
-    const given = Object.fromEntries(
-      words.flatMap((word, i) => (word.startsWith('--') ? [[word.slice(2), words[i + 1]!]] : [])),
-    );
-    const config = resolveConfig({
-      ...given,
-      ...Object.fromEntries(
-        [['rank', 'rank'] as const, ['lr', 'lr'] as const, ['text-lr', 'textLr'] as const].flatMap(([word, key]) =>
-          given[word] ? [[key, Number(given[word])]] : [],
-        ),
-      ),
-    } as Parameters<typeof resolveConfig>[0]);
+    const given = words.flatMap((word, i) => {
+      const value = words[i + 1]!;
+      const key = word.slice(2).replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+      return word.startsWith('--') ? [[key, Number.isNaN(Number(value)) ? value : Number(value)] as const] : [];
+    });
+    const config = resolveConfig(Object.fromEntries(given) as Parameters<typeof resolveConfig>[0]);
     const { method, lr, textLr, rank, targets } = config;
     expect(r.settings, name).toMatchObject({ method, lr, textLr, rank, targets, steps: 2000, seed: 1, pairs: 700 });
     expect(r.validations.at(-1)!.step).toBe(2000);
