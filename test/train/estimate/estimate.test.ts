@@ -265,17 +265,20 @@ describe('micro-batches', () => {
     const drawn = draw(fresh().ranks, few).candidates;
     const whole = steps.tested(fresh().state, frozen, batch, hyper, drawn);
     const summed = steps.accumulated(fresh().state, frozen, parts, hyper, drawn);
-    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number) => {
+    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number, noise = 0) => {
       const [x, y] = [await read(a), await read(b)];
       const size = Math.hypot(...x);
       const distance = Math.hypot(...Float64Array.from(x, (v, i) => v - y[i]!));
-      expect(distance, what).toBeLessThanOrEqual(tolerance * size + 1e-30);
+      expect(distance, what).toBeLessThanOrEqual(tolerance * size + noise + 1e-30);
     };
     await close(whole.loss, summed.loss, 'loss', 1e-6);
     await close(whole.norm, summed.norm, 'gradient norm', 1e-5);
     const pairs = entries<Tensor>(whole.sums as never);
     const others = new Map(entries<Tensor>(summed.sums! as never));
-    for (const [name, t] of pairs) await close(t, others.get(name)!, name, 1e-4);
+    const norms = await Promise.all(pairs.map(async ([, t]) => Math.hypot(...(await read(t)))));
+    // a gradient that all but cancels (of keys and queries, 1e-5 of the largest) keeps the rounding of what cancels
+    const noise = 1e-9 * Math.max(...norms);
+    for (const [name, t] of pairs) await close(t, others.get(name)!, name, 1e-4, noise);
     await backend.close();
   });
 });

@@ -24,7 +24,7 @@ const base = path.join(scratch, 'base');
 const fresh = () => path.join(mkdtempSync(path.join(scratch, 'x-')), 'run');
 const STEPS = 7;
 const settings = (backend: string) =>
-  `--base ${base} --resolution 16 --pairs 24 --steps ${STEPS} --batch 2 --test-every 2 --validate-every 3 --save-every 1 --samples 1 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --targets **.to_q --backend ${backend}${backend === 'wasm' ? ' --threads 1' : ''}`.split(
+  `--method selora --base ${base} --resolution 16 --pairs 24 --steps ${STEPS} --batch 2 --test-every 2 --validate-every 3 --save-every 1 --samples 1 --obedience 0 --sample-steps 2 --lr 1e-2 --validation-pairs 2 --targets **.to_q --backend ${backend}${backend === 'wasm' ? ' --threads 1' : ''}`.split(
     ' ',
   );
 /** the loops of `cpu` are JavaScript, and worth optimising */
