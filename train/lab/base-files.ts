@@ -15,7 +15,8 @@ const REPORTS = 8;
 
 /** Writes the base of a default run into the folder. */
 export async function writeBase(folder: string): Promise<void> {
-  const run = resolveConfig({ method: 'selora' });
+  // the page grows by the paper's criterion
+  const run = resolveConfig({ criterion: 'fi-ratio' });
   const base = await openBaseAt(run.base);
   const { tokenizer, raw } = await tokenizerOf(base);
   const places = targetsOf(base, run);

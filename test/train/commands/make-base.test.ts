@@ -64,7 +64,7 @@ describe('the command', () => {
     timeout: 120_000,
   }, async () => {
     for (const dtype of longRows(['f16', 'f32'], (name) => name === 'f16')) {
-      expect(await run(dtype, '--seed', '7', '--dtype', dtype)).toMatch(/unet +3,698,676 parameters/);
+      expect(await run(dtype, '--seed', '7', '--dtype', dtype)).toMatch(/unet +5,975,796 parameters/);
       const base = await openBase(path.join(folder, dtype));
       checkBase(base);
       for (const name of ['mid_block.attentions.0.proj_in.weight', 'conv_in.bias']) {

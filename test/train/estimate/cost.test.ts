@@ -7,7 +7,8 @@ import type { Speed } from '../../../train/estimate/lines.ts';
 import type { Settled } from '../../../train/estimate/settle.ts';
 
 const cost: Cost = { step: 20, test: 5, pair: 12, picture: 80, encoding: 0.5 };
-const config = (more: object = {}) => resolveConfig({ steps: 100, testEvery: 10, validateEvery: 50, ...more });
+const config = (more: object = {}) =>
+  resolveConfig({ criterion: 'fi-ratio', steps: 100, testEvery: 10, validateEvery: 50, ...more });
 const open = () => true;
 
 describe('cost', () => {
