@@ -14,7 +14,7 @@ const paper = {
 
 /** Presets by name, for `--preset`. */
 export const runPresets = {
-  /** about six minutes on two cores: few steps need a high rate and timesteps where the words decide */
+  /** about twelve minutes on two cores: few steps need a high rate and timesteps where the words decide */
   phantoms: {
     steps: 2000,
     lr: 1.2e-2,
