@@ -261,24 +261,23 @@ describe('micro-batches', () => {
     const batch = batchOf(4);
     const parts = await Promise.all([0, 1, 2, 3].map((i) => part(batch, i, i + 1)));
     const steps = stepsOn(backend);
-    const fresh = () => started(backend, few);
-    const drawn = draw(fresh().ranks, few).candidates;
+    // values: the gradients of queries all but cancel, and f32 keeps no four digits of them
+    const values = targetsOf(base, { ...config, targets: '**.to_v,text.**.v_proj' });
+    const fresh = () => started(backend, values);
+    const drawn = draw(fresh().ranks, values).candidates;
     const whole = steps.tested(fresh().state, frozen, batch, hyper, drawn);
     const summed = steps.accumulated(fresh().state, frozen, parts, hyper, drawn);
-    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number, noise = 0) => {
+    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number) => {
       const [x, y] = [await read(a), await read(b)];
       const size = Math.hypot(...x);
       const distance = Math.hypot(...Float64Array.from(x, (v, i) => v - y[i]!));
-      expect(distance, what).toBeLessThanOrEqual(tolerance * size + noise + 1e-30);
+      expect(distance, what).toBeLessThanOrEqual(tolerance * size + 1e-30);
     };
     await close(whole.loss, summed.loss, 'loss', 1e-6);
     await close(whole.norm, summed.norm, 'gradient norm', 1e-5);
     const pairs = entries<Tensor>(whole.sums as never);
     const others = new Map(entries<Tensor>(summed.sums! as never));
-    const norms = await Promise.all(pairs.map(async ([, t]) => Math.hypot(...(await read(t)))));
-    // sums of queries, whose gradients all but cancel, are thousandths of the largest one: to its last place in f32
-    const noise = 2 ** -23 * Math.max(...norms);
-    for (const [name, t] of pairs) await close(t, others.get(name)!, name, 1e-4, noise);
+    for (const [name, t] of pairs) await close(t, others.get(name)!, name, 1e-4);
     await backend.close();
   });
 });
