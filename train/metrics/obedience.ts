@@ -59,7 +59,8 @@ const perFinding = (o: Obedience): ObedienceResult['rows'][number]['findings'] =
     };
   });
 
-const [REAL, DECODED] = ['real films', 'autoencoder only'];
+/** Rows that stand beside every model's. */
+export const [REAL, DECODED] = ['real films', 'autoencoder only'] as const;
 /** Rows that tell what could be reached, not what another method does. */
 const CEILINGS: ReadonlySet<string> = new Set([REAL, DECODED]);
 

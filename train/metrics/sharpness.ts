@@ -9,6 +9,7 @@ import { integer, number, percent } from '../words/format.ts';
 import { correlation } from './films/detectors.ts';
 import { bandEnergy, ribScore } from './films/sharpness.ts';
 import { defineMetric, type Material, type Pictures } from './metric.ts';
+import { DECODED, REAL } from './obedience.ts';
 
 const resultSchema = z.object({
   n: count,
@@ -26,8 +27,6 @@ const resultSchema = z.object({
 });
 export type Sharpness = z.output<typeof resultSchema>;
 
-const REAL = 'real films';
-
 /** Means over the pictures of each kind. Cost: a Fourier transform of every picture, some ms each at 128 pixels. */
 function compute(m: Material): Sharpness {
   const films = m.autoencoder.map((p) => toGrey(p));
@@ -41,7 +40,7 @@ function compute(m: Material): Sharpness {
   });
   return {
     n: m.adapted.length,
-    rows: [row(REAL, m.real), row('autoencoder only', m.autoencoder), row('base', m.base), row(m.method, m.adapted)],
+    rows: [row(REAL, m.real), row(DECODED, m.autoencoder), row('base', m.base), row(m.method, m.adapted)],
   };
 }
 
