@@ -261,23 +261,29 @@ describe('micro-batches', () => {
     const batch = batchOf(4);
     const parts = await Promise.all([0, 1, 2, 3].map((i) => part(batch, i, i + 1)));
     const steps = stepsOn(backend);
-    // values: the gradients of queries all but cancel, and f32 keeps no four digits of them
-    const values = targetsOf(base, { ...config, targets: '**.to_v,text.**.v_proj' });
-    const fresh = () => started(backend, values);
-    const drawn = draw(fresh().ranks, values).candidates;
+    const fresh = () => started(backend, few);
+    const drawn = draw(fresh().ranks, few).candidates;
     const whole = steps.tested(fresh().state, frozen, batch, hyper, drawn);
     const summed = steps.accumulated(fresh().state, frozen, parts, hyper, drawn);
-    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number) => {
+    const norm = (x: Iterable<number>) => Math.hypot(...x);
+    const apart = async (a: Tensor, b: Tensor) => {
       const [x, y] = [await read(a), await read(b)];
-      const size = Math.hypot(...x);
-      const distance = Math.hypot(...Float64Array.from(x, (v, i) => v - y[i]!));
-      expect(distance, what).toBeLessThanOrEqual(tolerance * size + 1e-30);
+      return { size: norm(x), distance: norm(Float64Array.from(x, (v, i) => v - y[i]!)) };
+    };
+    const close = async (a: Tensor, b: Tensor, what: string, tolerance: number) => {
+      const { size, distance } = await apart(a, b);
+      expect(distance, what).toBeLessThanOrEqual(tolerance * size);
     };
     await close(whole.loss, summed.loss, 'loss', 1e-6);
     await close(whole.norm, summed.norm, 'gradient norm', 1e-5);
-    const pairs = entries<Tensor>(whole.sums as never);
+    // Every leaf is held to 1e-11 in f64 (`step/step.test.ts`). In f32 the sums of single queries and values all but cancel and
+    // keep two to four digits, so those digits are asked of the leaves, and rounding of their total: a lost micro-batch is a quarter.
     const others = new Map(entries<Tensor>(summed.sums! as never));
-    for (const [name, t] of pairs) await close(t, others.get(name)!, name, 1e-4);
+    const all = await Promise.all(
+      entries<Tensor>(whole.sums as never).map(async ([name, t]) => ({ name, ...(await apart(t, others.get(name)!)) })),
+    );
+    for (const { name, size, distance } of all) expect(distance, name).toBeLessThanOrEqual(1e-2 * size);
+    expect(norm(all.map((x) => x.distance))).toBeLessThanOrEqual(1e-4 * norm(all.map((x) => x.size)));
     await backend.close();
   });
 });
