@@ -34,8 +34,11 @@ describe('attention', { timeout: 60_000 }, () => {
     [1, 4, 300, 2, 5, false],
     [1, 3, 50, 1, 4, true],
     [1, 120, 30, 1, 12, true],
-    // heads of 4 have tiles of their own; more keys than a block of the backward kernel holds, and whole blocks unseen
+    // heads of 4 have kernels of their own; more keys than a block of the backward kernel holds, and whole blocks unseen
+    [1, 1, 1, 1, 4, false],
     [2, 50, 71, 3, 4, false],
+    [2, 33, 64, 2, 4, false],
+    [1, 100, 300, 1, 4, false],
     [1, 150, 150, 2, 4, true],
     [1, 70, 140, 1, 20, true],
     [1, 9, 200, 1, 8, false],
@@ -56,21 +59,59 @@ describe('attention', { timeout: 60_000 }, () => {
       expect(worst(back.got[i]!, back.want[i]!, size * terms), name).toBeLessThan(8);
   });
 
-  it('survives scores that overflow a plain exponential', async () => {
+  it.each([1, 2])('survives scores that overflow a plain exponential, %i heads', async (heads) => {
     const [q, k, v] = [random([1, 9, 8], 1, 60), random([1, 11, 8], 2, 60), random([1, 11, 8], 3)];
-    const attrs = { heads: 1, scale: 1, causal: false };
+    const attrs = { heads, scale: 1, causal: false };
     const { got, want } = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
     expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 8 * 60 * 60);
     expect([...got[0]!].every(Number.isFinite)).toBe(true);
   });
 
-  it('takes the maximum over real keys only: scores far below zero', async () => {
+  // A row of a head of 4 has its maximum taken where |q|·max |k| is beyond 40 in base 2, else that bound stands for it.
+  it('rows on both sides of the bound, in one block', async () => {
+    const [m, n, heads] = [40, 30, 2];
+    const [q, k, v, g] = [random([1, m, 8], 1), random([1, n, 8], 2), random([1, n, 8], 3), random([1, m, 8], 4)];
+    // |q|·|k|·log₂e from below 1 to about 400
+    const sizes = Float32Array.from({ length: m * 8 }, (_, i) => 0.05 * 1.25 ** (i >> 3));
+    const grown = dense(
+      Float32Array.from(q.data, (x, i) => x * sizes[i]!),
+      [1, m, 8],
+    );
+    const attrs = { heads, scale: 0.5, causal: false };
+    const { got, want } = await runEverywhere(machines, attentionOp, [grown, k, v], attrs);
+    // a score of s is rounded to u·|s|, and as much by the bound
+    expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 400);
+    expect(worst(got[1]!, want[1]!, 2)).toBeLessThan(8);
+    for (const [o, y] of [...got[0]!].entries()) if (o < 8 * 8) expect(Math.abs(y - want[0]![o]!)).toBeLessThan(1e-6);
+    const saved = [dense(got[0]!, [1, m, 8]), dense(got[1]!, [heads, m, 1])];
+    const back = await runEverywhere(machines, attentionGradOp, [g, grown, k, v, ...saved], attrs);
+    for (const y of back.got) expect([...y].every(Number.isFinite)).toBe(true);
+    const largest = Math.max(...sizes) * 4;
+    for (const [i, name] of ['dq', 'dk', 'dv'].entries())
+      expect(worst(back.got[i]!, back.want[i]!, largest), name).toBeLessThan(400);
+  });
+
+  it.each([1, 2])('takes the maximum over real keys only: scores far below zero, %i heads', async (heads) => {
     const far = (shape: readonly number[], at: number) => dense(uniformNumbers(sizeOf(shape), 1, at, at + 0.1), shape);
     const [q, k, v] = [far([1, 5, 8], 10), far([1, 11, 8], -10), random([1, 11, 8], 3)];
-    const attrs = { heads: 1, scale: 1, causal: false };
+    const attrs = { heads, scale: 1, causal: false };
     const { got, want } = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
     expect(worst(got[0]!, want[0]!, 2)).toBeLessThan(2 * 800);
     expect(worst(got[1]!, want[1]!, 0)).toBeLessThan(8);
+  });
+
+  it('a padded key of a head of 4, whose score of 0 is 2^128 times what the row adds up to, stays out of dq', async () => {
+    const far = (shape: readonly number[], at: number) => dense(uniformNumbers(sizeOf(shape), 1, at, at + 0.1), shape);
+    const [q, k, v, g] = [far([1, 20, 4], 10), far([1, 11, 4], -10), random([1, 11, 4], 3), random([1, 20, 4], 4)];
+    // −log₂ of the sum passes 128 by the way
+    for (let scale = 0.2; scale < 0.26; scale += 0.005) {
+      const attrs = { heads: 1, scale, causal: false };
+      const { got } = await runEverywhere(machines, attentionOp, [q, k, v], attrs);
+      const saved = [dense(got[0]!, [1, 20, 4]), dense(got[1]!, [1, 20, 1])];
+      const back = await runEverywhere(machines, attentionGradOp, [g, q, k, v, ...saved], attrs);
+      for (const [i, name] of ['dq', 'dk', 'dv'].entries())
+        expect(worst(back.got[i]!, back.want[i]!, 20), name).toBeLessThan(2 * 100);
+    }
   });
 
   it('says when a row of scores does not fit', () => {

@@ -18,9 +18,11 @@ import {
   SMALL,
   scoreStride,
 } from './blocks.ts';
+import { narrowGradPlan } from './narrow/backward.ts';
+import { HEAD } from './narrow/lanes.ts';
 import { type HeadShape, packHeads, packPanels } from './panels.ts';
 import { rowProduct, scoreRow, unpack } from './rows.ts';
-import { columnsOf, one, PANEL, padded, paddedHead, strips, type Tile, tileOf, tilesIn } from './tiles.ts';
+import { one, PANEL, padded, strips, TILE, tilesIn } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -33,15 +35,14 @@ const gradWords = words([
   'scale scoreScale rowBytes scoreStride transposedBytes panelBytes sumBytes',
 ]);
 
-const gradKernel = (causal: boolean, tile: Tile) =>
-  kernel(attentionName('attentionGrad', causal, tile), gradWords, ({ f, m, args, start, end, scratch, locals }) => {
-    const strip = strips(m, tile);
-    const columns = columnsOf(tile);
+const gradKernel = (causal: boolean) =>
+  kernel(attentionName('attentionGrad', causal), gradWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m);
     const word = locals();
     const { d, n, rowBytes, scoreStride: stride } = word;
     const scale = f.let(f32.load(args, gradWords.at('scale')));
     const scoreScale = f.let(f32.load(args, gradWords.at('scoreScale')));
-    const wide = f.let(i32.and(i32.add(d, columns - 1), -columns));
+    const wide = f.let(i32.and(i32.add(d, TILE.columns - 1), -TILE.columns));
     const blockBytes = f.let(i32.shl(i32.mul(word.rows, wide), 2));
     // scratch: q and g as rows and as panels, dq, P, dS, Σ g·o of each row
     const parts = [scratch];
@@ -53,16 +54,16 @@ const gradKernel = (causal: boolean, tile: Tile) =>
     const groups = f.let(i32.shr_u(i32.add(n, PANEL - 1), 3));
     const [u, i, column, first, key] = f.locals('i32');
 
-    /** `visit` for every panel of columns of d, with pointers that move by the given bytes */
+    /** `visit` for every panel of TILE.columns of d, with pointers that move by the given bytes */
     const eachPanel = (moving: readonly (readonly [Expr<'i32'>, Expr<'i32'>])[], visit: (at: I32[]) => void): void => {
       const pointers = moving.map(([from]) => f.let(from));
-      f.for(column, 0, d, columns, () => {
+      f.for(column, 0, d, TILE.columns, () => {
         visit(pointers);
         for (const [k, [, bytes]] of moving.entries()) f.inc(pointers[k]!, bytes);
       });
     };
-    const nPanelBytes = f.let(i32.mul(n, columns * 4));
-    const sumPanelBytes = f.let(i32.mul(groups, PANEL * columns * 4));
+    const nPanelBytes = f.let(i32.mul(n, TILE.columns * 4));
+    const sumPanelBytes = f.let(i32.mul(groups, PANEL * TILE.columns * 4));
 
     f.for(u, start, end, 1, () => {
       const inRow = f.let(i32.mul(i32.rem_u(u, word.heads), i32.shl(d, 2)));
@@ -77,15 +78,15 @@ const gradKernel = (causal: boolean, tile: Tile) =>
       f.for(first, 0, word.m, word.rows, () => {
         const rows = f.let(i32.sub(word.m, first));
         f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-        const tiles = f.let(tilesIn(tile, rows));
+        const tiles = f.let(tilesIn(rows));
         const offset = f.let(i32.add(qHead, i32.mul(first, rowBytes)));
-        const rowPanels = i32.mul(word.rows, columns * 4);
+        const rowPanels = i32.mul(word.rows, TILE.columns * 4);
         for (const [from, asRows, asPanels] of [
           [word.q, q, qPanels],
           [word.g, g, gPanels],
         ] as const) {
           packRows(f, m, i32.add(from, offset), rowBytes, rows, d, asRows);
-          packPanels(f, m, columns, asRows, i32.shl(d, 2), rows, d, asPanels, rowPanels);
+          packPanels(f, m, asRows, i32.shl(d, 2), rows, d, asPanels, rowPanels);
         }
         const keys = f.let(n);
         if (causal) f.if(i32.lt_u(i32.add(first, rows), n), () => f.set(keys, i32.add(first, rows)));
@@ -105,9 +106,10 @@ const gradKernel = (causal: boolean, tile: Tile) =>
           const keyOffset = f.let(i32.add(transposed, i32.shl(i32.mul(key, d), 2)));
           const [kt, vt] = [f.let(i32.add(word.kt, keyOffset)), f.let(i32.add(word.vt, keyOffset))];
           const [s, t] = [f.let(p), f.let(ds)];
+          const rowOf = f.let(i32.shl(d, 2));
           f.for(column, 0, count, PANEL, () => {
-            f.emit(strip.scores({ a: q, rows, d, b: kt, c: s, stride, alpha: scoreScale }));
-            f.emit(strip.scores({ a: g, rows, d, b: vt, c: t, stride, alpha: one }));
+            f.emit(call(strip.scores, [q, rowOf, tiles, kt, d, s, stride, scoreScale]));
+            f.emit(call(strip.scores, [g, rowOf, tiles, vt, d, t, stride, one]));
             for (const x of [kt, vt]) f.inc(x, i32.shl(d, 5));
             for (const x of [s, t]) f.inc(x, PANEL * 4);
           });
@@ -133,15 +135,15 @@ const gradKernel = (causal: boolean, tile: Tile) =>
             for (const x of [product, lse]) f.inc(x, 4);
           });
 
-          const keyBytes = f.let(i32.mul(key, columns * 4));
+          const keyBytes = f.let(i32.mul(key, TILE.columns * 4));
           eachPanel(
             [
               [i32.add(kPanels, keyBytes), nPanelBytes],
-              [dq, i32.const(columns * 4)],
+              [dq, i32.const(TILE.columns * 4)],
             ],
             ([b, c]) => f.emit(call(strip.rows, [ds, stride, tiles, b!, count, c!, wideBytes, one])),
           );
-          const keyTiles = f.let(i32.div_u(whole, tile.keys));
+          const keyTiles = f.let(i32.shr_u(whole, 2));
           for (const [a, b, c] of [
             [ds, qPanels, dk],
             [p, gPanels, dv],
@@ -166,28 +168,35 @@ const gradKernel = (causal: boolean, tile: Tile) =>
         [dk, word.dk],
         [dv, word.dv],
       ] as const)
-        unpack(f, m, columns, panels, sumPanelBytes, n, d, i32.add(out, kHead), rowBytes);
+        unpack(f, m, panels, sumPanelBytes, n, d, i32.add(out, kHead), rowBytes);
     });
   });
 
 /** bytes of dk or dv of one head while they add up: whole panels both ways */
-const sumBytes = ({ n, d }: HeadShape): number => padded(n) * paddedHead(d) * 4;
+const sumBytes = ({ n, d }: HeadShape): number => padded(n) * padded(d) * 4;
 
 const attentionGrad: WasmKernel<AttentionAttrs> = {
   strided: [],
-  plan: ({ machine, inputs: [g, q, k, v, o, lse], outputs: [dq, dk, dv], attrs, workspace }) => {
+  plan: (x) => {
+    const {
+      machine,
+      inputs: [g, q, k, v, o, lse],
+      outputs: [dq, dk, dv],
+      attrs,
+      workspace,
+    } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
+    if (d === HEAD && !attrs.causal) return narrowGradPlan(x);
     const pairs = batch * heads;
     const [transposedBytes, straightBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const kt = workspace;
     const vt = plus(kt, pairs * transposedBytes);
     const kPanels = plus(vt, pairs * transposedBytes);
     const dkPanels = plus(kPanels, pairs * straightBytes);
-    const tile = tileOf(d);
     const keys = Math.min(MOST_KEYS, padded(n));
-    const rows = blockRows(tile, m, MOST_ROWS);
-    checkScratch(machine, n, rows * (5 * paddedHead(d) * 4 + 2 * scoreStride(keys) + 4) + 64);
+    const rows = blockRows(m, MOST_ROWS);
+    checkScratch(machine, n, rows * (5 * padded(d) * 4 + 2 * scoreStride(keys) + 4) + 64);
     const values = {
       g: g!.at,
       q: q!.at,
@@ -221,7 +230,7 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
         packHeads(shape, k!.at, kt, true),
         packHeads(shape, v!.at, vt, true),
         packHeads(shape, k!.at, kPanels, false),
-        gradKernel(attrs.causal, tile).command(values, pairs, pairs * m * n * d < SMALL),
+        gradKernel(attrs.causal).command(values, pairs, pairs * m * n * d < SMALL),
       ],
     };
   },

@@ -3,7 +3,7 @@ import { type Assembler, type Expr, type FunctionBuilder, i32, type Local } from
 import { alongRow } from '../loops/rows.ts';
 import type { Machine } from '../machine/machine.ts';
 import { type HeadShape, panelSize } from './panels.ts';
-import { padded, type Tile } from './tiles.ts';
+import { padded, TILE } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -11,10 +11,10 @@ type I32 = Local<'i32'>;
 const GAP = 16;
 
 /** Rows of a block: as equal as whole tiles allow. */
-export const blockRows = (tile: Tile, m: number, mostRows: number): number => {
-  const most = Math.max(tile.rows, Math.floor(mostRows / tile.rows) * tile.rows);
+export const blockRows = (m: number, mostRows: number, tileRows: number = TILE.rows): number => {
+  const most = Math.max(tileRows, Math.floor(mostRows / tileRows) * tileRows);
   const blocks = Math.ceil(m / most);
-  return Math.ceil(m / blocks / tile.rows) * tile.rows;
+  return Math.ceil(m / blocks / tileRows) * tileRows;
 };
 /** bytes from row to row of the scores */
 export const scoreStride = (n: number): number => (padded(n) + GAP) * 4;
@@ -44,8 +44,7 @@ export const packRows = (
 };
 
 /** the name of a kernel says all its code depends on */
-export const attentionName = (name: string, causal: boolean, tile: Tile): string =>
-  `${name} ${4 * tile.vectors}${causal ? ' causal' : ''}`;
+export const attentionName = (name: string, causal: boolean): string => `${name}${causal ? ' causal' : ''}`;
 /** shapes of an attention call from its operands q[b,m,c] and k[b,n,c] */
 export const attentionShape = (
   q: readonly number[],

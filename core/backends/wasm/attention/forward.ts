@@ -19,23 +19,24 @@ import {
   SMALL,
   scoreStride,
 } from './blocks.ts';
+import { narrowPlan } from './narrow/forward.ts';
+import { HEAD } from './narrow/lanes.ts';
 import { packHeads } from './panels.ts';
 import { softmaxRow } from './rows.ts';
-import { columnsOf, one, PANEL, paddedHead, strips, type Tile, tileOf, tilesIn } from './tiles.ts';
+import { one, PANEL, padded, strips, TILE, tilesIn } from './tiles.ts';
 
 /** rows of a block at most, and bytes of scores it may have: the share of one thread in a cache */
 const MOST_ROWS = 48;
 const SCORE_BYTES = 48 * 1024;
 const forwardWords = words(['q o lse kt v m n d heads blocks rows scale rowBytes scoreStride ktBytes vBytes']);
 
-const forwardKernel = (causal: boolean, tile: Tile) =>
-  kernel(attentionName('attention', causal, tile), forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
-    const strip = strips(m, tile);
-    const columns = columnsOf(tile);
+const forwardKernel = (causal: boolean) =>
+  kernel(attentionName('attention', causal), forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m);
     const word = locals();
     const { d, n, rowBytes, scoreStride: stride } = word;
     const scale = f.let(f32.load(args, forwardWords.at('scale')));
-    const wide = f.let(i32.and(i32.add(d, columns - 1), -columns));
+    const wide = f.let(i32.and(i32.add(d, TILE.columns - 1), -TILE.columns));
     // scratch: rows of q, rows of o, 1/sum of each row, scores
     const q = scratch;
     const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
@@ -47,7 +48,7 @@ const forwardKernel = (causal: boolean, tile: Tile) =>
       const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));
       const rows = f.let(i32.sub(word.m, first));
       f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-      const tiles = f.let(tilesIn(tile, rows));
+      const tiles = f.let(tilesIn(rows));
       const batchRow = i32.add(i32.mul(i32.div_u(head, word.heads), word.m), first);
       const inRow = i32.mul(i32.rem_u(head, word.heads), i32.shl(d, 2));
       const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
@@ -56,10 +57,11 @@ const forwardKernel = (causal: boolean, tile: Tile) =>
       // S = scale·log₂e·q·kᵀ for the keys any row of the block sees
       const keys = f.let(n);
       if (causal) f.if(i32.lt_u(i32.add(first, rows), n), () => f.set(keys, i32.add(first, rows)));
+      const rowOf = f.let(i32.shl(d, 2));
       const panel = f.let(i32.add(word.kt, i32.mul(head, word.ktBytes)));
       const s = f.let(scores);
       f.for(column, 0, keys, PANEL, () => {
-        f.emit(strip.scores({ a: q, rows, d, b: panel, c: s, stride, alpha: scale }));
+        f.emit(call(strip.scores, [q, rowOf, tiles, panel, d, s, stride, scale]));
         f.inc(panel, i32.shl(d, 5));
         f.inc(s, PANEL * 4);
       });
@@ -80,10 +82,10 @@ const forwardKernel = (causal: boolean, tile: Tile) =>
       const values = f.let(i32.add(word.v, i32.mul(head, word.vBytes)));
       const out = f.let(o);
       f.emit(memoryFill(o, 0, i32.shl(i32.mul(word.rows, wide), 2)));
-      f.for(column, 0, d, columns, () => {
+      f.for(column, 0, d, TILE.columns, () => {
         f.emit(call(strip.rows, [scores, stride, tiles, values, keys, out, i32.shl(wide, 2), one]));
-        f.inc(values, i32.mul(n, columns * 4));
-        f.inc(out, columns * 4);
+        f.inc(values, i32.mul(n, TILE.columns * 4));
+        f.inc(out, TILE.columns * 4);
       });
       const from = f.let(o);
       const to = f.let(i32.add(word.o, offset));
@@ -99,15 +101,22 @@ const forwardKernel = (causal: boolean, tile: Tile) =>
 
 const attention: WasmKernel<AttentionAttrs> = {
   strided: [],
-  plan: ({ machine, inputs: [q, k, v], outputs: [o, lse], attrs, workspace }) => {
+  plan: (x) => {
+    const {
+      machine,
+      inputs: [q, k, v],
+      outputs: [o, lse],
+      attrs,
+      workspace,
+    } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
+    if (d === HEAD && !attrs.causal) return narrowPlan(x);
     const pairs = batch * heads;
     const [ktBytes, vBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const panels = plus(workspace, pairs * ktBytes);
-    const tile = tileOf(d);
-    const rows = blockRows(tile, m, Math.min(MOST_ROWS, SCORE_BYTES / scoreStride(n)));
-    checkScratch(machine, n, rows * (2 * paddedHead(d) * 4 + 4 + scoreStride(n)) + 64);
+    const rows = blockRows(m, Math.min(MOST_ROWS, SCORE_BYTES / scoreStride(n)));
+    checkScratch(machine, n, rows * (2 * padded(d) * 4 + 4 + scoreStride(n)) + 64);
     const blocks = Math.ceil(m / rows);
     const grid = pairs * blocks;
     const values = {
@@ -133,7 +142,7 @@ const attention: WasmKernel<AttentionAttrs> = {
       commands: [
         packHeads(shape, k!.at, workspace, true),
         packHeads(shape, v!.at, panels, false),
-        forwardKernel(attrs.causal, tile).command(values, grid, pairs * m * n * d < SMALL),
+        forwardKernel(attrs.causal).command(values, grid, pairs * m * n * d < SMALL),
       ],
     };
   },

@@ -11,7 +11,7 @@ import {
 import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
 import { loadTail } from '../loops/tails.ts';
 import { cutUnits, readAll, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
-import { columnsOf, NARROW_HEAD, PANEL, padded, paddedHead, tileOf } from './tiles.ts';
+import { PANEL, padded, TILE } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 const POINTERS = ['x', 'y'] as const;
@@ -39,13 +39,12 @@ export const copyEight = (f: FunctionBuilder, m: Assembler, to: I32, from: I32, 
 };
 
 /**
- * Rows of c = 4 or 8 neighbouring numbers: x[rows, width] → [⌈width/c⌉][rows][c], 0 beyond the width; of 4 there is one
- * panel. `panelBytes` is the distance of the panels.
+ * Rows of 8 neighbouring numbers: x[rows, width] → [⌈width/8⌉][rows][8], 0 beyond the width. `panelBytes` is the distance of
+ * the panels.
  */
 export const packPanels = (
   f: FunctionBuilder,
   m: Assembler,
-  columns: number,
   x: Expr<'i32'>,
   rowBytes: Expr<'i32'>,
   rows: Expr<'i32'>,
@@ -55,14 +54,13 @@ export const packPanels = (
 ): void => {
   const [column, i] = f.locals('i32');
   const panel = f.let(y);
-  f.for(column, 0, width, columns, () => {
+  f.for(column, 0, width, TILE.columns, () => {
     const from = f.let(i32.add(x, i32.shl(column, 2)));
     const to = f.let(panel);
     f.for(i, 0, rows, 1, () => {
-      if (columns === NARROW_HEAD) f.emit(v128.store(to, v128.load(from)));
-      else copyEight(f, m, to, from, i32.sub(width, column));
+      copyEight(f, m, to, from, i32.sub(width, column));
       f.inc(from, rowBytes);
-      f.inc(to, columns * 4);
+      f.inc(to, TILE.columns * 4);
     });
     f.inc(panel, panelBytes);
   });
@@ -98,14 +96,13 @@ const packTransposed = (
   });
 };
 
-/** @param columns of a panel, where it is not transposed */
-const packKernel = (transposed: boolean, columns: number) =>
-  kernel(transposed ? 'attention pack transposed' : `attention pack ${columns}`, packWords, (code) => {
+const packKernel = (transposed: boolean) =>
+  kernel(transposed ? 'attention pack transposed' : 'attention pack', packWords, (code) => {
     const { f, m } = code;
     const { x, y, n, d, rowBytes } = readAll(code, ['x', 'y', 'n', 'd', 'rowBytes']);
     walkUnits(code, 'w', 2, { x, y }, () => {
       if (transposed) packTransposed(f, x, rowBytes, n, d, y);
-      else packPanels(f, m, columns, x, rowBytes, n, d, y, i32.mul(n, columns * 4));
+      else packPanels(f, m, x, rowBytes, n, d, y, i32.mul(n, TILE.columns * 4));
     });
   });
 
@@ -120,7 +117,7 @@ export interface HeadShape {
 }
 /** numbers in the panels of one head */
 export const panelSize = ({ n, d }: HeadShape, transposed: boolean): number =>
-  transposed ? padded(n) * d : n * paddedHead(d);
+  transposed ? padded(n) * d : n * padded(d);
 
 /** Command that packs all heads of x[b, n, h·d] one after the other. Cost: one read, one write. */
 export const packHeads = (shape: HeadShape, x: Word, y: Word, transposed: boolean): KernelCommand => {
@@ -133,5 +130,5 @@ export const packHeads = (shape: HeadShape, x: Word, y: Word, transposed: boolea
   ];
   const { grid, ...unit } = cutUnits(batch * heads, (transposed ? 2 : 0.5) * n * d);
   const values = { ...unit, x, y, n, d, rowBytes, ...walkWords('w', axes, POINTERS) };
-  return packKernel(transposed, columnsOf(tileOf(d))).command(values, grid);
+  return packKernel(transposed).command(values, grid);
 };

@@ -10,6 +10,7 @@ import {
 } from '../assembler/assemble.ts';
 import { exp2BoundedF32x4, logF32x4 } from '../assembler/vectorMath.ts';
 import { alongRow, maxRow, sumRow } from '../loops/rows.ts';
+import { TILE } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -61,11 +62,10 @@ export const scoreRow = (
   });
 };
 
-/** panels [⌈d/c⌉][n][c] of c columns → rows of d numbers */
+/** panels [⌈d/8⌉][n][8] → rows of d numbers */
 export const unpack = (
   f: FunctionBuilder,
   m: Assembler,
-  columns: number,
   panels: I32,
   panelBytes: I32,
   n: I32,
@@ -75,17 +75,17 @@ export const unpack = (
 ): void => {
   const [panel, column, i] = [f.let(panels), f.local('i32'), f.local('i32')];
   const base = f.let(out);
-  f.for(column, 0, d, columns, () => {
+  f.for(column, 0, d, TILE.columns, () => {
     const width = f.let(i32.sub(d, column));
-    f.if(i32.gt_u(width, columns), () => f.set(width, columns));
+    f.if(i32.gt_u(width, TILE.columns), () => f.set(width, TILE.columns));
     const [from, to] = [f.let(panel), f.let(base)];
     f.for(i, 0, n, 1, () => {
       const [x, y] = [f.let(from), f.let(to)];
       alongRow(f, m, 1, width, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
-      f.inc(from, columns * 4);
+      f.inc(from, TILE.columns * 4);
       f.inc(to, rowBytes);
     });
     f.inc(panel, panelBytes);
-    f.inc(base, columns * 4);
+    f.inc(base, TILE.columns * 4);
   });
 };
