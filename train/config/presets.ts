@@ -22,6 +22,7 @@ export const runPresets = {
     schedule: 'cosine',
     warmup: 20,
     testEvery: 20,
+    validateEvery: 200,
     timesteps: 'mixed',
     captionDropout: 0.1,
     clip: 1,

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { toGrey } from '../data/pictures/grey.ts';
 import { html, type Markup, trusted } from '../report/html.ts';
 import { definePanel, intervalBar, tableFrame } from '../report/panel.ts';
+import { nameOfRun } from '../run/name.ts';
 import { count, type RunRecord } from '../run/record.ts';
 import { integer, methodName, percent } from '../words/format.ts';
 import { difference } from '../words/statistics.ts';
@@ -128,7 +129,7 @@ const shareOf = ({ right, n }: Share): Markup =>
 
 /** A table with a column per method: `cell` fills it. */
 function byMethod(
-  run: Pick<RunRecord, 'method'>,
+  run: Pick<RunRecord, 'method' | 'settings'>,
   rows: readonly Row[],
   {
     corner,
@@ -142,10 +143,11 @@ function byMethod(
     readonly cell: (row: Row, name: string) => Markup | undefined;
   },
 ): Markup {
-  const own = (r: Row) => r.method.toLowerCase() === run.method.toLowerCase() && trusted(' class="own"');
+  const isOwn = (r: Row) => r.method.toLowerCase() === run.method.toLowerCase();
+  const own = (r: Row) => isOwn(r) && trusted(' class="own"');
   const heads = rows.map(
     (r) =>
-      html`<th scope="col"${own(r)}>${methodName(r.method)}${r.parameters !== undefined && html`<div class="muted">${integer(r.parameters)} parameters</div>`}</th>`,
+      html`<th scope="col"${own(r)}>${isOwn(r) ? nameOfRun(run) : methodName(r.method)}${r.parameters !== undefined && html`<div class="muted">${integer(r.parameters)} parameters</div>`}</th>`,
   );
   const lines = names.map(
     (name) =>
@@ -241,7 +243,7 @@ const panel = definePanel<ObedienceResult>({
     const first = firstScore(run);
     if (first === undefined || first.score.n === 0) return [];
     const { score, others } = first;
-    const name = methodName(run.method);
+    const name = nameOfRun(run);
     return others
       .filter((o) => o.score.n > 0 && !CEILINGS.has(o.method))
       .map(({ method, score: other }) => {

@@ -1,6 +1,6 @@
 /** The head of the page: question, answer, headline numbers, comparisons and warnings, contents. */
+import { nameOfRun } from '../run/name.ts';
 import type { RunRecord } from '../run/record.ts';
-import { methodName } from '../words/format.ts';
 import { answerOf } from './answer.ts';
 import { html, type Markup } from './html.ts';
 import type { AnyPanel } from './panel.ts';
@@ -22,7 +22,7 @@ export function head(
   const sentences = panels.flatMap((p) => p.sentences?.(run) ?? []);
   const answer = answerOf(run);
   const list = warningsOf(run, panels);
-  const origin = [methodName(run.method), run.name].filter(Boolean).join(' · ');
+  const origin = [nameOfRun(run), run.name].filter(Boolean).join(' · ');
   return html`<header>
 <p class="eyebrow">${origin}</p>
 <h1>${QUESTION}</h1>

@@ -1,8 +1,8 @@
 /** Puts the panels together: one self-contained page, and the charts as files. */
 import path from 'node:path';
 import { printableDeep } from '../../models/io/error.ts';
+import { nameOfRun } from '../run/name.ts';
 import type { RunRecord } from '../run/record.ts';
-import { methodName } from '../words/format.ts';
 import { standalone } from './charts/svg.ts';
 import { pictureOf } from './embed.ts';
 import { framed } from './frame.ts';
@@ -42,5 +42,5 @@ ${sections}</main>
 <script type="application/json" id="run-data">${jsonForScript(forScript)}</script>`;
   const charts = drawn.flatMap((x) => Object.entries(x.drawn.charts ?? {}));
   const files = charts.flatMap(([name, svg]) => (svg === undefined ? [] : [[name, standalone(svg)] as const]));
-  return { html: framed(`${methodName(run.method)} run ${run.name}`, page, script), charts: new Map(files) };
+  return { html: framed(`${nameOfRun(run)} run ${run.name}`, page, script), charts: new Map(files) };
 }

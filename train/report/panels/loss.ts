@@ -1,4 +1,5 @@
 /** Training and validation loss, and what the words are worth: the gap between true and exchanged reports. */
+import { nameOfRun } from '../../run/name.ts';
 import { bestValidation, type RunRecord } from '../../run/record.ts';
 import { counted, integer, methodName, number, percent } from '../../words/format.ts';
 import { gapOf, shownValidation } from '../answer.ts';
@@ -88,7 +89,7 @@ function lossWarnings(run: RunRecord): readonly string[] {
 /** Says plainly, for each other run, whether this one's loss is lower. */
 function lossSentences(run: RunRecord): readonly string[] {
   const lowest = bestValidation(run.validations);
-  const name = methodName(run.method);
+  const name = nameOfRun(run);
   return run.compared.flatMap((c) => {
     const other = bestValidation(c.validations);
     if (lowest === undefined || other === undefined) return [];

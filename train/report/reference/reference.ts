@@ -32,14 +32,14 @@ export type Reference = z.output<typeof referenceSchema>;
 /** What a method is best at, its own: a reference that differs from a run in these says so. */
 const OWN = ['targets', 'lr', 'textLr'] as const;
 /**
- * Settings by which two runs are two methods, each at its own places and rate, are asked for other pictures, or run
- * elsewhere: all others must agree.
+ * Settings by which two runs are two methods, each at its own places and rate, are measured at other steps, asked for other
+ * pictures, or run elsewhere: all others must agree.
  */
 const FREE: ReadonlySet<string> = new Set([
   ...Object.keys(methodSettings()),
   ...OWN,
   ...['method', 'data', 'base', 'layout', 'skipUnreadable', 'captionColumn'],
-  ...['saveEvery', 'samples', 'sampleEvery', 'merged', 'public', 'compare'],
+  ...['saveEvery', 'validateEvery', 'samples', 'sampleEvery', 'merged', 'public', 'compare'],
 ]);
 
 const fields: Readonly<Record<string, z.ZodType>> = configSchema.shape;
