@@ -4,9 +4,10 @@
  * Five unseen phantoms of each finding alone, and five normal ones: the film, the autoencoder's version of it, and what the
  * run's model draws for its report (guidance and steps of the run), with what the detectors read.
  */
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { type Backend, openBackend, read, tensor } from '../../core/index.ts';
+import { writeFileAtomic } from '../../models/io/atomic.ts';
+import { print, runMain, UsageError } from '../cli/command.ts';
 import { resolveConfig } from '../config/resolve.ts';
 import type { Finding } from '../data/made/phantom-report.ts';
 import { type Phantom, phantomAt } from '../data/made/phantoms.ts';
@@ -70,12 +71,11 @@ export async function sheetOf(backend: Backend, folder: string): Promise<Uint8Ar
   return contactSheet(rows, side, 3 * EACH, 3);
 }
 
-if (process.argv[1] === import.meta.filename) {
-  const [folder, file] = process.argv.slice(2);
-  if (folder === undefined || file === undefined)
-    throw new RangeError('expected the folder of a run and a file: sheet.ts runs/first films.png');
+await runMain(import.meta, async ([folder, file, ...rest], io) => {
+  if (folder === undefined || file === undefined || rest.length > 0)
+    throw new UsageError('expected the folder of a run and a file: sheet.ts runs/first films.png');
   const backend = await openBackend('wasm');
-  await writeFile(file, await sheetOf(backend, folder));
+  await writeFileAtomic(file, await sheetOf(backend, folder), { public: true });
   await backend.close();
-  process.stdout.write(`${file}\n`);
-}
+  print(io, file);
+});

@@ -10,6 +10,7 @@ import { runOf } from '../../../models/io/adapter-run.ts';
 import { writeFileAtomic } from '../../../models/io/atomic.ts';
 import { FileError } from '../../../models/io/error.ts';
 import { labelOf } from '../../../selora/methods/registry.ts';
+import { print, runMain, UsageError } from '../../cli/command.ts';
 import { readRun } from '../../run/read.ts';
 import { trainedParameters } from '../../run/record.ts';
 import { methodName } from '../../words/format.ts';
@@ -47,11 +48,10 @@ export async function referenceOf(folder: string): Promise<Reference> {
   });
 }
 
-if (process.argv[1] === import.meta.filename) {
-  const [folder, name] = process.argv.slice(2);
-  if (folder === undefined || name === undefined || !/^[a-z0-9-]+$/.test(name))
-    throw new RangeError('expected the folder of a run and a name: make.ts runs/lora-r4 lora-r4');
+await runMain(import.meta, async ([folder, name, ...rest], io) => {
+  if (folder === undefined || name === undefined || rest.length > 0 || !/^[a-z0-9-]+$/.test(name))
+    throw new UsageError('expected the folder of a run and a name: make.ts runs/lora lora');
   const file = path.join(import.meta.dirname, `${name}.json`);
   await writeFileAtomic(file, `${JSON.stringify(await referenceOf(folder), null, 1)}\n`, { public: true });
-  process.stdout.write(`${file}\n`);
-}
+  print(io, file);
+});
