@@ -4,6 +4,8 @@
  *   npm run bench                                  single operations per backend, beside the machine's peak
  *   npm run bench -- --peers                       the same beside PyTorch, jax-js and tfjs, where they are installed
  *   npm run bench -- --step --base DIR             one training step of a model
+ *   npm run bench -- --step --unet-config train/bench/unet-32-64.json --peers --python venv/bin/python
+ *                                                  one beside PyTorch's, which is timed before and after it
  *   npm run bench -- --growth --resolution 128     how a step's time and memory grow with batch, resolution, rank, modules
  *   npm run bench -- --step --unet-config FILE --batch 8 --resolution 224 --rank 4 --targets '**.attn1.*' --json
  *
@@ -16,7 +18,7 @@ import { loadWarning } from './bench/clock.ts';
 import { AXES, type Axis, growthTable, inProcess, measureGrowth } from './bench/growth.ts';
 import { benchOps, type OpFigure } from './bench/ops.ts';
 import { measurePeak, type Peak } from './bench/peak.ts';
-import { benchPeers, type PeerFigure } from './bench/peers.ts';
+import { benchPeerStep, benchPeers, type PeerFigure, type PeerStep, PYTHON } from './bench/peers.ts';
 import { benchStep, type StepFigures } from './bench/step.ts';
 import {
   command,
@@ -40,6 +42,7 @@ type Options = {
   readonly json: boolean;
   readonly peers: boolean;
   readonly peersIn: string;
+  readonly python: string;
   readonly only?: string;
   readonly step: boolean;
   readonly plain: boolean;
@@ -81,7 +84,7 @@ function testRows(f: StepFigures): readonly (readonly [string, string])[] {
   ];
 }
 
-function printStep(io: Io, f: StepFigures, peak: Peak): void {
+function printStep(io: Io, f: StepFigures, peak: Peak, beside: readonly PeerStep[]): void {
   const mib = (bytes: number) => `${number(bytes / 2 ** 20, 0)} MiB`;
   const rows: readonly (readonly [string, string])[] = [
     ['backend', `${f.backend} (${f.device})`],
@@ -96,6 +99,10 @@ function printStep(io: Io, f: StepFigures, peak: Peak): void {
       `${number(f.gflops)} GFLOP/s (${number(f.gflop, 2)} GFLOP of contractions), ${number((100 * f.gflops) / peak.gflops, 0)} % of this machine's ${number(peak.gflops, 0)}`,
     ],
     ...testRows(f),
+    ...beside.map((p): readonly [string, string] => [
+      `PyTorch ${p.version}`,
+      `${number(p.step_ms)} ms at best, ${number(p.step_ms_median)} ms median, ${p.modules} modules; ours ${number(f.step_ms / p.step_ms, 2)} of it`,
+    ]),
     ['memory', `${mib(f.peak_bytes)} on the backend, ${mib(f.rss_bytes)} resident`],
   ];
   for (const [name, text] of rows) print(io, `${name.padEnd(26)}${printable(text, Number.POSITIVE_INFINITY)}`);
@@ -123,6 +130,16 @@ function printOps(io: Io, figures: readonly OpFigure[], peers: readonly PeerFigu
       `${f.name.padEnd(34)}${f.backend.padEnd(10)}${number(f.ms, 3).padStart(9)}${(rate > 0 ? number(rate) : '').padStart(9)}${number(bandwidth).padStart(7)}${`${number(100 * share, 0)} %`.padStart(9)}  ${beside}`,
     );
   }
+}
+
+/** @throws UsageError on what PyTorch's script cannot do beside us */
+function checkPeerStep(o: Options): void {
+  if (o.unetConfig === undefined)
+    throw new UsageError('--peers with --step: give --unet-config, which PyTorch can build too');
+  if (o.targets !== 'all-linear' || o.modules !== undefined || o.checkpoint)
+    throw new UsageError(
+      '--peers with --step: adapts all linear layers and keeps all blocks; leave out what says otherwise',
+    );
 }
 
 /** A parser for commander: names of axes. */
@@ -165,6 +182,7 @@ export const main: Main = async (args, io) => {
     [
       '',
       '--peers',
+      '--step --unet-config train/bench/unet-32-64.json --peers --python venv/bin/python',
       '--step --base models/small-base',
       "--step --unet-config unet.json --batch 8 --resolution 224 --targets '**.attn1.*'",
       '--growth --resolution 128 --against batch,rank',
@@ -181,6 +199,7 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--only <text>', 'operations whose name contains this'))
     .addOption(new Option('--peers', 'also time PyTorch, jax-js and tfjs where they are installed').default(false))
     .addOption(new Option('--peers-in <folder>', 'where jax-js and tfjs are installed').default('.', 'here'))
+    .addOption(new Option('--python <path>', 'with --peers: a Python that has PyTorch').default(PYTHON))
     .addOption(new Option('--step', 'time one training step instead of operations').default(false))
     .addOption(new Option('--plain', 'with --step: only the one without an expansion test').default(false))
     .addOption(
@@ -207,34 +226,41 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--checkpoint', 'compute blocks again in the backward pass').default(false));
   const o = parseArgs<Options>(program, args);
   if (o.growth) return growth(o, io);
-  if (o.step && o.peers) throw new UsageError('--peers: compares operations; leave it out with --step');
+  if (o.step && o.peers) checkPeerStep(o);
   const figures: StepFigures[] = [];
   const ops: OpFigure[] = [];
+  const beside: PeerStep[] = [];
+  const timePeer = (): void => {
+    const { unetConfig } = o;
+    const found = o.step && o.peers && unetConfig ? benchPeerStep({ ...o, unetConfig }, o.ms, o.python) : undefined;
+    if (found) beside.push(found);
+  };
   if (o.step) {
+    timePeer();
     const base = o.unetConfig === undefined ? (o.base ?? SMALL_BASE) : o.base;
     const settings = { ...o, base, checkpointBlocks: o.checkpoint };
     await onEach(o, async (backend) => void figures.push(await benchStep(settings, backend, o.ms)));
+    // ours lies between two of the peer's
+    timePeer();
   } else await onEach(o, async (backend) => void ops.push(...(await benchOps(backend, o.only ?? '', o.ms))));
-  const peers = o.peers
-    ? await benchPeers(
-        ops.map((f) => f.name),
-        o.ms,
-        o.peersIn,
-      )
-    : { figures: [], missing: [] };
+  const names = ops.map((f) => f.name);
+  const peers =
+    o.peers && !o.step
+      ? await benchPeers(names, o.ms, o.peersIn, o.python)
+      : { figures: [], missing: o.peers && beside.length === 0 ? ['PyTorch'] : [] };
   // after what may be refused
   const peak = await measurePeak(o.threads);
   const warning = loadWarning();
   if (o.json) {
     const result = o.step
-      ? { peak, steps: figures }
+      ? { peak, steps: figures, ...(o.peers ? { peers: beside, missing: peers.missing } : {}) }
       : { peak, operations: ops, peers: peers.figures, missing: peers.missing };
     print(io, JSON.stringify({ ...result, ...(warning ? { warning } : {}) }, null, 2));
     return;
   }
   if (o.step)
     for (const f of figures) {
-      printStep(io, f, peak);
+      printStep(io, f, peak, beside);
       print(io);
     }
   else printOps(io, ops, peers.figures, peak);

@@ -12,7 +12,7 @@ export type Peers = { readonly figures: readonly PeerFigure[]; readonly missing:
 
 const THREADS = '2';
 /** Debian's PyTorch belongs to the system's own Python. */
-const PYTHON = '/usr/bin/python3';
+export const PYTHON = '/usr/bin/python3';
 /** The setting in which PyTorch is fast: without it allocations and oversubscription make it several times slower. */
 const TORCH_SETTING = {
   OPENBLAS_NUM_THREADS: '1',
@@ -23,13 +23,14 @@ const TORCH_SETTING = {
 
 type Command = { readonly command: string; readonly args: readonly string[]; readonly cwd: string };
 
-/** Best times in ms of the operations a peer's script knows; undefined where the peer is not installed. */
-function run(
+/** What a peer's script prints as JSON; undefined where the peer is not installed. */
+function run<T>(
   { command, args, cwd }: Command,
-  names: readonly string[],
+  of: readonly string[],
   ms: number,
-): Record<string, number> | undefined {
-  const child = spawnSync(command, [...args, String(ms), ...names], {
+  schema: z.ZodType<T>,
+): T | undefined {
+  const child = spawnSync(command, [...args, String(ms), ...of], {
     cwd,
     encoding: 'utf8',
     env: { ...process.env, ...TORCH_SETTING },
@@ -39,7 +40,7 @@ function run(
   });
   if (child.status !== 0) return undefined;
   try {
-    return z.record(z.string(), z.number()).parse(JSON.parse(child.stdout));
+    return schema.parse(JSON.parse(child.stdout));
   } catch {
     return undefined;
   }
@@ -48,8 +49,9 @@ function run(
 /**
  * @param names operations of the bench (ops.ts)
  * @param folder where jax-js and tfjs are installed
+ * @param python one that has PyTorch
  */
-export async function benchPeers(names: readonly string[], ms: number, folder: string): Promise<Peers> {
+export async function benchPeers(names: readonly string[], ms: number, folder: string, python: string): Promise<Peers> {
   const scripts = join(import.meta.dirname, 'peers');
   // a program given as text looks for its packages where it runs, not where its file lies
   const inFolder = async (script: string): Promise<Command> => {
@@ -57,16 +59,38 @@ export async function benchPeers(names: readonly string[], ms: number, folder: s
     return { command: process.execPath, args: ['--input-type=module', '-e', text, '--'], cwd: folder };
   };
   const peers: readonly (readonly [string, Command])[] = [
-    ['PyTorch', { command: PYTHON, args: [join(scripts, 'torch_ops.py')], cwd: folder }],
+    ['PyTorch', { command: python, args: [join(scripts, 'torch_ops.py')], cwd: folder }],
     ['jax-js', await inFolder('jax-js.mjs')],
     ['tfjs-wasm', await inFolder('tfjs.mjs')],
   ];
   const figures: PeerFigure[] = [];
   const missing: string[] = [];
   for (const [peer, command] of peers) {
-    const found = run(command, [...new Set(names)], ms);
+    const found = run(command, [...new Set(names)], ms, z.record(z.string(), z.number()));
     if (!found) missing.push(peer);
     else for (const [name, time] of Object.entries(found)) figures.push({ name, peer, ms: time });
   }
   return { figures, missing };
 }
+
+const stepSchema = z.object({
+  version: z.string(),
+  step_ms: z.number(),
+  step_ms_median: z.number(),
+  /** adapted linear layers */
+  modules: z.number(),
+});
+/** A step of a peer: its best and median time. */
+export type PeerStep = z.output<typeof stepSchema>;
+
+/** The same training step in PyTorch; undefined where this Python has none. @param unetConfig all linear layers are adapted */
+export const benchPeerStep = (
+  settings: { readonly unetConfig: string; readonly batch: number; readonly resolution: number; readonly rank: number },
+  ms: number,
+  python: string,
+): PeerStep | undefined => {
+  const { unetConfig, batch, resolution, rank } = settings;
+  const script = join(import.meta.dirname, 'peers', 'torch_step.py');
+  const of = [unetConfig, ...[batch, resolution, rank].map(String)];
+  return run({ command: python, args: [script], cwd: '.' }, of, ms, stepSchema);
+};

@@ -83,7 +83,8 @@ describe('bench --step', { timeout: 300_000 }, () => {
   test.each([
     [['--step', '--unet-config', 'nowhere.json'], 'nowhere.json'],
     [['--step', '--unet-config', 'x', '--base', 'y'], 'either --base DIR or --unet-config FILE'],
-    [['--step', '--peers'], '--peers: compares operations'],
+    [['--step', '--peers'], '--peers with --step: give --unet-config'],
+    [['--step', '--peers', '--unet-config', 'x', '--modules', '3'], '--peers with --step: adapts all linear layers'],
     [['--batch', '0'], 'whole number'],
     [['--only', 'nope'], '--only nope: no operation has this in its name; there are'],
   ])('%j is one line and code 1', async (args, message) => {
@@ -117,12 +118,52 @@ describe('peers', () => {
        export const matMul = () => ({ dataSync() { const end = performance.now() + 5; while (performance.now() < end); } });`,
     );
     await module('@tensorflow/tfjs-backend-wasm', '');
-    const { figures, missing } = await benchPeers(['dot 512×512×512', 'an operation no peer knows'], 10, folder);
+    const { figures, missing } = await benchPeers(
+      ['dot 512×512×512', 'an operation no peer knows'],
+      10,
+      folder,
+      'nopython',
+    );
     const tfjs = figures.filter((f) => f.peer === 'tfjs-wasm');
     expect(tfjs.map((f) => f.name)).toEqual(['dot 512×512×512']);
     expect(tfjs[0]!.ms).toBeGreaterThanOrEqual(5);
     expect(missing).toContain('jax-js');
     expect(missing).not.toContain('tfjs-wasm');
+    expect(missing).toContain('PyTorch');
+  });
+
+  test("a step stands between two of PyTorch's; a Python without it is named", { timeout: 120_000 }, async () => {
+    // a stand-in that says what it was asked for and takes a tenth of a second longer each time
+    const python = join(folder, 'python');
+    const counter = join(folder, 'calls');
+    await writeFile(counter, '');
+    await writeFile(
+      python,
+      `#!${process.execPath}
+const { appendFileSync, readFileSync } = require('node:fs');
+appendFileSync(${JSON.stringify(counter)}, JSON.stringify(process.argv.slice(2)) + '\\n');
+const calls = readFileSync(${JSON.stringify(counter)}, 'utf8').trim().split('\\n').length;
+console.log(JSON.stringify({ version: '2.0', step_ms: 100 * calls, step_ms_median: 110, modules: 7 }));
+`,
+      { mode: 0o755 },
+    );
+    const few = [...tiny().slice(0, -2), '--backend', 'cpu', '--ms', '1', '--peers', '--step', '--plain'];
+    const { out, code } = await run(bench, ...few, '--python', python);
+    expect(code).toBe(0);
+    const step = Number(/^step +([\d.]+) ms at best/m.exec(out)![1]);
+    const lines = out.split('\n').filter((line) => line.startsWith('PyTorch 2.0'));
+    expect(lines).toHaveLength(2);
+    for (const [i, ms] of [100, 200].entries())
+      expect(lines[i]).toMatch(
+        new RegExp(`${ms}\\.0 ms at best, 110\\.0 ms median, 7 modules; ours ${(step / ms).toFixed(2)} of it`),
+      );
+    const asked = (await readFile(counter, 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as string[]);
+    expect(asked.map((a) => a.slice(1))).toEqual(Array(2).fill(['1', config, '2', '32', '1']));
+    const without = await run(bench, ...few, '--python', 'nopython', '--json');
+    expect(JSON.parse(without.out)).toMatchObject({ peers: [], missing: ['PyTorch'] });
   });
 });
 
