@@ -71,6 +71,16 @@ const gazes = f([3e38, 3e38, 0, 0], [1, 2, 2]);
 const blind = f([-2, -2, -2, -2], [1, 2, 2]);
 const seen = f([5, 6, 6, 7], [1, 2, 2]);
 
+/** the same in heads of four numbers */
+const wide = (x: Tensor) =>
+  pad(x, [
+    [0, 0],
+    [0, 0],
+    [0, 2],
+  ]);
+/** keys of which the first scores −∞ against q = [3, 0, 0, 0], the second 0 */
+const hidden = f([-3e38, 0, 0, 0, 0, 0, 0, 0], [1, 2, 4]);
+
 type Edge = readonly [name: string, build: () => Tensor, want: readonly number[]];
 const random = rng(5);
 const word = () => Math.floor(random() * 2 ** 32) | 0;
@@ -207,6 +217,21 @@ const edges: readonly Edge[] = [
   ['scatterAdd of nothing', () => scatterAdd(zeros([0, 2]), i32([]), 2), [0, 0, 0, 0]],
   ['pad of nothing', () => pad(zeros([0]), [[1, 1]], 5), [5, 5]],
   ['attention over no keys', () => attention(ones([1, 1, 2]), ones([1, 0, 2]), ones([1, 0, 2]), { heads: 1 }), [0, 0]],
+  [
+    'attention over no keys, heads of four',
+    () => attention(ones([1, 1, 4]), ones([1, 0, 4]), ones([1, 0, 4]), { heads: 1 }),
+    [0, 0, 0, 0],
+  ],
+  [
+    'attention where all scores of a row are −∞, heads of four',
+    () => attention(wide(gazes), wide(blind), wide(seen), { heads: 1 }),
+    [nan, nan, nan, nan, 5.5, 6.5, 0, 0],
+  ],
+  [
+    'what a score of −∞ hides has no derivative, however large: dq',
+    () => grad((q: Tensor) => sum(attention(q, hidden, wide(seen), { heads: 1 })))(f([3, 0, 0, 0], [1, 1, 4])),
+    [0, 0, 0, 0],
+  ],
   [
     'attention where all scores of a row are −∞',
     () => attention(gazes, blind, seen, { heads: 1 }),

@@ -68,38 +68,23 @@ export const expBoundedF32x4: VectorFunction = (f, value) => {
   return f.let(f32x4.mul(p, power(shifted)));
 };
 
+const exp2With =
+  (polynomial: readonly number[]): VectorFunction =>
+  (f, value) => {
+    const x = f.let(f32x4.pmax(value, -127));
+    const shifted = f.let(f32x4.add(x, MAGIC));
+    const r = f.let(f32x4.sub(x, f32x4.sub(shifted, MAGIC)));
+    return f.let(f32x4.mul(horner(f, r, polynomial), power(shifted)));
+  };
 /** 2^x for x ≤ 127, ≤ 2 ulp: cheaper than exp where a factor log₂e can go elsewhere */
-export const exp2BoundedF32x4: VectorFunction = (f, value) => {
-  const x = f.let(f32x4.pmax(value, -127));
-  const shifted = f.let(f32x4.add(x, MAGIC));
-  const r = f.let(f32x4.sub(x, f32x4.sub(shifted, MAGIC)));
-  const p = horner(
-    f,
-    r,
-    [
-      1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1,
-      6.931472028550421e-1, 1,
-    ],
-  );
-  return f.let(f32x4.mul(p, power(shifted)));
-};
-/** 1.5·2²³: the low bits of x + it are those of x as an integer */
-const ROUND = 12582912;
-/**
- * 2^x for x ≤ 127, ≤ 2.5 ulp, exactly 1 at 0, with two multiplications less: a shorter polynomial, and n is added to its
- * exponent. From −126 down it is a positive number below 2⁻¹²⁵, not 0.
- */
-export const exp2ShortF32x4: VectorFunction = (f, value) => {
-  const x = f.let(f32x4.pmax(value, -126));
-  const shifted = f.let(f32x4.add(x, ROUND));
-  const r = f.let(f32x4.sub(x, f32x4.sub(shifted, ROUND)));
-  const p = horner(
-    f,
-    r,
-    [1.326472719717385e-3, 9.671512639645188e-3, 5.5507337432519316e-2, 2.402224208537512e-1, 6.931469775991631e-1, 1],
-  );
-  return f.let(i32x4.add(p, i32x4.shl(shifted, 23)));
-};
+export const exp2BoundedF32x4 = exp2With([
+  1.5353361883195e-4, 1.339887440266574e-3, 9.61843735767464e-3, 5.550332471162809e-2, 2.402264791363012e-1,
+  6.931472028550421e-1, 1,
+]);
+/** the same with a multiplication less, ≤ 2.5 ulp, exactly 1 at 0 */
+export const exp2ShortF32x4 = exp2With([
+  1.326472719717385e-3, 9.671512639645188e-3, 5.5507337432519316e-2, 2.402224208537512e-1, 6.931469775991631e-1, 1,
+]);
 
 /** natural logarithm, ≤ 2 ulp, denormals included: x = 2ᵉ·(1 + m) with √½ ≤ 1 + m < √2 */
 export const logF32x4: VectorFunction = (f, value) => {
