@@ -8,6 +8,7 @@ import type { AttentionAttrs } from '../../../../fused/attention.ts';
 import { type Assembler, call, type Func, f32x4, i32, type Local, memoryFill, v128 } from '../../assembler/assemble.ts';
 import { exp2ShortF32x4, multiplyAdd } from '../../assembler/vectorMath.ts';
 import { kernel, plus, type WasmKernel, type Word, words } from '../../kernel.ts';
+import { ZERO } from '../../loops/rows.ts';
 import { f32Bits } from '../../machine/machine.ts';
 import { attentionShape, blockRows, checkScratch, SMALL, scoreStride } from '../blocks.ts';
 import { padded } from '../tiles.ts';
@@ -45,8 +46,10 @@ const rowStrip = (m: Assembler): Func =>
     const [q, g] = [spread(f, row), spread(f, row, G)];
     const [lse, product] = [f.let(v128.load32_splat(row, LSE)), f.let(v128.load32_splat(row, PRODUCT))];
     const panel = (mask?: Pair): void => {
-      const s = rowTimesPanel(f, q, kt, lse);
-      const e = pairOf(f, (i) => (mask ? v128.and(exp2ShortF32x4(f, s[i]), mask[i]) : exp2ShortF32x4(f, s[i])));
+      // to the bit the forward kernel's scores, whose sums lse has: of large ones the last digits decide
+      const s = rowTimesPanel(f, q, kt, ZERO);
+      const power = (i: 0 | 1) => exp2ShortF32x4(f, f32x4.add(s[i], lse));
+      const e = pairOf(f, (i) => (mask ? v128.and(power(i), mask[i]) : power(i)));
       storeLine(f, p, e);
       const t = rowTimesPanel(f, g, vt, product);
       storeLine(
@@ -95,7 +98,7 @@ const keyStrip = (m: Assembler): Func =>
   });
 
 const narrowGradWords = words([
-  'g q o lse dq dk dv kt vt dkPanels dvPanels m n heads rows keys scale rowBytes scoreStride headBytes',
+  'g q o lse dq dk dv kt vt dkPanels dvPanels m n heads rows keys scale scoreScale rowBytes scoreStride headBytes',
 ]);
 
 const narrowBackward = kernel('attentionGrad of 4', narrowGradWords, ({ f, m, start, end, scratch, locals, splat }) => {
@@ -103,6 +106,7 @@ const narrowBackward = kernel('attentionGrad of 4', narrowGradWords, ({ f, m, st
   const word = locals();
   const { n, rowBytes, scoreStride: stride } = word;
   const scale = f.let(splat('scale'));
+  const scoreScale = f.let(splat('scoreScale'));
   // scratch: rows, room, dq, P, dS
   const room = f.let(i32.add(scratch, i32.mul(word.rows, ROW_BYTES)));
   const dq = f.let(i32.add(room, HEAD * PAIR_BYTES));
@@ -139,7 +143,7 @@ const narrowBackward = kernel('attentionGrad of 4', narrowGradWords, ({ f, m, st
         ],
         () => {
           const slope = f.let(v128.load(g!));
-          f.emit(v128.store(to!, f32x4.mul(f32x4.mul(v128.load(q!), scale), Math.LOG2E)));
+          f.emit(v128.store(to!, f32x4.mul(v128.load(q!), scoreScale)));
           f.emit(v128.store(to!, slope, G));
           f.emit(v128.store32_lane(to!, f32x4.mul(v128.load32_splat(lse), -Math.LOG2E), 0, LSE));
           const total = f.let(f32x4.mul(slope, v128.load(o!)));
@@ -251,6 +255,7 @@ export const narrowGradPlan: WasmKernel<AttentionAttrs>['plan'] = ({ machine, in
           rows,
           keys,
           scale: f32Bits(attrs.scale),
+          scoreScale: f32Bits(attrs.scale * Math.LOG2E),
           rowBytes: heads * HEAD * 4,
           scoreStride: scoreStride(keys),
           headBytes: bytes,

@@ -30,14 +30,14 @@ import {
 } from './lanes.ts';
 import { headBytes, packNarrow } from './panels.ts';
 
-/** a row as it is worked on: q·scale·log₂e [4], what its scores begin with, and whether their maximum is still to be taken */
+/** a row as it is worked on: q·scale·log₂e [4], what is added to its scores, and whether their maximum is still to be taken */
 const ROW_BYTES = 32;
 const START = 16;
 const OPEN = 20;
 /** scores in base 2 that cannot be further apart than twice this need no maximum: 2^(s − bound) keeps all digits */
 const NEAR = 40;
 
-/** (rows, count, kt, s, stride, bias): s[row, 8] = start + bias[8] + q[row]·kt */
+/** (rows, count, kt, s, stride, bias): s[row, 8] = bias[8] + q[row]·kt, as the derivatives compute it, + start */
 const scoreStrip = (m: Assembler): Func =>
   m.func('', ['i32', 'i32', 'i32', 'i32', 'i32', 'i32'], 'void', (f, row, count, kt, s, stride, bias) => {
     const keys = loadPanel(f, kt);
@@ -51,12 +51,12 @@ const scoreStrip = (m: Assembler): Func =>
       ],
       () => {
         const start = f.let(v128.load32_splat(row, START));
-        const sums = pairOf(f, (i) => f32x4.add(start, seen[i]));
+        const sums = pairOf(f, () => ZERO);
         for (let c = 0; c < HEAD; c++) {
           const x = f.let(v128.load32_splat(row, 4 * c));
-          for (const i of [0, 1] as const) f.set(sums[i], multiplyAdd(x, keys[c]![i], sums[i]));
+          for (const i of [0, 1] as const) f.set(sums[i], multiplyAdd(x, keys[c]![i], c === 0 ? seen[i] : sums[i]));
         }
-        for (const i of [0, 1] as const) f.emit(v128.store(s, sums[i], 16 * i));
+        for (const i of [0, 1] as const) f.emit(v128.store(s, f32x4.add(sums[i], start), 16 * i));
       },
     );
   });
