@@ -232,7 +232,7 @@ export const main: Main = async (args, io) => {
   const beside: PeerStep[] = [];
   const timePeer = (): void => {
     const { unetConfig } = o;
-    const found = o.step && o.peers && unetConfig ? benchPeerStep({ ...o, unetConfig }, o.ms, o.python) : undefined;
+    const found = o.peers && unetConfig ? benchPeerStep({ ...o, unetConfig }, o.ms, o.python) : undefined;
     if (found) beside.push(found);
   };
   if (o.step) {

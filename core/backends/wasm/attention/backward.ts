@@ -54,7 +54,7 @@ const gradKernel = (causal: boolean) =>
     const groups = f.let(i32.shr_u(i32.add(n, PANEL - 1), 3));
     const [u, i, column, first, key] = f.locals('i32');
 
-    /** `visit` for every panel of TILE.columns of d, with pointers that move by the given bytes */
+    /** `visit` for every panel of columns of d, with pointers that move by the given bytes */
     const eachPanel = (moving: readonly (readonly [Expr<'i32'>, Expr<'i32'>])[], visit: (at: I32[]) => void): void => {
       const pointers = moving.map(([from]) => f.let(from));
       f.for(column, 0, d, TILE.columns, () => {
@@ -143,7 +143,7 @@ const gradKernel = (causal: boolean) =>
             ],
             ([b, c]) => f.emit(call(strip.rows, [ds, stride, tiles, b!, count, c!, wideBytes, one])),
           );
-          const keyTiles = f.let(i32.shr_u(whole, 2));
+          const keyTiles = f.let(i32.div_u(whole, TILE.keys));
           for (const [a, b, c] of [
             [ds, qPanels, dk],
             [p, gPanels, dv],

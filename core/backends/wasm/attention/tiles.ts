@@ -125,7 +125,7 @@ export const strips = (m: Assembler): Strips => {
 export const one = f32.const(1);
 
 /** tiles that hold `rows` rows */
-export const tilesIn = (rows: I32): Expr<'i32'> => i32.shr_u(i32.add(rows, TILE.rows - 1), 2);
+export const tilesIn = (rows: I32): Expr<'i32'> => i32.div_u(i32.add(rows, TILE.rows - 1), TILE.rows);
 
 /** n rounded up to whole panels */
 export const padded = (n: number): number => Math.ceil(n / PANEL) * PANEL;

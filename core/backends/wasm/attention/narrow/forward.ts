@@ -68,8 +68,9 @@ const rowStrip = (m: Assembler): Func =>
       // where all scores are −∞, so is the logarithm of their sum
       const top = f.let(f32x4.pmax(maxRow(f, m, i32.shl(groups, 3), s), -3e38));
       const at = f.let(s);
-      repeat(f, groups, [[at, GROUP * 4]], () => {
-        for (const i of [0, 1]) f.emit(v128.store(at, f32x4.sub(v128.load(at, 16 * i), top), 16 * i));
+      eachPanel(f, groups, [], [at], () => {
+        const lower = pairOf(f, (i) => f32x4.sub(inLine(at, i), top));
+        storeLine(f, at, lower);
       });
       f.emit(v128.store32_lane(row, f32x4.neg(top), 0, START));
     });
