@@ -1,8 +1,11 @@
 /**
  * The loop that walks commands, as WASM so that the main thread and the workers run the same code.
  *
- * The main thread opens a command (`CURRENT` = its record, `OPEN` + 1); every thread takes chunks of its units through
- * the record's counter; the main thread closes it (`CURRENT` = 0) and waits until no worker is inside (`ACTIVE` = 0).
+ * The main thread opens a command (`CURRENT` = its record, `OPEN` + 1); every thread takes chunks of its units, those of
+ * its own part first and then those that others left; the main thread closes it (`CURRENT` = 0) and waits until no worker is
+ * inside (`ACTIVE` = 0). A part is the same share of the units in every command, so that a thread mostly reads what it wrote
+ * itself: what another core has in its caches takes longer to come than a small kernel runs.
+ *
  * A worker enters by adding to `ACTIVE` *before* it reads `CURRENT`, so after the close it finds either nothing or the
  * next command: a worker that sleeps, starts up or was preempted is never waited for.
  */
@@ -25,6 +28,8 @@ export const CONTROL_END = 1024;
 
 /** Byte offsets inside a command record (64 bytes). */
 export const RECORD = { fn: 0, args: 4, grid: 8, chunk: 12, next: 16, bytes: 64 } as const;
+/** Counters in a record: as many parts the units of a command have at most. */
+export const MAX_PARTS = 8;
 
 /** Rounds a waiting thread looks before it sleeps: some 50 µs, more than most serial stretches inside a step. */
 const SPINS = 20_000;
@@ -36,8 +41,9 @@ export const WORKER_QUITS = 1;
 
 /**
  * Bytes of the driver:
- * - `runCommands(first, count, workers, scratch)`: 0, or 1 + the index of the command in which a worker failed;
- * - `workerLoop(seen, kernels, scratch)`: serves commands; returns {@link WORKER_QUITS}, or 0 when a command needs a
+ * - `runCommands(first, count, scratch, parts)`: 0, or 1 + the index of the command in which a worker failed; one part means
+ *   that there are no workers;
+ * - `workerLoop(seen, kernels, scratch, home, parts)`: serves commands, from part `home` on; returns {@link WORKER_QUITS}, or 0 when a command needs a
  *   kernel beyond the `kernels` this thread knows;
  * - `closeCommand()`: after a trap on the main thread.
  */
@@ -46,18 +52,31 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
   const kernel = m.importTable(['i32', 'i32', 'i32', 'i32'], 'void');
   const atomicLoad = (address: number): Expr<'i32'> => i32.atomic.load(0, address);
 
-  const takeChunks = m.func('', ['i32', 'i32'], 'void', (f, record, scratch) => {
+  const takeChunks = m.func('', ['i32', 'i32', 'i32', 'i32'], 'void', (f, record, scratch, home, parts) => {
     const grid = f.let(i32.load(record, RECORD.grid));
     const chunk = f.let(i32.load(record, RECORD.chunk));
     const args = f.let(i32.load(record, RECORD.args));
     const fn = f.let(i32.load(record, RECORD.fn));
-    const [start, end] = f.locals('i32');
-    f.set(start, i32.atomic.add(record, chunk, RECORD.next));
-    f.while(i32.lt_u(start, grid), () => {
-      f.set(end, i32.add(start, chunk));
-      f.if(i32.gt_u(end, grid), () => f.set(end, grid));
-      f.emit(callIndirect(kernel, fn, [args, start, end, scratch]));
-      f.set(start, i32.atomic.add(record, chunk, RECORD.next));
+    const round = f.let(i32.mul(parts, chunk));
+    // units of a part: whole chunks, so that chunks lie where they would without parts
+    const share = f.let(i32.mul(i32.div_u(i32.add(grid, i32.sub(round, 1)), round), chunk));
+    const [part, i, next, first, limit, start, end] = f.locals('i32');
+    const take = (): void => f.set(start, i32.add(first, i32.atomic.add(next, chunk)));
+    f.set(part, home);
+    f.for(i, 0, parts, 1, () => {
+      f.set(next, i32.add(record, i32.add(i32.mul(part, 4), RECORD.next)));
+      f.set(first, i32.mul(part, share));
+      f.set(limit, i32.add(first, share));
+      f.if(i32.gt_u(limit, grid), () => f.set(limit, grid));
+      take();
+      f.while(i32.lt_u(start, limit), () => {
+        f.set(end, i32.add(start, chunk));
+        f.if(i32.gt_u(end, limit), () => f.set(end, limit));
+        f.emit(callIndirect(kernel, fn, [args, start, end, scratch]));
+        take();
+      });
+      f.inc(part, 1);
+      f.if(i32.ge_u(part, parts), () => f.set(part, 0));
     });
   });
 
@@ -72,23 +91,24 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
     });
   });
 
-  m.func('runCommands', ['i32', 'i32', 'i32', 'i32'], 'i32', (f, first, count, workers, scratch) => {
+  m.func('runCommands', ['i32', 'i32', 'i32', 'i32'], 'i32', (f, first, count, scratch, parts) => {
     const record = f.let(first);
-    const [i, grid] = f.locals('i32');
+    const [i, grid, part] = f.locals('i32');
     f.for(i, 0, count, 1, () => {
       f.set(grid, i32.load(record, RECORD.grid));
       f.if(
-        i32.or(i32.eqz(workers), i32.le_u(grid, i32.load(record, RECORD.chunk))),
+        i32.or(i32.eq(parts, 1), i32.le_u(grid, i32.load(record, RECORD.chunk))),
         () =>
           f.if(grid, () => {
             const args = i32.load(record, RECORD.args);
             f.emit(callIndirect(kernel, i32.load(record, RECORD.fn), [args, i32.const(0), grid, scratch]));
           }),
         () => {
-          f.emit(i32.atomic.store(record, 0, RECORD.next), i32.atomic.store(0, record, CONTROL.current));
+          f.for(part, 0, parts, 1, () => f.emit(i32.store(i32.add(record, i32.mul(part, 4)), 0, RECORD.next)));
+          f.emit(i32.atomic.store(0, record, CONTROL.current));
           f.drop(i32.atomic.add(0, 1, CONTROL.open));
           f.if(atomicLoad(CONTROL.sleeping), () => f.drop(i32.atomic.notify(0, -1, CONTROL.open)));
-          f.emit(call(takeChunks, [record, scratch]), call(close, []));
+          f.emit(call(takeChunks, [record, scratch, i32.const(0), parts]), call(close, []));
           f.if(atomicLoad(CONTROL.failed), () => f.return(i32.add(i, 1)));
         },
       );
@@ -97,7 +117,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
     f.return(i32.const(0));
   });
 
-  m.func('workerLoop', ['i32', 'i32', 'i32'], 'i32', (f, seen, kernels, scratch) => {
+  m.func('workerLoop', ['i32', 'i32', 'i32', 'i32', 'i32'], 'i32', (f, seen, kernels, scratch, home, parts) => {
     const [spins, record, unknown] = f.locals('i32');
     f.while(i32.const(1), () => {
       f.set(spins, 0);
@@ -115,7 +135,7 @@ export const driver = (): Uint8Array<ArrayBuffer> => {
       f.set(record, atomicLoad(CONTROL.current));
       f.if(record, () => {
         f.set(unknown, i32.ge_u(i32.load(record, RECORD.fn), kernels));
-        f.if(i32.eqz(unknown), () => f.emit(call(takeChunks, [record, scratch])));
+        f.if(i32.eqz(unknown), () => f.emit(call(takeChunks, [record, scratch, home, parts])));
       });
       f.drop(i32.atomic.sub(0, 1, CONTROL.active));
       f.if(unknown, () => f.return(i32.const(0)));

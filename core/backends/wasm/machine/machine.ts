@@ -1,8 +1,8 @@
 /**
  * The WASM machine: one shared memory, the main thread and its workers, and programs of commands.
  *
- * A command is a kernel, its argument words and a number of independent units. Units are handed out in chunks to
- * whichever thread is free; a kernel computes a unit from its number alone, so the bits of a result do not depend on
+ * A command is a kernel, its argument words and a number of independent units. Units are handed out in chunks, to a thread
+ * from its own part of them while there are any, then to whichever is free; a kernel computes a unit from its number alone, so the bits of a result do not depend on
  * the number of threads. Commands of one program run one after the other.
  *
  * @example
@@ -17,7 +17,7 @@ import { type HostWorker, host } from '../../../ir/host.ts';
 import { hasSharedMemory, MAX_PAGES } from '../assembler/assemble.ts';
 import { hasRelaxedSimd } from '../assembler/features.ts';
 import { type AllocatorStats, allocator } from './allocator.ts';
-import { CONTROL, CONTROL_END, driver, FAILURE_TEXT, RECORD } from './driver.ts';
+import { CONTROL, CONTROL_END, driver, FAILURE_TEXT, MAX_PARTS, RECORD } from './driver.ts';
 import { createOutside, FETCH, fetcher, type Outside } from './outside.ts';
 import { type WorkerData, workerSource } from './worker.ts';
 
@@ -129,7 +129,7 @@ const setFlags = (revectorize: boolean | undefined): void => {
 };
 
 type DriverExports = {
-  readonly runCommands: (first: number, count: number, workers: number, scratch: number) => number;
+  readonly runCommands: (first: number, count: number, scratch: number, parts: number) => number;
   readonly closeCommand: () => void;
 };
 type Kernel = (...args: number[]) => undefined;
@@ -180,8 +180,9 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     return (HEAP_LIMIT_PAGES - pages) * PAGE;
   };
   const scratch = Array.from({ length: threads }, () => heap.alloc(scratchBytes));
-  const workers = scratch.slice(1).map((address): HostWorker => {
-    const data: WorkerData = { memory, driver: driverModule, scratch: address };
+  const parts = Math.min(threads, MAX_PARTS);
+  const workers = scratch.slice(1).map((address, i): HostWorker => {
+    const data: WorkerData = { memory, driver: driverModule, scratch: address, home: (i + 1) % parts, parts };
     return startWorker!(workerSource, data);
   });
 
@@ -206,7 +207,7 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     const { i32 } = refresh();
     let failed = 0;
     try {
-      failed = runCommands(program.address + from * RECORD.bytes, count, workers.length, scratch[0]!);
+      failed = runCommands(program.address + from * RECORD.bytes, count, scratch[0]!, parts);
     } catch (error) {
       const record = Atomics.load(i32, CONTROL.current / 4) >>> 0;
       closeCommand();

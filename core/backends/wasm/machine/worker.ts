@@ -6,6 +6,9 @@ export interface WorkerData {
   readonly memory: WebAssembly.Memory;
   readonly driver: WebAssembly.Module;
   readonly scratch: number;
+  /** the part of a command's units it begins with, and how many there are */
+  readonly home: number;
+  readonly parts: number;
 }
 
 /**
@@ -17,7 +20,7 @@ export interface WorkerData {
  */
 export const workerSource = `
 (async ({ data, received, arrived, quit }) => {
-const { memory, driver, scratch } = data;
+const { memory, driver, scratch, home, parts } = data;
 const table = new WebAssembly.Table({ element: 'anyfunc', initial: 0 });
 let outside, from8 = new Uint8Array(0), to8 = new Uint8Array(memory.buffer);
 const fetch = (from, to, bytes) => {
@@ -59,7 +62,7 @@ Atomics.notify(words, ${CONTROL.ready / 4});
 for (;;) {
   learn();
   try {
-    if (workerLoop(seen, table.length, scratch) === ${WORKER_QUITS}) break;
+    if (workerLoop(seen, table.length, scratch, home, parts) === ${WORKER_QUITS}) break;
     // Back for a new kernel: the open command may be joined again.
     await arrived();
     seen = Atomics.load(words, ${CONTROL.open / 4}) - 1;
