@@ -1,4 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
+import { assembler, i32, v128 } from '../../../core/backends/wasm/assembler/assemble.ts';
+import { exp2ShortF32x4 } from '../../../core/backends/wasm/assembler/vectorMath.ts';
 import { clusterPlan } from '../../../core/backends/wasm/cluster/index.ts';
 import { createMachine } from '../../../core/backends/wasm/machine/machine.ts';
 import type { Cluster } from '../../../core/compile/scalar.ts';
@@ -167,5 +169,34 @@ describe('elementwise functions as SIMD', { timeout: 60_000 }, () => {
 
   it('refuses what has no meaning', () => {
     expect(() => apply('exp', [Int32Array.of(1)], ['i32'], 'i32')).toThrow('no elementwise function exp for i32');
+  });
+});
+
+describe('functions that only kernels call', () => {
+  it('2^x of heads of four: within 2.5 units of the last place, 1 at 0, 0 from -127 on', () => {
+    const m = assembler();
+    m.kernel('short2', (f, { args, start, end }) => {
+      const u = f.local('i32');
+      f.for(u, start, end, 1, () => {
+        const at = f.let(i32.shl(u, 4));
+        const x = f.let(v128.load(i32.add(i32.load(args, 0), at)));
+        f.emit(v128.store(i32.add(i32.load(args, 4), at), exp2ShortF32x4(f, x)));
+      });
+    });
+    machine.addModule(m.bytes());
+    const x = Float32Array.of(...spread(-126, 127, 100_000), 0, -127, -1000, -Infinity);
+    const [from, to] = [machine.alloc(x.byteLength), machine.alloc(x.byteLength)];
+    machine.f32.set(x, from / 4);
+    machine.run(machine.prepare([{ kernel: 'short2', args: [from, to], grid: x.length / 4 }]));
+    const y = machine.f32.slice(to / 4, to / 4 + x.length);
+    expect([...y.slice(-4)]).toEqual([1, 0, 0, 0]);
+    let [worst, where] = [0, 0];
+    for (let i = 0; i < 100_000; i++) {
+      const want = 2 ** x[i]!;
+      const ulp = 2 ** (Math.floor(Math.log2(want)) - 23);
+      const off = Math.abs(y[i]! - want) / ulp;
+      if (!(off <= worst)) [worst, where] = [off, x[i]!];
+    }
+    expect(worst, `2^${where}`).toBeLessThanOrEqual(2.5);
   });
 });

@@ -42,15 +42,64 @@ const scaleModule = (): Uint8Array<ArrayBuffer> => {
       f.drop(i32.atomic.add(i32.load(args, 8), 1));
     });
   });
+  // The turn in which a unit was taken; those of the first two turns wait for each other.
+  m.kernel('turn', (f, { args, start, end }) => {
+    const [u, turn] = f.locals('i32');
+    f.for(u, start, end, 1, () => {
+      f.set(turn, i32.atomic.add(i32.load(args, 0), 1));
+      f.while(i32.lt_u(i32.atomic.load(i32.load(args, 0)), 2), () => {});
+      f.emit(i32.store(i32.add(i32.load(args, 4), i32.shl(u, 2)), turn));
+    });
+  });
+  m.kernel('count', (f, { args, start, end }) => {
+    const u = f.local('i32');
+    f.for(u, start, end, 1, () => f.drop(i32.atomic.add(i32.add(i32.load(args, 0), i32.shl(u, 2)), 1)));
+  });
   m.kernel('copy', (f, { args }) => f.emit(i32.store(i32.load(args, 4), i32.load(i32.load(args, 0)))));
   return m.bytes();
 };
 
 describe('machine', { timeout: 60_000 }, () => {
-  const machines = [1, 2, 3].map((threads) => createMachine({ threads }));
+  // ten: more threads than parts
+  const machines = [1, 2, 3, 10].map((threads) => createMachine({ threads }));
   for (const machine of machines) machine.addModule(scaleModule());
   afterAll(() => {
     for (const machine of machines) machine.close();
+  });
+
+  it.each(machines.map((m) => [m.threads, m] as const))('takes every unit once on %i threads', (_, machine) => {
+    machine.ready();
+    const most = 300;
+    const counts = machine.alloc(most * 4);
+    const run = fc.property(
+      fc.nat(most),
+      fc.option(fc.integer({ min: 1, max: 80 }), { nil: undefined }),
+      (grid, chunk) => {
+        machine.i32.fill(0, counts / 4, counts / 4 + most);
+        const program = machine.prepare([{ kernel: 'count', args: [counts], grid, chunk }]);
+        machine.run(program);
+        machine.release(program);
+        const got = [...machine.i32.subarray(counts / 4, counts / 4 + most)];
+        expect(got).toEqual(Array.from({ length: most }, (_, u) => (u < grid ? 1 : 0)));
+      },
+    );
+    fc.assert(run, { numRuns: 300 });
+    machine.free(counts);
+  });
+
+  it('lets a thread begin with its own part of the units', () => {
+    const machine = machines[1]!;
+    machine.ready();
+    const grid = 8;
+    const at = machine.alloc((grid + 1) * 4);
+    machine.i32.fill(0, at / 4, at / 4 + grid + 1);
+    const program = machine.prepare([{ kernel: 'turn', args: [at, at + 4], grid, chunk: 1 }]);
+    machine.run(program);
+    const turns = [...machine.i32.subarray(at / 4 + 1, at / 4 + 1 + grid)];
+    // those of the first two turns: the main thread's first unit and the worker's
+    expect([turns.indexOf(0), turns.indexOf(1)].sort()).toEqual([0, grid / 2]);
+    machine.release(program);
+    machine.free(at);
   });
 
   it.each(machines.map((m) => [m.threads, m] as const))('runs every unit once on %i threads', (_, machine) => {

@@ -12,8 +12,10 @@ import type { PageRun } from './train-run.ts';
 import { trainSettings } from './train-settings.ts';
 import { LORA_RANK, rememberState, stateOf } from './train-state.ts';
 
-/** steps between two films */
+/** a film comes after these steps, so that there is one soon, and then every so many */
+const FIRST_FILMS: readonly number[] = [10, 25];
 const FILM_EVERY = 50;
+const filmIsDue = (step: number): boolean => FIRST_FILMS.includes(step) || step % FILM_EVERY === 0;
 const DRAW_MS = 1000;
 
 export const train: Page = {
@@ -153,7 +155,7 @@ export const train: Page = {
             open = true;
             run.add(await lab.machine.trainStep(run.id));
             cards.tell(run);
-            if (run.step() % FILM_EVERY === 0 || run.step() === run.steps) await filmOf(run);
+            if (filmIsDue(run.step()) || run.step() === run.steps) await filmOf(run);
           }
           soon();
         }
