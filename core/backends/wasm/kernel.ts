@@ -21,7 +21,7 @@ import {
   type Local,
   v128,
 } from './assembler/assemble.ts';
-import type { Names } from './assembler/encode.ts';
+import { type Names, withConstants } from './assembler/encode.ts';
 import type { Command, Machine } from './machine/machine.ts';
 import { FETCH } from './machine/outside.ts';
 
@@ -138,7 +138,9 @@ export const install = (machine: Machine, commands: readonly KernelCommand[]): v
   if (missing.size === 0) return;
   const m = assembler();
   const fetch = m.importFunc(FETCH, ['i32', 'i32', 'i32'], 'void');
-  for (const source of missing.values()) source.emit(m, fetch);
+  withConstants(machine.constants, () => {
+    for (const source of missing.values()) source.emit(m, fetch);
+  });
   machine.addModule(m.bytes());
 };
 

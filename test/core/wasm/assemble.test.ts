@@ -15,6 +15,8 @@ import {
   type ValType,
   v128,
 } from '../../../core/backends/wasm/assembler/assemble.ts';
+import { withConstants } from '../../../core/backends/wasm/assembler/encode.ts';
+import { CONSTANT_BYTES, constantsAt } from '../../../core/backends/wasm/machine/constants.ts';
 
 type Op<T extends ValType, R extends ValType = T> = (a: Expr<T>, b: Expr<T>) => Expr<R>;
 type Callable = (...args: number[]) => number;
@@ -204,6 +206,50 @@ describe('assembler', { timeout: 60_000 }, () => {
     const env = { memory, twice: (x: number) => 2 * x };
     const { f } = new WebAssembly.Instance(new WebAssembly.Module(m.bytes()), { env }).exports;
     expect((f as Callable)(4)).toBe(100);
+  });
+
+  it('takes constant vectors from memory where it is told to, and makes those that have no place', () => {
+    const written = new Map<number, number>();
+    const place = constantsAt(1024, (address, bits) => written.set(address, bits));
+    const { f, memory } = compile((m) => {
+      withConstants(place, () =>
+        m.func('f', ['i32'], 'void', (f, at) => {
+          const x = f.let(f32x4.add(f32x4.mul(v128.load(at), 0.1), 3));
+          f.emit(v128.store(at, f32x4.max(f32x4.mul(x, 0.1), 0)));
+          f.emit(v128.store(at, i32x4.add(v128.load(at, 16), 12345), 16));
+        }),
+      );
+    });
+    // 0.1 has one place, 0 none
+    expect([...written.keys()]).toEqual([1024, 1028, 1032]);
+    const run = (): readonly number[] => {
+      const [floats, ints] = [new Float32Array(memory.buffer), new Int32Array(memory.buffer)];
+      for (const [address, bits] of written) ints[address / 4] = bits;
+      floats.set([1, -50, 3, 4]);
+      ints.set([1, 2, 3, -4], 4);
+      f(0);
+      return [...floats.slice(0, 4), ...ints.slice(4, 8)];
+    };
+    const [tenth, three] = [Math.fround(0.1), 3];
+    const scaled = (x: number): number => Math.max(Math.fround(Math.fround(Math.fround(x * tenth) + three) * tenth), 0);
+    const ints = [12346, 12347, 12348, 12341];
+    expect(run()).toEqual([...[1, -50, 3, 4].map(scaled), ...ints]);
+    // read, not written into the code
+    written.set(1028, 0);
+    expect(run()).toEqual([
+      ...[1, -50, 3, 4].map((x) => Math.max(Math.fround(Math.fround(x * tenth) * tenth), 0)),
+      ...ints,
+    ]);
+
+    for (let bits = 2; bits < 2 + CONSTANT_BYTES / 4 - 3; bits++) expect(place(bits)).toBe(1024 + 4 * (bits + 1));
+    expect(place(0x7654321)).toBeUndefined();
+    const full = compile((m) => {
+      withConstants(place, () =>
+        m.func('f', ['i32'], 'void', (f, at) => f.emit(v128.store(at, i32x4.add(v128.load(at), 0x7654321)))),
+      );
+    });
+    full.f(0);
+    expect(new Int32Array(full.memory.buffer)[0]).toBe(0x7654321);
   });
 
   it('tells mistakes', () => {

@@ -67,8 +67,37 @@ const laneBytes: Record<Lanes, (x: number) => number[]> = {
   i32x4: (x) => [...i32Bytes(x), ...i32Bytes(x), ...i32Bytes(x), ...i32Bytes(x)],
   f64x2: (x) => [...f64Bytes(x), ...f64Bytes(x)],
 };
-export const vec = (lanes: Lanes, x: Vec): readonly number[] =>
-  typeof x === 'number' ? [...simd(12), ...laneBytes[lanes](x)] : x.code;
+
+/** a place in memory that holds the 32 bits of a number, or none */
+export type Constants = (bits: number) => number | undefined;
+let held: Constants | undefined;
+/**
+ * Writes code in which constant vectors come from memory. Engines that join vectors to wider ones make a constant anew at
+ * every use, in three instructions; spread from memory it is one.
+ */
+export const withConstants = <T>(constants: Constants | undefined, write: () => T): T => {
+  const before = held;
+  held = constants;
+  try {
+    return write();
+  } finally {
+    held = before;
+  }
+};
+/** all lanes from four bytes in memory; undefined where that is no gain or there is no place */
+const spreadFrom = (lane: readonly number[]): readonly number[] | undefined => {
+  const bits = new DataView(Uint8Array.from(lane).buffer).getInt32(0, true);
+  // made of nothing, in one instruction
+  if (bits === 0 || bits === -1) return undefined;
+  const address = held?.(bits);
+  return address === undefined ? undefined : [...constants.i32(address), ...simd(9), 2, 0];
+};
+export const vec = (lanes: Lanes, x: Vec): readonly number[] => {
+  if (typeof x !== 'number') return x.code;
+  const bytes = laneBytes[lanes](x);
+  const spread = held && lanes !== 'f64x2' ? spreadFrom(bytes.slice(0, 4)) : undefined;
+  return spread ?? [...simd(12), ...bytes];
+};
 
 export const expr = <T extends ValType>(type: T, ...parts: (readonly number[])[]): Expr<T> => ({
   type,

@@ -15,8 +15,10 @@
 import { CoreError } from '../../../ir/errors.ts';
 import { type HostWorker, host } from '../../../ir/host.ts';
 import { hasSharedMemory, MAX_PAGES } from '../assembler/assemble.ts';
+import type { Constants } from '../assembler/encode.ts';
 import { hasRelaxedSimd } from '../assembler/features.ts';
 import { type AllocatorStats, allocator } from './allocator.ts';
+import { CONSTANT_BYTES, constantsAt } from './constants.ts';
 import { CONTROL, CONTROL_END, driver, FAILURE_TEXT, MAX_PARTS, RECORD } from './driver.ts';
 import { createOutside, FETCH, fetcher, type Outside } from './outside.ts';
 import { type WorkerData, workerSource } from './worker.ts';
@@ -70,6 +72,8 @@ export interface Machine {
   resetPeak(): void;
   /** the memory kernels fetch stored weights from; made when first asked for */
   readonly outside: Outside;
+  /** where kernels find constant vectors; undefined where their code had better make them */
+  readonly constants: Constants | undefined;
   /** views of the whole memory; take them anew after an `alloc`, which may grow it */
   readonly f32: Float32Array;
   readonly i32: Int32Array;
@@ -110,8 +114,8 @@ const REVECTORIZE_SINCE = 24;
 /** the first whose V8 takes it for granted that every function ran slowly first, and ends the process where none did */
 const DEOPT_SINCE = 25;
 
-/** Sets V8 flags, before the first kernel is compiled; they hold for the whole process. */
-const setFlags = (revectorize: boolean | undefined): void => {
+/** Sets V8 flags, before the first kernel is compiled; they hold for the whole process. @returns whether V8 joins vectors */
+const setFlags = (revectorize: boolean | undefined): boolean => {
   const { node, setEngineFlag = () => undefined } = host();
   // older ones take the flag and do nothing
   const able = node !== undefined && node >= REVECTORIZE_SINCE;
@@ -126,6 +130,7 @@ const setFlags = (revectorize: boolean | undefined): void => {
   setEngineFlag('--no-liftoff');
   // what such functions lack, speculation on indirect calls looks for
   if (node !== undefined && node >= DEOPT_SINCE) setEngineFlag('--no-wasm-deopt');
+  return able && revectorize !== false;
 };
 
 type DriverExports = {
@@ -140,7 +145,7 @@ type Kernel = (...args: number[]) => undefined;
  * @throws RangeError when the system refuses the address range of the memory; CoreError when this Node cannot revectorize
  */
 export const createMachine = (options: MachineOptions = {}): Machine => {
-  setFlags(options.revectorize);
+  const joins = setFlags(options.revectorize);
   const { threads: cores, startWorker } = host();
   const threads = hasSharedMemory && startWorker ? Math.max(1, Math.floor(options.threads ?? cores)) : 1;
   const scratchBytes = options.scratchBytes ?? 4 * 2 ** 20;
@@ -164,7 +169,7 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     const missing = pages - memory.buffer.byteLength / PAGE;
     if (missing > 0) memory.grow(missing);
   };
-  const heap = allocator(CONTROL_END, PAGE - OVERRUN, (bytes) => {
+  const heap = allocator(CONTROL_END + CONSTANT_BYTES, PAGE - OVERRUN, (bytes) => {
     const room = HEAP_LIMIT_PAGES - topPages - heapPages;
     const wanted = Math.min(Math.max(Math.ceil(bytes / PAGE), GROWTH_PAGES), room);
     if (wanted * PAGE < bytes) return undefined;
@@ -185,6 +190,12 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     const data: WorkerData = { memory, driver: driverModule, scratch: address, home: (i + 1) % parts, parts };
     return startWorker!(workerSource, data);
   });
+
+  const constants = joins
+    ? constantsAt(CONTROL_END, (address, bits) => {
+        refresh().i32[address / 4] = bits;
+      })
+    : undefined;
 
   let outside: Outside | undefined;
   const openOutside = (): Outside => {
@@ -228,6 +239,7 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     top,
     stats: heap.stats,
     resetPeak: heap.resetPeak,
+    constants,
     get outside() {
       return openOutside();
     },
