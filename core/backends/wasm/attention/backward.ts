@@ -22,7 +22,7 @@ import { narrowGradPlan } from './narrow/backward.ts';
 import { HEAD } from './narrow/lanes.ts';
 import { type HeadShape, packHeads, packPanels } from './panels.ts';
 import { rowProduct, scoreRow, unpack } from './rows.ts';
-import { one, PANEL, padded, strips, TILE, tilesIn } from './tiles.ts';
+import { COLUMNS, one, PANEL, padded, strips, type Tile, tileOf, tilesIn } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -35,14 +35,14 @@ const gradWords = words([
   'scale scoreScale rowBytes scoreStride transposedBytes panelBytes sumBytes',
 ]);
 
-const gradKernel = (causal: boolean) =>
-  kernel(attentionName('attentionGrad', causal), gradWords, ({ f, m, args, start, end, scratch, locals }) => {
-    const strip = strips(m);
+const gradKernel = (tile: Tile, causal: boolean) =>
+  kernel(attentionName('attentionGrad', tile, causal), gradWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m, tile);
     const word = locals();
     const { d, n, rowBytes, scoreStride: stride } = word;
     const scale = f.let(f32.load(args, gradWords.at('scale')));
     const scoreScale = f.let(f32.load(args, gradWords.at('scoreScale')));
-    const wide = f.let(i32.and(i32.add(d, TILE.columns - 1), -TILE.columns));
+    const wide = f.let(i32.and(i32.add(d, COLUMNS - 1), -COLUMNS));
     const blockBytes = f.let(i32.shl(i32.mul(word.rows, wide), 2));
     // scratch: q and g as rows and as panels, dq, P, dS, Σ g·o of each row
     const parts = [scratch];
@@ -57,13 +57,13 @@ const gradKernel = (causal: boolean) =>
     /** `visit` for every panel of columns of d, with pointers that move by the given bytes */
     const eachPanel = (moving: readonly (readonly [Expr<'i32'>, Expr<'i32'>])[], visit: (at: I32[]) => void): void => {
       const pointers = moving.map(([from]) => f.let(from));
-      f.for(column, 0, d, TILE.columns, () => {
+      f.for(column, 0, d, COLUMNS, () => {
         visit(pointers);
         for (const [k, [, bytes]] of moving.entries()) f.inc(pointers[k]!, bytes);
       });
     };
-    const nPanelBytes = f.let(i32.mul(n, TILE.columns * 4));
-    const sumPanelBytes = f.let(i32.mul(groups, PANEL * TILE.columns * 4));
+    const nPanelBytes = f.let(i32.mul(n, COLUMNS * 4));
+    const sumPanelBytes = f.let(i32.mul(groups, PANEL * COLUMNS * 4));
 
     f.for(u, start, end, 1, () => {
       const inRow = f.let(i32.mul(i32.rem_u(u, word.heads), i32.shl(d, 2)));
@@ -78,9 +78,9 @@ const gradKernel = (causal: boolean) =>
       f.for(first, 0, word.m, word.rows, () => {
         const rows = f.let(i32.sub(word.m, first));
         f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-        const tiles = f.let(tilesIn(rows));
+        const tiles = f.let(tilesIn(rows, tile));
         const offset = f.let(i32.add(qHead, i32.mul(first, rowBytes)));
-        const rowPanels = i32.mul(word.rows, TILE.columns * 4);
+        const rowPanels = i32.mul(word.rows, COLUMNS * 4);
         for (const [from, asRows, asPanels] of [
           [word.q, q, qPanels],
           [word.g, g, gPanels],
@@ -135,15 +135,15 @@ const gradKernel = (causal: boolean) =>
             for (const x of [product, lse]) f.inc(x, 4);
           });
 
-          const keyBytes = f.let(i32.mul(key, TILE.columns * 4));
+          const keyBytes = f.let(i32.mul(key, COLUMNS * 4));
           eachPanel(
             [
               [i32.add(kPanels, keyBytes), nPanelBytes],
-              [dq, i32.const(TILE.columns * 4)],
+              [dq, i32.const(COLUMNS * 4)],
             ],
             ([b, c]) => f.emit(call(strip.rows, [ds, stride, tiles, b!, count, c!, wideBytes, one])),
           );
-          const keyTiles = f.let(i32.div_u(whole, TILE.keys));
+          const keyTiles = f.let(i32.div_u(whole, tile));
           for (const [a, b, c] of [
             [ds, qPanels, dk],
             [p, gPanels, dv],
@@ -187,6 +187,7 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
     } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
+    const tile = tileOf(machine);
     if (d === HEAD && !attrs.causal) return narrowGradPlan(x);
     const pairs = batch * heads;
     const [transposedBytes, straightBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
@@ -195,7 +196,7 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
     const kPanels = plus(vt, pairs * transposedBytes);
     const dkPanels = plus(kPanels, pairs * straightBytes);
     const keys = Math.min(MOST_KEYS, padded(n));
-    const rows = blockRows(m, MOST_ROWS);
+    const rows = blockRows(m, MOST_ROWS, tile);
     checkScratch(machine, n, rows * (5 * padded(d) * 4 + 2 * scoreStride(keys) + 4) + 64);
     const values = {
       g: g!.at,
@@ -230,7 +231,7 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
         packHeads(shape, k!.at, kt, true),
         packHeads(shape, v!.at, vt, true),
         packHeads(shape, k!.at, kPanels, false),
-        gradKernel(attrs.causal).command(values, pairs, pairs * m * n * d < SMALL),
+        gradKernel(tile, attrs.causal).command(values, pairs, pairs * m * n * d < SMALL),
       ],
     };
   },

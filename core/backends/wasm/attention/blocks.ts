@@ -3,7 +3,7 @@ import { type Assembler, type Expr, type FunctionBuilder, i32, type Local } from
 import { alongRow } from '../loops/rows.ts';
 import type { Machine } from '../machine/machine.ts';
 import { type HeadShape, panelSize } from './panels.ts';
-import { padded, TILE } from './tiles.ts';
+import { padded, type Tile } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -11,7 +11,7 @@ type I32 = Local<'i32'>;
 const GAP = 16;
 
 /** Rows of a block: as equal as whole tiles allow. */
-export const blockRows = (m: number, mostRows: number, tileRows: number = TILE.rows): number => {
+export const blockRows = (m: number, mostRows: number, tileRows: number): number => {
   const most = Math.max(tileRows, Math.floor(mostRows / tileRows) * tileRows);
   const blocks = Math.ceil(m / most);
   return Math.ceil(m / blocks / tileRows) * tileRows;
@@ -44,7 +44,8 @@ export const packRows = (
 };
 
 /** the name of a kernel says all its code depends on */
-export const attentionName = (name: string, causal: boolean): string => `${name}${causal ? ' causal' : ''}`;
+export const attentionName = (name: string, tile: Tile, causal: boolean): string =>
+  `${name} ${tile}x8${causal ? ' causal' : ''}`;
 /** shapes of an attention call from its operands q[b,m,c] and k[b,n,c] */
 export const attentionShape = (
   q: readonly number[],

@@ -23,20 +23,20 @@ import { narrowPlan } from './narrow/forward.ts';
 import { HEAD } from './narrow/lanes.ts';
 import { packHeads } from './panels.ts';
 import { softmaxRow } from './rows.ts';
-import { one, PANEL, padded, strips, TILE, tilesIn } from './tiles.ts';
+import { COLUMNS, one, PANEL, padded, strips, type Tile, tileOf, tilesIn } from './tiles.ts';
 
 /** rows of a block at most, and bytes of scores it may have: the share of one thread in a cache */
 const MOST_ROWS = 48;
 const SCORE_BYTES = 48 * 1024;
 const forwardWords = words(['q o lse kt v m n d heads blocks rows scale rowBytes scoreStride ktBytes vBytes']);
 
-const forwardKernel = (causal: boolean) =>
-  kernel(attentionName('attention', causal), forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
-    const strip = strips(m);
+const forwardKernel = (tile: Tile, causal: boolean) =>
+  kernel(attentionName('attention', tile, causal), forwardWords, ({ f, m, args, start, end, scratch, locals }) => {
+    const strip = strips(m, tile);
     const word = locals();
     const { d, n, rowBytes, scoreStride: stride } = word;
     const scale = f.let(f32.load(args, forwardWords.at('scale')));
-    const wide = f.let(i32.and(i32.add(d, TILE.columns - 1), -TILE.columns));
+    const wide = f.let(i32.and(i32.add(d, COLUMNS - 1), -COLUMNS));
     // scratch: rows of q, rows of o, 1/sum of each row, scores
     const q = scratch;
     const o = f.let(i32.add(q, i32.shl(i32.mul(word.rows, wide), 2)));
@@ -48,7 +48,7 @@ const forwardKernel = (causal: boolean) =>
       const first = f.let(i32.mul(i32.rem_u(u, word.blocks), word.rows));
       const rows = f.let(i32.sub(word.m, first));
       f.if(i32.gt_u(rows, word.rows), () => f.set(rows, word.rows));
-      const tiles = f.let(tilesIn(rows));
+      const tiles = f.let(tilesIn(rows, tile));
       const batchRow = i32.add(i32.mul(i32.div_u(head, word.heads), word.m), first);
       const inRow = i32.mul(i32.rem_u(head, word.heads), i32.shl(d, 2));
       const offset = f.let(i32.add(i32.mul(batchRow, rowBytes), inRow));
@@ -82,10 +82,10 @@ const forwardKernel = (causal: boolean) =>
       const values = f.let(i32.add(word.v, i32.mul(head, word.vBytes)));
       const out = f.let(o);
       f.emit(memoryFill(o, 0, i32.shl(i32.mul(word.rows, wide), 2)));
-      f.for(column, 0, d, TILE.columns, () => {
+      f.for(column, 0, d, COLUMNS, () => {
         f.emit(call(strip.rows, [scores, stride, tiles, values, keys, out, i32.shl(wide, 2), one]));
-        f.inc(values, i32.mul(n, TILE.columns * 4));
-        f.inc(out, TILE.columns * 4);
+        f.inc(values, i32.mul(n, COLUMNS * 4));
+        f.inc(out, COLUMNS * 4);
       });
       const from = f.let(o);
       const to = f.let(i32.add(word.o, offset));
@@ -111,11 +111,12 @@ const attention: WasmKernel<AttentionAttrs> = {
     } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
+    const tile = tileOf(machine);
     if (d === HEAD && !attrs.causal) return narrowPlan(x);
     const pairs = batch * heads;
     const [ktBytes, vBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const panels = plus(workspace, pairs * ktBytes);
-    const rows = blockRows(m, Math.min(MOST_ROWS, SCORE_BYTES / scoreStride(n)));
+    const rows = blockRows(m, Math.min(MOST_ROWS, SCORE_BYTES / scoreStride(n)), tile);
     checkScratch(machine, n, rows * (2 * padded(d) * 4 + 4 + scoreStride(n)) + 64);
     const blocks = Math.ceil(m / rows);
     const grid = pairs * blocks;
@@ -142,7 +143,7 @@ const attention: WasmKernel<AttentionAttrs> = {
       commands: [
         packHeads(shape, k!.at, workspace, true),
         packHeads(shape, v!.at, panels, false),
-        forwardKernel(attrs.causal).command(values, grid, pairs * m * n * d < SMALL),
+        forwardKernel(tile, attrs.causal).command(values, grid, pairs * m * n * d < SMALL),
       ],
     };
   },

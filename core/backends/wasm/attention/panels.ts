@@ -11,7 +11,7 @@ import {
 import { type KernelCommand, kernel, type Word, words } from '../kernel.ts';
 import { loadTail } from '../loops/tails.ts';
 import { cutUnits, readAll, unitNames, walkNames, walkUnits, walkWords } from '../loops/walk.ts';
-import { PANEL, padded, TILE } from './tiles.ts';
+import { COLUMNS, PANEL, padded } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 const POINTERS = ['x', 'y'] as const;
@@ -54,13 +54,13 @@ export const packPanels = (
 ): void => {
   const [column, i] = f.locals('i32');
   const panel = f.let(y);
-  f.for(column, 0, width, TILE.columns, () => {
+  f.for(column, 0, width, COLUMNS, () => {
     const from = f.let(i32.add(x, i32.shl(column, 2)));
     const to = f.let(panel);
     f.for(i, 0, rows, 1, () => {
       copyEight(f, m, to, from, i32.sub(width, column));
       f.inc(from, rowBytes);
-      f.inc(to, TILE.columns * 4);
+      f.inc(to, COLUMNS * 4);
     });
     f.inc(panel, panelBytes);
   });
@@ -102,7 +102,7 @@ const packKernel = (transposed: boolean) =>
     const { x, y, n, d, rowBytes } = readAll(code, ['x', 'y', 'n', 'd', 'rowBytes']);
     walkUnits(code, 'w', 2, { x, y }, () => {
       if (transposed) packTransposed(f, x, rowBytes, n, d, y);
-      else packPanels(f, m, x, rowBytes, n, d, y, i32.mul(n, TILE.columns * 4));
+      else packPanels(f, m, x, rowBytes, n, d, y, i32.mul(n, COLUMNS * 4));
     });
   });
 

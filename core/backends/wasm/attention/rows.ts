@@ -10,7 +10,7 @@ import {
 } from '../assembler/assemble.ts';
 import { exp2BoundedF32x4, logF32x4 } from '../assembler/vectorMath.ts';
 import { alongRow, maxRow, sumRow } from '../loops/rows.ts';
-import { TILE } from './tiles.ts';
+import { COLUMNS } from './tiles.ts';
 
 type I32 = Local<'i32'>;
 
@@ -75,17 +75,17 @@ export const unpack = (
 ): void => {
   const [panel, column, i] = [f.let(panels), f.local('i32'), f.local('i32')];
   const base = f.let(out);
-  f.for(column, 0, d, TILE.columns, () => {
+  f.for(column, 0, d, COLUMNS, () => {
     const width = f.let(i32.sub(d, column));
-    f.if(i32.gt_u(width, TILE.columns), () => f.set(width, TILE.columns));
+    f.if(i32.gt_u(width, COLUMNS), () => f.set(width, COLUMNS));
     const [from, to] = [f.let(panel), f.let(base)];
     f.for(i, 0, n, 1, () => {
       const [x, y] = [f.let(from), f.let(to)];
       alongRow(f, m, 1, width, [x, y], (v) => f.emit(v.store(y, v.loadPadded(x))));
-      f.inc(from, TILE.columns * 4);
+      f.inc(from, COLUMNS * 4);
       f.inc(to, rowBytes);
     });
     f.inc(panel, panelBytes);
-    f.inc(base, TILE.columns * 4);
+    f.inc(base, COLUMNS * 4);
   });
 };

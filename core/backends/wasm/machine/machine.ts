@@ -72,6 +72,8 @@ export interface Machine {
   resetPeak(): void;
   /** the memory kernels fetch stored weights from; made when first asked for */
   readonly outside: Outside;
+  /** whether V8 joins neighbouring vectors to wider ones: code may be written for it, of the same bits */
+  readonly joins: boolean;
   /** where kernels find constant vectors; undefined where their code had better make them */
   readonly constants: Constants | undefined;
   /** views of the whole memory; take them anew after an `alloc`, which may grow it */
@@ -239,6 +241,7 @@ export const createMachine = (options: MachineOptions = {}): Machine => {
     top,
     stats: heap.stats,
     resetPeak: heap.resetPeak,
+    joins,
     constants,
     get outside() {
       return openOutside();
