@@ -129,7 +129,6 @@ export {
   oneHot,
   repeat,
   roll,
-  split,
   tile,
   tril,
   triu,
@@ -140,6 +139,7 @@ export { concat, stack } from './ops/concat.ts';
 export { gather, scatterAdd, take, takeAlong } from './ops/gather.ts';
 export { broadcastTo, expandTo, flip, permute, reshape, squeeze, swap, unsqueeze } from './ops/layout.ts';
 export { pad, padTo, slice } from './ops/slice.ts';
+export { split } from './ops/split.ts';
 
 // ── sources ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ import { powOp } from './ops/pow.ts';
 import { randomBitsOp } from './ops/random.ts';
 import { maxOp, sumOp } from './ops/reduce.ts';
 import { padOp, sliceOp } from './ops/slice.ts';
+import { splitOp } from './ops/split.ts';
 import { checkpointOp } from './transforms/checkpoint.ts';
 import { customVjpOp } from './transforms/custom.ts';
 import { onceOp } from './transforms/once.ts';
@@ -42,6 +43,7 @@ const all: readonly unknown[] = [
   flipOp,
   padOp,
   concatOp,
+  splitOp,
   gatherOp,
   scatterAddOp,
   dotOp,

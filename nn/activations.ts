@@ -1,5 +1,5 @@
 /** Pointwise functions between layers. */
-import { gelu, mul, sigmoid, silu, slice, type Tensor } from '../core/index.ts';
+import { gelu, mul, sigmoid, silu, split, type Tensor } from '../core/index.ts';
 
 export { gelu, silu };
 
@@ -8,8 +8,6 @@ export const quickGelu = (x: Tensor): Tensor => mul(x, sigmoid(mul(x, 1.702)));
 
 /** x[…, 2d] = [value, gate] → value·gelu(gate) [… , d] (Shazeer 2020, GLU variants). */
 export function geglu(x: Tensor): Tensor {
-  const half = x.shape.at(-1)! / 2;
-  const value = slice(x, { axis: -1, stop: half });
-  const gate = slice(x, { axis: -1, start: half });
+  const [value, gate] = split(x, 2, -1) as [Tensor, Tensor];
   return mul(value, gelu(gate));
 }

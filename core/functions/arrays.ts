@@ -73,21 +73,6 @@ export function oneHot(ids: Tensor, n: number, dtype: DType = 'f32'): Tensor {
   return cast(equal(expandTo(unsqueeze(ids, -1), shape), iota(shape, -1, ids.dtype)), dtype);
 }
 
-/**
- * `split(x[6,4], 3)` → three [2,4]: equal parts along an axis; `split(x, [1, 4])` cuts before the positions 1 and 4
- * (jax.numpy.split). The keys of a random key come from `splitKey`.
- * @throws ShapeError when the parts would not be equal or positions fall. Cost: none.
- */
-export function split(x: Tensor, parts: number | readonly number[], axis = 0): Tensor[] {
-  const at = axisOf('split', [x], axis);
-  const n = x.shape[at]!;
-  if (typeof parts === 'number' && (!Number.isInteger(parts) || parts < 1 || n % parts !== 0))
-    throw shapeError('split', [x], `axis ${at} of ${n} does not divide into ${parts} equal parts`);
-  const cuts = typeof parts === 'number' ? Array.from({ length: parts - 1 }, (_, i) => ((i + 1) * n) / parts) : parts;
-  if (cuts.some((c, i) => !Number.isInteger(c) || c < (cuts[i - 1] ?? 0) || c > n))
-    throw shapeError('split', [x], `positions [${cuts.join(', ')}] must rise within the ${n} of axis ${at}`);
-  return [0, ...cuts].map((start, i) => slice(x, { axis: at, start, stop: cuts[i] ?? n }));
-}
 /** `tile(x[2], [2, 3])` → [2,6]: the whole array repeated along each axis; missing axes are put in front. Cost: one write. */
 export function tile(x: Tensor, times: readonly number[]): Tensor {
   checkWhole('tile', [x], 'times', times);

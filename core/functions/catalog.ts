@@ -152,11 +152,6 @@ const all = [
     ([x]) => arrays.oneHot(x!, 4),
     (pick) => ({ operands: [ids(some(pick), 5)], attrs: {} }),
   ),
-  written<{ readonly cuts: readonly number[] }>(
-    ['split', 'parts along an axis', 'y_p = x[…, cut_p … cut_p+1, …]', ['chunk', 'unstack']],
-    ([x], a) => arrays.split(x!, a.cuts, 1),
-    (pick) => ({ operands: [floats([pick(1, 3), 5])], attrs: { cuts: [pick(0, 2), pick(2, 5)] } }),
-  ),
   one(['tile', 'the array repeated', 'y[…, k·n + i, …] = x[…, i, …]'], (x) => arrays.tile(x, [2, 3])),
   one(['repeat', 'every element repeated', 'y[…, i·times + k, …] = x[…, i, …]', ['repeatInterleave']], (x) =>
     arrays.repeat(x, 3, 1),
