@@ -23,7 +23,7 @@ export const COLUMNS = 8;
 const VECTORS = COLUMNS / 4;
 /**
  * Rows of scores, or keys, that are worked on together: a register tile has as many sums as registers hold. Joined vectors are
- * half as many, and as many again are in flight (Node 26, heads of 20: 4, 6, 8, 10, 12 rows take 1, .93, .83, .98, 1.1). Each
+ * half as many, and as many again are in flight (Node 26, heads of 20: 4, 8, 10, 12 rows take 1, .83, .98, 1.08). Each
  * sum is added up in the same order, so the bits are the same.
  */
 export type Tile = 4 | 8;
