@@ -187,8 +187,8 @@ const attentionGrad: WasmKernel<AttentionAttrs> = {
     } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
-    const tile = tileOf(machine);
     if (d === HEAD && !attrs.causal) return narrowGradPlan(x);
+    const tile = tileOf(machine);
     const pairs = batch * heads;
     const [transposedBytes, straightBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const kt = workspace;

@@ -111,8 +111,8 @@ const attention: WasmKernel<AttentionAttrs> = {
     } = x;
     const shape = attentionShape(q!.view.shape, k!.view.shape, attrs.heads);
     const { batch, heads, m, n, d } = shape;
-    const tile = tileOf(machine);
     if (d === HEAD && !attrs.causal) return narrowPlan(x);
+    const tile = tileOf(machine);
     const pairs = batch * heads;
     const [ktBytes, vBytes] = [panelBytes(shape, true), panelBytes(shape, false)];
     const panels = plus(workspace, pairs * ktBytes);

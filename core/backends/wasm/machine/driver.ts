@@ -43,8 +43,8 @@ export const WORKER_QUITS = 1;
  * Bytes of the driver:
  * - `runCommands(first, count, scratch, parts)`: 0, or 1 + the index of the command in which a worker failed; one part means
  *   that there are no workers;
- * - `workerLoop(seen, kernels, scratch, home, parts)`: serves commands, from part `home` on; returns {@link WORKER_QUITS}, or 0 when a command needs a
- *   kernel beyond the `kernels` this thread knows;
+ * - `workerLoop(seen, kernels, scratch, home, parts)`: serves commands, from part `home` on; returns {@link WORKER_QUITS}, or 0
+ *   when a command needs a kernel beyond the `kernels` this thread knows;
  * - `closeCommand()`: after a trap on the main thread.
  */
 export const driver = (): Uint8Array<ArrayBuffer> => {

@@ -2,8 +2,8 @@
  * The WASM machine: one shared memory, the main thread and its workers, and programs of commands.
  *
  * A command is a kernel, its argument words and a number of independent units. Units are handed out in chunks, to a thread
- * from its own part of them while there are any, then to whichever is free; a kernel computes a unit from its number alone, so the bits of a result do not depend on
- * the number of threads. Commands of one program run one after the other.
+ * from its own part of them while there are any, then to whichever is free; a kernel computes a unit from its number alone,
+ * so the bits of a result do not depend on the number of threads. Commands of one program run one after the other.
  *
  * @example
  * const machine = createMachine({ threads: 2 });
