@@ -49,13 +49,13 @@ function rival(blind: boolean): void {
   process.send?.('ready');
 }
 
-/** A rename that is none: the new name holds half of the content for a while. */
+/** A rename that is none: the new name holds half of the content for most of a step, so that most kills find it so. */
 function tearRenames(): void {
   fs.promises.rename = async (from, to) => {
     const data = readFileSync(from);
     const file = await fs.promises.open(to, 'w');
     await file.write(data, 0, data.length >> 1);
-    await sleep(5);
+    await sleep(50);
     await file.write(data, data.length >> 1, data.length - (data.length >> 1));
     await file.close();
     await fs.promises.unlink(from);

@@ -87,7 +87,7 @@ describe('killed', () => {
   });
   // at a known call, below, in the short form
   longTest('it would be found out if it wrote its checkpoints in place', { timeout: 60_000 }, async () => {
-    await expect(killAtRandom(8, ['torn'])).rejects.toThrow(/damaged|truncated|too short/);
+    await expect(killAtRandom(16, ['torn'])).rejects.toThrow(/damaged|truncated|too short/);
   });
 
   /** The file-system calls of one step and save after another, and what the folder holds then. */
