@@ -4,6 +4,7 @@ import { forward, inputGradient } from '../../../core/backends/wasm/conv/index.t
 import { type ConvShape, outputSize } from '../../../core/backends/wasm/conv/shape.ts';
 import { kernelGradient } from '../../../core/backends/wasm/conv/weights.ts';
 import { createMachine, type Machine } from '../../../core/backends/wasm/machine/machine.ts';
+import type { Tile } from '../../../core/backends/wasm/product/tile.ts';
 import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
 import { reference, type Sums, winogradSizes } from '../../support/conv-reference.ts';
 import { LONG, longRows, longTest } from '../../support/long.ts';
@@ -144,6 +145,8 @@ describe('convolution', { timeout: 60_000 }, () => {
     { ...square(3, 14, 66, 80), algorithm: 'winograd' } satisfies ConvShape,
     // blocks of columns, and more channels than one block of the products' k
     { ...square(1, 4, 700, 104), algorithm: 'winograd in blocks' } satisfies ConvShape,
+    // the last block is so narrow that alone it would have another tile
+    { ...square(1, 4, 1000, 76), algorithm: 'winograd in blocks' } satisfies ConvShape,
     // pictures of a batch in one tile, with a part of a unit's columns left
     square(3, 4, 330, 50),
     square(2, 7, 66, 133),
@@ -166,9 +169,12 @@ describe('convolution', { timeout: 60_000 }, () => {
   it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
     const shapes = candidates('taps', 'wide', fma);
     const machines = shapes.map((wide, i) => {
-      const narrow = candidates('taps', 'narrow', fma);
+      const [half, narrow] = (['half', 'narrow'] as const).map((width) => {
+        const all = candidates('taps', width, fma);
+        return all[i % all.length]!;
+      }) as [Tile, Tile];
       const machine = createMachine({ threads: 1 });
-      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      useTiles(machine, { wide, half, narrow });
       return machine;
     });
     fc.assert(

@@ -4,7 +4,7 @@ import { createMachine, type Machine } from '../../../core/backends/wasm/machine
 import type { GemmDescription } from '../../../core/backends/wasm/product/description.ts';
 import { gemm } from '../../../core/backends/wasm/product/gemm.ts';
 import { pack } from '../../../core/backends/wasm/product/pack.ts';
-import { columns } from '../../../core/backends/wasm/product/tile.ts';
+import { columns, type Tile } from '../../../core/backends/wasm/product/tile.ts';
 import { candidates, useTiles } from '../../../core/backends/wasm/product/tune.ts';
 import { chooseTile, panelBytes } from '../../../core/backends/wasm/product/units.ts';
 import { base, runPlan } from '../../support/wasm-harness.ts';
@@ -65,7 +65,8 @@ const runCase = (machine: Machine, t: Case): Float32Array => {
   const addresses = [place(a), placedB.address, c];
   if (!t.prepacked) runPlan(machine, gemm(machine, d), addresses);
   else {
-    const width = columns(chooseTile(machine, 'once', n));
+    const tile = chooseTile(machine, 'once', n);
+    const width = columns(tile);
     const sets = t.sharedB ? 1 : groups;
     const packedB = place(new Float32Array((panelBytes(n, k, width) * sets) / 4));
     const bytes = from.type === 'f16' ? 2 : 4;
@@ -73,7 +74,7 @@ const runCase = (machine: Machine, t: Case): Float32Array => {
     const to = { target: packedB, groups: sets };
     const packing = pack(width, { source: base(1), ...strides, lanes: n, k, stretches: 1, stretchStride: 0, ...to });
     if (k > 0) runPlan(machine, { bytes: 0, commands: [packing] }, addresses);
-    runPlan(machine, gemm(machine, { ...d, packedB }), addresses);
+    runPlan(machine, gemm(machine, { ...d, packedB: { at: packedB, tile } }), addresses);
   }
   const result = machine.f32.slice(c / 4, c / 4 + groups * cGroup);
   for (const address of blocks) machine.free(address);
@@ -177,9 +178,12 @@ describe('gemm', { timeout: 60_000 }, () => {
   it.each([true, false])('gives the same bits with every tile shape (fused multiplication: %s)', (fma) => {
     const shapes = candidates('once', 'wide', fma);
     const machines = shapes.map((wide, i) => {
-      const narrow = candidates('once', 'narrow', fma);
+      const [half, narrow] = (['half', 'narrow'] as const).map((width) => {
+        const all = candidates('once', width, fma);
+        return all[i % all.length]!;
+      }) as [Tile, Tile];
       const machine = createMachine({ threads: 1 });
-      useTiles(machine, { wide, narrow: narrow[i % narrow.length]! });
+      useTiles(machine, { wide, half, narrow });
       return machine;
     });
     fc.assert(

@@ -155,7 +155,8 @@ const fused: ConvAlgorithm = (machine, d) => {
 /** the patches and the columns in blocks, step after step */
 const blocked: ConvAlgorithm = (machine, d) => {
   const { n, channels } = d;
-  const width = columns(chooseTile(machine, 'once', n));
+  const tile = chooseTile(machine, 'once', n);
+  const width = columns(tile);
   const patches = patchesOf(d.shape, d.direction);
   const columnBytes = POSITIONS * channels * 4;
   const patchesPerBlock = part(patches, Math.floor(PATCH_BYTES / columnBytes), 1);
@@ -182,7 +183,7 @@ const blocked: ConvAlgorithm = (machine, d) => {
       k: channels,
       a: { address: v, row, column: 1, group: patch.vPosition / 4 },
       b: { address: u, row: 1, column: 1, group: 1 },
-      packedB: u,
+      packedB: { at: u, tile },
       packedGroup: uPosition / 4,
       c: { address: m, row: roundUp(columns, 4), group: mPosition / 4 },
       // so many groups are never split: they need none

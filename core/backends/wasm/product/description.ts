@@ -1,6 +1,7 @@
 /** What a product is: three matrices in memory, and where its plan may work. */
 import type { Word } from '../kernel.ts';
 import type { Source } from './pack.ts';
+import type { Tile } from './tile.ts';
 
 /** a matrix in memory; strides in elements */
 export interface Operand {
@@ -27,8 +28,8 @@ export interface GemmDescription {
   readonly workspace: Word;
   /** the numbers of B; what is not f32 is always packed (pack.ts). Default: f32 */
   readonly fromB?: Source | undefined;
-  /** B in panels already, [panel][k][lane] with the width of {@link chooseTile}'s tile for `once` */
-  readonly packedB?: Word;
+  /** B in panels already, [panel][k][lane], of the width of a tile for `once` */
+  readonly packedB?: { readonly at: Word; readonly tile: Tile };
   /** elements from the panels of a group to those of the next. Default: one after the other */
   readonly packedGroup?: number;
 }

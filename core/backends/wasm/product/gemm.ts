@@ -29,7 +29,7 @@ export const gemm = (machine: Machine, d: GemmDescription): Plan => {
   const { m, n, k, groups = 1, a, b, c, workspace, fromB = { type: 'f32' } } = d;
   const { bytes: sizeB } = readers[fromB.type];
   if (m * n * groups === 0) return nothing;
-  const tile = chooseTile(machine, 'once', n);
+  const tile = d.packedB?.tile ?? chooseTile(machine, 'once', n);
   const few = shallow(d, tile.fma);
   if (few) return { bytes: 0, commands: [few] };
   const width = columns(tile);
@@ -49,7 +49,7 @@ export const gemm = (machine: Machine, d: GemmDescription): Plan => {
   const partialBytes = split ? roundUp(groups * splits * m * n * 4, 64) : 0;
   // the partial sums, then B in panels
   const partials = workspace;
-  const packedB = d.packedB ?? plus(workspace, partialBytes);
+  const packedB = d.packedB?.at ?? plus(workspace, partialBytes);
   const commands: KernelCommand[] = [];
   if (packBytes > 0)
     commands.push(
