@@ -17,6 +17,7 @@ import {
   type Local,
   v128,
 } from '../assembler/assemble.ts';
+import { storeLanes } from '../loops/tails.ts';
 
 /** shape of the register tile; which is fastest is found by a probe */
 export interface Tile {
@@ -216,7 +217,9 @@ const copyTile = (
   const [r, j] = f.locals('i32');
   const bytes = f.let(i32.shl(validColumns, 2));
   f.for(r, 0, rows, 1, () => {
-    f.for(j, 0, bytes, 4, () => f.emit(i32.store(i32.add(to, j), i32.load(i32.add(from, j)))));
+    f.for(j, 0, bytes, 16, () =>
+      storeLanes(f, f.let(i32.add(to, j)), f.let(v128.load(i32.add(from, j))), f.let(i32.sub(bytes, j))),
+    );
     f.inc(from, sourceStride);
     f.set(to, i32.add(to, targetStride));
   });

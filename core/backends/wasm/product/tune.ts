@@ -12,16 +12,18 @@ import { columns, type Stretches, type Tile, type TileVariant, tileFunction, til
 export interface Tiles {
   /** for many columns */
   readonly wide: Tile;
+  /** 8 columns, where `wide` has 16: of the same kind as it on a machine that does not join vectors */
+  readonly half: Tile;
   /** 4 columns: low ranks */
   readonly narrow: Tile;
 }
 type Width = keyof Tiles;
 
-/** rows × vectors, the best known first. The lists of `taps` and `runs` leave V8 fewer registers. */
+/** rows × vectors, the best known first. The lists of `taps` and `runs` leave V8 fewer registers; joined, two vectors take one. */
 const CANDIDATES: Readonly<Record<Stretches, Readonly<Record<Width, string>>>> = {
-  once: { wide: '6×2 4×2 2×4 4×4', narrow: '8×1 6×1 4×1' },
-  taps: { wide: '4×2 2×4 3×3 4×4', narrow: '7×1 6×1 4×1' },
-  runs: { wide: '4×2 2×4 4×4', narrow: '6×1 4×1' },
+  once: { wide: '6×2 4×2 2×4 4×4', half: '8×2 6×2 4×2', narrow: '8×1 6×1 4×1' },
+  taps: { wide: '4×2 2×4 3×3 4×4', half: '8×2 6×2 4×2', narrow: '7×1 6×1 4×1' },
+  runs: { wide: '4×2 2×4 4×4', half: '8×2 6×2 4×2', narrow: '6×1 4×1' },
 };
 
 /** the shapes measured for one use, with or without fused multiplication */
@@ -90,7 +92,7 @@ const keyOf = (stretches: Stretches, width: Width): string => `${stretches} ${wi
 /** Makes a machine use the given tiles instead of measured ones: for tests and benches. */
 export const useTiles = (machine: Machine, tiles: Tiles): void => {
   const all = (['once', 'taps', 'runs'] as const).flatMap((stretches) =>
-    (['wide', 'narrow'] as const).map((width): [string, Tile] => [keyOf(stretches, width), tiles[width]]),
+    (['wide', 'half', 'narrow'] as const).map((width): [string, Tile] => [keyOf(stretches, width), tiles[width]]),
   );
   tilesOf.set(machine, new Map(all));
 };

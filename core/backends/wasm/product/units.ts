@@ -21,11 +21,17 @@ const MIN_COLUMNS = 128;
 
 export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
-/** the tile whose panels waste least on n columns */
+/** What a column costs in a tile of 4, 8 or 16 columns, as the probe has it: narrow panels read more for each multiplication. */
+const COLUMN_COST = { narrow: 1.1, half: 1, wide: 1 };
+/** … where vectors are joined, and 4 columns have nothing to join */
+const JOINED_COST = { narrow: 2.3, half: 1.15, wide: 1 };
+
+/** the tile whose panels cost least on n columns */
 export const chooseTile = (machine: Machine, stretches: Stretches, n: number): Tile => {
-  // Narrow panels read more for each multiplication.
-  const narrow = roundUp(n, 4) * 1.1 < roundUp(n, 8);
-  return tileFor(machine, stretches, narrow ? 'narrow' : 'wide');
+  const cost = machine.joins ? JOINED_COST : COLUMN_COST;
+  const of = (width: keyof typeof cost, columns: number) => ({ width, cost: roundUp(n, columns) * cost[width] });
+  const tiles = machine.joins ? [of('wide', 16), of('half', 8), of('narrow', 4)] : [of('wide', 8), of('narrow', 4)];
+  return tileFor(machine, stretches, tiles.reduce((best, tile) => (tile.cost < best.cost ? tile : best)).width);
 };
 
 export interface Blocks {
