@@ -36,7 +36,8 @@ export const saidBy = (
       Float64Array.from(of.flatMap((o) => Array.from(o.gates).filter((_x, i) => i % room === r))),
     );
     const shape = [widthOf(place, probe), place[0]] as const;
-    return { rows: of.map((o) => o.rows), gates, sizes: of.map((o) => o.gates.length / room), shape, A, B };
+    const sizes = of.map((o) => o.rows.length / (shape[0] * shape[1]));
+    return { rows: of.map((o) => o.rows), gates, sizes, shape, A, B };
   }, places);
 
 /** The mean over the samples of some batches: QᵀG[q, d_out]. */

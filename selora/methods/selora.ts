@@ -60,8 +60,8 @@ const settings = {
 };
 type Selora = z.output<z.ZodObject<typeof settings>>;
 
-/** 1, 2, 4, 8, 12 …: few shapes among the modules of a network */
-const ownRoom = (rank: number): number => (rank > 2 ? Math.ceil(rank / 4) * 4 : Math.max(1, rank));
+/** 0, 1, 2, 4, 8, 12 …: few shapes among the modules of a network, and nothing to compute in those without a rank */
+const ownRoom = (rank: number): number => (rank > 2 ? Math.ceil(rank / 4) * 4 : rank);
 const criterionOf = (c: Pick<Selora, 'criterion'>): Criterion => CRITERIA.find(({ name }) => name === c.criterion)!;
 /** What has to be measured for a run's criterion. */
 export function measureOf(c: Pick<Selora, 'fisher' | 'criterion'>): Measure<Adapter, RankSums<Tensor>> {

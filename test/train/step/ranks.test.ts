@@ -48,9 +48,9 @@ describe('capacity', () => {
     }
   });
 
-  test('with criterion gain each module has the room its own ranks need, at least 1', () => {
+  test('with criterion gain each module has the room its own ranks need, none without a rank', () => {
     const gain = { method: selora, settings: { ...config, criterion: 'gain' } };
-    expect(capacityFor(ranksOf(0, 1, 2), gain)).toEqual(ranksOf(1, 1, 2));
+    expect(capacityFor(ranksOf(0, 1, 2), gain)).toEqual(ranksOf(0, 1, 2));
     expect(capacityFor(ranksOf(3, 5, 16), gain)).toEqual(ranksOf(4, 8, 16));
   });
 });
