@@ -54,6 +54,7 @@ type Options = {
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
+  readonly adapter?: string;
   readonly modules?: number;
   readonly checkpoint: boolean;
   readonly ms: number;
@@ -217,7 +218,8 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--batch <n>', 'pictures per step').argParser(wholeNumber(1, 4096)).default(8))
     .addOption(new Option('--resolution <n>', 'pixels per side').argParser(wholeNumber(8, 4096)).default(224))
     .addOption(new Option('--rank <n>', 'rank of every adapter').argParser(wholeNumber(1, 1024)).default(4))
-    .addOption(new Option('--targets <globs>', 'adapted linears: a preset or globs').default('all-linear'))
+    .addOption(new Option('--targets <globs>', 'adapted layers: a preset or globs').default('all-linear'))
+    .addOption(new Option('--adapter <path>', 'modules and ranks of this adapter or run, in place of these'))
     .addOption(
       new Option('--modules <n>', 'so many of these, evenly over the model (default: all)').argParser(
         wholeNumber(1, 100_000),

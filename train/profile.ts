@@ -32,6 +32,7 @@ type Options = BackendOptions & {
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
+  readonly adapter?: string;
   readonly checkpoint: boolean;
   readonly tested: boolean;
   readonly runs: number;
@@ -108,7 +109,8 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--batch <n>', 'pictures per step').argParser(wholeNumber(1, 4096)).default(8))
     .addOption(new Option('--resolution <n>', 'pixels per side').argParser(wholeNumber(8, 4096)).default(224))
     .addOption(new Option('--rank <n>', 'rank of every adapter').argParser(wholeNumber(1, 1024)).default(4))
-    .addOption(new Option('--targets <globs>', 'adapted linears: a preset or globs').default('all-linear'))
+    .addOption(new Option('--targets <globs>', 'adapted layers: a preset or globs').default('all-linear'))
+    .addOption(new Option('--adapter <path>', 'modules and ranks of this adapter or run, in place of these two'))
     .addOption(new Option('--checkpoint', 'compute blocks again in the backward pass').default(false))
     .addOption(new Option('--tested', 'the step with the expansion test in it').default(false))
     .addOption(
@@ -124,7 +126,7 @@ export const main: Main = async (args, io) => {
   const base = o.unetConfig === undefined ? (o.base ?? SMALL_BASE) : o.base;
   const setup = await setUpStep({ ...o, base, checkpointBlocks: o.checkpoint }, backend);
   const { steps, batch, hyper } = setup;
-  let state = setup.state(o.rank + (o.tested ? 1 : 0));
+  let state = setup.state(o.tested ? 1 : 0);
   const candidates = setup.candidates(state);
   const profiles: (readonly KernelReport[])[] = [];
   // the first run builds the program and warms the kernels up

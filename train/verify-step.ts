@@ -70,10 +70,9 @@ export async function compareStep(
   settings: StepSettings & { readonly tested: boolean },
   backend: Backend,
 ): Promise<StepFindings> {
-  const capacity = settings.rank + (settings.tested ? 1 : 0);
   const setup = await setUpStep(settings, backend);
   const { base, batch, hyper } = setup;
-  const state = setup.state(capacity);
+  const state = setup.state(settings.tested ? 1 : 0);
   const candidates = setup.candidates(state);
   const args = settings.tested ? [state, base, batch, hyper, candidates] : [state, base, batch, hyper];
   const graph = graphOf(backend, (recorder) => {
@@ -198,7 +197,7 @@ export const main: Main = async (args, io) => {
     .addOption(new Option('--batch <n>', 'pictures').argParser(wholeNumber(1, 64)).default(2))
     .addOption(new Option('--resolution <n>', 'pixels per side').argParser(wholeNumber(8, 1024)).default(64))
     .addOption(new Option('--rank <n>', 'rank of every adapter').argParser(wholeNumber(1, 64)).default(2))
-    .addOption(new Option('--targets <globs>', 'adapted linears: a preset or globs').default('all-linear'))
+    .addOption(new Option('--targets <globs>', 'adapted layers: a preset or globs').default('all-linear'))
     .addOption(new Option('--tested', 'the step with the expansion test in it').default(false))
     .addOption(new Option('--worst <n>', 'how many ops to print').argParser(wholeNumber(1, 1000)).default(15));
   const o = parseArgs<Options>(program, args);

@@ -19,21 +19,25 @@ import {
   type UNetConfig,
   unetSchema,
 } from '../../models/config.ts';
+import type { AdapterFile } from '../../models/io/adapter-file.ts';
 import { openBase } from '../../models/io/base.ts';
 import { readJson } from '../../models/io/json.ts';
-import { linearPaths, load, specShapes } from '../../models/spec.ts';
+import { adaptablePaths, load, specShapes } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
-import { type Adapter, type Adapters, hostKey, initAdapters, kaimingUniform } from '../../selora/adapter.ts';
+import { type Adapter, hostKey, kaimingUniform } from '../../selora/adapter.ts';
 import type { RankSums } from '../../selora/fisher.ts';
 import { lowRank } from '../../selora/methods/low-rank.ts';
+import type { Place, Places } from '../../selora/methods/method.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
-import { selectTargets } from '../../selora/targets.ts';
+import { fromModuleName } from '../../selora/networks.ts';
 import type { Trial } from '../../selora/trial.ts';
 import { UsageError } from '../cli/command.ts';
-import { storageOf } from '../model/model.ts';
+import { placesOf, readAdapters, storageOf } from '../model/model.ts';
+import type { ModelPlaces } from '../model/pipeline.ts';
 import { vaeFactor } from '../model/programs.ts';
+import { chosenPaths } from '../model/targets.ts';
 import { adamDefaults } from '../optimise/optimizer.ts';
 import { slotOf } from '../step/ranks.ts';
 import {
@@ -42,8 +46,10 @@ import {
   type Frozen,
   type Hyper,
   mapModules,
+  mapNetworks,
   type PerModule,
   type PerNetwork,
+  type Ranks,
   type State,
   type Steps,
 } from '../step/step.ts';
@@ -56,6 +62,8 @@ export type StepSettings = {
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
+  /** an adapter file or run folder whose modules, ranks and room are taken in place of these */
+  readonly adapter?: string | undefined;
   /** so many of these, evenly over the model; default: all */
   readonly modules?: number | undefined;
   readonly checkpointBlocks: boolean;
@@ -101,8 +109,8 @@ export type StepSetup = {
   readonly base: Frozen;
   readonly batch: Batch;
   readonly hyper: Hyper;
-  /** a fresh state with room for so many ranks */
-  readonly state: (capacity: number) => State<Adapter>;
+  /** a fresh state with room for so many ranks more than there are */
+  readonly state: (more: number) => State<Adapter>;
   readonly candidates: (state: State<Adapter>) => PerModule<Trial>;
   readonly modules: number;
 };
@@ -111,21 +119,40 @@ type Model = {
   readonly unet: UNetConfig;
   readonly text: TextEncoderConfig;
   readonly base: Frozen;
-  readonly linears: PerNetwork<ReadonlyMap<string, readonly [number, number]>>;
+  readonly places: ModelPlaces;
+  /** ranks of an adapter */
+  readonly ranks?: Ranks | undefined;
   /** pixels per latent along a side */
   readonly factor: number;
   /** the text encoder is part of the step */
   readonly runsText: boolean;
 };
 
-const linearsIn = (spec: ReturnType<typeof unetSpec> | ReturnType<typeof textEncoderSpec>) => {
+const placesIn = (spec: ReturnType<typeof unetSpec>): Places => {
   const shapes = specShapes(spec);
-  return new Map(linearPaths(spec).map((path) => [path, shapes.get(`${path}.weight`) as readonly [number, number]]));
+  return new Map(adaptablePaths(spec).map((path) => [path, shapes.get(`${path}.weight`) as unknown as Place]));
 };
+const ranksIn = ({ modules }: AdapterFile): Ranks => {
+  const ranks: PerNetwork<Record<string, number>> = { unet: {}, text: {} };
+  for (const [name, { rank }] of modules) {
+    const [network, local] = fromModuleName(name)!;
+    ranks[network][local] = rank;
+  }
+  return ranks;
+};
+/** Every chosen module with its rank. @throws RangeError naming a pattern that matches nothing, UsageError for too many modules */
+function ranksFor({ targets, modules, rank }: StepSettings, { places, ranks }: Model): Ranks {
+  if (ranks !== undefined) return ranks;
+  const chosen = chosenPaths(targets, places);
+  const taken = modules === undefined ? chosen : evenly(chosen, modules);
+  return mapNetworks((paths) => Object.fromEntries(paths.map((path) => [path, rank])), taken);
+}
 
-async function openModel({ base, unetConfig }: StepSettings, backend: Backend): Promise<Model> {
+async function openModel({ base, unetConfig, adapter }: StepSettings, backend: Backend): Promise<Model> {
   if ((base === undefined) === (unetConfig === undefined))
     throw new UsageError('--step needs either --base DIR or --unet-config FILE');
+  if (adapter !== undefined && base === undefined)
+    throw new UsageError('--adapter: its modules are those of a base; leave out --unet-config');
   if (base !== undefined) {
     const opened = await openBase(base);
     const { configs, parts } = opened;
@@ -135,7 +162,8 @@ async function openModel({ base, unetConfig }: StepSettings, backend: Backend): 
       unet: configs.unet,
       text: configs.textEncoder,
       base: { unet: await load(net, parts.unet, how), text: await load(text, parts.text_encoder, how) },
-      linears: { unet: linearsIn(net), text: linearsIn(text) },
+      places: placesOf(opened),
+      ranks: adapter === undefined ? undefined : ranksIn((await readAdapters(opened, [adapter])).adapter),
       factor: vaeFactor(configs.vae),
       runsText: true,
     };
@@ -152,7 +180,7 @@ async function openModel({ base, unetConfig }: StepSettings, backend: Backend): 
     unet,
     text,
     base: { unet: init(net, 1), text: init(textEncoderSpec(text), 2) },
-    linears: { unet: linearsIn(net), text: new Map() },
+    places: { unet: placesIn(net), text: new Map() },
     factor: 8,
     runsText: false,
   };
@@ -164,7 +192,7 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
   const side = settings.resolution / model.factor;
   if (!Number.isInteger(side))
     throw new UsageError(`--resolution ${settings.resolution}: expected a multiple of ${model.factor}`);
-  const { batch: n, rank } = settings;
+  const { batch: n } = settings;
   const random = randomOf(seedKey(7));
   const normal = (...shape: number[]): Tensor =>
     tensor(
@@ -183,15 +211,17 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     weight: tensor(new Float32Array(n).fill(1)),
     ...(model.runsText ? {} : { context: normal(n, tokens, model.unet.cross_attention_dim) }),
   };
-  const chosen = selectTargets(settings.targets, [...model.linears.unet.keys()], [...model.linears.text.keys()]);
-  const targets = settings.modules === undefined ? chosen : evenly(chosen, settings.modules);
-  const adapters = mapNetwork(targets, (paths, network) => {
-    const chosen = new Map(paths.map((p) => [p, model.linears[network].get(p)!] as const));
-    return initAdapters(hostKey(3), chosen, rank, { a: 0 });
-  });
+  const ranks = ranksFor(settings, model);
+  const adapters = mapNetworks((of, network) => {
+    const places = new Map(Object.keys(of).map((path) => [path, model.places[network].get(path)!] as const));
+    return lowRank.init(places, of, hostKey(3), { gainA: 0 });
+  }, ranks);
   // B is not zero, as after some steps: every gradient has work to do
   const worn = mapModules(
-    ({ A, B }) => ({ A, B: tensor(kaimingUniform(hostKey(4), B.shape[1]!, rank * B.shape[1]!, { a: 9 }), B.shape) }),
+    ({ A, B }) => ({
+      A,
+      B: tensor(kaimingUniform(hostKey(4), B.shape[1]!, B.shape[0]! * B.shape[1]!, { a: 9 }), B.shape),
+    }),
     adapters,
   );
   const rate = tensor([1e-4], []);
@@ -211,21 +241,21 @@ export async function setUpStep(settings: StepSettings, backend: Backend): Promi
     base: place(model.base, backend),
     batch,
     hyper: { unet: rate, text: rate },
-    state: (capacity) =>
+    state: (more) =>
       evaluate(
-        mapModules((a) => slotOf(a, lowRank.fields([1, 1], 1), capacity), worn),
+        mapModules((a, path, n) => slotOf(a, lowRank.fields([1, 1], 1), ranks[n][path]! + more), worn),
         backend,
       ),
     candidates: (state) =>
-      mapModules(({ p }, path) => {
+      mapModules(({ p }, path, n) => {
         const [dIn, capacity] = p.A.shape as [number, number];
-        const slot = Float32Array.from({ length: capacity }, (_, i) => (i === rank ? 1 : 0));
+        const slot = Float32Array.from({ length: capacity }, (_, i) => (i === ranks[n][path]! ? 1 : 0));
         return {
           K: tensor(kaimingUniform(hostKey(path.length), dIn, dIn, { a: 0 }), [dIn, 1]),
           slot: tensor(slot, [1, capacity]),
         };
       }, state),
-    modules: targets.unet.length + targets.text.length,
+    modules: Object.keys(ranks.unet).length + Object.keys(ranks.text).length,
   };
 }
 /** So many of the paths, evenly over both networks in their order. @throws UsageError where there are fewer */
@@ -238,10 +268,6 @@ function evenly(all: PerNetwork<readonly string[]>, n: number): PerNetwork<reado
     text: all.text.filter((_, i) => taken.has(all.unet.length + i)),
   };
 }
-const mapNetwork = (
-  x: PerNetwork<readonly string[]>,
-  f: (paths: readonly string[], network: 'unet' | 'text') => Adapters,
-): PerNetwork<Adapters> => ({ unet: f(x.unet, 'unet'), text: f(x.text, 'text') });
 
 const CONTRACTIONS = /^(dot|conv|convInput|convKernel|attention|attentionGrad)$/;
 export const gigaFlop = (kernels: readonly KernelReport[]): number =>
@@ -278,14 +304,14 @@ export async function benchStep(
       return performance.now() - before;
     };
   };
-  /** a plain step with so much room, built and run once: the first run of a program writes its commands */
-  const plain = async (capacity: number) => {
-    const start = fresh(capacity);
+  /** a plain step with so much room to spare, built and run once: the first run of a program writes its commands */
+  const plain = async (more: number) => {
+    const start = fresh(more);
     const { kernels, traceMs, buildMs } = steps.plain.inspect(start, base, batch, hyper);
     const run = timedRun((s) => steps.plain(s, base, batch, hyper), start);
     return { kernels, traceMs, buildMs, firstMs: await run(), run };
   };
-  const first = await plain(settings.rank);
+  const first = await plain(0);
   const [times] = await inTurns([first.run], { ms, least: 3 });
   const { min, median } = summary(times!);
   const { peakBytes } = backend.memory();
@@ -309,9 +335,8 @@ export async function benchStep(
   if (settings.plain) return { ...figures, rss_bytes: resident() };
 
   // the test needs room for one rank more: compared with a plain step that has it as well
-  const capacity = settings.rank + 1;
-  const roomy = await plain(capacity);
-  const start = fresh(capacity);
+  const roomy = await plain(1);
+  const start = fresh(1);
   const tried = candidates(start);
   const tested = timedRun((s) => steps.tested(s, base, batch, hyper, tried), start);
   await tested();

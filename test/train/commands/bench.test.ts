@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Backend, cpuBackend, type HostArray } from '../../../core/index.ts';
+import { writeAdapter } from '../../../models/io/adapter-write.ts';
 import { summary } from '../../../train/bench/clock.ts';
 import { flameOf, flameSvg } from '../../../train/bench/flame.ts';
 import { benchPeers } from '../../../train/bench/peers.ts';
@@ -13,7 +14,7 @@ import { execute, type Io, type Main } from '../../../train/cli/command.ts';
 import { grouped, main as profile } from '../../../train/profile.ts';
 import { compareStep, main as verifyStep } from '../../../train/verify-step.ts';
 import { LONG, longTest } from '../../support/long.ts';
-import { TINY_CONFIGS } from '../../support/tiny-base.ts';
+import { TINY_CONFIGS, writeTinyBase } from '../../support/tiny-base.ts';
 
 let folder: string;
 let config: string;
@@ -85,6 +86,7 @@ describe('bench --step', { timeout: 300_000 }, () => {
     [['--step', '--unet-config', 'x', '--base', 'y'], 'either --base DIR or --unet-config FILE'],
     [['--step', '--peers'], '--peers with --step: give --unet-config'],
     [['--step', '--peers', '--unet-config', 'x', '--modules', '3'], '--peers with --step: adapts all linear layers'],
+    [['--step', '--unet-config', 'x', '--adapter', 'y'], '--adapter: its modules are those of a base'],
     [['--batch', '0'], 'whole number'],
     [['--only', 'nope'], '--only nope: no operation has this in its name; there are'],
   ])('%j is one line and code 1', async (args, message) => {
@@ -189,6 +191,34 @@ describe('profile', { timeout: 300_000 }, () => {
     expect(shares.reduce((a, b) => a + b)).toBeLessThan(101);
     expect(operations).toMatch(/^dot /m);
     expect(await readFile(svg, 'utf8')).toMatch(/^<svg [^>]*xmlns="http:\/\/www\.w3\.org\/2000\/svg"/);
+  });
+  test('has the modules, ranks and convolutions of an adapter', async () => {
+    const base = join(folder, 'base');
+    await writeTinyBase(base);
+    const module = (rank: number, dIn: number, dOut: number, kernel?: readonly [number, number]) => ({
+      ...{ A: new Float32Array(dIn * rank), B: new Float32Array(rank * dOut), rank, dIn, dOut, scale: 1 },
+      ...(kernel ? { kernel } : {}),
+    });
+    const modules = new Map([
+      ['unet.conv_in', module(3, 4 * 9, 4, [3, 3])],
+      ['text_encoder.text_model.encoder.layers.0.self_attn.q_proj', module(2, 8, 8)],
+    ]);
+    const adapter = join(folder, 'adapter.safetensors');
+    await writeAdapter(adapter, { modules, metadata: new Map() });
+    const options = ['--base', base, '--batch', '1', '--resolution', '8', '--backend', 'cpu', '--json'];
+    const labels = async (...more: string[]) => {
+      const { code, out, err } = await run(profile, ...options, '--runs', '1', ...more);
+      expect(err).toBe('');
+      expect(code).toBe(0);
+      const { kernels } = JSON.parse(out) as { kernels: { name: string; detail: string; label?: string }[] };
+      return kernels.filter((k) => k.name === 'convKernel').map((k) => `${k.label} ${k.detail.split('→ ')[1]}`);
+    };
+    expect(await labels('--adapter', adapter)).toEqual(['unet.conv_in [3,3,4,3]']);
+    // convolutions are among the places of `all`, as in train
+    expect(await labels('--targets', 'all-linear')).toEqual([]);
+    expect(await labels('--targets', 'all', '--rank', '2')).toContain('unet.conv_in [3,3,4,2]');
+    const step = await run(bench, '--step', ...options, '--plain', '--ms', '1', '--adapter', adapter);
+    expect(JSON.parse(step.out).steps[0].modules).toBe(2);
   });
   test('groups add up', () => {
     const kernels = [1, 2, 3].map((ms) => ({
