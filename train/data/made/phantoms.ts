@@ -97,13 +97,15 @@ function collapsed(value: number, mask: number, rho: number, lung: Lung, x: numb
 /** Grain of the film: its noise's deviation. */
 export const GRAIN = 0.008;
 
-/** Density of the collar bone and of the border of the shoulder blade. */
-function shoulder(x: number, v: number): number {
-  const collar = v + 0.64 + (0.3 - 0.28 * (x - 0.1)) * (x - 0.1);
-  const bone = x > 0.06 && x < 0.76 && v < -0.5 ? 0.15 * soft((0.033 - Math.abs(collar)) / 0.012) : 0;
-  const blade =
-    x > 0.4 ? soft((x - 0.6 - 0.12 * (v + 0.45) ** 2) / 0.014) * soft((0.02 - v) / 0.05) * soft((v + 0.72) / 0.04) : 0;
-  return bone + 0.05 * blade;
+/** Density of the collar bone and of the border of the shoulder blade along a row, by x. */
+function shoulder(v: number): (x: number) => number {
+  const [low, high] = [soft((0.02 - v) / 0.05), soft((v + 0.72) / 0.04)];
+  return (x) => {
+    const collar = v + 0.64 + (0.3 - 0.28 * (x - 0.1)) * (x - 0.1);
+    const bone = x > 0.06 && x < 0.76 && v < -0.5 ? 0.15 * soft((0.033 - Math.abs(collar)) / 0.012) : 0;
+    const blade = x > 0.4 ? soft((x - 0.6 - 0.12 * (v + 0.45) ** 2) / 0.014) * low * high : 0;
+    return bone + 0.05 * blade;
+  };
 }
 
 /** Draws the findings as a film [size, size]; some ms at 128. Films of one key with and without `grain` differ in the grain alone. */
@@ -126,6 +128,10 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
     const halfWidth = 0.24 + 0.64 * soft((v + 0.78) / 0.07);
     // the column of the mediastinum widens towards the heart; the right border is straighter
     const wide = 0.13 + 0.03 * soft((v + 0.1) / 0.1);
+    const above = { middle: soft((0.6 - v) / 0.05), bones: soft((0.6 - v) / 0.035), angle: soft((0.31 - v) / 0.02) };
+    const windpipe = v < -0.05 ? [soft((v + 0.98) / 0.03), soft((-0.15 - v) / 0.02)] : undefined;
+    const spine = soft((v + 0.95) / 0.05);
+    const shoulders = shoulder(v);
     for (let column = 0; column < size; column++) {
       const u = (at[column]! - shiftU) / scaleU;
       const x = Math.abs(u);
@@ -150,13 +156,15 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
       if (Number.isFinite(lung.collapse)) value = collapsed(value, mask, rho, lung, x, v);
 
       // mediastinum with the aortic knob, then the heart, before which opacities hide
-      const middle = body * soft((wide - x) / 0.02) * soft((0.6 - v) / 0.05);
+      const middle = body * soft((wide - x) / 0.02) * above.middle;
       value = mix(value, Math.max(value, 0.56 + 0.02 * texture), middle);
-      value = mix(value, 0.62, body * soft((0.065 - Math.hypot(u - knob.u, v - knob.v)) / 0.02));
+      // beyond that nothing of it is left
+      if (Math.abs(u - knob.u) < 0.43 && Math.abs(v - knob.v) < 0.43)
+        value = mix(value, 0.62, body * soft((0.065 - Math.hypot(u - knob.u, v - knob.v)) / 0.02));
       const inside = soft(heartInside(u, v) / 0.02);
       value = mix(value, 0.7 + 0.02 * texture, inside);
 
-      if (lung.blob) value += lung.blob(x, v) * mask * (1 - 0.75 * inside) * soft((0.31 - v) / 0.02);
+      if (lung.blob) value += lung.blob(x, v) * mask * (1 - 0.75 * inside) * above.angle;
       const fluid = lung.fluidTop ? mask * soft((v - lung.fluidTop(x)) / 0.02) * (1 - inside) : 0;
       value = mix(value, 0.64 + 0.02 * texture, fluid);
 
@@ -165,15 +173,13 @@ export function drawFilm(random: Random, findings: readonly Finding[], size = 12
         value -= gas.dark * body * soft((1 - Math.hypot((u - gas.u) / 0.15, (v - gas.v) / 0.09)) * 6) * (1 - mask);
       if (x < 0.25) {
         const fork = Math.max(0, v + 0.32);
-        const pipe =
-          v < -0.05 ? bump((x - 0.75 * fork) / 0.034) * soft((v + 0.98) / 0.03) * soft((-0.15 - v) / 0.02) : 0;
-        value += body * (0.08 * bump(u / 0.07) * soft((v + 0.95) / 0.05) * (1 - pipe) - 0.11 * pipe);
+        const pipe = windpipe ? bump((x - 0.75 * fork) / 0.034) * windpipe[0]! * windpipe[1]! : 0;
+        value += body * (0.08 * bump(u / 0.07) * spine * (1 - pipe) - 0.11 * pipe);
       }
 
       // bones lie over all, and stand out less where it is dense
-      const dense = 1 - 0.55 * soft((value - 0.5) / 0.05);
-      const bones = (v < 0.8 ? 0.14 * lung.ribs(x, v) * soft((0.6 - v) / 0.035) : 0) + (v < 0.2 ? shoulder(x, v) : 0);
-      value += body * dense * bones;
+      const bones = (v < 0.8 ? 0.14 * lung.ribs(x, v) * above.bones : 0) + (v < 0.2 ? shoulders(x) : 0);
+      if (bones !== 0) value += body * (1 - 0.55 * soft((value - 0.5) / 0.05)) * bones;
       picture[index] = value;
     }
   }
