@@ -82,7 +82,7 @@ test('a default run has them beside it, named as references with their own rates
     (await withReferences(run)).compared.map((c) => c.label);
   const all = await compared(runOf({}, { base: hash, data: known }));
   expect(all).toHaveLength(3);
-  expect(all).toContain(`LoRA r=4 --targets all-linear --text-lr ${settings.textLr} (reference run)`);
+  expect(all).toContain(`LoRA r=4 on linear layers, text encoder’s rate ${settings.textLr} (reference run)`);
   const rates = { lr: settings.lr as number, textLr: settings.textLr as number };
   const own = runOf({ method: 'lora', rank: 8, ...rates }, { base: hash, data: known });
   expect(await compared(own)).toContain('LoRA r=4 (reference run)');

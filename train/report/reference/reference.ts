@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { readJson } from '../../../models/io/json.ts';
 import { methodSettings } from '../../../selora/methods/registry.ts';
 import { configSchema } from '../../config/config.ts';
-import { aboutOf, defaultOf, optionOf } from '../../config/setting.ts';
+import { aboutOf, defaultOf } from '../../config/setting.ts';
 import { type Compared, count, type RunRecord, validationRow } from '../../run/record.ts';
 
 const json = z.json();
@@ -29,8 +29,14 @@ export const referenceSchema = z.strictObject({
 });
 export type Reference = z.output<typeof referenceSchema>;
 
-/** What a method is best at, its own: a reference that differs from a run in these says so. */
-const OWN = ['targets', 'lr', 'textLr'] as const;
+/** What a method is best at, its own: a reference that differs from a run in these says so, in these words. */
+const OWN_WORDS: Readonly<Record<'targets' | 'lr' | 'textLr', (value: string) => string>> = {
+  targets: (value) =>
+    ({ 'all-linear': ' on linear layers', all: ' on linear layers and convolutions' })[value] ?? ` on ${value}`,
+  lr: (value) => `, rate ${value}`,
+  textLr: (value) => `, text encoder’s rate ${value}`,
+};
+const OWN = Object.keys(OWN_WORDS) as readonly (keyof typeof OWN_WORDS)[];
 /**
  * Settings by which two runs are two methods, each at its own places and rate, are measured at other steps, asked for other
  * pictures, or run elsewhere: all others must agree.
@@ -75,8 +81,8 @@ export async function withReferences(run: RunRecord): Promise<RunRecord> {
   const found = [...(await references()).values()].filter((r) => comparable(run, r) && !known.has(r.label));
   const compared = found.map((r): Compared => {
     const { method, parameters, validations, results } = r;
-    const own = OWN.filter((key) => settingOf(r.settings, key) !== settingOf(run.settings, key)).map(
-      (key) => ` ${optionOf(key)} ${String(r.settings[key] ?? defaultOf(fields[key]!))}`,
+    const own = OWN.filter((key) => settingOf(r.settings, key) !== settingOf(run.settings, key)).map((key) =>
+      OWN_WORDS[key](String(r.settings[key] ?? defaultOf(fields[key]!))),
     );
     return { label: `${r.label}${own.join('')} (reference run)`, method, parameters, validations, results };
   });
