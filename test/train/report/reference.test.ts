@@ -78,13 +78,15 @@ test('those that ship were made by their commands', async () => {
 
 test('a default run has them beside it, named as references with their own rates; a run of own films has none', async () => {
   const { base: hash, data: known, settings } = (await references()).get('lora')!;
+  const { lr, textLr } = settings as { readonly lr: number; readonly textLr: number };
   const compared = async (run: Parameters<typeof withReferences>[0]) =>
     (await withReferences(run)).compared.map((c) => c.label);
   const all = await compared(runOf({}, { base: hash, data: known }));
   expect(all).toHaveLength(3);
-  expect(all).toContain(`LoRA r=4 on linear layers, text encoder’s rate ${settings.textLr} (reference run)`);
-  const rates = { lr: settings.lr as number, textLr: settings.textLr as number };
-  const own = runOf({ method: 'lora', rank: 8, ...rates }, { base: hash, data: known });
+  expect(all).toContain('LoRA r=4 on linear layers (reference run)');
+  const slower = await compared(runOf({ lr: lr / 2, textLr: textLr / 2 }, { base: hash, data: known }));
+  expect(slower).toContain(`LoRA r=4 on linear layers, rate ${lr}, text encoder’s rate ${textLr} (reference run)`);
+  const own = runOf({ method: 'lora', rank: 8, lr, textLr }, { base: hash, data: known });
   expect(await compared(own)).toContain('LoRA r=4 (reference run)');
   // one that was asked for by --compare is not shown again
   const other = { label: 'LoRA r=4', method: 'lora', validations: [], results: {} };
