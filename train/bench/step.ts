@@ -62,7 +62,7 @@ export type StepSettings = {
   readonly resolution: number;
   readonly rank: number;
   readonly targets: string;
-  /** an adapter file or run folder whose modules, ranks and room are taken in place of these */
+  /** an adapter file or run folder whose modules and ranks are taken in place of these */
   readonly adapter?: string | undefined;
   /** so many of these, evenly over the model; default: all */
   readonly modules?: number | undefined;

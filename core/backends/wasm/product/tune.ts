@@ -12,7 +12,7 @@ import { columns, type Stretches, type Tile, type TileVariant, tileFunction, til
 export interface Tiles {
   /** for many columns */
   readonly wide: Tile;
-  /** 8 columns, where `wide` has 16: of the same kind as it on a machine that does not join vectors */
+  /** 8 columns, on a machine that joins vectors, whose `wide` has 16 */
   readonly half: Tile;
   /** 4 columns: low ranks */
   readonly narrow: Tile;

@@ -21,17 +21,27 @@ const MIN_COLUMNS = 128;
 
 export const roundUp = (x: number, to: number): number => Math.ceil(x / to) * to;
 
-/** What a column costs in a tile of 4, 8 or 16 columns, as the probe has it: narrow panels read more for each multiplication. */
-const COLUMN_COST = { narrow: 1.1, half: 1, wide: 1 };
-/** … where vectors are joined, and 4 columns have nothing to join */
-const JOINED_COST = { narrow: 2.3, half: 1.15, wide: 1 };
+/**
+ * Tiles by their columns, and what a column costs in each beside the widest, as the probe (tune.ts) has it: narrow panels read
+ * more for each multiplication, and where vectors are joined 4 columns have nothing to join.
+ */
+const WIDTHS = {
+  apart: [
+    { width: 'wide', columns: 8, cost: 1 },
+    { width: 'narrow', columns: 4, cost: 1.1 },
+  ],
+  joined: [
+    { width: 'wide', columns: 16, cost: 1 },
+    { width: 'half', columns: 8, cost: 1.15 },
+    { width: 'narrow', columns: 4, cost: 2.3 },
+  ],
+} as const;
 
 /** the tile whose panels cost least on n columns */
 export const chooseTile = (machine: Machine, stretches: Stretches, n: number): Tile => {
-  const cost = machine.joins ? JOINED_COST : COLUMN_COST;
-  const of = (width: keyof typeof cost, columns: number) => ({ width, cost: roundUp(n, columns) * cost[width] });
-  const tiles = machine.joins ? [of('wide', 16), of('half', 8), of('narrow', 4)] : [of('wide', 8), of('narrow', 4)];
-  return tileFor(machine, stretches, tiles.reduce((best, tile) => (tile.cost < best.cost ? tile : best)).width);
+  const widths = machine.joins ? WIDTHS.joined : WIDTHS.apart;
+  const costs = widths.map(({ columns, cost }) => roundUp(n, columns) * cost);
+  return tileFor(machine, stretches, widths[costs.indexOf(Math.min(...costs))]!.width);
 };
 
 export interface Blocks {
