@@ -137,7 +137,7 @@ function printOps(io: Io, figures: readonly OpFigure[], peers: readonly PeerFigu
 function checkPeerStep(o: Options): void {
   if (o.unetConfig === undefined)
     throw new UsageError('--peers with --step: give --unet-config, which PyTorch can build too');
-  if (o.targets !== 'all-linear' || o.modules !== undefined || o.checkpoint)
+  if (o.targets !== 'all-linear' || o.modules !== undefined || o.adapter !== undefined || o.checkpoint)
     throw new UsageError(
       '--peers with --step: adapts all linear layers and keeps all blocks; leave out what says otherwise',
     );
@@ -154,8 +154,8 @@ function axesOf(text: string): readonly Axis[] {
 
 /** `--growth`: one step in a process of its own for every point. */
 async function growth(o: Options, io: Io): Promise<void> {
-  if (o.step || o.peers || o.modules !== undefined)
-    throw new UsageError('--growth: measures steps of its own; leave out --step, --peers and --modules');
+  if (o.step || o.peers || o.modules !== undefined || o.adapter !== undefined)
+    throw new UsageError('--growth: measures steps of its own; leave out --step, --peers, --modules and --adapter');
   if (o.backend === 'all') throw new UsageError('--growth: choose one backend');
   const { backend, targets, ms, batch, resolution, rank } = o;
   const model = o.unetConfig === undefined ? ['--base', o.base ?? SMALL_BASE] : ['--unet-config', o.unetConfig];

@@ -19,22 +19,20 @@ import {
   type UNetConfig,
   unetSchema,
 } from '../../models/config.ts';
-import type { AdapterFile } from '../../models/io/adapter-file.ts';
-import { openBase } from '../../models/io/base.ts';
+import { type Base, openBase } from '../../models/io/base.ts';
 import { readJson } from '../../models/io/json.ts';
-import { adaptablePaths, load, specShapes } from '../../models/spec.ts';
+import { load } from '../../models/spec.ts';
 import { unetSpec } from '../../models/unet/index.ts';
 import { init } from '../../nn/index.ts';
 import { type Adapter, hostKey, kaimingUniform } from '../../selora/adapter.ts';
 import type { RankSums } from '../../selora/fisher.ts';
 import { lowRank } from '../../selora/methods/low-rank.ts';
-import type { Place, Places } from '../../selora/methods/method.ts';
 import { settingsOf } from '../../selora/methods/registry.ts';
 import { selora } from '../../selora/methods/selora.ts';
-import { fromModuleName } from '../../selora/networks.ts';
 import type { Trial } from '../../selora/trial.ts';
 import { UsageError } from '../cli/command.ts';
-import { placesOf, readAdapters, storageOf } from '../model/model.ts';
+import { adaptersFromFile } from '../model/adapters.ts';
+import { placesIn, placesOf, readAdapters, storageOf } from '../model/model.ts';
 import type { ModelPlaces } from '../model/pipeline.ts';
 import { vaeFactor } from '../model/programs.ts';
 import { chosenPaths } from '../model/targets.ts';
@@ -128,18 +126,12 @@ type Model = {
   readonly runsText: boolean;
 };
 
-const placesIn = (spec: ReturnType<typeof unetSpec>): Places => {
-  const shapes = specShapes(spec);
-  return new Map(adaptablePaths(spec).map((path) => [path, shapes.get(`${path}.weight`) as unknown as Place]));
-};
-const ranksIn = ({ modules }: AdapterFile): Ranks => {
-  const ranks: PerNetwork<Record<string, number>> = { unet: {}, text: {} };
-  for (const [name, { rank }] of modules) {
-    const [network, local] = fromModuleName(name)!;
-    ranks[network][local] = rank;
-  }
-  return ranks;
-};
+/** @throws FileError naming what does not fit the base */
+async function ranksOf(base: Base, adapter: string, places: ModelPlaces): Promise<Ranks> {
+  const { name, adapter: file } = await readAdapters(base, [adapter]);
+  const { unet, text } = adaptersFromFile(file, places, { file: name });
+  return mapModules(({ A }: Adapter) => A.shape[1]!, { unet, text });
+}
 /** Every chosen module with its rank. @throws RangeError naming a pattern that matches nothing, UsageError for too many modules */
 function ranksFor({ targets, modules, rank }: StepSettings, { places, ranks }: Model): Ranks {
   if (ranks !== undefined) return ranks;
@@ -148,22 +140,25 @@ function ranksFor({ targets, modules, rank }: StepSettings, { places, ranks }: M
   return mapNetworks((paths) => Object.fromEntries(paths.map((path) => [path, rank])), taken);
 }
 
-async function openModel({ base, unetConfig, adapter }: StepSettings, backend: Backend): Promise<Model> {
+async function openModel({ base, unetConfig, adapter, modules }: StepSettings, backend: Backend): Promise<Model> {
   if ((base === undefined) === (unetConfig === undefined))
     throw new UsageError('--step needs either --base DIR or --unet-config FILE');
   if (adapter !== undefined && base === undefined)
     throw new UsageError('--adapter: its modules are those of a base; leave out --unet-config');
+  if (adapter !== undefined && modules !== undefined)
+    throw new UsageError('--adapter: has its own modules; leave out --modules');
   if (base !== undefined) {
     const opened = await openBase(base);
     const { configs, parts } = opened;
+    const places = placesOf(opened);
     const how = { weights: storageOf(opened, backend), backend };
     const [net, text] = [unetSpec(configs.unet), textEncoderSpec(configs.textEncoder)];
     return {
       unet: configs.unet,
       text: configs.textEncoder,
       base: { unet: await load(net, parts.unet, how), text: await load(text, parts.text_encoder, how) },
-      places: placesOf(opened),
-      ranks: adapter === undefined ? undefined : ranksIn((await readAdapters(opened, [adapter])).adapter),
+      places,
+      ranks: adapter === undefined ? undefined : await ranksOf(opened, adapter, places),
       factor: vaeFactor(configs.vae),
       runsText: true,
     };

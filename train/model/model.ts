@@ -97,14 +97,15 @@ export function checkBase(base: Base): void {
   for (const part of PARTS) checkWeights(base.parts[part], shapes[part]);
 }
 
+/** The linear layers and convolutions of one network. */
+export function placesIn(spec: Tree<Param>): Places {
+  const shapes = specShapes(spec);
+  return new Map(adaptablePaths(spec).map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place]));
+}
 /** The linear layers and convolutions of U-Net and text encoder: what adapters can be put on. */
 export function placesOf(base: Base): ModelPlaces {
   const specs = specsOf(base);
-  const of = (spec: Tree<Param>): Places => {
-    const shapes = specShapes(spec);
-    return new Map(adaptablePaths(spec).map((p) => [p, shapes.get(`${p}.weight`) as unknown as Place]));
-  };
-  return { unet: of(specs.unet), text: of(specs.text) };
+  return { unet: placesIn(specs.unet), text: placesIn(specs.text) };
 }
 /** The linear layers alone. */
 export const linearsOf = (base: Base): ModelPlaces =>

@@ -87,6 +87,12 @@ describe('bench --step', { timeout: 300_000 }, () => {
     [['--step', '--peers'], '--peers with --step: give --unet-config'],
     [['--step', '--peers', '--unet-config', 'x', '--modules', '3'], '--peers with --step: adapts all linear layers'],
     [['--step', '--unet-config', 'x', '--adapter', 'y'], '--adapter: its modules are those of a base'],
+    [['--step', '--adapter', 'y', '--modules', '3'], '--adapter: has its own modules; leave out --modules'],
+    [['--step', '--peers', '--unet-config', 'x', '--adapter', 'y'], '--peers with --step: adapts all linear layers'],
+    [
+      ['--growth', '--adapter', 'y'],
+      '--growth: measures steps of its own; leave out --step, --peers, --modules and --adapter',
+    ],
     [['--batch', '0'], 'whole number'],
     [['--only', 'nope'], '--only nope: no operation has this in its name; there are'],
   ])('%j is one line and code 1', async (args, message) => {

@@ -109,7 +109,7 @@ describe('around a middle', () => {
 
 describe('the command', () => {
   test.each([
-    ['--growth --step', '--growth: measures steps of its own; leave out --step, --peers and --modules'],
+    ['--growth --step', '--growth: measures steps of its own; leave out --step, --peers, --modules and --adapter'],
     ['--growth --backend all', '--growth: choose one backend'],
     ['--growth --against depth', /--against.*expected some of batch, resolution, rank, modules, not depth/],
     ['--growth --unet-config nowhere.json', 'nowhere.json: no such file'],
