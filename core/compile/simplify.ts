@@ -1,6 +1,6 @@
 /**
- * Graph → smaller graph: inlines composites the backend has no kernel for, drops identities, merges equal nodes (CSE)
- * and leaves out what no result needs (DCE). Reads records' fields only; names no op.
+ * Graph → smaller graph: inlines composites the backend has no kernel for, drops identities and what a neutral constant
+ * does (x·1), merges equal nodes (CSE) and leaves out what no result needs (DCE). Reads records' fields only; names no op.
  */
 
 import { type Composite, head, isLeaf, type Op, rename, type Tensor, topo } from '../ir/tensor.ts';
@@ -11,6 +11,20 @@ const isComposite = (op: Op): boolean => op.kind === 'composite';
 
 /** single identities vanish; those with several operands (barriers) stay until lowering, or CSE would undo them */
 const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.form.kind === 'identity';
+
+/** the number that t is everywhere, whatever layout it was given */
+function constantOf(t: Tensor): number | undefined {
+  const form = t.op.kind === 'primitive' ? t.op.form : undefined;
+  if (form?.kind === 'layout') return constantOf(t.inputs[0]!);
+  const fill = form?.kind === 'fill' ? form.at(t.attrs as never) : undefined;
+  return fill && 'value' in fill ? fill.value : undefined;
+}
+/** the operand that the result is, where the other is a constant neutral to this op */
+function unchanged({ op }: Tensor, inputs: readonly Tensor[]): Tensor | undefined {
+  if (op.kind !== 'primitive' || op.form.kind !== 'elementwise') return undefined;
+  const at = op.form.neutral?.findIndex((value, i) => value !== undefined && Object.is(constantOf(inputs[i]!), value));
+  return at === undefined || at < 0 ? undefined : inputs[1 - at];
+}
 
 /** 32 bits of plain values and records and arrays of them, mixed into other bits; anything else counts as nothing */
 function hash(bits: number, x: unknown): number {
@@ -74,6 +88,8 @@ export function simplify(outputs: readonly Tensor[], hasKernel: (op: Op) => bool
       done.add(outs[0]!);
       return outs;
     }
+    const same = unchanged(node, inputs);
+    if (same) return [same];
     let key = hash(hash(0, node.op.name), node.attrs);
     for (const x of inputs) key = hash(key, x.id);
     const candidates = made.get(key);

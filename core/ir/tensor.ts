@@ -102,7 +102,8 @@ export type Fill = { readonly value: number } | { readonly axis: number };
 export type Form =
   /**
    * the same scalar function at every element; all shapes equal; cost in simple instructions (default 1); `converts`: the
-   * value stays, only its dtype becomes the result's
+   * value stays, only its dtype becomes the result's; `neutral`: for each of two operands the constant that leaves the
+   * other as it is, to the bit
    */
   | {
       readonly kind: 'elementwise';
@@ -111,6 +112,7 @@ export type Form =
       readonly integer?: (...x: number[]) => number;
       readonly cost?: number;
       readonly converts?: true;
+      readonly neutral?: readonly (number | undefined)[];
     }
   /** a constant or a coordinate, free to recompute anywhere */
   | { readonly kind: 'fill'; readonly at: (attrs: never) => Fill }

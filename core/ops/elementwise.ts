@@ -32,6 +32,8 @@ interface Row {
   readonly vjp: Derivative | 'nondifferentiable';
   /** in simple instructions; default 1 */
   readonly cost?: number;
+  /** for each operand the constant that leaves the other as it is, to the bit; undefined where there is none */
+  readonly neutral?: readonly (number | undefined)[];
   /** result dtype; default: that of the first operand */
   readonly out?: 'bool';
   /** how many leading operands are conditions, whose dtype may differ from that of the values; default 0 */
@@ -49,7 +51,13 @@ function elementwise<N extends string>(name: N, arity: number, row: Row): Primit
     name,
     doc: row.doc,
     formula: row.formula,
-    form: { kind: 'elementwise', js, ...(integer ? { integer } : {}), cost: row.cost ?? 1 },
+    form: {
+      kind: 'elementwise',
+      js,
+      ...(integer ? { integer } : {}),
+      cost: row.cost ?? 1,
+      ...(row.neutral ? { neutral: row.neutral } : {}),
+    },
     shape(inputs) {
       const [a] = inputs;
       if (inputs.length !== arity) throw shapeError(name, inputs, `takes ${arity} operands`);
@@ -218,12 +226,20 @@ const rows1: Readonly<Record<Unary, Row>> = {
 };
 
 const rows2: Readonly<Record<Binary, Row>> = {
-  add: { doc: 'sum; of integers modulo 2³²', formula: 'y = a + b', js: (a, b) => a + b, vjp: (g) => [g, g] },
+  add: {
+    doc: 'sum; of integers modulo 2³²',
+    formula: 'y = a + b',
+    js: (a, b) => a + b,
+    vjp: (g) => [g, g],
+    // 0 would make 0 of −0
+    neutral: [-0, -0],
+  },
   sub: {
     doc: 'difference; of integers modulo 2³²',
     formula: 'y = a − b',
     js: (a, b) => a - b,
     vjp: (g) => [g, neg(g)],
+    neutral: [undefined, 0],
   },
   mul: {
     doc: 'product; of integers modulo 2³², of bools “and”',
@@ -232,6 +248,7 @@ const rows2: Readonly<Record<Binary, Row>> = {
     js: (a, b) => a * b,
     integer: (a, b) => Math.imul(a, b),
     vjp: (g, [a, b]) => [mul(g, b!), mul(g, a!)],
+    neutral: [1, 1],
   },
   div: {
     cost: 4,
@@ -240,6 +257,7 @@ const rows2: Readonly<Record<Binary, Row>> = {
     js: (a, b) => a / b,
     integer: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
     vjp: (g, [, b], y) => [div(g, b!), neg(mul(div(g, b!), y))],
+    neutral: [undefined, 1],
     range: [0.3, 3],
   },
   maximum: {

@@ -11,6 +11,7 @@ import {
   barrier,
   compile,
   cpuBackend,
+  div,
   dot,
   exp,
   full,
@@ -35,6 +36,7 @@ import {
   vmap,
 } from '../../core/index.ts';
 import { hole, topo } from '../../core/ir/tensor.ts';
+import { table } from '../../core/ops/elementwise.ts';
 import { numbers } from '../support/gradcheck.ts';
 import { LONG } from '../support/long.ts';
 
@@ -121,6 +123,51 @@ describe('what is left out and what stays', () => {
   test('inputs are shared, not copied: a graph in its final form comes back as it is', () => {
     const y = exp(sin(x));
     expect(simplify([y], none)[0]).toBe(y);
+  });
+});
+
+describe('neutral constants', () => {
+  const special = [0, -0, 1, -1, 0.1, 5e-324, 1e-40, 3e38, Number.MAX_VALUE, 1 / 0, -1 / 0, Number.NaN];
+  const integers = [0, 1, -1, 7, 2 ** 31 - 1, -(2 ** 31)];
+  const rows = Object.values(table).flatMap(({ name, form }) =>
+    form.kind === 'elementwise' && form.neutral ? [{ name, form, neutral: form.neutral }] : [],
+  );
+  test('every row that has some leaves the other operand as it is, to the bit', () => {
+    expect(rows.map((r) => r.name).sort()).toEqual(['add', 'div', 'mul', 'sub']);
+    for (const { form, neutral } of rows)
+      for (const [i, value] of neutral.entries()) {
+        if (value === undefined) continue;
+        const at = (f: (...x: number[]) => number, v: number) => (i === 0 ? f(value, v) : f(v, value));
+        for (const v of special) expect(Object.is(at(form.js, v), v)).toBe(true);
+        for (const v of integers) expect(at(form.integer ?? form.js, v) | 0).toBe(v | 0);
+      }
+  });
+  test('they go, in the function and in its derivative, also where they come in by a composite', () => {
+    const f = (y: Tensor) => sub(div(mul(1, mul(exp(y), 1)), 1), 0);
+    expect(names(simplify([f(x)], none))).toEqual(['exp']);
+    const [dx] = simplify([grad((y: Tensor) => sum(mul(sin(y), 1)))(x)], none);
+    expect(names([dx!])).not.toContain('mul');
+  });
+  test.each([
+    ['x + 0, which makes 0 of −0', (y: Tensor) => add(y, 0)],
+    ['0 − x', (y: Tensor) => sub(0, y)],
+    ['1/x', (y: Tensor) => div(1, y)],
+    ['x·−1', (y: Tensor) => mul(y, -1)],
+    ['a neighbour of 1 in f64', (y: Tensor) => mul(y, full([3], 1 + 2 ** -52, y.dtype))],
+  ])('others stay: %s', (_name, f) => {
+    expect(names(simplify([f(x)], none)).length).toBeGreaterThan(1);
+  });
+  test('a result that is an input is a value of its own', async () => {
+    for (const backend of [cpu, wasmBackend({ threads: 1 })]) {
+      const f = compile((y: Tensor) => [mul(y, 1), sub(y, 0), add(y, 1)], { backend });
+      const parts = await Promise.all(f(x).map((t) => numbers(t)));
+      expect(parts.map((p) => [...p])).toEqual([
+        [0.5, -1, 2],
+        [0.5, -1, 2],
+        [1.5, 0, 3],
+      ]);
+      if (backend !== cpu) await backend.close();
+    }
   });
 });
 
