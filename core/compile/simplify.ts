@@ -14,10 +14,11 @@ const isIdentity = (t: Tensor): boolean => t.op.kind === 'primitive' && t.op.for
 
 /** the number that t is everywhere, whatever layout it was given */
 function constantOf(t: Tensor): number | undefined {
-  const form = t.op.kind === 'primitive' ? t.op.form : undefined;
-  if (form?.kind === 'layout') return constantOf(t.inputs[0]!);
-  const fill = form?.kind === 'fill' ? form.at(t.attrs as never) : undefined;
-  return fill && 'value' in fill ? fill.value : undefined;
+  let source = t;
+  while (source.op.kind === 'primitive' && source.op.form.kind === 'layout') source = source.inputs[0]!;
+  if (source.op.kind !== 'primitive' || source.op.form.kind !== 'fill') return undefined;
+  const fill = source.op.form.at(source.attrs as never);
+  return 'value' in fill ? fill.value : undefined;
 }
 /** the operand that the result is, where the other is a constant neutral to this op */
 function unchanged({ op }: Tensor, inputs: readonly Tensor[]): Tensor | undefined {
