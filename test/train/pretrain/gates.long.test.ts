@@ -59,8 +59,8 @@ describe('gates', () => {
     expect(films.energy).toBeGreaterThan(0.8);
     expect(films.channels).toBe(4);
     expect(spoiltFilms.psnr).toBeLessThan(33);
-    expect(spoiltFilms.ribs).toBeLessThan(0.85);
-    expect(spoiltFilms.energy).toBeLessThan(0.8);
+    expect(spoiltFilms.ribs).toBeLessThan(Math.min(0.85, 0.9 * films.ribs));
+    expect(spoiltFilms.energy).toBeLessThan(Math.min(0.8, 0.9 * films.energy));
 
     const denoised = await filmsDenoised(backend, pipeline, N);
     // a U-Net that sees nothing: films come back with the noise that the sampler leaves on them
